@@ -1,0 +1,241 @@
+"""Everything secfad takes from JAX beyond its public, stable interface.
+
+JAX promises compatibility for neither `jax.extend`, `jax.interpreters` nor `jax.core`, so they are
+imported here and nowhere else, and a change of JAX is a change of this file. The rest of the
+package reads like public-interface JAX. Supported: JAX 0.8.3 to 0.10.
+
+Sources: JAX documentation, "API compatibility"; JEP 15856 (`jax.extend`).
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import ShapedArray, eval_jaxpr
+from jax.extend import source_info_util
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
+from jax.extend.core import primitives as jax_primitives
+from jax.interpreters import ad, batching, mlir
+from jax.interpreters import partial_eval as pe
+
+__all__ = [
+    "ClosedJaxpr",
+    "Jaxpr",
+    "JaxprEqn",
+    "Literal",
+    "Primitive",
+    "ShapedArray",
+    "Var",
+    "client_axis",
+    "dce",
+    "eval_jaxpr",
+    "jax_primitives",
+    "linear_primitive",
+    "local_primitive",
+    "make_jaxpr",
+    "sub_jaxprs",
+    "user_line",
+    "zero_tangent",
+]
+
+source_info_util.register_exclusion(__file__)
+
+
+def hide_file_from_tracebacks(path: str) -> None:
+    """Leaves a file of ours out when JAX looks for the user's line of an equation."""
+    source_info_util.register_exclusion(path)
+
+
+def user_line(equation: JaxprEqn) -> str:
+    """The user's source line of an equation, as `file:line (function)`."""
+    return source_info_util.summarize(equation.source_info)
+
+
+class _ClientAxis:
+    """The name of the mapped axis of clients. An object, so that no axis of a user's can equal it."""
+
+    def __repr__(self) -> str:
+        return "clients"
+
+
+client_axis = _ClientAxis()
+
+
+def make_jaxpr(fun: Callable, specs: Sequence[Any]) -> tuple[ClosedJaxpr, Any]:
+    """Traces `fun` at argument pytrees of `ShapeDtypeStruct`; returns the jaxpr and the output tree."""
+    closed, shapes = jax.make_jaxpr(fun, return_shape=True)(*specs)
+    return closed, jax.tree.structure(shapes)
+
+
+def new_jaxpr(
+    invars: Sequence[Var],
+    outvars: Sequence[Any],
+    eqns: Sequence[JaxprEqn],
+    constvars: Sequence[Var] = (),
+) -> Jaxpr:
+    """A jaxpr of the given parts; its effects are those of its equations."""
+    effects = frozenset().union(*(equation.effects for equation in eqns)) if eqns else frozenset()
+    return Jaxpr(
+        list(constvars), list(invars), list(outvars), list(eqns), effects, _unknown(invars, outvars)
+    )
+
+
+@functools.cache
+def _debug_template() -> Any:
+    return jax.make_jaxpr(lambda: 0)().jaxpr.debug_info
+
+
+def _unknown(invars: Sequence[Any], outvars: Sequence[Any]) -> Any:
+    template = _debug_template()
+    return template._replace(arg_names=("",) * len(invars), result_paths=("",) * len(outvars))
+
+
+def dce(jaxpr: Jaxpr, used_outputs: Sequence[bool]) -> Jaxpr:
+    """Removes dead equations; keeps every input."""
+    return pe.dce_jaxpr(jaxpr, list(used_outputs), instantiate=True)[0]
+
+
+def sub_jaxprs(value: Any) -> Iterator[ClosedJaxpr | Jaxpr]:
+    """Every jaxpr inside one equation parameter, also in tuples, records and mappings."""
+    if isinstance(value, ClosedJaxpr | Jaxpr):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from sub_jaxprs(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from sub_jaxprs(item)
+
+
+def zero_tangent(aval: ShapedArray) -> Any:
+    """A symbolic zero tangent for a value of this shape."""
+    return ad.Zero(aval.to_tangent_aval())
+
+
+def linear_primitive(
+    name: str,
+    *,
+    place: Callable,
+    tangent_params: Callable[[dict], dict],
+    cotangent_params: Callable[[dict], dict],
+    check: Callable,
+) -> Primitive:
+    """An n-ary, identity-shaped, linear primitive; `transposed` of the result must be set afterwards.
+
+    Only operands with a non-zero tangent or cotangent are bound, so that no symbolic zero becomes a
+    message. Its results are saved, never recomputed, under `jax.checkpoint`: a second
+    communication of the same value would be a second contact and, under noise, another value.
+
+    Args:
+      name: Name of the primitive in jaxprs.
+      place: Rule for the clients' axis: `(axis_size, operands, mapped, params)` to
+        `(results, mapped)` where `mapped` says which operands have the clients' axis in front.
+      tangent_params: Parameters of the tangent's equation from those of the primal's.
+      cotangent_params: Parameters of the transposed primitive's equation.
+      check: Called with the operands' avals and the parameters; raises on what may not pass.
+    """
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+
+    def abstract_eval(*avals, **params):
+        check(avals, params)
+        return list(avals)
+
+    def impl(*_, **__):
+        raise RuntimeError(
+            f"`{name}` means nothing outside a federated computation. "
+            "Run the computation with secfad.simulate(computation)(*args) or secfad.execute."
+        )
+
+    def jvp(primals, tangents, **params):
+        results = primitive.bind(*primals, **params)
+        live = [not isinstance(t, ad.Zero) for t in tangents]
+        sent = [t for t, keep in zip(tangents, live) if keep]
+        moved = iter(primitive.bind(*sent, **tangent_params(params)) if sent else ())
+        zeros = (zero_tangent(jax.typeof(result)) for result in results)
+        return results, [next(moved) if keep else zero for keep, zero in zip(live, zeros)]
+
+    def transpose(cotangents, *operands, **params):
+        live = [not isinstance(ct, ad.Zero) for ct in cotangents]
+        sent = [ct for ct, keep in zip(cotangents, live) if keep]
+        other = primitive.transposed  # type: ignore[attr-defined]
+        moved = iter(other.bind(*sent, **cotangent_params(params)) if sent else ())
+        back = [next(moved) if keep else ct for keep, ct in zip(live, cotangents)]
+        return [
+            ct if ad.is_undefined_primal(operand) else None for ct, operand in zip(back, operands)
+        ]
+
+    def batch(axis_data, operands, dims, **params):
+        if axis_data.name is not client_axis:
+            return primitive.bind(*operands, **params), dims
+        fronted = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims)]
+        mapped = [d is not None for d in dims]
+        results, mapped = place(axis_data.size, fronted, mapped, params)
+        return results, [0 if m else None for m in mapped]
+
+    primitive.def_abstract_eval(abstract_eval)
+    primitive.def_impl(impl)
+    ad.primitive_jvps[primitive] = jvp
+    ad.primitive_transposes[primitive] = transpose
+    batching.fancy_primitive_batchers[primitive] = batch
+    pe.dce_rules[primitive] = _drop_unused_operands
+    pe.partial_eval_jaxpr_custom_rules[primitive] = _save_results
+    return primitive
+
+
+def _drop_unused_operands(used: list[bool], equation: JaxprEqn):
+    if not any(used):
+        return [False] * len(equation.invars), None
+    kept = [[v for v, u in zip(vs, used) if u] for vs in (equation.invars, equation.outvars)]
+    return list(used), equation.replace(invars=kept[0], outvars=kept[1])
+
+
+def _save_results(saveable, unknown_in, instantiated_in, equation):
+    """Partial evaluation under `jax.checkpoint`: known results become residuals."""
+    del saveable
+    count = len(equation.outvars)
+    if not any(unknown_in):
+        return equation, None, [False] * count, [False] * count, []
+    known = [i for i, unknown in enumerate(unknown_in) if not unknown]
+    residuals = [equation.invars[i] for i in known if not instantiated_in[i]]
+    residuals = [v for v in residuals if isinstance(v, Var)]
+    return None, equation, [True] * count, [True] * count, residuals
+
+
+def local_primitive(name: str, reference: Callable) -> Primitive:
+    """A named primitive that means `reference` and is differentiated, batched and lowered as it.
+
+    Its purpose is to stay visible in a traced program, where a checker can recognise it by identity.
+    `reference` takes arrays and static keyword parameters and returns a list of arrays.
+    """
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+
+    @functools.cache
+    def with_params(**params):
+        return jax.jit(functools.partial(reference, **params))
+
+    def abstract_eval(*avals, **params):
+        specs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+        shapes = jax.eval_shape(functools.partial(reference, **params), *specs)
+        return [ShapedArray(s.shape, s.dtype) for s in shapes]
+
+    def jvp(primals, tangents, **params):
+        tangents = [ad.instantiate_zeros(t) for t in tangents]
+        fun = functools.partial(reference, **params)
+        return jax.jvp(fun, tuple(primals), tuple(tangents))
+
+    def batch(axis_data, operands, dims, **params):
+        del axis_data
+        fun = jax.vmap(functools.partial(reference, **params), in_axes=tuple(dims))
+        results = fun(*operands)
+        return results, [0] * len(results)
+
+    primitive.def_abstract_eval(abstract_eval)
+    primitive.def_impl(lambda *xs, **params: with_params(**params)(*xs))
+    ad.primitive_jvps[primitive] = jvp
+    batching.fancy_primitive_batchers[primitive] = batch
+    mlir.register_lowering(primitive, mlir.lower_fun(reference, multiple_results=True))
+    return primitive

@@ -1,0 +1,103 @@
+"""`clip`: the one way to bound what a client adds to a sum.
+
+A tree is scaled down so that the joint Euclidean norm of its leaves, each measured in its own unit,
+is at most a bound. Non-finite contributions become zero: a clip that lets NaN or infinity through
+bounds nothing. It is a primitive, so that a checker recognises it by identity instead of by the
+shape of the arithmetic; its derivative is the derivative of the arithmetic, and is *not* bounded.
+
+>>> import jax.numpy as jnp
+>>> clip(jnp.array([3.0, 4.0]), 1.0).round(3)
+Array([0.6, 0.8], dtype=float32)
+
+Sources: Abadi et al. (2016), section 3.1; the finite guard: Lebensold et al. and the finite guard
+of TensorFlow Federated's clipping factories.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from secfad import _jax
+
+_jax.hide_file_from_tracebacks(__file__)
+
+
+def _clip(bound: jax.Array, *leaves: jax.Array, norms: tuple[float, ...]) -> list[jax.Array]:
+    wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) / c for x, c in zip(leaves, norms)]
+    square = jnp.sum(jnp.stack([jnp.sum(jnp.square(x)) for x in wide]))
+    finite = jnp.isfinite(square)
+    over = finite & (square > jnp.square(bound))
+    # Both branches of `where` are differentiated: the root is never taken at zero.
+    factor = jnp.where(over, bound * jax.lax.rsqrt(jnp.where(over, square, 1.0)), 1.0)
+    return [
+        (jnp.where(finite, x, 0) * factor.astype(jnp.promote_types(x.dtype, jnp.float32))).astype(
+            x.dtype
+        )
+        for x in leaves
+    ]
+
+
+clip_p = _jax.local_primitive("federated_clip", _clip)
+
+
+def clip(tree: Any, bound: Any = 1.0, *, norms: Any = None) -> Any:
+    """Bounds the joint L2 norm of a tree; a non-finite tree becomes zero.
+
+    Guarantees:
+      For every input, also NaN and infinite ones, sqrt(sum_k ||y_k||^2 / norms_k^2) <= bound, up to
+      rounding in float32 (or the wider dtype of a leaf).
+
+    Args:
+      tree: A tree of floating-point arrays.
+      bound: The largest joint norm; a number, or a scalar array such as a broadcast clip norm.
+      norms: The unit of each leaf: a number for all, or a tree of numbers. 1 by default, so that
+        `bound` is the ordinary clip norm.
+
+    Returns:
+      The scaled tree, with the same structure, shapes and dtypes.
+
+    Raises:
+      TypeError: A leaf is not floating point.
+      ValueError: A unit or a constant bound is not positive and finite.
+
+    Source: Abadi et al., "Deep Learning with Differential Privacy" (2016), section 3.1.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    if not leaves:
+        return tree
+    for leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"Expected floating-point leaves to clip, got dtype {jnp.result_type(leaf)}. "
+                "Convert with .astype(jnp.float32) first."
+            )
+    if isinstance(bound, int | float):
+        _checked_positive(bound, "bound")
+        bound = np.float32(bound)
+    units = _units(norms, structure, len(leaves))
+    return jax.tree.unflatten(structure, clip_p.bind(bound, *leaves, norms=units))
+
+
+def _units(norms: Any, structure: Any, count: int) -> tuple[float, ...]:
+    if norms is None:
+        return (1.0,) * count
+    if isinstance(norms, int | float):
+        return (_checked_positive(norms, "norms"),) * count
+    if isinstance(norms, Sequence) and jax.tree.structure(norms) != structure:
+        raise ValueError(
+            f"Expected norms with the structure {structure}, got {jax.tree.structure(norms)}. "
+            "Give one number per leaf, or one for all."
+        )
+    return tuple(_checked_positive(c, "norms") for c in jax.tree.leaves(norms))
+
+
+def _checked_positive(value: Any, what: str) -> float:
+    if not 0 < float(value) < float("inf"):
+        raise ValueError(
+            f"Expected {what} to be positive and finite, got {value}. "
+            "A clip norm is the largest Euclidean norm of one client's contribution."
+        )
+    return float(value)

@@ -1,0 +1,98 @@
+"""`computation`: a JAX function with a placement for each argument.
+
+The function is ordinary JAX over per-client values. Inside it only `broadcast` and `sum` (and
+`mean`, which is two sums) cross between server and clients. A `Computation` can be called inside
+another one; run it with `simulate` or `execute`, differentiate it with `grad` and its companions.
+
+Source: Rush, Charles, Garrett (JMLR 2024), section 2.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from secfad import _jax
+from secfad.errors import ArgumentError
+from secfad.placements import Placement
+
+_jax.hide_file_from_tracebacks(__file__)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Computation:
+    """A function and the placement of each of its arguments, in order.
+
+    Attributes:
+      fun: The function, over per-client values.
+      placements: Parameter name to placement, in the order of the parameters.
+      name: What errors and reports call it.
+    """
+
+    fun: Callable
+    placements: Mapping[str, Placement]
+    name: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function: only useful inside another computation or a JAX trace."""
+        return self.fun(*self.bind(*args, **kwargs))
+
+    def bind(self, *args: Any, **kwargs: Any) -> tuple:
+        """The arguments in order, whether given by position or by name."""
+        names = list(self.placements)
+        given = dict(zip(names, args)) | kwargs
+        if (
+            len(args) > len(names)
+            or set(given) != set(names)
+            or len(given) < len(args) + len(kwargs)
+        ):
+            raise ArgumentError(
+                f"`{self.name}` expected the arguments ({', '.join(names)}), got {len(args)} by position"
+                f" and {sorted(kwargs)} by name. Pass each argument once."
+            )
+        return tuple(given[name] for name in names)
+
+
+def computation(**placements: Placement) -> Callable[[Callable], Computation]:
+    """Declares a federated computation: `@computation(model=SERVER, batch=CLIENTS)`.
+
+    Args:
+      **placements: `SERVER` or `CLIENTS` for every parameter of the function. A parameter may be a
+        tree; all of it has the one placement.
+
+    Returns:
+      A decorator from a function to a `Computation`.
+
+    Raises:
+      ArgumentError: The names are not those of the function's parameters.
+    """
+    for name, placement in placements.items():
+        if not isinstance(placement, Placement):
+            raise ArgumentError(
+                f"Expected SERVER or CLIENTS for `{name}`, got {placement!r}. "
+                "Write @computation(model=secfad.SERVER, batch=secfad.CLIENTS)."
+            )
+
+    def decorate(fun: Callable) -> Computation:
+        parameters = list(inspect.signature(fun).parameters.values())
+        names = [p.name for p in parameters]
+        if any(p.kind not in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters):
+            raise ArgumentError(
+                f"Expected plain parameters, got the signature {inspect.signature(fun)}. "
+                "A computation has no *args, **kwargs or keyword-only parameters."
+            )
+        if set(names) != set(placements):
+            raise ArgumentError(
+                f"`{fun.__name__}` has the parameters ({', '.join(names)}), got placements for "
+                f"({', '.join(placements)}). Give each parameter one placement."
+            )
+        ordered = MappingProxyType({name: placements[name] for name in names})
+        made = Computation(fun, ordered, getattr(fun, "__name__", "computation"))
+        functools.update_wrapper(
+            made, fun, assigned=("__doc__", "__module__", "__qualname__"), updated=()
+        )
+        return made
+
+    return decorate

@@ -1,0 +1,190 @@
+"""The two communication primitives: `broadcast` (server to clients) and `sum` (clients to server).
+
+Both are linear and leave the shape of a value as it is, because a traced program has no axis of
+clients: `sum` of a value of shape `(d,)` at every client is a value of shape `(d,)` at the server.
+Each is the other's transpose, which is all that federated automatic differentiation needs: the
+derivative of a computation that communicates by broadcast and sum does so too.
+
+Both take a tree and move all of its leaves in one message (one secure aggregation for `sum`), so
+that the numerator and the denominator of a mean come from the same surviving clients. The name of a
+message travels through differentiation: `delta` has the tangent `delta.tangent`, and the transpose
+of the broadcast `model` is the sum `model.cotangent`.
+
+>>> import jax, jax.numpy as jnp
+>>> print(jax.make_jaxpr(lambda x: sum(broadcast(x, name="model"), name="total"))(1.0).eqns[1].primitive)
+federated_sum
+
+Sources: Rush, Charles, Garrett (JMLR 2024), Eqs. 6-9 and Tables 1-2.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from secfad import _jax
+from secfad.errors import PlacementError
+
+_jax.hide_file_from_tracebacks(__file__)
+
+TANGENT = ".tangent"
+COTANGENT = ".cotangent"
+
+
+def _suffixed(suffix: str) -> Callable[[dict], dict]:
+    def rename(params: dict) -> dict:
+        return params | {"name": params["name"].removesuffix(TANGENT) + suffix}
+
+    return rename
+
+
+def _tangent(params: dict) -> dict:
+    return params | {"name": params["name"] + TANGENT}
+
+
+def _check_operands(avals, params) -> None:
+    for aval in avals:
+        if jnp.issubdtype(aval.dtype, np.bool_) or jax.dtypes.issubdtype(
+            aval.dtype, jax.dtypes.extended
+        ):
+            raise TypeError(
+                f"`sum` named {params['name']!r} expected numbers, got dtype {aval.dtype}. "
+                "Convert a flag with .astype(jnp.float32); PRNG keys cannot be added."
+            )
+
+
+def _place_broadcast(clients, operands, mapped, params):
+    del clients
+    if any(mapped):
+        raise PlacementError(
+            f"`broadcast` named {params['name']!r} expected a server value, got a value that differs "
+            "between clients. Only the server can send to every client; aggregate with `sum` first.",
+            kind="addressed-broadcast",
+        )
+    return operands, mapped
+
+
+def _place_sum(clients, operands, mapped, params):
+    del params
+    results = [
+        # `jnp.sum` would promote small integers; a sum keeps the dtype of its operand.
+        jnp.sum(x, axis=0, dtype=x.dtype) if m else jnp.asarray(x) * np.asarray(clients, x.dtype)
+        for x, m in zip(operands, mapped)
+    ]
+    return results, [False] * len(results)
+
+
+broadcast_p = _jax.linear_primitive(
+    "federated_broadcast",
+    place=_place_broadcast,
+    tangent_params=_tangent,
+    cotangent_params=_suffixed(COTANGENT),
+    check=lambda avals, params: None,
+)
+sum_p = _jax.linear_primitive(
+    "federated_sum",
+    place=_place_sum,
+    tangent_params=_tangent,
+    cotangent_params=_suffixed(COTANGENT),
+    check=_check_operands,
+)
+broadcast_p.transposed = sum_p  # type: ignore[attr-defined]
+sum_p.transposed = broadcast_p  # type: ignore[attr-defined]
+
+COMMUNICATION = frozenset({broadcast_p, sum_p})
+
+
+def _send(primitive, tree: Any, name: str | None, default: str) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    if not leaves:
+        return tree
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"Expected a name of type str, got {name!r}. Write name='model'.")
+    return jax.tree.unflatten(structure, primitive.bind(*leaves, name=name or default))
+
+
+def broadcast(tree: Any, *, name: str | None = None) -> Any:
+    """Sends a server value to every client.
+
+    Args:
+      tree: A tree of arrays placed at the server. All leaves travel in one message.
+      name: What policies, certificates and errors call this message; `"broadcast"` by default.
+
+    Returns:
+      The same tree, as each client holds it.
+
+    Raises:
+      PlacementError: When the computation is traced, if the value is a client's.
+
+    Source: Rush, Charles, Garrett (JMLR 2024), Eq. 6; its transpose is `sum`.
+    """
+    return _send(broadcast_p, tree, name, "broadcast")
+
+
+def sum(tree: Any, *, name: str | None = None) -> Any:
+    """Adds a value over all clients of the cohort and gives the result to the server.
+
+    Guarantees:
+      One call is one message: all leaves come from the same set of clients.
+
+    Args:
+      tree: A tree of numeric arrays, one at each client. A leaf that is a constant contributes the
+        constant times the number of clients, and no bytes.
+      name: What policies, certificates and errors call this sum; `"sum"` by default.
+
+    Returns:
+      The sums, with the structure, shapes and dtypes of `tree`, at the server.
+
+    Raises:
+      TypeError: A leaf is boolean or a PRNG key.
+      PlacementError: When the computation is traced, if the value is the server's.
+
+    Source: Rush, Charles, Garrett (JMLR 2024), Eq. 7; its transpose is `broadcast`.
+    """
+    return _send(sum_p, tree, name, "sum")
+
+
+def mean(tree: Any, *, weights: Any = None, name: str | None = None) -> Any:
+    """Averages a value over clients: `sum(w * x) / sum(w)`, both sums in one message.
+
+    Args:
+      tree: A tree of arrays, one at each client; integers become floating point.
+      weights: One number per client, such as its count of examples; equal weights by default.
+      name: What policies, certificates and errors call this message; `"mean"` by default.
+
+    Returns:
+      The mean, with the structure and shapes of `tree`, at the server. NaN if the weights add to 0.
+
+    Source: Rush, Charles, Garrett (JMLR 2024), section 4.1.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    if not leaves:
+        return tree
+    leaves = [jnp.asarray(x) for x in leaves]
+    leaves = [x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float) for x in leaves]
+    if weights is None:
+        weight = np.ones((), jnp.result_type(*leaves))
+        weighted = leaves
+    else:
+        weight = _checked_weight(weights)
+        weighted = [(weight * x).astype(x.dtype) for x in leaves]
+    *totals, total_weight = sum_p.bind(*weighted, weight, name=name or "mean")
+    means = [(t / total_weight).astype(t.dtype) for t in totals]
+    return jax.tree.unflatten(structure, means)
+
+
+def _checked_weight(weights: Any) -> jax.Array:
+    if not hasattr(weights, "shape") and not np.isscalar(weights):
+        raise TypeError(
+            f"Expected one number per client as `weights`, got a {type(weights).__name__}. "
+            "Pass a scalar such as the client's count of examples; it applies to every leaf."
+        )
+    weight = jnp.asarray(weights)
+    if weight.shape != ():
+        raise TypeError(
+            f"Expected one number per client as `weights`, got shape {weight.shape} at each client. "
+            "Pass a scalar; a traced computation has no axis of clients."
+        )
+    return weight if jnp.issubdtype(weight.dtype, jnp.inexact) else weight.astype(float)
