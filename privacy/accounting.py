@@ -1,0 +1,445 @@
+"""Accounting: from what was released to (epsilon, delta). The only importer of dp_accounting.
+
+`epsilon` validates an event before it prices it, and prices the multiset of what it contains by
+one of four accountants: `"pld"` (privacy loss distributions: the tightest), `"rdp"` (Renyi
+divergences), `"gdp"` (exact, Gaussians with everyone taking part) and `"zcdp"`.
+
+The library is asked only for elementary curves of validated mechanisms; the composition, the
+counts, the relation's factor and the conversion are done here. That is why a count at any depth is
+honoured, a replaced client counts twice in RDP too, and a divergence that is NaN or negative is an
+unusable order and not an epsilon of 0. Every number returned is an upper bound for the multiset;
+which multisets an analyst may choose after seeing outputs is the job of `filters` and `slots`.
+
+>>> round(epsilon({"type": "gaussian", "noise_multiplier": 1.0}, 1e-5), 3)
+4.377
+
+Sources: Koskela, Jaelkoe, Honkela (2020) and Doroshenko et al. (2022) for PLD; Mironov (2017),
+Mironov, Talwar, Zhang (2019) and Canonne, Kamath, Steinke (2020, prop. 12) for RDP; Balle & Wang
+(2018) for one Gaussian; Zhu & Wang (2019) for samples of a zCDP mechanism; Kairouz, Liu, Steinke
+(2021, prop. 14) and Agarwal, Kairouz, Liu (2021) for noise added by clients.
+"""
+
+import contextlib
+import functools
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import dp_accounting
+import numpy as np
+from dp_accounting import dp_event, rdp
+from dp_accounting.pld import privacy_loss_distribution as pld_library
+from dp_accounting.privacy_accountant import NeighboringRelation
+
+from privacy import events
+from privacy.budgets import finite_number, open_unit
+from privacy.errors import InvalidEvent, UnsupportedEvent
+from privacy.events import Leaf, Terms, parse_event
+from privacy.relations import Relation
+
+Accountant = Literal["pld", "rdp", "gdp", "zcdp"]
+ACCOUNTANTS: tuple[str, ...] = ("pld", "rdp", "gdp", "zcdp")
+
+# The grid of privacy losses: 1e-4 up to epsilon 20, then a fixed relative error.
+_LOSS_GRID = 1e-4
+_GRID_EPSILON = 20.0
+_GRID_POINTS = 2_000_000
+_TINY_MU = 1e-7
+
+_FINE_ORDERS = [1 + x / 10 for x in range(1, 100)]
+ORDERS = np.array([*_FINE_ORDERS, *range(11, 64), 128, 256, 512, 1024], dtype=np.float64)
+
+
+def epsilon(
+    event: Mapping[str, Any],
+    delta: float,
+    *,
+    accountant: str = "pld",
+    relation: str | Relation = Relation.ADD_OR_REMOVE_ONE,
+) -> float:
+    """Prices an event.
+
+    Guarantees:
+      The composition of the event's mechanisms, each chosen in advance, is (epsilon, delta)-DP
+      under the relation. Never negative, never NaN; infinite only for a non-private part.
+
+    Args:
+      event: Canonical JSON event, see `privacy.events`.
+      delta: Strictly between 0 and 1.
+      accountant: "pld", "rdp", "gdp" or "zcdp".
+      relation: Neighbouring relation.
+
+    Raises:
+      InvalidEvent: The event or delta makes no sense (a ValueError).
+      UnsupportedEvent: This accountant has no bound for the event under this relation.
+
+    Source: The module's sources.
+    """
+    return price(parse_event(event), delta, accountant=accountant, relation=relation)
+
+
+def delta(
+    event: Mapping[str, Any],
+    epsilon: float,
+    *,
+    accountant: str = "pld",
+    relation: str | Relation = Relation.ADD_OR_REMOVE_ONE,
+) -> float:
+    """The delta at which the event is (epsilon, delta)-DP; a dual of `epsilon`.
+
+    Raises:
+      InvalidEvent: The event or epsilon makes no sense.
+      UnsupportedEvent: There is no bound, or the accountant is neither "pld" nor "rdp".
+    """
+    terms, relation = parse_event(event), Relation.parse(relation)
+    target = finite_number(epsilon, "epsilon")
+    if target < 0:
+        raise InvalidEvent(f"Expected epsilon of at least 0, got {epsilon!r}.")
+    if _contains_non_private(terms):
+        return 1.0
+    if accountant == "pld":
+        value = float(
+            _composed_pld(terms, relation, _grid(terms, relation)).get_delta_for_epsilon(target)
+        )
+    elif accountant == "rdp":
+        value = _rdp_delta(_rdp_of(terms, relation), target)
+    else:
+        raise UnsupportedEvent(f"Expected accountant 'pld' or 'rdp' for delta, got {accountant!r}.")
+    return min(1.0, max(0.0, value))
+
+
+def price(
+    terms: Terms,
+    delta: float,
+    *,
+    accountant: str = "pld",
+    relation: str | Relation = Relation.ADD_OR_REMOVE_ONE,
+) -> float:
+    """`epsilon` of already parsed terms; repeated questions are answered from a cache."""
+    delta, relation = open_unit(delta, "delta"), Relation.parse(relation)
+    pricer = _PRICERS.get(accountant)
+    if pricer is None:
+        raise InvalidEvent(f"Expected an accountant among {ACCOUNTANTS}, got {accountant!r}.")
+    if not terms:
+        return 0.0
+    if _contains_non_private(terms):
+        return math.inf
+    value = pricer(terms, delta, relation)
+    if math.isnan(value):
+        raise UnsupportedEvent(
+            f"Expected a finite {accountant} curve for {terms}, got NaN at every order."
+            " Use another accountant or less extreme parameters."
+        )
+    return max(0.0, value)
+
+
+def renyi_divergence(terms: Terms, order: float, relation: Relation) -> float:
+    """Renyi divergence of the given order of the whole composition; may be infinite."""
+    total = math.fsum(
+        count * float(_leaf_rdp(leaf, relation, (order,))[0]) for leaf, count in terms
+    )
+    return total if total >= 0 else math.inf
+
+
+def squared_gdp(terms: Terms, relation: Relation) -> float:
+    """mu^2 of Gaussians in which everyone takes part: sum of (factor / z)^2.
+
+    Raises:
+      UnsupportedEvent: A sample or another family, whose trade-off curve is not Gaussian.
+    """
+    for leaf, _ in terms:
+        if not isinstance(leaf, events.Gaussian) or leaf.q != 1:
+            raise UnsupportedEvent(
+                f"Expected Gaussians with everyone taking part (q=1) for gdp, got {leaf}."
+                " Charge q=1, or use accountant 'pld' or 'rdp'."
+            )
+    return relation.sensitivity_factor**2 * math.fsum(
+        count / leaf.noise_multiplier**2 for leaf, count in terms
+    )
+
+
+def zcdp_rho(terms: Terms, relation: Relation) -> float:
+    """The rho of Gaussians and rho-zCDP mechanisms in which everyone takes part.
+
+    Raises:
+      UnsupportedEvent: A sample, or a family without a rho.
+    """
+    total = []
+    for leaf, count in terms:
+        if isinstance(leaf, events.Gaussian) and leaf.q == 1:
+            total.append(count * (relation.sensitivity_factor / leaf.noise_multiplier) ** 2 / 2)
+        elif isinstance(leaf, events.ZCdp) and leaf.q == 1 and leaf.xi == 0:
+            total.append(count * leaf.rho)
+        else:
+            raise UnsupportedEvent(
+                f"Expected full participation (q=1) and a rho for zcdp, got {leaf}."
+                " Charge q=1, or use accountant 'pld' or 'rdp'."
+            )
+    return math.fsum(total)
+
+
+def gaussian_epsilon(mu: float, delta: float) -> float:
+    """Exact epsilon of a mechanism whose trade-off curve is that of N(0, 1) against N(mu, 1)."""
+    if mu < _TINY_MU:  # the exact formula subtracts nearly equal numbers; this bound holds always
+        return mu**2 / 2 + mu * math.sqrt(2 * math.log(1 / delta))
+    with np.errstate(all="ignore"):
+        return float(dp_accounting.get_epsilon_gaussian(1 / mu, delta))
+
+
+def zcdp_epsilon(rho: float, delta: float) -> float:
+    """Epsilon of rho-zCDP at the best Renyi order (every order is a valid bound)."""
+
+    def at(log_order_minus_one: float) -> float:
+        order = 1 + math.exp(log_order_minus_one)
+        return order * rho + rdp_conversion(order, delta)
+
+    low, high = -9.0, 14.0
+    golden = (math.sqrt(5) - 1) / 2
+    for _ in range(80):
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        low, high = (low, right) if at(left) < at(right) else (left, high)
+    return max(0.0, at((low + high) / 2))
+
+
+def rdp_conversion(order: float, delta: float) -> float:
+    """What has to be added to a Renyi divergence of this order to get epsilon at delta."""
+    return math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
+
+
+def _contains_non_private(terms: Terms) -> bool:
+    return any(
+        isinstance(leaf, events.NonPrivate)
+        or (isinstance(leaf, events.RepeatAndSelect) and _contains_non_private(leaf.terms))
+        for leaf, _ in terms
+    )
+
+
+# Renyi divergences.
+
+
+def _rdp_of(terms: Terms, relation: Relation) -> np.ndarray:
+    orders = tuple(ORDERS)
+    return np.sum([count * _leaf_rdp(leaf, relation, orders) for leaf, count in terms], axis=0)
+
+
+@functools.lru_cache(maxsize=4096)
+def _leaf_rdp(leaf: Leaf, relation: Relation, orders: tuple[float, ...]) -> np.ndarray:
+    """Divergences of one mechanism; an order that cannot be used is infinite, never 0."""
+    if isinstance(leaf, events.DistributedDiscreteGaussian | events.Skellam):
+        curve = _at_integers(orders, functools.partial(_integer_noise_rdp, leaf))
+    elif isinstance(leaf, events.ZCdp) and leaf.q < 1:
+        _refuse_replace_one(leaf, relation)
+        curve = _at_integers(orders, functools.partial(_sampled_zcdp_rdp, leaf))
+    else:
+        accountant = rdp.RdpAccountant(orders, NeighboringRelation[relation.name])
+        event = _dp_event(leaf, relation)
+        if not accountant.supports(event):
+            raise UnsupportedEvent(
+                f"Expected a mechanism with a known Renyi divergence under {relation}, got {leaf}."
+                " Use accountant 'pld' or the relation that the mechanism is analysed for."
+            )
+        with np.errstate(all="ignore"), _quiet():
+            curve = accountant.compose(event).rdp
+    curve = np.where(curve >= 0, curve, np.inf)
+    if isinstance(leaf, events.Gaussian):  # sampling never hurts, so q=1 bounds every order
+        mu = relation.sensitivity_factor / leaf.noise_multiplier
+        curve = np.minimum(curve, np.array(orders) * mu**2 / 2)
+    curve.flags.writeable = False
+    return curve
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Drops the library's log lines on orders without convergence; those are handled here."""
+    logger = logging.getLogger("absl")
+
+    def drop(record: logging.LogRecord) -> bool:
+        return "failed to converge" not in record.getMessage()
+
+    logger.addFilter(drop)
+    try:
+        yield
+    finally:
+        logger.removeFilter(drop)
+
+
+def _refuse_replace_one(leaf: Leaf, relation: Relation) -> None:
+    if relation is Relation.REPLACE_ONE:
+        raise UnsupportedEvent(
+            f"Expected ADD_OR_REMOVE_ONE or REPLACE_SPECIAL for a Poisson sample, got {relation}"
+            f" with {leaf}. Use accountant 'pld' for Gaussians under REPLACE_ONE."
+        )
+
+
+def _dp_event(leaf: Leaf, relation: Relation) -> dp_event.DpEvent:
+    """The library's event for RDP, whose noise multipliers are relative to the sensitivity."""
+    factor = relation.sensitivity_factor
+    match leaf:
+        case events.Gaussian(z, q):
+            if q < 1:
+                _refuse_replace_one(leaf, relation)
+            inner = dp_event.GaussianDpEvent(z / factor)
+            return inner if q == 1 else dp_event.PoissonSampledDpEvent(q, inner)
+        case events.Laplace(b, 1.0):
+            return dp_event.LaplaceDpEvent(b / factor)
+        case events.ZCdp(rho, xi, 1.0):
+            return dp_event.ZCDpEvent(rho, xi)
+        case events.FixedSizeGaussian(size, sample, z):
+            inner = dp_event.GaussianDpEvent(z / factor)
+            return dp_event.SampledWithoutReplacementDpEvent(size, sample, inner)
+        case events.Tree(z, steps):
+            return dp_event.SingleEpochTreeAggregationDpEvent(z, steps)
+        case events.RepeatAndSelect(terms, mean, shape):
+            parts = [
+                dp_event.SelfComposedDpEvent(_dp_event(part, relation), n) for part, n in terms
+            ]
+            return dp_event.RepeatAndSelectDpEvent(dp_event.ComposedDpEvent(parts), mean, shape)
+    return dp_event.UnsupportedDpEvent()
+
+
+def _at_integers(orders: tuple[float, ...], divergence: Callable[[int], float]) -> np.ndarray:
+    return np.array(
+        [divergence(int(order)) if float(order).is_integer() else math.inf for order in orders]
+    )
+
+
+def _integer_noise_rdp(leaf: events.DistributedDiscreteGaussian | events.Skellam, a: int) -> float:
+    if isinstance(leaf, events.Skellam):
+        small = ((2 * a - 1) * leaf.l2**2 + 6 * leaf.l1) / (4 * leaf.variance**2)
+        return a * leaf.l2**2 / (2 * leaf.variance) + min(small, 1.5 * leaf.l1 / leaf.variance)
+    spread = math.sqrt(leaf.clients) * leaf.local_sigma
+    u, v, d = leaf.l2 / spread, leaf.l1 / spread, leaf.dim
+    tau = _convolution_gap(leaf.clients, leaf.local_sigma)
+    return min(
+        a / 2 * u**2 + tau * d,
+        a / 2 * (u**2 + 2 * v * tau + tau**2 * d),
+        a / 2 * (u + math.sqrt(d) * tau) ** 2,
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _convolution_gap(clients: int, local_sigma: float) -> float:
+    """tau: how far a sum of discrete Gaussians is from one, in log ratio.
+
+    The terms only fall with k, so beyond a million each is bounded by the last one computed.
+    """
+    k = np.arange(1, min(clients, 10**6))
+    terms = np.exp(-2 * np.pi**2 * local_sigma**2 * k / (k + 1))
+    beyond = max(0, clients - 10**6) * math.exp(-2 * np.pi**2 * local_sigma**2 * (1 - 1e-6))
+    return 10 * (float(np.sum(terms)) + beyond)
+
+
+def _sampled_zcdp_rdp(leaf: events.ZCdp, a: int) -> float:
+    """Zhu & Wang (2019), theorem 6: from order 3 on, each term is trebled."""
+    log_q, log_rest = math.log(leaf.q), math.log1p(-leaf.q)
+
+    def term(k: int) -> float:
+        choose = math.lgamma(a + 1) - math.lgamma(k + 1) - math.lgamma(a - k + 1)
+        grown = (k - 1) * (leaf.xi + leaf.rho * k)
+        return choose + k * log_q + (a - k) * log_rest + grown + math.log(3 if k > 2 else 1)
+
+    first = (a - 1) * log_rest + math.log1p(leaf.q * (a - 1))
+    return float(np.logaddexp.reduce([first, *(term(k) for k in range(2, a + 1))])) / (a - 1)
+
+
+def _rdp_epsilon(terms: Terms, delta: float, relation: Relation) -> float:
+    best = math.inf
+    for order, divergence in zip(ORDERS, _rdp_of(terms, relation), strict=True):
+        if delta**2 + math.expm1(-divergence) > 0:
+            return 0.0  # delta <= sqrt(1 - exp(-KL)), and KL is at most this divergence
+        best = min(best, divergence + rdp_conversion(float(order), delta))
+    return float(best)
+
+
+def _rdp_delta(curve: np.ndarray, target: float) -> float:
+    best = 1.0
+    for order, divergence in zip(ORDERS, curve, strict=True):
+        log_delta = (order - 1) * (divergence - target + math.log1p(-1 / order)) - math.log(order)
+        kl = math.sqrt(-math.expm1(-divergence))
+        best = min(best, kl, math.exp(min(log_delta, 0.0)))
+    return float(best)
+
+
+# Privacy loss distributions.
+
+
+def _pld_epsilon(terms: Terms, delta: float, relation: Relation) -> float:
+    if all(isinstance(leaf, events.Gaussian) and leaf.q == 1 for leaf, _ in terms):
+        return gaussian_epsilon(math.sqrt(squared_gdp(terms, relation)), delta)
+    return _cached_pld_epsilon(terms, delta, relation)
+
+
+@functools.lru_cache(maxsize=1024)
+def _cached_pld_epsilon(terms: Terms, delta: float, relation: Relation) -> float:
+    pld = _composed_pld(terms, relation, _grid(terms, relation))
+    return float(pld.get_epsilon_for_delta(delta))
+
+
+@functools.lru_cache(maxsize=16)
+def _composed_pld(terms: Terms, relation: Relation, grid: float) -> Any:
+    full = [(leaf, n) for leaf, n in terms if isinstance(leaf, events.Gaussian) and leaf.q == 1]
+    merged = [pair for pair in terms if pair not in full]
+    if full:
+        z = events.joint_noise_multiplier([(leaf.noise_multiplier, n) for leaf, n in full])
+        merged.append((events.Gaussian(z), 1))
+    total = pld_library.identity(value_discretization_interval=grid)
+    for leaf, count in merged:
+        part = _leaf_pld(leaf, relation, grid)
+        total = total.compose(part.self_compose(count) if count > 1 else part)
+    return total
+
+
+@functools.lru_cache(maxsize=64)
+def _leaf_pld(leaf: Leaf, relation: Relation, grid: float) -> Any:
+    neighbouring = NeighboringRelation[relation.name]
+    match leaf:
+        case events.Gaussian(z, q):
+            return pld_library.from_gaussian_mechanism(
+                z,
+                value_discretization_interval=grid,
+                sampling_prob=q,
+                neighboring_relation=neighbouring,
+            )
+        case events.TruncatedGaussian(size, q, cap, z):
+            return pld_library.from_truncated_subsampled_gaussian_mechanism(
+                size, q, cap, z, grid, neighboring_relation=neighbouring
+            )
+        case events.Laplace(b, q) if q == 1 or relation is not Relation.REPLACE_ONE:
+            return pld_library.from_laplace_mechanism(
+                b / relation.sensitivity_factor, value_discretization_interval=grid, sampling_prob=q
+            )
+    raise UnsupportedEvent(
+        f"Expected a mechanism with a privacy loss distribution under {relation}, got {leaf}."
+        " Use accountant 'rdp'."
+    )
+
+
+def _grid(terms: Terms, relation: Relation) -> float:
+    """A loss grid that keeps the relative error and the number of points bounded."""
+    sampled, full, width = [], [], 0.0
+    for leaf, count in terms:
+        z = getattr(leaf, "noise_multiplier", 1.0) / relation.sensitivity_factor
+        width = max(width, 0.5 / z**2 + 12 / z)
+        sampled.append((events.Gaussian(z, getattr(leaf, "q", 1.0)), count))
+        full.append((events.Gaussian(z), count))
+    size = gaussian_epsilon(math.sqrt(squared_gdp(tuple(full), Relation.ADD_OR_REMOVE_ONE)), 1e-9)
+    if size > _GRID_EPSILON:
+        size = min(size, _rdp_epsilon(tuple(sampled), 1e-9, Relation.ADD_OR_REMOVE_ONE))
+    return _LOSS_GRID * max(1.0, size / _GRID_EPSILON, width / (_LOSS_GRID * _GRID_POINTS))
+
+
+def _gdp_epsilon(terms: Terms, delta: float, relation: Relation) -> float:
+    return gaussian_epsilon(math.sqrt(squared_gdp(terms, relation)), delta)
+
+
+def _zcdp_epsilon(terms: Terms, delta: float, relation: Relation) -> float:
+    return zcdp_epsilon(zcdp_rho(terms, relation), delta)
+
+
+_PRICERS: Mapping[str, Callable[[Terms, float, Relation], float]] = {
+    "pld": _pld_epsilon,
+    "rdp": _rdp_epsilon,
+    "gdp": _gdp_epsilon,
+    "zcdp": _zcdp_epsilon,
+}

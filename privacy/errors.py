@@ -1,0 +1,70 @@
+"""What can go wrong in `privacy`, as types.
+
+Each message says what was expected, what came, and what to do. The tree:
+
+    PrivacyError
+    +-- InvalidEvent (ValueError)       the description of a release makes no sense
+    |   +-- UnsupportedEvent            it makes sense, but this accountant cannot price it
+    +-- BudgetExceeded                  a charge or a plan does not fit; nothing was written
+    +-- LedgerError
+        +-- LedgerCorrupt               a record, or what was derived from it, was altered
+        +-- ReservationState            e.g. a commit before the noise was drawn
+        +-- CohortReused                a closed cohort draw was declared as a fresh one
+
+>>> issubclass(UnsupportedEvent, ValueError)
+True
+
+Sources: docs/ledger-slots.md for what a budget means here.
+"""
+
+
+class PrivacyError(Exception):
+    """Root of the errors of this package."""
+
+
+class InvalidEvent(PrivacyError, ValueError):
+    """A release, a slot or an event was described by numbers that cannot be priced."""
+
+
+class UnsupportedEvent(InvalidEvent):
+    """The event is well formed, but the chosen accountant and relation have no bound for it."""
+
+
+class BudgetExceeded(PrivacyError):
+    """A charge does not fit into its purpose's budget or the global one. Nothing was written.
+
+    Attributes:
+      purpose: The purpose that asked, or None for a whole plan.
+      needed: What it asked for, in words.
+      left: What was left, in words.
+    """
+
+    def __init__(self, message: str, *, purpose: str | None, needed: str, left: str):
+        super().__init__(message)
+        self.purpose = purpose
+        self.needed = needed
+        self.left = left
+
+
+class LedgerError(PrivacyError):
+    """Something about a ledger file or its use."""
+
+
+class LedgerCorrupt(LedgerError):
+    """The ledger does not prove its own history.
+
+    Attributes:
+      record: Sequence number of the first bad record, or None if the file cannot be read at all.
+    """
+
+    def __init__(self, message: str, *, record: int | None = None):
+        super().__init__(message)
+        self.record = record
+
+
+class ReservationState(LedgerError):
+    """A step of a reservation came in the wrong order."""
+
+
+class CohortReused(LedgerError):
+    """A cohort draw was charged before; a second charge as a fresh draw would under-price it."""
