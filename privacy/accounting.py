@@ -13,10 +13,8 @@ which multisets an analyst may choose after seeing outputs is the job of `filter
 >>> round(epsilon({"type": "gaussian", "noise_multiplier": 1.0}, 1e-5), 3)
 4.377
 
-Sources: Koskela, Jaelkoe, Honkela (2020) and Doroshenko et al. (2022) for PLD; Mironov (2017),
-Mironov, Talwar, Zhang (2019) and Canonne, Kamath, Steinke (2020, prop. 12) for RDP; Balle & Wang
-(2018) for one Gaussian; Zhu & Wang (2019) for samples of a zCDP mechanism; Kairouz, Liu, Steinke
-(2021, prop. 14) and Agarwal, Kairouz, Liu (2021) for noise added by clients.
+Sources: Koskela, Jaelkoe, Honkela (2020) and Doroshenko et al. (2022) for PLD; Mironov, Talwar,
+Zhang (2019) for sampled Gaussians in RDP; Balle & Wang (2018) for one Gaussian; `privacy.renyi`.
 """
 
 import contextlib
@@ -32,11 +30,21 @@ from dp_accounting import dp_event, rdp
 from dp_accounting.pld import privacy_loss_distribution as pld_library
 from dp_accounting.privacy_accountant import NeighboringRelation
 
-from privacy import events
+from privacy import terms as elementary
 from privacy.budgets import finite_number, open_unit
 from privacy.errors import InvalidEvent, UnsupportedEvent
-from privacy.events import Leaf, Terms, parse_event
+from privacy.events import parse_event
 from privacy.relations import Relation
+from privacy.renyi import (
+    ORDERS,
+    at_integers,
+    integer_noise_divergence,
+    rdp_conversion,
+    rdp_delta,
+    sampled_zcdp_divergence,
+    zcdp_epsilon,
+)
+from privacy.terms import Leaf, Terms
 
 Accountant = Literal["pld", "rdp", "gdp", "zcdp"]
 ACCOUNTANTS: tuple[str, ...] = ("pld", "rdp", "gdp", "zcdp")
@@ -46,9 +54,6 @@ _LOSS_GRID = 1e-4
 _GRID_EPSILON = 20.0
 _GRID_POINTS = 2_000_000
 _TINY_MU = 1e-7
-
-_FINE_ORDERS = [1 + x / 10 for x in range(1, 100)]
-ORDERS = np.array([*_FINE_ORDERS, *range(11, 64), 128, 256, 512, 1024], dtype=np.float64)
 
 
 def epsilon(
@@ -103,7 +108,7 @@ def delta(
             _composed_pld(terms, relation, _grid(terms, relation)).get_delta_for_epsilon(target)
         )
     elif accountant == "rdp":
-        value = _rdp_delta(_rdp_of(terms, relation), target)
+        value = rdp_delta(_rdp_of(terms, relation), target)
     else:
         raise UnsupportedEvent(f"Expected accountant 'pld' or 'rdp' for delta, got {accountant!r}.")
     return min(1.0, max(0.0, value))
@@ -148,15 +153,15 @@ def squared_gdp(terms: Terms, relation: Relation) -> float:
     Raises:
       UnsupportedEvent: A sample or another family, whose trade-off curve is not Gaussian.
     """
-    for leaf, _ in terms:
-        if not isinstance(leaf, events.Gaussian) or leaf.q != 1:
+    total = []
+    for leaf, count in terms:
+        if not isinstance(leaf, elementary.Gaussian) or leaf.q != 1:
             raise UnsupportedEvent(
                 f"Expected Gaussians with everyone taking part (q=1) for gdp, got {leaf}."
                 " Charge q=1, or use accountant 'pld' or 'rdp'."
             )
-    return relation.sensitivity_factor**2 * math.fsum(
-        count / leaf.noise_multiplier**2 for leaf, count in terms
-    )
+        total.append(count * (relation.sensitivity_factor / leaf.noise_multiplier) ** 2)
+    return math.fsum(total)
 
 
 def zcdp_rho(terms: Terms, relation: Relation) -> float:
@@ -167,9 +172,9 @@ def zcdp_rho(terms: Terms, relation: Relation) -> float:
     """
     total = []
     for leaf, count in terms:
-        if isinstance(leaf, events.Gaussian) and leaf.q == 1:
+        if isinstance(leaf, elementary.Gaussian) and leaf.q == 1:
             total.append(count * (relation.sensitivity_factor / leaf.noise_multiplier) ** 2 / 2)
-        elif isinstance(leaf, events.ZCdp) and leaf.q == 1 and leaf.xi == 0:
+        elif isinstance(leaf, elementary.ZCdp) and leaf.q == 1 and leaf.xi == 0:
             total.append(count * leaf.rho)
         else:
             raise UnsupportedEvent(
@@ -187,30 +192,10 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
         return float(dp_accounting.get_epsilon_gaussian(1 / mu, delta))
 
 
-def zcdp_epsilon(rho: float, delta: float) -> float:
-    """Epsilon of rho-zCDP at the best Renyi order (every order is a valid bound)."""
-
-    def at(log_order_minus_one: float) -> float:
-        order = 1 + math.exp(log_order_minus_one)
-        return order * rho + rdp_conversion(order, delta)
-
-    low, high = -9.0, 14.0
-    golden = (math.sqrt(5) - 1) / 2
-    for _ in range(80):
-        left, right = high - golden * (high - low), low + golden * (high - low)
-        low, high = (low, right) if at(left) < at(right) else (left, high)
-    return max(0.0, at((low + high) / 2))
-
-
-def rdp_conversion(order: float, delta: float) -> float:
-    """What has to be added to a Renyi divergence of this order to get epsilon at delta."""
-    return math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
-
-
 def _contains_non_private(terms: Terms) -> bool:
     return any(
-        isinstance(leaf, events.NonPrivate)
-        or (isinstance(leaf, events.RepeatAndSelect) and _contains_non_private(leaf.terms))
+        isinstance(leaf, elementary.NonPrivate)
+        or (isinstance(leaf, elementary.RepeatAndSelect) and _contains_non_private(leaf.terms))
         for leaf, _ in terms
     )
 
@@ -226,11 +211,11 @@ def _rdp_of(terms: Terms, relation: Relation) -> np.ndarray:
 @functools.lru_cache(maxsize=4096)
 def _leaf_rdp(leaf: Leaf, relation: Relation, orders: tuple[float, ...]) -> np.ndarray:
     """Divergences of one mechanism; an order that cannot be used is infinite, never 0."""
-    if isinstance(leaf, events.DistributedDiscreteGaussian | events.Skellam):
-        curve = _at_integers(orders, functools.partial(_integer_noise_rdp, leaf))
-    elif isinstance(leaf, events.ZCdp) and leaf.q < 1:
+    if isinstance(leaf, elementary.DistributedDiscreteGaussian | elementary.Skellam):
+        curve = at_integers(orders, functools.partial(integer_noise_divergence, leaf))
+    elif isinstance(leaf, elementary.ZCdp) and leaf.q < 1:
         _refuse_replace_one(leaf, relation)
-        curve = _at_integers(orders, functools.partial(_sampled_zcdp_rdp, leaf))
+        curve = at_integers(orders, functools.partial(sampled_zcdp_divergence, leaf))
     else:
         accountant = rdp.RdpAccountant(orders, NeighboringRelation[relation.name])
         event = _dp_event(leaf, relation)
@@ -242,7 +227,7 @@ def _leaf_rdp(leaf: Leaf, relation: Relation, orders: tuple[float, ...]) -> np.n
         with np.errstate(all="ignore"), _quiet():
             curve = accountant.compose(event).rdp
     curve = np.where(curve >= 0, curve, np.inf)
-    if isinstance(leaf, events.Gaussian):  # sampling never hurts, so q=1 bounds every order
+    if isinstance(leaf, elementary.Gaussian):  # sampling never hurts, so q=1 bounds every order
         mu = relation.sensitivity_factor / leaf.noise_multiplier
         curve = np.minimum(curve, np.array(orders) * mu**2 / 2)
     curve.flags.writeable = False
@@ -276,71 +261,26 @@ def _dp_event(leaf: Leaf, relation: Relation) -> dp_event.DpEvent:
     """The library's event for RDP, whose noise multipliers are relative to the sensitivity."""
     factor = relation.sensitivity_factor
     match leaf:
-        case events.Gaussian(z, q):
+        case elementary.Gaussian(z, q):
             if q < 1:
                 _refuse_replace_one(leaf, relation)
             inner = dp_event.GaussianDpEvent(z / factor)
             return inner if q == 1 else dp_event.PoissonSampledDpEvent(q, inner)
-        case events.Laplace(b, 1.0):
+        case elementary.Laplace(b, 1.0):
             return dp_event.LaplaceDpEvent(b / factor)
-        case events.ZCdp(rho, xi, 1.0):
+        case elementary.ZCdp(rho, xi, 1.0):
             return dp_event.ZCDpEvent(rho, xi)
-        case events.FixedSizeGaussian(size, sample, z):
+        case elementary.FixedSizeGaussian(size, sample, z):
             inner = dp_event.GaussianDpEvent(z / factor)
             return dp_event.SampledWithoutReplacementDpEvent(size, sample, inner)
-        case events.Tree(z, steps):
+        case elementary.Tree(z, steps):
             return dp_event.SingleEpochTreeAggregationDpEvent(z, steps)
-        case events.RepeatAndSelect(terms, mean, shape):
-            parts = [
+        case elementary.RepeatAndSelect(terms, mean, shape):
+            parts: list[dp_event.DpEvent] = [
                 dp_event.SelfComposedDpEvent(_dp_event(part, relation), n) for part, n in terms
             ]
             return dp_event.RepeatAndSelectDpEvent(dp_event.ComposedDpEvent(parts), mean, shape)
     return dp_event.UnsupportedDpEvent()
-
-
-def _at_integers(orders: tuple[float, ...], divergence: Callable[[int], float]) -> np.ndarray:
-    return np.array(
-        [divergence(int(order)) if float(order).is_integer() else math.inf for order in orders]
-    )
-
-
-def _integer_noise_rdp(leaf: events.DistributedDiscreteGaussian | events.Skellam, a: int) -> float:
-    if isinstance(leaf, events.Skellam):
-        small = ((2 * a - 1) * leaf.l2**2 + 6 * leaf.l1) / (4 * leaf.variance**2)
-        return a * leaf.l2**2 / (2 * leaf.variance) + min(small, 1.5 * leaf.l1 / leaf.variance)
-    spread = math.sqrt(leaf.clients) * leaf.local_sigma
-    u, v, d = leaf.l2 / spread, leaf.l1 / spread, leaf.dim
-    tau = _convolution_gap(leaf.clients, leaf.local_sigma)
-    return min(
-        a / 2 * u**2 + tau * d,
-        a / 2 * (u**2 + 2 * v * tau + tau**2 * d),
-        a / 2 * (u + math.sqrt(d) * tau) ** 2,
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def _convolution_gap(clients: int, local_sigma: float) -> float:
-    """tau: how far a sum of discrete Gaussians is from one, in log ratio.
-
-    The terms only fall with k, so beyond a million each is bounded by the last one computed.
-    """
-    k = np.arange(1, min(clients, 10**6))
-    terms = np.exp(-2 * np.pi**2 * local_sigma**2 * k / (k + 1))
-    beyond = max(0, clients - 10**6) * math.exp(-2 * np.pi**2 * local_sigma**2 * (1 - 1e-6))
-    return 10 * (float(np.sum(terms)) + beyond)
-
-
-def _sampled_zcdp_rdp(leaf: events.ZCdp, a: int) -> float:
-    """Zhu & Wang (2019), theorem 6: from order 3 on, each term is trebled."""
-    log_q, log_rest = math.log(leaf.q), math.log1p(-leaf.q)
-
-    def term(k: int) -> float:
-        choose = math.lgamma(a + 1) - math.lgamma(k + 1) - math.lgamma(a - k + 1)
-        grown = (k - 1) * (leaf.xi + leaf.rho * k)
-        return choose + k * log_q + (a - k) * log_rest + grown + math.log(3 if k > 2 else 1)
-
-    first = (a - 1) * log_rest + math.log1p(leaf.q * (a - 1))
-    return float(np.logaddexp.reduce([first, *(term(k) for k in range(2, a + 1))])) / (a - 1)
 
 
 def _rdp_epsilon(terms: Terms, delta: float, relation: Relation) -> float:
@@ -352,20 +292,11 @@ def _rdp_epsilon(terms: Terms, delta: float, relation: Relation) -> float:
     return float(best)
 
 
-def _rdp_delta(curve: np.ndarray, target: float) -> float:
-    best = 1.0
-    for order, divergence in zip(ORDERS, curve, strict=True):
-        log_delta = (order - 1) * (divergence - target + math.log1p(-1 / order)) - math.log(order)
-        kl = math.sqrt(-math.expm1(-divergence))
-        best = min(best, kl, math.exp(min(log_delta, 0.0)))
-    return float(best)
-
-
 # Privacy loss distributions.
 
 
 def _pld_epsilon(terms: Terms, delta: float, relation: Relation) -> float:
-    if all(isinstance(leaf, events.Gaussian) and leaf.q == 1 for leaf, _ in terms):
+    if all(isinstance(leaf, elementary.Gaussian) and leaf.q == 1 for leaf, _ in terms):
         return gaussian_epsilon(math.sqrt(squared_gdp(terms, relation)), delta)
     return _cached_pld_epsilon(terms, delta, relation)
 
@@ -378,11 +309,11 @@ def _cached_pld_epsilon(terms: Terms, delta: float, relation: Relation) -> float
 
 @functools.lru_cache(maxsize=16)
 def _composed_pld(terms: Terms, relation: Relation, grid: float) -> Any:
-    full = [(leaf, n) for leaf, n in terms if isinstance(leaf, events.Gaussian) and leaf.q == 1]
+    full = [(leaf, n) for leaf, n in terms if isinstance(leaf, elementary.Gaussian) and leaf.q == 1]
     merged = [pair for pair in terms if pair not in full]
     if full:
-        z = events.joint_noise_multiplier([(leaf.noise_multiplier, n) for leaf, n in full])
-        merged.append((events.Gaussian(z), 1))
+        z = elementary.joint_noise_multiplier([(leaf.noise_multiplier, n) for leaf, n in full])
+        merged.append((elementary.Gaussian(z), 1))
     total = pld_library.identity(value_discretization_interval=grid)
     for leaf, count in merged:
         part = _leaf_pld(leaf, relation, grid)
@@ -394,18 +325,18 @@ def _composed_pld(terms: Terms, relation: Relation, grid: float) -> Any:
 def _leaf_pld(leaf: Leaf, relation: Relation, grid: float) -> Any:
     neighbouring = NeighboringRelation[relation.name]
     match leaf:
-        case events.Gaussian(z, q):
+        case elementary.Gaussian(z, q):
             return pld_library.from_gaussian_mechanism(
                 z,
                 value_discretization_interval=grid,
                 sampling_prob=q,
                 neighboring_relation=neighbouring,
             )
-        case events.TruncatedGaussian(size, q, cap, z):
+        case elementary.TruncatedGaussian(size, q, cap, z):
             return pld_library.from_truncated_subsampled_gaussian_mechanism(
                 size, q, cap, z, grid, neighboring_relation=neighbouring
             )
-        case events.Laplace(b, q) if q == 1 or relation is not Relation.REPLACE_ONE:
+        case elementary.Laplace(b, q) if q == 1 or relation is not Relation.REPLACE_ONE:
             return pld_library.from_laplace_mechanism(
                 b / relation.sensitivity_factor, value_discretization_interval=grid, sampling_prob=q
             )
@@ -421,8 +352,8 @@ def _grid(terms: Terms, relation: Relation) -> float:
     for leaf, count in terms:
         z = getattr(leaf, "noise_multiplier", 1.0) / relation.sensitivity_factor
         width = max(width, 0.5 / z**2 + 12 / z)
-        sampled.append((events.Gaussian(z, getattr(leaf, "q", 1.0)), count))
-        full.append((events.Gaussian(z), count))
+        sampled.append((elementary.Gaussian(z, getattr(leaf, "q", 1.0)), count))
+        full.append((elementary.Gaussian(z), count))
     size = gaussian_epsilon(math.sqrt(squared_gdp(tuple(full), Relation.ADD_OR_REMOVE_ONE)), 1e-9)
     if size > _GRID_EPSILON:
         size = min(size, _rdp_epsilon(tuple(sampled), 1e-9, Relation.ADD_OR_REMOVE_ONE))

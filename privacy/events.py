@@ -5,26 +5,20 @@ module or an attribute. `parse_event` checks every number at every depth and ret
 multiset of elementary mechanisms, each with how often it ran. Composition does not depend on
 order, so equal multisets are equal terms, and they are what `accounting` prices.
 
-Releases by one sampled cohort compose *inside* the sampling: a Poisson sample of Gaussians with
-noise multipliers z_i is a Poisson sample of one Gaussian with z = (sum z_i^-2)^(-1/2). The
-likelihood ratio of the composition depends on the outputs only through one weighted sum of them,
-which is that Gaussian; so this is an equality, not a bound.
-
->>> twice = {"type": "self_composed", "event": {"type": "gaussian", "noise_multiplier": 2}, "count": 4}
->>> parse_event({"type": "poisson", "q": 0.1, "event": twice})
+>>> gaussian = {"type": "gaussian", "noise_multiplier": 2.0}
+>>> four = {"type": "self_composed", "event": gaussian, "count": 4}
+>>> parse_event({"type": "poisson", "q": 0.1, "event": four})
 ((Gaussian(noise_multiplier=1.0, q=0.1), 1),)
 
 `noise_multiplier` is the noise's standard deviation over the per-client clip norm, under every
 relation. Norm bounds `l1`, `l2`, and `rho`, are what the relation of the question implies.
 
 Sources: Dong, Roth, Su (2022), section 2; dp_accounting's event classes for the vocabulary.
-"""  # noqa: E501
+"""
 
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from privacy.budgets import (
@@ -34,133 +28,24 @@ from privacy.budgets import (
     sampling_probability,
 )
 from privacy.errors import InvalidEvent, UnsupportedEvent
+from privacy.terms import (
+    DistributedDiscreteGaussian,
+    FixedSizeGaussian,
+    Gaussian,
+    Laplace,
+    Leaf,
+    NonPrivate,
+    RepeatAndSelect,
+    Skellam,
+    Terms,
+    Tree,
+    TruncatedGaussian,
+    ZCdp,
+    joint_noise_multiplier,
+    make_terms,
+)
 
 MAX_DEPTH = 32
-MAX_COUNT = 10**12
-
-
-@dataclass(frozen=True)
-class Gaussian:
-    """A Gaussian sum over a Poisson sample with rate q (q = 1: everyone)."""
-
-    noise_multiplier: float
-    q: float = 1.0
-
-
-@dataclass(frozen=True)
-class Laplace:
-    """A Laplace sum over a Poisson sample; noise_multiplier is scale over L1 clip norm."""
-
-    noise_multiplier: float
-    q: float = 1.0
-
-
-@dataclass(frozen=True)
-class ZCdp:
-    """Any mechanism with Renyi divergence at most xi + rho a at every order a, on a sample."""
-
-    rho: float
-    xi: float = 0.0
-    q: float = 1.0
-
-
-@dataclass(frozen=True)
-class FixedSizeGaussian:
-    """A Gaussian sum over sample_size clients drawn without replacement from dataset_size."""
-
-    dataset_size: int
-    sample_size: int
-    noise_multiplier: float
-
-
-@dataclass(frozen=True)
-class TruncatedGaussian:
-    """A Gaussian sum over a Poisson sample of which at most truncated_batch_size are kept."""
-
-    dataset_size: int
-    q: float
-    truncated_batch_size: int
-    noise_multiplier: float
-
-
-@dataclass(frozen=True)
-class Tree:
-    """One epoch of tree aggregation over a number of steps."""
-
-    noise_multiplier: float
-    steps: int
-
-
-@dataclass(frozen=True)
-class DistributedDiscreteGaussian:
-    """Each of `clients` adds discrete Gaussian noise of local_sigma grid steps per coordinate."""
-
-    clients: int
-    local_sigma: float
-    l2: float
-    l1: float
-    dim: int
-
-
-@dataclass(frozen=True)
-class Skellam:
-    """Skellam noise of the given total variance, in squared grid steps."""
-
-    variance: float
-    l2: float
-    l1: float
-
-
-@dataclass(frozen=True)
-class RepeatAndSelect:
-    """A search that runs `terms` a random number of times and keeps the best."""
-
-    terms: "Terms"
-    mean: float
-    shape: float
-
-
-@dataclass(frozen=True)
-class NonPrivate:
-    """A release without any guarantee; its epsilon is infinite."""
-
-
-Leaf = (
-    Gaussian
-    | Laplace
-    | ZCdp
-    | FixedSizeGaussian
-    | TruncatedGaussian
-    | Tree
-    | DistributedDiscreteGaussian
-    | Skellam
-    | RepeatAndSelect
-    | NonPrivate
-)
-Terms = tuple[tuple[Leaf, int], ...]
-
-
-def joint_noise_multiplier(multipliers: Sequence[tuple[float, int]]) -> float:
-    """The one Gaussian equal to Gaussians (z, count) on the same clients: (sum n/z^2)^(-1/2)."""
-    inverse = math.sqrt(
-        math.fsum(count / z**2 if z > 1e-150 else math.inf for z, count in multipliers)
-    )
-    if inverse == 0 or not math.isfinite(inverse):
-        raise InvalidEvent(
-            f"Expected noise multipliers whose joint value is a float, got {list(multipliers)!r}."
-            " Use values between 1e-6 and 1e12."
-        )
-    return 1.0 / inverse
-
-
-def make_terms(pairs: Sequence[tuple[Leaf, int]]) -> Terms:
-    """Merges equal leaves and sorts them, so that equal multisets are equal values."""
-    counts: Counter[Leaf] = Counter()
-    for leaf, count in pairs:
-        counts[leaf] += count
-        if counts[leaf] > MAX_COUNT:
-            raise InvalidEvent(f"Expected at most {MAX_COUNT} releases, got {counts[leaf]}.")
-    return tuple(sorted(counts.items(), key=lambda item: repr(item[0])))
 
 
 def parse_event(event: Mapping[str, Any]) -> Terms:
@@ -213,11 +98,12 @@ def _parse(event: Any, depth: int) -> list[tuple[Leaf, int]]:
             f"Expected an event as a JSON object, got {type(event).__name__}."
             " Pass e.g. {'type': 'gaussian', 'noise_multiplier': 1.0}."
         )
-    reader = _READERS.get(event.get("type") if isinstance(event.get("type"), str) else None)
+    kind = event.get("type")
+    reader = _READERS.get(kind) if isinstance(kind, str) else None
     if reader is None:
         raise InvalidEvent(
             f"Expected an event type among {', '.join(sorted(_READERS))};"
-            f" got {event.get('type')!r}. Types outside this table are never imported or called."
+            f" got {kind!r}. Types outside this table are never imported or called."
         )
     return reader(event, depth + 1)
 
@@ -304,13 +190,13 @@ def _read_poisson(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, int]
 def _sampled(terms: Terms, q: float) -> Leaf:
     """The leaf for all of `terms` on one Poisson sample with rate q."""
     leaves = [leaf for leaf, _ in terms]
-    if all(isinstance(leaf, Gaussian) and leaf.q == 1 for leaf in leaves):
-        return Gaussian(
-            joint_noise_multiplier([(leaf.noise_multiplier, n) for leaf, n in terms]), q
-        )
-    if all(isinstance(leaf, ZCdp) and leaf.q == 1 for leaf in leaves):
-        rho = math.fsum(leaf.rho * n for leaf, n in terms)
-        return ZCdp(rho, math.fsum(leaf.xi * n for leaf, n in terms), q)
+    gaussians = [(x, n) for x, n in terms if isinstance(x, Gaussian) and x.q == 1]
+    concentrated = [(x, n) for x, n in terms if isinstance(x, ZCdp) and x.q == 1]
+    if len(gaussians) == len(terms):
+        return Gaussian(joint_noise_multiplier([(x.noise_multiplier, n) for x, n in gaussians]), q)
+    if len(concentrated) == len(terms):
+        rho = math.fsum(x.rho * n for x, n in concentrated)
+        return ZCdp(rho, math.fsum(x.xi * n for x, n in concentrated), q)
     if len(terms) == 1 and terms[0][1] == 1:
         leaf = leaves[0]
         if isinstance(leaf, Laplace) and leaf.q == 1:
@@ -363,7 +249,7 @@ def _read_sampled_zcdp(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf,
 
 
 _NOISE: Mapping[str, _Check] = {"noise_multiplier": positive_number}
-_READERS: Mapping[str | None, Callable[[Mapping[str, Any], int], list[tuple[Leaf, int]]]] = {
+_READERS: Mapping[str, Callable[[Mapping[str, Any], int], list[tuple[Leaf, int]]]] = {
     "no_op": _read_no_op,
     "non_private": _read_leaf(NonPrivate, {}),
     "gaussian": _read_leaf(Gaussian, _NOISE),

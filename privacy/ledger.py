@@ -1,0 +1,379 @@
+r"""The ledger: one budget per population, reserved before a cohort is contacted.
+
+    reserve ----> open ----> commit        budget is taken at reserve
+        \--> void                          and comes back only here, before any noise is drawn
+
+A reservation that was never committed counts as spent: after a crash nobody knows what left the
+machine. Planned work declares slots (`privacy.slots`), priced once by PLD; unplanned work goes
+through a filter (`privacy.filters`). Every release is checked against its purpose's budget and the
+global one. The file is append-only and hash-chained; put `Ledger.head` into checkpoints, and refuse
+to resume on a ledger that is not its descendant: an older copy of the file would be a refund.
+
+>>> import tempfile, pathlib
+>>> path = pathlib.Path(tempfile.mkdtemp()) / "ledger.db"
+>>> plan = [Slot("training", 0.01, 1.0, 1000)]
+>>> with Ledger.create(path, Budget(2.0, 1e-5), population=10_000, slots=plan) as ledger:
+...     draw = ledger.reserve(purpose="training", sampling_rate=0.01, run_id="run", round=0,
+...         releases=[Release("delta", 1.0, 1.0, noise_std=1.0)], cohort_id="3f9c")
+...     _ = draw.open()
+...     _ = draw.commit("9d1e", survivors=97)
+...     (draw.state, ledger.remaining("training").slots[0].count)
+('committed', 999)
+
+Sources: docs/ledger-slots.md.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from privacy import events, ledger_store
+from privacy import terms as elementary
+from privacy.budgets import Budget, sampling_probability
+from privacy.errors import (
+    BudgetExceeded,
+    CohortReused,
+    InvalidEvent,
+    LedgerCorrupt,
+    LedgerError,
+)
+from privacy.ledger_admission import (
+    admit_plan,
+    draw_terms,
+    payment,
+    spent_mechanisms,
+    stored_slots,
+)
+from privacy.ledger_charter import Charter, make_charter
+from privacy.ledger_records import FORMAT, Record
+from privacy.ledger_store import Store
+from privacy.relations import Relation
+from privacy.reservations import Reservation
+from privacy.slots import (
+    TOTAL,
+    Plan,
+    Release,
+    Slot,
+    check_name,
+    effective_noise_multiplier,
+    plan,
+    report,
+    without_sampling,
+)
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What a purpose may still do.
+
+    Attributes:
+      epsilon: Its budget less what was spent, in the released-model view. Nominal: it is a report;
+        what decides are the slots and the filter.
+      slots: Declared slots not yet spent, with the number left.
+      filter_fraction: Share of its filter's capacity that is left; None without a filter.
+    """
+
+    epsilon: float
+    slots: tuple[Slot, ...]
+    filter_fraction: float | None
+
+
+class Ledger:
+    """An append-only record of what a population's data was used for, and its budget.
+
+    Guarantees:
+      Everything released through open reservations, however adaptively chosen, is
+      (epsilon, delta)-DP for the ledger's budget and relation, one client being the unit, against
+      those who see the releases and not who takes part; and so is each purpose for its own budget.
+      This holds across processes, crashes and retries, given that no release happens without an
+      open reservation and that noise and clipping are as declared in it.
+
+    Source: docs/ledger-slots.md.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time):
+        """Use `Ledger.create` or `Ledger.open`."""
+        self.store = store
+        self._clock = clock
+        genesis = store.get(0)
+        if genesis is None or genesis.kind != "genesis" or genesis.body.get("format") != FORMAT:
+            raise ledger_store.unreadable(store.path, f"no genesis record of format {FORMAT}")
+        self.id: str = genesis.body["ledger_id"]
+        self.charter = Charter.read(genesis.body)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        budget: Budget,
+        *,
+        population: int,
+        purposes: Mapping[str, Budget] | None = None,
+        relation: str | Relation = Relation.ADD_OR_REMOVE_ONE,
+        slots: Sequence[Slot] = (),
+        accountant: str = "pld",
+        unplanned: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> "Ledger":
+        """Makes a new ledger, with a first plan.
+
+        Args:
+          path: Must be free.
+          budget: For everything together.
+          population: Number of clients the budget speaks of.
+          purposes: Budgets of their own for some purposes; without any, the three of `PURPOSES`
+            share the global one.
+          relation: Neighbouring relation, for ever.
+          slots: Plan, priced before anything is released.
+          accountant: "pld" admits planned work only, at its tightest price. "rdp@ORDER", "gdp" or
+            "zcdp" also admit unplanned work; "rdp" takes the best order for the plan.
+          unplanned: With "pld", purposes that run on a filter instead of slots, as
+            {"evaluation": "rdp@8"}. Their whole budgets are set aside from the global one.
+          clock: Returns seconds since the epoch, for the records.
+
+        Raises:
+          LedgerError: Something exists at path.
+          BudgetExceeded: The plan does not fit; no file is left.
+        """
+        charter = make_charter(
+            budget,
+            population=population,
+            purposes=purposes,
+            relation=relation,
+            accountant=accountant,
+            unplanned=unplanned,
+            slots=slots,
+        )
+        genesis = {"format": FORMAT, "ledger_id": secrets.token_hex(16), "time": clock()}
+        genesis |= charter.record()
+
+        def fill(store: Store) -> None:
+            store.append("genesis", genesis)
+            if slots:
+                cls(store, clock)._declare(slots, data_independent=True)
+
+        return cls(Store.create(path, fill), clock)
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, clock: Callable[[], float] = time.time
+    ) -> "Ledger":
+        """Opens an existing ledger and checks its newest record.
+
+        Raises:
+          LedgerError: There is none.
+          LedgerCorrupt: It is damaged. `verify` checks all of it.
+        """
+        ledger = cls(Store(path), clock)
+        last = ledger.store.last()
+        before = ledger.store.get(last.seq - 1) if last.seq else None
+        if Record.after(before, last.kind, last.body) != last:
+            raise LedgerCorrupt(
+                f"Expected an unaltered chain; record {last.seq} is bad: its content does not match"
+                " its hash. Do not spend from this file; restore an export that verifies.",
+                record=last.seq,
+            )
+        return ledger
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception: object):
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.store.close()
+
+    # Planning.
+
+    def declare(self, slots: Sequence[Slot], *, data_independent: bool = False) -> Plan:
+        """Adds slots, priced together with everything declared before.
+
+        Before the first release every plan is data-independent. Later, on a "pld" ledger, say so
+        with data_independent=True, which is recorded: a plan chosen from what was released (longer
+        training because the loss is still falling) must be paid from a filter instead.
+
+        Raises:
+          BudgetExceeded: It does not fit; nothing is declared.
+          LedgerError: Releases were made and the plan was not said to be independent of them.
+        """
+        with self.store.transaction():
+            return self._declare(slots, data_independent=data_independent)
+
+    def plan(self, slots: Sequence[Slot] = ()) -> Plan:
+        """What everything declared and these slots cost, in both views; writes nothing."""
+        charter = self.charter
+        with self.store.reading():
+            every = [*stored_slots(self.store, "declared"), *slots]
+            quote = plan(
+                every, charter.budget, purposes=charter.purposes, relation=charter.relation
+            )
+            try:
+                admit_plan(self.store, charter, slots)
+            except BudgetExceeded:
+                return replace(quote, fits=False)
+        return replace(quote, fits=True)
+
+    def _declare(self, slots: Sequence[Slot], *, data_independent: bool) -> Plan:
+        if not slots:
+            raise InvalidEvent("Expected at least one slot, got none. Pass privacy.Slot(...).")
+        opened = self._opened()
+        if opened and not data_independent and self.charter.accountant == "pld":
+            raise LedgerError(
+                "Expected a plan before the first release, got one after it. If it was not chosen"
+                " from what was released, call declare(slots, data_independent=True); else create"
+                " the ledger with accountant='rdp@ORDER'."
+            )
+        body = {
+            "slots": [asdict(slot) for slot in slots],
+            "costs": admit_plan(self.store, self.charter, slots),
+            "data_independent": data_independent or not opened,
+            "time": self._clock(),
+        }
+        self.store.append("plan", body)
+        return self.plan()
+
+    # Spending.
+
+    def reserve(
+        self,
+        *,
+        purpose: str,
+        sampling_rate: float,
+        releases: Sequence[Release],
+        run_id: str,
+        round: int,
+        cohort_id: str,
+        sampling: str = "poisson",
+    ) -> Reservation:
+        """Charges one cohort draw, with everything that will be released on it.
+
+        Call before the cohort is contacted. Releases inside may be adaptive as long as all of them
+        are listed here at their worst.
+
+        Args:
+          purpose: Whose budget pays.
+          sampling_rate: The draw's q; 1 for everyone or when the sampling is not known.
+          releases: Every noisy sum of this draw.
+          run_id: The run; with round, what `find` looks for.
+          round: At least 0.
+          cohort_id: Random name of the draw, never the list of members.
+          sampling: "poisson", or "fixed" for round(q x population) clients without replacement.
+
+        Raises:
+          BudgetExceeded: No slot dominates it and no filter holds it. Nothing was written.
+          CohortReused: This draw was charged before.
+          InvalidEvent: A number that makes no sense.
+        """
+        self.charter.check_purpose(purpose)
+        z = effective_noise_multiplier(releases, self.charter.relation)
+        q = sampling_probability(sampling_rate)
+        if isinstance(round, bool) or not isinstance(round, int) or round < 0:
+            raise InvalidEvent(f"Expected round as an int of at least 0, got {round!r}.")
+        terms = draw_terms(sampling, q, z, population=self.charter.population)
+        body: dict[str, Any] = {
+            "purpose": purpose,
+            "run_id": check_name(run_id, "a run_id"),
+            "round": round,
+            "cohort_id": check_name(cohort_id, "a cohort_id"),
+            "sampling": {"kind": sampling, "q": q},
+            "releases": [release.record() for release in releases],
+            "noise_multiplier": z,
+            "event": events.event_of(terms),
+            "process": os.getpid(),
+            "time": self._clock(),
+        }
+        with self.store.transaction() as connection:
+            taken = "SELECT seq FROM reservations WHERE cohort_id = ?"
+            if row := connection.execute(taken, (cohort_id,)).fetchone():
+                raise CohortReused(
+                    f"Expected a fresh cohort draw, got {cohort_id!r}, charged by record {row[0]}."
+                    " List all releases of one draw in one reservation, or draw again."
+                )
+            body |= payment(self.store, self.charter, purpose, sampling, q, z)
+            seq = self.store.append("reserve", body).seq
+        return Reservation(self.store, self._clock, seq, purpose, run_id, round, cohort_id, q, z)
+
+    # Reading.
+
+    def spent(self, view: str = "released") -> dict[str, float]:
+        """Epsilon by purpose, and of all together under "total", each at its budget's delta.
+
+        What was reserved and not voided counts. The numbers are a report of what the same draws
+        would cost had they been planned; what may still be spent is decided by slots and filters.
+
+        Args:
+          view: "released" for those who see only what is released; "server" for a server that sees
+            who takes part, and so without amplification by sampling.
+        """
+        if view not in ("released", "server"):
+            raise InvalidEvent(f"Expected view 'released' or 'server', got {view!r}.")
+        result, mechanisms = {}, spent_mechanisms(self.store)
+        for scope in (*self.charter.names, TOTAL):
+            parts = [part for name, part in mechanisms.items() if scope in (name, TOTAL)]
+            terms = elementary.make_terms([pair for part in parts for pair in part])
+            terms = terms if view == "released" else without_sampling(terms)
+            delta = self.charter.budget_of(scope).delta
+            result[scope] = report(terms, delta, self.charter.relation)
+        return result
+
+    def remaining(self, purpose: str) -> Remaining:
+        """What a purpose may still do."""
+        self.charter.check_purpose(purpose)
+        fractions = []
+        with self.store.reading() as connection:
+            for row in connection.execute("SELECT scope, capacity, spent FROM filters"):
+                if row[0] in (purpose, TOTAL):
+                    fractions.append(1 - row[2] / row[1])
+        epsilon = max(0.0, self.charter.budget_of(purpose).epsilon - self.spent()[purpose])
+        slots = tuple(stored_slots(self.store, "declared - spent", purpose))
+        return Remaining(epsilon, slots, min(fractions) if fractions else None)
+
+    @property
+    def head(self) -> str:
+        """Hash of the newest record. Store it with every checkpoint and result."""
+        return self.store.last().hash
+
+    def is_descendant_of(self, head: str) -> bool:
+        """Whether this file contains the history that ended in head."""
+        return self.store.with_hash(head) is not None
+
+    def verify(self) -> None:
+        """Checks every record and every total.
+
+        Raises:
+          LedgerCorrupt: Naming the first bad record.
+        """
+        ledger_store.verify(self.store)
+
+    def entries(self) -> Iterator[Record]:
+        """All records in order."""
+        return self.store.records()
+
+    def find(
+        self, run_id: str, round: int | None = None, *, purpose: str | None = None
+    ) -> tuple[Reservation, ...]:
+        """The reservations of a run or of one round, in order, in whatever state."""
+        query = (
+            "SELECT seq, purpose, round, cohort_id FROM reservations WHERE run_id = ?"
+            " AND round >= ? AND round <= ? AND purpose = coalesce(?, purpose) ORDER BY seq"
+        )
+        bounds = (0, 2**62) if round is None else (round, round)
+        with self.store.reading() as connection:
+            rows = connection.execute(query, (run_id, *bounds, purpose)).fetchall()
+            return tuple(self._reservation(run_id, *row) for row in rows)
+
+    def _reservation(self, run_id: str, seq: int, purpose: str, round: int, cohort: str):
+        record = self.store.get(seq)
+        assert record is not None  # the two tables change in one transaction
+        q, z = record.body["sampling"]["q"], record.body["noise_multiplier"]
+        return Reservation(self.store, self._clock, seq, purpose, run_id, round, cohort, q, z)
+
+    def _opened(self) -> bool:
+        query = "SELECT 1 FROM reservations WHERE state IN ('open', 'committed') LIMIT 1"
+        with self.store.reading() as connection:
+            return connection.execute(query).fetchone() is not None

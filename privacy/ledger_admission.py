@@ -1,0 +1,161 @@
+"""Admission: whether a plan or a draw fits, decided inside the ledger's write lock.
+
+A plan on a "pld" ledger is priced together with everything declared before it, once per purpose and
+once for all. A draw spends the cheapest slot that dominates it; without one it is paid from filters,
+if its purpose has any. What is refused is not written.
+
+>>> draw_terms("poisson", 0.01, 1.0, population=100)
+((Gaussian(noise_multiplier=1.0, q=0.01), 1),)
+
+Sources: docs/ledger-slots.md, sections 2 and 3.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from privacy import events
+from privacy import terms as elementary
+from privacy.accounting import price
+from privacy.errors import BudgetExceeded, InvalidEvent
+from privacy.ledger_charter import Charter
+from privacy.ledger_store import Store
+from privacy.slots import TOTAL, Slot, fits_multiplier, slot_terms, tally_key
+
+
+def stored_slots(store: Store, count: str, purpose: str | None = None) -> list[Slot]:
+    """The ledger's slots with a positive count: "declared", "spent" or "declared - spent"."""
+    query = f"SELECT purpose, q, z, {count} AS n FROM slots WHERE n > 0 ORDER BY weight, slot"
+    with store.reading() as connection:
+        rows = connection.execute(query).fetchall()
+    return [Slot(*row) for row in rows if purpose in (None, row[0])]
+
+
+def spent_mechanisms(store: Store) -> dict[str, list[tuple[elementary.Leaf, int]]]:
+    """What was reserved and not voided, by purpose: slots at their declared size, and tallies."""
+    result: dict[str, list[tuple[elementary.Leaf, int]]] = {}
+    with store.reading() as connection:
+        for slot in stored_slots(store, "spent"):
+            result.setdefault(slot.purpose, []).extend(slot_terms([slot]))
+        rows = connection.execute("SELECT purpose, event, count FROM tallies WHERE count > 0")
+        for purpose, event, count in rows.fetchall():
+            pairs = [(leaf, count) for leaf, _ in events.parse_event(json.loads(event))]
+            result.setdefault(purpose, []).extend(pairs)
+    return result
+
+
+def admit_plan(store: Store, charter: Charter, slots: Sequence[Slot]) -> dict[str, int]:
+    """Returns the filter costs of a plan that fits.
+
+    Raises:
+      BudgetExceeded: It does not, together with everything declared before.
+      InvalidEvent: A purpose is unknown, or runs on a filter of its own.
+    """
+    for slot in slots:
+        charter.check_purpose(slot.purpose)
+    if charter.accountant == "pld":
+        _admit_by_price(store, charter, slots)
+        return {}
+    costs: dict[str, int] = {}
+    for slot in slots:
+        for scope, units in charter.costs(slot.purpose, slot_terms([slot])).items():
+            costs[scope] = costs.get(scope, 0) + units
+    for scope, units in costs.items():
+        check_filter(store, charter, scope, units, "the plan")
+    return costs
+
+
+def _admit_by_price(store: Store, charter: Charter, slots: Sequence[Slot]) -> None:
+    every = [*stored_slots(store, "declared"), *slots]
+    for scope in (*sorted({slot.purpose for slot in slots}), TOTAL):
+        if scope in charter.rules:
+            raise InvalidEvent(
+                f"Expected slots for planned purposes, got some for {scope!r}, which runs on"
+                f" {charter.rules[scope]}. Reserve its draws without slots."
+            )
+        mine = [slot for slot in every if scope in (TOTAL, slot.purpose)]
+        budget = charter.planned_budget(scope)
+        needed = price(slot_terms(mine), budget.delta, relation=charter.relation)
+        if needed > budget.epsilon:
+            raise BudgetExceeded(
+                f"Expected slots within epsilon {budget.epsilon:g} of {scope!r} at delta"
+                f" {budget.delta:g}; with everything declared they need {needed:.4f}."
+                " Nothing was declared. Use more noise, fewer draws or a lower sampling rate.",
+                purpose=None if scope == TOTAL else scope,
+                needed=f"epsilon {needed:.4f}",
+                left=f"epsilon {budget.epsilon:g} for everything declared",
+            )
+
+
+def payment(
+    store: Store, charter: Charter, purpose: str, sampling: str, q: float, z: float
+) -> dict[str, Any]:
+    """How a draw is paid: the cheapest slot that dominates it, else filter costs.
+
+    Raises:
+      BudgetExceeded: Neither is there.
+    """
+    terms = draw_terms(sampling, q, z, population=charter.population)
+    if sampling == "poisson" or q == 1:
+        with store.reading() as connection:
+            row = connection.execute(
+                "SELECT slot FROM slots WHERE purpose = ? AND spent < declared AND q >= ?"
+                " AND z <= ? ORDER BY weight, slot LIMIT 1",
+                (purpose, q, fits_multiplier(z)),
+            ).fetchone()
+        if row:
+            return {"slot": row[0], "costs": {}, "tally": None}
+    needed = f"one {sampling} draw with q={q:g} and noise multiplier {z:.6g}"
+    costs = charter.costs(purpose, terms)
+    if not costs:
+        raise _no_slot(store, purpose, needed)
+    for scope, units in costs.items():
+        check_filter(store, charter, scope, units, needed)
+    return {"slot": None, "costs": costs, "tally": tally_key(terms)}
+
+
+def _no_slot(store: Store, purpose: str, needed: str) -> BudgetExceeded:
+    left = ", ".join(
+        f"{slot.count} x (q<={slot.sampling_rate:g}, z>={slot.noise_multiplier:g})"
+        for slot in stored_slots(store, "declared - spent", purpose)
+    )
+    return BudgetExceeded(
+        f"Expected a slot of {purpose!r} that dominates {needed}; left are: {left or 'none'}."
+        " Nothing was charged. Declare the draw with Ledger.declare before it is needed, or use"
+        " at least as much noise as was planned.",
+        purpose=purpose,
+        needed=needed,
+        left=left or "no slots",
+    )
+
+
+def draw_terms(sampling: str, q: float, z: float, *, population: int) -> elementary.Terms:
+    """The mechanism of one draw."""
+    if sampling == "poisson":
+        return ((elementary.Gaussian(z, q), 1),)
+    size = round(q * population)
+    if sampling == "fixed" and size >= 1:
+        leaf = elementary.FixedSizeGaussian(population, size, z)
+        return ((leaf if size < population else elementary.Gaussian(z), 1),)
+    raise InvalidEvent(
+        f"Expected sampling 'poisson' or 'fixed' with at least one client, got {sampling!r} with"
+        f" q={q:g}. Charge a draw whose law is not known with sampling_rate=1.0."
+    )
+
+
+def check_filter(store: Store, charter: Charter, scope: str, units: int, needed: str) -> None:
+    """Raises `BudgetExceeded` if a scope's filter does not hold the cost."""
+    with store.reading() as connection:
+        query = "SELECT capacity, spent FROM filters WHERE scope = ?"
+        capacity, spent = connection.execute(query, (scope,)).fetchone()
+    if spent + units <= capacity:
+        return
+    share, left = units / capacity, (capacity - spent) / capacity
+    raise BudgetExceeded(
+        f"Expected a charge within what is left of {scope!r} under {charter.rules[scope]};"
+        f" {needed} needs {share:.4%} of its capacity and {left:.4%} is left. Nothing was charged."
+        " Stop here, use more noise, or a lower sampling rate.",
+        purpose=None if scope == TOTAL else scope,
+        needed=f"{needed}: {share:.4%} of the capacity",
+        left=f"{left:.4%} of the capacity",
+    )

@@ -1,0 +1,101 @@
+"""Reservations: the three steps of one charge.
+
+    reserve --> open --> commit
+
+Reserve comes before the cohort is contacted, open when noise was drawn and before anything leaves,
+commit when the released arrays are known. Whatever stops in between stays spent; only a reservation
+that was never opened can be voided. Made by `Ledger.reserve`, found again by `Ledger.find`; the
+example is in `privacy.ledger`.
+
+Sources: docs/ledger-slots.md, section 4.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from privacy.errors import InvalidEvent, ReservationState
+from privacy.ledger_records import Record
+from privacy.ledger_store import Store
+from privacy.slots import check_name
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """A charge for one cohort draw.
+
+    Attributes:
+      seq: Its record's number; a retry is a new number, so noise keys derived from it are fresh.
+      purpose: Whose budget paid.
+      run_id: The run it was made for.
+      round: The round of that run.
+      cohort_id: Random name of the draw.
+      sampling_rate: The draw's q.
+      noise_multiplier: The joint effective multiplier that the ledger computed.
+    """
+
+    store: Store = field(repr=False, compare=False)
+    clock: Callable[[], float] = field(repr=False, compare=False)
+    seq: int
+    purpose: str
+    run_id: str
+    round: int
+    cohort_id: str
+    sampling_rate: float
+    noise_multiplier: float
+
+    @property
+    def state(self) -> str:
+        """The last step on disk: "reserved", "open", "committed" or "void"."""
+        with self.store.reading() as connection:
+            query = "SELECT state FROM reservations WHERE seq = ?"
+            return connection.execute(query, (self.seq,)).fetchone()[0]
+
+    def open(self) -> Record:
+        """Records that noise was drawn, before anything leaves. From here on it is spent.
+
+        Raises:
+          ReservationState: It was opened before, or voided. Never draw its noise again.
+        """
+        return self._step("open", {"reservation": self.seq})
+
+    def commit(self, digest: str, survivors: int | None = None) -> Record:
+        """Records what was released.
+
+        Args:
+          digest: Hash of the released arrays.
+          survivors: Clients whose values are in the sums, where that number is public.
+
+        Raises:
+          ReservationState: It is not open, or fewer survived than the noise was sized for.
+        """
+        check_name(digest, "a digest")
+        if survivors is not None:
+            survivors = self._check_survivors(survivors)
+        body = {"reservation": self.seq, "digest": digest, "survivors": survivors}
+        return self._step("commit", body)
+
+    def void(self) -> Record:
+        """Gives the charge back. Possible only while no noise was drawn.
+
+        Raises:
+          ReservationState: It was opened, or voided before.
+        """
+        return self._step("void", {"reservation": self.seq})
+
+    def _check_survivors(self, survivors: int) -> int:
+        if isinstance(survivors, bool) or not isinstance(survivors, int) or survivors < 0:
+            raise InvalidEvent(f"Expected survivors as an int of at least 0, got {survivors!r}.")
+        record = self.store.get(self.seq)
+        for release in record.body["releases"] if record else ():
+            if survivors < (release["min_survivors"] or 0):
+                raise ReservationState(
+                    f"Expected at least {release['min_survivors']} survivors, which the noise of"
+                    f" {release['name']!r} was sized for, got {survivors}. Withhold the release;"
+                    " the reservation stays spent."
+                )
+        return survivors
+
+    def _step(self, kind: str, body: Mapping[str, Any]) -> Record:
+        with self.store.transaction():
+            return self.store.append(kind, {**body, "time": self.clock()})

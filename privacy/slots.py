@@ -1,0 +1,266 @@
+"""Slots: planned releases, priced once and spent in any order.
+
+A plan is a multiset of slots. It is priced once, by the tightest accountant, before any output is
+seen; afterwards a release spends one slot that *dominates* it: the same relation and noise family,
+a sampling rate no larger and an effective noise multiplier no smaller. Which slot, when, and for
+what question may depend on everything seen so far: docs/ledger-slots.md proves that the plan's
+price holds all the same.
+
+The effective multiplier of a cohort's releases is computed here from noise and sensitivity, never
+taken from the caller: z = (sum over groups of max over sums (Delta_k / sigma_k)^2)^(-1/2). Sums in
+one group are clipped jointly (the norm of the concatenation of x_k / C_k is at most 1), so that only
+the worst direction counts; sums in different groups add.
+
+>>> sums = [Release(name, 1.0, 1.0, noise_std=3.0, group="all") for name in ("a", "b", "c")]
+>>> round(effective_noise_multiplier(sums, Relation.ADD_OR_REMOVE_ONE), 12)
+3.0
+
+Sources: Dong, Roth, Su (2022); McMahan et al. (2018) for joint clipping of several sums.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from privacy import events
+from privacy import terms as elementary
+from privacy.accounting import price
+from privacy.budgets import (
+    Budget,
+    positive_count,
+    positive_number,
+    sampling_probability,
+)
+from privacy.errors import InvalidEvent
+from privacy.relations import Relation
+from privacy.terms import Terms
+
+TOTAL = "total"
+# A discrete Gaussian is charged as a continuous one; below this many grid steps that is refused.
+MIN_GRID_STD = 8.0
+# Slots are priced with this much less noise, so that z computed with rounding errors still fits.
+_PRICING_SLACK = 1e-12
+_MAX_REPORT_TYPES = 16
+
+
+def check_name(value: Any, what: str) -> str:
+    """Returns value as a non-empty string of at most 200 characters."""
+    if not isinstance(value, str) or not 0 < len(value) <= 200:
+        raise InvalidEvent(f"Expected {what} as a string of 1 to 200 characters, got {value!r}.")
+    return value
+
+
+@dataclass(frozen=True)
+class Slot:
+    """`count` planned cohort draws, each with everything that is released on that draw.
+
+    Attributes:
+      purpose: Whose budget pays.
+      sampling_rate: Upper bound of the Poisson rate q of a draw; 1 means everyone.
+      noise_multiplier: Lower bound of the joint effective multiplier of a draw's releases.
+      count: How many draws.
+    """
+
+    purpose: str
+    sampling_rate: float
+    noise_multiplier: float
+    count: int
+
+    def __post_init__(self):
+        if check_name(self.purpose, "a purpose") == TOTAL:
+            raise InvalidEvent(f"Expected a purpose other than {TOTAL!r}, which names the sum.")
+        object.__setattr__(self, "sampling_rate", sampling_probability(self.sampling_rate))
+        z = positive_number(self.noise_multiplier, "a slot's noise_multiplier")
+        object.__setattr__(self, "noise_multiplier", z)
+        object.__setattr__(self, "count", positive_count(self.count, "a slot's count"))
+
+    @property
+    def weight(self) -> float:
+        """Orders slots by what one draw costs, so that a release spends the cheapest that fits."""
+        return self.sampling_rate**2 * math.expm1(min(self.noise_multiplier**-2, 700.0))
+
+
+@dataclass(frozen=True)
+class Release:
+    """One noisy sum that leaves the trusted boundary.
+
+    Attributes:
+      name: The sum's name in the program.
+      clip_norm: Bound C of a client's contribution, in the model's units.
+      sensitivity: Delta, by how much one client moves the sum under the ledger's relation, in
+        `units`; after rounding to a grid it exceeds clip_norm times the scale.
+      noise_std: Standard deviation sigma per coordinate, in `units`; for noise added by clients,
+        that of the smallest number of honest survivors the release is allowed with.
+      noise_party: "server" or "clients".
+      units: "model" (floats) or "grid" (integer steps).
+      group: Sums that are clipped jointly share a group; None: clipped on its own.
+      noise_kind: "gaussian", or "discrete_gaussian", which is charged as its continuous equivalent
+        and therefore needs units="grid" and a std of at least 8 steps.
+      min_survivors: Fewest survivors the noise was sized for; needed for noise_party="clients".
+    """
+
+    name: str
+    clip_norm: float
+    sensitivity: float
+    noise_std: float
+    noise_party: Literal["server", "clients"] = "server"
+    units: Literal["model", "grid"] = "model"
+    group: str | None = None
+    noise_kind: Literal["gaussian", "discrete_gaussian"] = "gaussian"
+    min_survivors: int | None = None
+
+    def __post_init__(self):
+        check_name(self.name, "a release's name")
+        for field in ("clip_norm", "sensitivity", "noise_std"):
+            value = positive_number(getattr(self, field), f"{field} of release {self.name!r}")
+            object.__setattr__(self, field, value)
+        for field, allowed in _CHOICES.items():
+            if getattr(self, field) not in allowed:
+                raise InvalidEvent(
+                    f"Expected {field} among {allowed}, got {getattr(self, field)!r}"
+                    f" in release {self.name!r}."
+                )
+        if self.group is not None:
+            check_name(self.group, "a release's group")
+        if self.min_survivors is not None:
+            count = positive_count(self.min_survivors, "min_survivors")
+            object.__setattr__(self, "min_survivors", count)
+        if self.noise_kind != "gaussian" and (
+            self.units != "grid" or self.noise_std < MIN_GRID_STD
+        ):
+            raise InvalidEvent(
+                f"Expected discrete noise of at least {MIN_GRID_STD:g} grid steps with units='grid',"
+                f" got {self.noise_std} {self.units} units in release {self.name!r}."
+                " Use a finer encoding scale."
+            )
+
+    def record(self) -> dict[str, Any]:
+        """The release as JSON, for the ledger."""
+        return asdict(self)
+
+
+_CHOICES = {
+    "noise_party": ("server", "clients"),
+    "units": ("model", "grid"),
+    "noise_kind": ("gaussian", "discrete_gaussian"),
+}
+
+
+def effective_noise_multiplier(releases: Sequence[Release], relation: Relation) -> float:
+    """The z of the one Gaussian equal to everything released on one cohort draw.
+
+    Guarantees:
+      Under the relation, the releases' joint privacy loss is that of one Gaussian sum with noise
+      multiplier z (noise over per-client norm), sampled as the cohort was.
+
+    Raises:
+      InvalidEvent: No releases, repeated names, or a sensitivity below what the relation and the
+        clip norm imply.
+
+    Source: docs/ledger-slots.md, section 1.
+    """
+    names = [release.name for release in releases]
+    if not names or len(set(names)) != len(names):
+        raise InvalidEvent(f"Expected at least one release, with distinct names; got {names}.")
+    factor = relation.sensitivity_factor
+    groups: dict[str, float] = {}
+    for release in releases:
+        least = factor * release.clip_norm * (1 - 1e-12)
+        if release.units == "model" and release.sensitivity < least:
+            raise InvalidEvent(
+                f"Expected a sensitivity of at least {factor} x clip_norm = {least:g} under"
+                f" {relation}, got {release.sensitivity} in release {release.name!r}."
+                " Pass the sensitivity of the relation that the ledger was created with."
+            )
+        key = f"group {release.group}" if release.group is not None else f"sum {release.name}"
+        ratio = release.sensitivity / factor / release.noise_std
+        groups[key] = max(groups.get(key, 0.0), ratio)
+    return elementary.joint_noise_multiplier([(1 / ratio, 1) for ratio in groups.values()])
+
+
+def slot_terms(slots: Iterable[Slot]) -> Terms:
+    """The plan's mechanisms, with a hair less noise than declared."""
+    pairs = []
+    for slot in slots:
+        z = slot.noise_multiplier * (1 - _PRICING_SLACK)
+        pairs.append((elementary.Gaussian(z, slot.sampling_rate), slot.count))
+    return elementary.make_terms(pairs)
+
+
+def fits_multiplier(noise_multiplier: float) -> float:
+    """The largest slot multiplier that a release of this multiplier may spend."""
+    return noise_multiplier / (1 - _PRICING_SLACK / 2)
+
+
+def without_sampling(terms: Terms) -> Terms:
+    """The same mechanisms as seen by a server that knows who takes part (q = 1)."""
+    pairs: list[tuple[elementary.Leaf, int]] = []
+    for leaf, count in terms:
+        if isinstance(leaf, elementary.Gaussian | elementary.FixedSizeGaussian):
+            pairs.append((elementary.Gaussian(leaf.noise_multiplier), count))
+        else:
+            pairs.append((leaf, count))
+    return elementary.make_terms(pairs)
+
+
+def tally_key(terms: Terms) -> str:
+    """The event to count a draw under: q rounded up and z down to three digits, to keep types few."""
+    pairs: list[tuple[elementary.Leaf, int]] = []
+    for leaf, count in terms:
+        if isinstance(leaf, elementary.Gaussian):
+            leaf = elementary.Gaussian(
+                _three_digits(leaf.noise_multiplier, math.floor),
+                min(1.0, _three_digits(leaf.q, math.ceil)),
+            )
+        pairs.append((leaf, count))
+    return events.canonical_json(events.event_of(elementary.make_terms(pairs))).decode()
+
+
+def _three_digits(value: float, rounding: Callable[[float], int]) -> float:
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    near = round(value / step) * step
+    return near if math.isclose(near, value, rel_tol=1e-12) else rounding(value / step) * step
+
+
+def report(terms: Terms, delta: float, relation: Relation) -> float:
+    """Epsilon for a report: PLD, or RDP where there are many types or none has a PLD."""
+    fixed = any(isinstance(leaf, elementary.FixedSizeGaussian) for leaf, _ in terms)
+    accountant = "rdp" if fixed or len(terms) > _MAX_REPORT_TYPES else "pld"
+    return price(terms, delta, accountant=accountant, relation=relation)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a schedule would cost, before it runs.
+
+    Attributes:
+      released: Epsilon by purpose and in total for those who see only what is released.
+      server: The same for a server that sees who takes part: no amplification by sampling.
+      fits: Whether every purpose's budget and the global one hold it.
+    """
+
+    released: Mapping[str, float]
+    server: Mapping[str, float]
+    fits: bool
+
+
+def plan(
+    slots: Sequence[Slot],
+    budget: Budget,
+    *,
+    purposes: Mapping[str, Budget] | None = None,
+    relation: str | Relation = Relation.ADD_OR_REMOVE_ONE,
+) -> Plan:
+    """Prices a schedule by PLD in both views; see `Plan`."""
+    relation, budgets = Relation.parse(relation), {**(purposes or {}), TOTAL: budget}
+    groups: dict[str, list[Slot]] = {TOTAL: list(slots)}
+    for slot in slots:
+        groups.setdefault(slot.purpose, []).append(slot)
+    released, server = {}, {}
+    for name, group in sorted(groups.items()):
+        terms, delta = slot_terms(group), budgets.get(name, budget).delta
+        released[name] = report(terms, delta, relation)
+        server[name] = report(without_sampling(terms), delta, relation)
+    fits = all(value <= budgets.get(name, budget).epsilon for name, value in released.items())
+    return Plan(released, server, fits)
