@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray, eval_jaxpr
+from jax.core import ShapedArray, Tracer, eval_jaxpr
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
 from jax.extend.core import primitives as jax_primitives
@@ -27,14 +27,17 @@ __all__ = [
     "Literal",
     "Primitive",
     "ShapedArray",
+    "Tracer",
     "Var",
     "client_axis",
     "dce",
     "eval_jaxpr",
+    "evaluate",
     "jax_primitives",
     "linear_primitive",
     "local_primitive",
     "make_jaxpr",
+    "spec",
     "sub_jaxprs",
     "user_line",
     "zero_tangent",
@@ -90,6 +93,18 @@ def _debug_template() -> Any:
 def _unknown(invars: Sequence[Any], outvars: Sequence[Any]) -> Any:
     template = _debug_template()
     return template._replace(arg_names=("",) * len(invars), result_paths=("",) * len(outvars))
+
+
+def evaluate(equation: JaxprEqn, values: Sequence[Any]) -> list[Any]:
+    """Evaluates one equation, custom derivative rules included."""
+    known = {v: value for v, value in zip(equation.invars, values) if isinstance(v, Var)}
+    jaxpr = new_jaxpr(list(known), equation.outvars, [equation])
+    return eval_jaxpr(jaxpr, (), *known.values())
+
+
+def spec(aval: ShapedArray) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a value."""
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
 def dce(jaxpr: Jaxpr, used_outputs: Sequence[bool]) -> Jaxpr:

@@ -8,7 +8,6 @@ Source: Rush, Charles, Garrett (JMLR 2024), section 2.
 """
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -90,9 +89,7 @@ def computation(**placements: Placement) -> Callable[[Callable], Computation]:
             )
         ordered = MappingProxyType({name: placements[name] for name in names})
         made = Computation(fun, ordered, getattr(fun, "__name__", "computation"))
-        functools.update_wrapper(
-            made, fun, assigned=("__doc__", "__module__", "__qualname__"), updated=()
-        )
+        object.__setattr__(made, "__doc__", fun.__doc__)
         return made
 
     return decorate

@@ -1,1 +1,1 @@
-"""Placeholder, replaced in this change."""
+"""Engines: ways to run a program stage by stage, with only its messages between the places."""

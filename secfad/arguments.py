@@ -1,0 +1,102 @@
+"""Arguments of a run, checked against the program before anything happens."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secfad.computations import Computation
+from secfad.errors import ArgumentError, CohortError
+from secfad.placements import CLIENTS
+from secfad.programs import Program
+
+
+def checked_arguments(program: Program, args: Sequence[Any]) -> list[Any]:
+    """The flat arguments, if they have the structure, shapes and dtypes that were traced."""
+    names = program.argument_names
+    if len(args) != len(names):
+        raise ArgumentError(
+            f"`{program.name}` expected {len(names)} arguments ({', '.join(names)}), got {len(args)}."
+        )
+    leaves, tree = jax.tree.flatten(tuple(args))
+    if tree != program.in_tree:
+        raise ArgumentError(
+            f"`{program.name}` expected arguments with the structure {program.in_tree}, got {tree}. "
+            "Trace the computation again for another structure."
+        )
+    labels = [label(path, names) for path, _ in jax.tree_util.tree_leaves_with_path(tuple(args))]
+    checked = []
+    for leaf, variable, place, name in zip(
+        leaves, program.jaxpr.jaxpr.invars, program.in_placements, labels
+    ):
+        checked.append(_checked_leaf(leaf, variable.aval, place is CLIENTS, name))
+    return checked
+
+
+def _checked_leaf(leaf: Any, aval: Any, at_clients: bool, name: str) -> Any:
+    array = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+    if at_clients and jnp.ndim(array) == 0:
+        raise CohortError(
+            f"Expected a leading axis of clients in {name}, got a scalar. "
+            "Stack what the clients hold: shape (clients, ...)."
+        )
+    shape = array.shape[1:] if at_clients else array.shape
+    if shape != aval.shape:
+        who = "each client" if at_clients else "the server"
+        raise ArgumentError(
+            f"Expected shape {aval.shape} at {who} in {name}, got {shape}. "
+            "Trace the computation again for other shapes, or pad the data."
+        )
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    if dtype != aval.dtype:
+        raise ArgumentError(
+            f"Expected dtype {aval.dtype} in {name}, got {dtype}. "
+            f"Convert with .astype({aval.dtype}), or trace the computation again."
+        )
+    return jnp.asarray(array)
+
+
+def label(path: Sequence[Any], names: Sequence[str]) -> str:
+    """What errors call a leaf: `batch['x']`."""
+    return f"`{names[path[0].idx]}{jax.tree_util.keystr(path[1:])}`"
+
+
+def cohort_size(program: Program, leaves: Sequence[Any]) -> int | None:
+    """The number of clients, which all client arguments must agree on; None without any."""
+    sizes = {leaf.shape[0] for leaf, p in zip(leaves, program.in_placements) if p is CLIENTS}
+    return agreed_size(program.name, sizes)
+
+
+def agreed_size(name: str, sizes: set[int]) -> int | None:
+    """The one number in `sizes`."""
+    if len(sizes) > 1:
+        raise CohortError(
+            f"`{name}` expected client arguments for one cohort, got {sorted(sizes)} clients. "
+            "Give every client argument the same leading axis."
+        )
+    if sizes == {0}:
+        raise CohortError(f"`{name}` expected at least one client, got an empty cohort.")
+    return sizes.pop() if sizes else None
+
+
+def client_specs(computation: Computation, args: Sequence[Any]) -> tuple[tuple, set[int]]:
+    """What the server or one client holds of each argument, and the numbers of clients seen."""
+    sizes: set[int] = set()
+    specs = []
+    for (name, placement), arg in zip(computation.placements.items(), args):
+
+        def spec(leaf, name=name, placement=placement):
+            shape, dtype = jnp.shape(leaf), jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))
+            if placement is not CLIENTS:
+                return jax.ShapeDtypeStruct(shape, dtype)
+            if not shape:
+                raise CohortError(
+                    f"Expected a leading axis of clients in argument `{name}`, got a scalar. "
+                    "Stack what the clients hold: shape (clients, ...)."
+                )
+            sizes.add(shape[0])
+            return jax.ShapeDtypeStruct(shape[1:], dtype)
+
+        specs.append(jax.tree.map(spec, arg))
+    return tuple(specs), sizes

@@ -1,0 +1,88 @@
+"""Equations that hold other programs: which call one, which loop over one, which choose one.
+
+JAX nests programs inside equation parameters under different names and in different shapes. This
+module is the one place that knows them. A *call* (`jit`, `remat`, custom derivative rules, a linear
+solve) means its body, once, and can be replaced by it; *control flow* (`scan`, `while`, `cond`)
+cannot.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from secfad import _jax
+from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn
+from secfad.primitives import COMMUNICATION
+
+JIT = frozenset(
+    {
+        _jax.jax_primitives.jit_p,
+        _jax.jax_primitives.closed_call_p,
+        _jax.jax_primitives.call_p,
+    }
+)
+_PLAIN_CALLS = JIT | {_jax.jax_primitives.remat_p}
+CUSTOM_RULES = frozenset(
+    {_jax.jax_primitives.custom_jvp_call_p, _jax.jax_primitives.custom_vjp_call_p}
+)
+LINEAR_SOLVE = _jax.jax_primitives.linear_solve_p
+SCAN = _jax.jax_primitives.scan_p
+WHILE = _jax.jax_primitives.while_p
+COND = _jax.jax_primitives.cond_p
+CONTROL_FLOW = frozenset({SCAN, WHILE, COND})
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The body of a call and the equation's inputs that it takes."""
+
+    body: ClosedJaxpr
+    inputs: Sequence
+
+
+def as_call(equation: JaxprEqn) -> Call | None:
+    """The body that a call-like equation stands for, or None."""
+    primitive, params = equation.primitive, equation.params
+    if primitive is LINEAR_SOLVE:
+        lengths, bodies = params["const_lengths"], params["jaxprs"]
+        start = lengths.matvec + lengths.vecmat
+        stop = start + lengths.solve
+        right_hand_side = equation.invars[_constants(lengths) :]
+        return Call(bodies.solve, [*equation.invars[start:stop], *right_hand_side])
+    if primitive in _PLAIN_CALLS or primitive in CUSTOM_RULES:
+        body = params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
+        return Call(
+            body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ()), equation.invars
+        )
+    return None
+
+
+def _constants(lengths) -> int:
+    total = lengths.matvec + lengths.vecmat + lengths.solve
+    return total + (lengths.transpose_solve or 0)
+
+
+def bodies(equation: JaxprEqn) -> Iterator[Jaxpr]:
+    """Every program nested in an equation's parameters."""
+    for value in equation.params.values():
+        for body in _jax.sub_jaxprs(value):
+            yield body.jaxpr if isinstance(body, ClosedJaxpr) else body
+
+
+class Communicates:
+    """Says whether an equation communicates, at any depth; remembers the programs it has seen."""
+
+    def __init__(self) -> None:
+        # Holds the jaxprs themselves, so that an id is never reused while it is a key.
+        self._known: dict[int, tuple[Jaxpr, bool]] = {}
+
+    def __call__(self, equation: JaxprEqn) -> bool:
+        """True if the equation or a program inside it is a broadcast or a sum."""
+        return equation.primitive in COMMUNICATION or any(
+            self.in_jaxpr(b) for b in bodies(equation)
+        )
+
+    def in_jaxpr(self, jaxpr: Jaxpr) -> bool:
+        """True if any equation of the program communicates."""
+        if id(jaxpr) not in self._known:
+            self._known[id(jaxpr)] = (jaxpr, any(self(equation) for equation in jaxpr.eqns))
+        return self._known[id(jaxpr)][1]

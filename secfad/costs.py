@@ -1,0 +1,134 @@
+"""Costs: rounds, contacts, bytes and client state, read off a program's schedule.
+
+Nothing is measured: the figures are those of the messages that an engine sends. A sum of constants
+is the size of the cohort and costs nothing. What is counted is the payload; a secure-aggregation
+protocol adds its own bytes, which it reports itself.
+
+Source: Rush, Charles, Garrett (JMLR 2024), section 3.4, as numbers computed from the program.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+
+import jax
+
+from secfad.blocks import Atom, Branch, Loop, While
+from secfad.placements import CLIENTS
+from secfad.stages import Nested, Round, Schedule, repetitions
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What one evaluation costs each client; infinite where a while loop decides.
+
+    Attributes:
+      contacts: How often the cohort is contacted, to send or to receive.
+      rounds: Contacts in which clients send.
+      broadcasts: Values received by a client.
+      sums: Values sent by a client.
+      down_bytes: Payload received.
+      up_bytes: Payload sent.
+      state_bytes: Most that a client keeps from one contact to a later one, its data apart.
+      readdressed: Whether any contact needs the clients of an earlier one.
+    """
+
+    contacts: float = 0
+    rounds: float = 0
+    broadcasts: float = 0
+    sums: float = 0
+    down_bytes: float = 0
+    up_bytes: float = 0
+    state_bytes: float = 0
+    readdressed: bool = False
+
+
+def costs(plan: Schedule) -> Costs:
+    """Adds up a schedule, loops included."""
+    total = Costs()
+    for item in plan.items:
+        if isinstance(item, Round):
+            total = _plus(total, _round(plan, item))
+        elif isinstance(item, Nested):
+            total = _plus(total, _nested(item))
+    return total
+
+
+def _round(plan: Schedule, item: Round) -> Costs:
+    sent = [v for m in item.uploads for v in m.inputs if plan.block.placement(v) is CLIENTS]
+    received = [v for m in item.downloads for v in m.outputs]
+    kept = nbytes(item.kept)
+    return Costs(
+        contacts=int(bool(item.downloads or item.uploads)),
+        rounds=int(bool(sent)),
+        broadcasts=len(received),
+        sums=len(sent),
+        down_bytes=nbytes(received),
+        up_bytes=nbytes(sent),
+        state_bytes=kept,
+        readdressed=kept > 0,
+    )
+
+
+def _nested(item: Nested) -> Costs:
+    bodies = [costs(body) for body in item.bodies]
+    match item.step:
+        case Branch():
+            # The branch is known at run time only: the most that either costs.
+            fields = [f.name for f in dataclasses.fields(Costs)]
+            return Costs(**{f: max(getattr(b, f) for b in bodies) for f in fields})
+        case Loop() | While():
+            inner = bodies[-1]
+            for body in bodies[:-1]:
+                inner = _plus(inner, body)
+            return _times(inner, repetitions(item.step), _carried(item))
+
+
+def _carried(item: Nested) -> int:
+    """Bytes that each client carries through a loop."""
+    step = item.step
+    if isinstance(step, Loop):
+        body = step.body
+        carried = body.inputs[step.constants : step.constants + step.carries]
+    elif isinstance(step, While):
+        body = step.body
+        carried = body.inputs[step.body_constants :]
+    else:
+        return 0
+    return nbytes(v for v in carried if body.placements[v] is CLIENTS)
+
+
+def _times(cost: Costs, count: float, carried: int) -> Costs:
+    scaled = {
+        f.name: _product(getattr(cost, f.name), count)
+        for f in dataclasses.fields(Costs)
+        if f.name not in ("state_bytes", "readdressed")
+    }
+    repeats = count > 1 and cost.contacts > 0
+    state = cost.state_bytes + (carried if repeats else 0)
+    return Costs(
+        **scaled, state_bytes=state, readdressed=cost.readdressed or (repeats and carried > 0)
+    )
+
+
+def _product(value: float, count: float) -> float:
+    return 0 if value == 0 else (math.inf if math.isinf(count) else int(value * count))
+
+
+def _plus(a: Costs, b: Costs) -> Costs:
+    added = {f.name: getattr(a, f.name) + getattr(b, f.name) for f in dataclasses.fields(Costs)}
+    added["state_bytes"] = max(a.state_bytes, b.state_bytes)
+    added["readdressed"] = a.readdressed or b.readdressed
+    return Costs(**added)
+
+
+def nbytes(values: Iterable[Atom]) -> int:
+    """Payload of values: entries times the size of their dtype."""
+    return sum(_size(v.aval) for v in values)
+
+
+def _size(aval) -> int:
+    itemsize = aval.dtype.itemsize
+    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
+        itemsize = 8
+    return math.prod(aval.shape) * itemsize

@@ -1,0 +1,170 @@
+"""A structural digest of a traced program.
+
+Two programs with different captured arrays print the same jaxpr, and an exported program's bytes
+change with the source line. The digest reads neither text nor lines: it hashes the equations in
+order, with variables numbered by first use, primitives by name and origin, parameters in a canonical
+form, nested programs recursively, and constants by shape, dtype and bytes.
+
+Source: docs/decisions/0002-structural-digest.md.
+"""
+
+import dataclasses
+import enum
+import functools
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from secfad._jax import ClosedJaxpr, Jaxpr, Literal, ShapedArray
+from secfad.errors import TracingError
+
+VERSION = "secfad-program-1"
+# Parameters that say how JAX compiles or prints, not what is computed; some hold callables.
+_IRRELEVANT = frozenset(
+    {
+        "name_stack",
+        "ctx_mesh",
+        "compiler_options_kvs",
+        "donated_invars",
+        "in_layouts",
+        "out_layouts",
+        "inline",
+        "keep_unused",
+        "policy",
+        "prevent_cse",
+        "jvp_jaxpr_fun",
+        "fwd_jaxpr_thunk",
+        "bwd",
+    }
+)
+_CALL_NAMES = frozenset({"jit", "pjit", "remat2", "checkpoint", "closed_call"})
+
+
+def digest(closed: ClosedJaxpr, extra: Iterable[str] = ()) -> str:
+    """SHA-256 over the canonical form of a program and further words.
+
+    Raises:
+      TracingError: A parameter has no canonical form, such as a host callback.
+    """
+    hasher = hashlib.sha256()
+    _feed(hasher, VERSION)
+    for word in extra:
+        _feed(hasher, word)
+    _closed(hasher, closed)
+    return hasher.hexdigest()
+
+
+def _feed(hasher, *words: str | bytes) -> None:
+    """Length-prefixed, so that no two sequences of words give the same bytes."""
+    for word in words:
+        data = word.encode() if isinstance(word, str) else word
+        hasher.update(len(data).to_bytes(8, "big"))
+        hasher.update(data)
+
+
+def _closed(hasher, closed: ClosedJaxpr) -> None:
+    for constant in closed.consts:
+        _value(hasher, constant)
+    _jaxpr(hasher, closed.jaxpr)
+
+
+def _jaxpr(hasher, jaxpr: Jaxpr) -> None:
+    numbers: dict[Any, int] = {}
+
+    def atom(a) -> None:
+        if isinstance(a, Literal):
+            _value(hasher, a.val)
+            _aval(hasher, a.aval)
+        else:
+            number = numbers.setdefault(a, len(numbers))
+            _feed(hasher, "var", str(number))
+
+    for variable in (*jaxpr.constvars, *jaxpr.invars):
+        atom(variable)
+        _aval(hasher, variable.aval)
+    for equation in jaxpr.eqns:
+        _feed(hasher, "equation", _primitive(equation.primitive))
+        for a in equation.invars:
+            atom(a)
+        for key in sorted(equation.params.keys() - _IRRELEVANT):
+            if key == "name" and equation.primitive.name in _CALL_NAMES:
+                continue
+            _feed(hasher, "param", key)
+            _param(hasher, equation.params[key], equation.primitive.name)
+        for variable in equation.outvars:
+            numbers[variable] = len(numbers)
+            _aval(hasher, variable.aval)
+    _feed(hasher, "results")
+    for a in jaxpr.outvars:
+        atom(a)
+
+
+def _primitive(primitive) -> str:
+    # An impostor with a registered name is another object with another implementation module.
+    return f"{primitive.name}@{getattr(primitive.impl, '__module__', '')}"
+
+
+def _aval(hasher, aval) -> None:
+    weak = getattr(aval, "weak_type", False)
+    _feed(hasher, f"{getattr(aval, 'dtype', aval)}{getattr(aval, 'shape', ())}{weak}")
+
+
+def _value(hasher, value: Any) -> None:
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        _feed(hasher, "key", str(jax.random.key_impl(value)))
+        value = jax.random.key_data(value)
+    array = np.asarray(value)
+    _feed(hasher, "array", array.dtype.str, str(array.shape), np.ascontiguousarray(array).tobytes())
+
+
+def _param(hasher, value: Any, primitive: str) -> None:
+    match value:
+        case ClosedJaxpr():
+            _closed(hasher, value)
+        case Jaxpr():
+            _jaxpr(hasher, value)
+        case ShapedArray():
+            _aval(hasher, value)
+        case None | bool() | int() | float() | complex() | str() | bytes() | np.dtype():
+            _feed(hasher, f"{type(value).__name__}:{value!r}")
+        case enum.Enum():
+            _feed(hasher, f"{type(value).__name__}.{value.name}")
+        case tuple() | list():
+            _feed(hasher, f"{type(value).__name__}{len(value)}")
+            for item in value:
+                _param(hasher, item, primitive)
+        case dict():
+            _feed(hasher, f"dict{len(value)}")
+            for key in sorted(value, key=repr):
+                _param(hasher, key, primitive)
+                _param(hasher, value[key], primitive)
+        case np.ndarray() | np.generic() | jax.Array():
+            _value(hasher, value)
+        case frozenset() | set():
+            _feed(hasher, "set", *sorted(map(repr, value)))
+        case _:
+            _object(hasher, value, primitive)
+
+
+def _object(hasher, value: Any, primitive: str) -> None:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        _feed(hasher, type(value).__qualname__)
+        for field in dataclasses.fields(value):
+            _param(hasher, getattr(value, field.name), primitive)
+    elif isinstance(value, type):
+        _feed(hasher, f"{value.__module__}.{value.__qualname__}")
+    elif callable(value) or isinstance(value, functools.partial):
+        raise TracingError(
+            f"Expected a program without host functions, got a callable in `{primitive}`. "
+            "Its behaviour cannot be bound by a digest; write it in JAX, or run with simulate."
+        )
+    elif hasattr(value, "__module__") and value.__module__.startswith(("jax", "jaxlib")):
+        _feed(hasher, f"{type(value).__qualname__}:{value}")
+    else:
+        raise TracingError(
+            f"Expected a parameter with a canonical form, got a {type(value).__qualname__} in "
+            f"`{primitive}`. Report the primitive, so that it gets one."
+        )

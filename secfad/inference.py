@@ -1,0 +1,309 @@
+"""Placement inference: from a traced program to a `Block`, or an error at the user's line.
+
+One forward pass. A value computed from a client value is a client value, one computed from a server
+value is a server value, one computed from constants only is neither. Meeting both is an error:
+a server value must be broadcast before clients use it, because otherwise its derivative would be
+added over clients without a sum that anyone could see. Carries of loops are iterated until their
+placement is stable; the lattice has height one, so twice is enough.
+
+Sources: Rush, Charles, Garrett (JMLR 2024), section 2; docs/semantics.md.
+"""
+
+from collections.abc import Sequence
+
+from secfad import _jax
+from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from secfad.blocks import (
+    Atom,
+    Block,
+    Branch,
+    Broadcast,
+    Local,
+    Loop,
+    Step,
+    Sum,
+    While,
+    communicates,
+)
+from secfad.calls import COND, CUSTOM_RULES, SCAN, WHILE, Communicates, as_call
+from secfad.errors import PlacementError
+from secfad.placements import CLIENTS, SERVER, Placement
+from secfad.primitives import broadcast_p, sum_p
+
+Label = Placement | None
+
+
+def place(
+    closed: ClosedJaxpr,
+    placements: Sequence[Label],
+    origins: Sequence[str],
+    *,
+    keep_rules: bool = False,
+) -> Block:
+    """Places every value of a program in normal form.
+
+    Args:
+      closed: The program; see `normalization.normalise`.
+      placements: Of its inputs.
+      origins: What errors call its inputs, such as "argument `model`".
+      keep_rules: Never replace a custom derivative rule by its body, because the block will be
+        differentiated.
+
+    Raises:
+      PlacementError: A value is used where it does not live; names the user's line.
+    """
+    return _Scope(Communicates(), keep_rules).block(closed, placements, origins)
+
+
+class _Scope:
+    """Inference over one jaxpr; nested jaxprs get scopes of their own."""
+
+    def __init__(self, talks: Communicates, keep_rules: bool):
+        self.talks = talks
+        self.keep_rules = keep_rules
+        self.steps: list[Step] = []
+        self.labels: dict[Var, Label] = {}
+        self.origins: dict[Var, str] = {}
+        self.env: dict[Var, Atom] = {}
+        self.constants: dict[Var, object] = {}
+
+    def block(self, closed: ClosedJaxpr, labels: Sequence[Label], origins: Sequence[str]) -> Block:
+        jaxpr = closed.jaxpr
+        for variable, label, origin in zip(jaxpr.invars, labels, origins):
+            self.labels[variable], self.origins[variable] = label, origin
+        for variable, value in zip(jaxpr.constvars, closed.consts):
+            self.labels[variable] = None
+            self.constants[variable] = value
+        self.read(jaxpr)
+        results = tuple(self.now(v) for v in jaxpr.outvars)
+        return Block(tuple(jaxpr.invars), results, tuple(self.steps), self.labels, self.constants)
+
+    def now(self, atom: Atom) -> Atom:
+        return atom if isinstance(atom, Literal) else self.env.get(atom, atom)
+
+    def label(self, atom: Atom) -> Label:
+        return None if isinstance(atom, Literal) else self.labels[atom]
+
+    def origin(self, atom: Atom) -> str:
+        return "a constant" if isinstance(atom, Literal) else self.origins.get(atom, "a value")
+
+    def define(self, step: Step, labels: Sequence[Label], origin: str | None = None) -> None:
+        self.steps.append(step)
+        if origin is None:
+            placed = [v for v in step.inputs if self.label(v) is not None]
+            origin = self.origin(placed[0]) if placed else "a constant"
+        for variable, label in zip(step.outputs, labels):
+            self.labels[variable], self.origins[variable] = label, origin
+
+    def read(self, jaxpr: Jaxpr) -> None:
+        for original in jaxpr.eqns:
+            equation = original.replace(invars=[self.now(v) for v in original.invars])
+            if equation.primitive is broadcast_p:
+                self._broadcast(equation)
+            elif equation.primitive is sum_p:
+                self._sum(equation)
+            elif equation.primitive is SCAN:
+                self._scan(equation)
+            elif equation.primitive is WHILE:
+                self._while(equation)
+            elif equation.primitive is COND:
+                self._cond(equation)
+            else:
+                self._local(equation)
+
+    def _broadcast(self, equation: JaxprEqn) -> None:
+        name, line = equation.params["name"], _jax.user_line(equation)
+        sent = []
+        for operand, result in zip(equation.invars, equation.outvars):
+            if self.label(operand) is CLIENTS:
+                raise PlacementError(
+                    f"`broadcast` named {name!r} expected a server value, got a client value "
+                    f"({self.origin(operand)}). Add it up with `sum` first; only the server sends "
+                    "to every client.",
+                    kind="addressed-broadcast",
+                    line=line,
+                )
+            if self.label(operand) is None:
+                # Both sides know a constant: nothing is sent.
+                self.env[result] = operand
+            else:
+                sent.append((operand, result))
+        if sent:
+            inputs, outputs = zip(*sent)
+            step = Broadcast(name, inputs, outputs, line)
+            self.define(step, [CLIENTS] * len(sent), f"broadcast `{name}`")
+
+    def _sum(self, equation: JaxprEqn) -> None:
+        name, line = equation.params["name"], _jax.user_line(equation)
+        for operand in equation.invars:
+            if self.label(operand) is SERVER:
+                raise PlacementError(
+                    f"`sum` named {name!r} expected a client value, got a server value "
+                    f"({self.origin(operand)}). Wrap it in `broadcast` if clients should use it; "
+                    "multiply by the number of clients if that is meant.",
+                    kind="misplaced-operand",
+                    line=line,
+                )
+        step = Sum(name, tuple(equation.invars), tuple(equation.outvars), line)
+        self.define(step, [SERVER] * len(equation.outvars), f"sum `{name}`")
+
+    def _local(self, equation: JaxprEqn) -> None:
+        labels = {self.label(v) for v in equation.invars} - {None}
+        if len(labels) < 2:
+            placement = labels.pop() if labels else None
+            self.define(Local(equation, placement), [placement] * len(equation.outvars))
+            return
+        call = as_call(equation)
+        if call is None or (self.keep_rules and equation.primitive in CUSTOM_RULES):
+            raise self._mixture(equation)
+        self._inline(equation, call.body, [self.now(v) for v in call.inputs])
+
+    def _inline(self, equation: JaxprEqn, body: ClosedJaxpr, inputs: Sequence[Atom]) -> None:
+        fresh = _renamed(body, inputs)
+        for variable, value in zip(fresh.jaxpr.constvars, fresh.consts):
+            self.labels[variable] = None
+            self.constants[variable] = value
+        self.read(fresh.jaxpr)
+        for variable, result in zip(equation.outvars, fresh.jaxpr.outvars):
+            self.env[variable] = self.now(result)
+
+    def _mixture(self, equation: JaxprEqn, detail: str = "") -> PlacementError:
+        server = next(v for v in equation.invars if self.label(v) is SERVER)
+        client = next(v for v in equation.invars if self.label(v) is CLIENTS)
+        return PlacementError(
+            f"`{equation.primitive.name}` expected values of one place, got a server value "
+            f"({self.origin(server)}) and a client value ({self.origin(client)}){detail}. "
+            "Wrap the server value in `broadcast`.",
+            kind="implicit-broadcast",
+            line=_jax.user_line(equation),
+        )
+
+    def _stays_local(self, equation: JaxprEqn) -> bool:
+        labels = {self.label(v) for v in equation.invars} - {None}
+        return len(labels) < 2 and not self.talks(equation)
+
+    def _body(self, body: ClosedJaxpr, inputs: Sequence[Atom], labels: Sequence[Label]) -> Block:
+        origins = [self.origin(v) for v in inputs]
+        return _Scope(self.talks, self.keep_rules).block(_renamed(body), labels, origins)
+
+    def _scan(self, equation: JaxprEqn) -> None:
+        if self._stays_local(equation):
+            self._local(equation)
+            return
+        params, inputs = equation.params, equation.invars
+        consts, carries = params["num_consts"], params["num_carry"]
+        labels = [self.label(v) for v in inputs]
+        while True:
+            body = self._body(params["jaxpr"], inputs, labels)
+            out = [body.placement(v) for v in body.results]
+            now = labels[consts : consts + carries]
+            joined = [self._joined(equation, a, b) for a, b in zip(now, out[:carries])]
+            if joined == now:
+                break
+            labels[consts : consts + carries] = joined
+        step = Loop(
+            body,
+            consts,
+            carries,
+            params["length"],
+            params["reverse"],
+            tuple(inputs),
+            tuple(equation.outvars),
+            equation,
+        )
+        self.define(step, [*joined, *out[carries:]])
+
+    def _while(self, equation: JaxprEqn) -> None:
+        if self._stays_local(equation):
+            self._local(equation)
+            return
+        params, inputs = equation.params, equation.invars
+        first, second = params["cond_nconsts"], params["body_nconsts"]
+        labels = [self.label(v) for v in inputs]
+        while True:
+            body = self._body(params["body_jaxpr"], inputs[first:], labels[first:])
+            out = [body.placement(v) for v in body.results]
+            now = labels[first + second :]
+            joined = [self._joined(equation, a, b) for a, b in zip(now, out)]
+            if joined == now:
+                break
+            labels[first + second :] = joined
+        chosen = [*range(first), *range(first + second, len(inputs))]
+        predicate = self._body(
+            params["cond_jaxpr"], [inputs[i] for i in chosen], [labels[i] for i in chosen]
+        )
+        self._require_server_control(
+            equation, predicate.placement(predicate.results[0]), communicates(body)
+        )
+        step = While(
+            predicate, body, first, second, tuple(inputs), tuple(equation.outvars), equation
+        )
+        self.define(step, joined)
+
+    def _cond(self, equation: JaxprEqn) -> None:
+        if self._stays_local(equation):
+            self._local(equation)
+            return
+        talks = self.talks(equation)
+        self._require_server_control(equation, self.label(equation.invars[0]), talks)
+        inputs = equation.invars[1:]
+        labels = [self.label(v) for v in inputs]
+        branches = tuple(self._body(b, inputs, labels) for b in equation.params["branches"])
+        joined: list[Label] = [None] * len(equation.outvars)
+        for branch in branches:
+            out = [branch.placement(v) for v in branch.results]
+            joined = [self._joined(equation, a, b) for a, b in zip(joined, out)]
+        index = self.label(equation.invars[0])
+        if CLIENTS in joined and index is SERVER and not talks:
+            raise self._mixture(equation, ": the server would choose between client values")
+        # What a server value chooses is the server's, even where the branches are constants.
+        labels = [index if label is None else label for label in joined]
+        step = Branch(branches, tuple(equation.invars), tuple(equation.outvars), equation)
+        self.define(step, labels)
+
+    def _require_server_control(self, equation: JaxprEqn, label: Label, talks: bool) -> None:
+        if label is not CLIENTS:
+            return
+        what = "communication inside would happen only if client data says so"
+        raise PlacementError(
+            f"`{equation.primitive.name}` expected a server value to decide, got a client value; "
+            f"{what if talks else 'the server cannot follow a decision of one client'}. "
+            "Decide on a `sum`, or keep both outcomes at the clients and choose with jnp.where.",
+            kind="client-control" if talks else "client-branch",
+            line=_jax.user_line(equation),
+        )
+
+    def _joined(self, equation: JaxprEqn, first: Label, second: Label) -> Label:
+        if first is None or second is None or first is second:
+            return first or second
+        raise PlacementError(
+            f"`{equation.primitive.name}` expected a value to stay at one place, got a server value "
+            "and a client value for the same result. Broadcast or sum, so that both are alike.",
+            kind="implicit-broadcast",
+            line=_jax.user_line(equation),
+        )
+
+
+def _renamed(body: ClosedJaxpr, inputs: Sequence[Atom] | None = None) -> ClosedJaxpr:
+    """The program with new variables, so that a body that is used twice is two programs."""
+    jaxpr = body.jaxpr
+    env: dict[Var, Atom] = {v: Var(v.aval) for v in jaxpr.constvars}
+    arguments = [Var(v.aval) for v in jaxpr.invars] if inputs is None else list(inputs)
+    env.update(zip(jaxpr.invars, arguments))
+
+    def now(atom):
+        return atom if isinstance(atom, Literal) else env[atom]
+
+    equations = []
+    for equation in jaxpr.eqns:
+        invars = [now(v) for v in equation.invars]
+        outvars = [Var(v.aval) for v in equation.outvars]
+        env.update(zip(equation.outvars, outvars))
+        equations.append(equation.replace(invars=invars, outvars=outvars))
+    fresh = _jax.new_jaxpr(
+        [v for v in arguments if isinstance(v, Var)],
+        [now(v) for v in jaxpr.outvars],
+        equations,
+        [env[v] for v in jaxpr.constvars],
+    )
+    return ClosedJaxpr(fresh, body.consts)

@@ -1,0 +1,240 @@
+"""Forward and reverse mode: derivatives of computations, as computations.
+
+`broadcast` and `sum` are linear and each other's transpose, so JAX's own forward and reverse mode
+give the two modes of the paper: forward sends tangents along with values, reverse sends cotangents
+back. The result is again a computation over broadcast and sum, with the same arguments, so modes
+compose and nest. `mode` chooses; `mixed` is in `secfad.mixed`, `auto` in `secfad.planning`.
+
+Sources: Rush, Charles, Garrett (JMLR 2024), sections 3.1-3.3, Tables 1-3.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
+
+import jax
+
+from secfad import _jax
+from secfad.computations import Computation
+from secfad.errors import ArgumentError, ModeError
+from secfad.mixed import surrogate
+from secfad.placements import CLIENTS, SERVER
+from secfad.planning import choose_mode
+
+_jax.hide_file_from_tracebacks(__file__)
+
+Mode = Literal["forward", "reverse", "mixed", "auto"]
+Argnums = int | Sequence[int]
+
+
+def grad(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse") -> Computation:
+    """The gradient of a scalar computation, as a computation with the same arguments.
+
+    Guarantees:
+      Equals the gradient of the centralised program; communicates by broadcast and sum only.
+
+    Args:
+      computation: Returns one floating-point scalar at the server.
+      argnums: Position, or positions, of the arguments to differentiate.
+      mode: "forward" sends a tangent per differentiated entry with every message, in the same
+        rounds. "reverse" sends cotangents back: more rounds, with the same clients. "mixed" sends
+        local Jacobians with the values, in the same rounds. "auto" chooses by `plan`.
+
+    Returns:
+      A computation that returns a tree like the argument (a tuple for several argnums).
+
+    Raises:
+      ModeError: When traced, if the mode does not exist for the program.
+
+    Source: Rush, Charles, Garrett (JMLR 2024), sections 3.1-3.3.
+    """
+    return _derived(computation, argnums, mode, "grad", _gradient)
+
+
+def value_and_grad(
+    computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse"
+) -> Computation:
+    """`(value, gradient)` of a scalar computation; arguments and modes as for `grad`."""
+    return _derived(computation, argnums, mode, "value_and_grad", _value_and_gradient)
+
+
+def jacobian(
+    computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse"
+) -> Computation:
+    """The Jacobian of a computation with any tree of floating-point results at the server.
+
+    Arguments and modes as for `grad`; the result has the structure of `jax.jacobian`: for every
+    result, for every argument, an array of shape `result.shape + argument.shape`.
+    """
+    return _derived(computation, argnums, mode, "jacobian", _jacobian)
+
+
+def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward") -> Computation:
+    """Value and directional derivative, as a computation with tangents as further arguments.
+
+    Args:
+      computation: What to differentiate.
+      argnums: Position, or positions, of the server arguments to differentiate.
+      mode: "forward" or "mixed".
+
+    Returns:
+      A computation of the same arguments and one `<name>_tangent` per differentiated argument, which
+      returns `(value, tangent)`.
+    """
+    _require_mode(mode, ("forward", "mixed"), "jvp")
+    chosen = _positions(computation, argnums)
+    names = list(computation.placements)
+    added = {f"{names[i]}_tangent": computation.placements[names[i]] for i in chosen}
+
+    def fun(*args: Any) -> Any:
+        primals, tangents = args[: len(names)], args[len(names) :]
+        local = _local(computation, chosen, mode, primals)
+        values = tuple(primals[i] for i in chosen)
+        return jax.jvp(lambda *x: local(*_replaced(primals, chosen, x)), values, tuple(tangents))
+
+    return _computation(fun, dict(computation.placements) | added, f"{computation.name}.jvp")
+
+
+def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse") -> Computation:
+    """Value and pulled-back cotangent, as a computation with the cotangent as a further argument.
+
+    Args:
+      computation: What to differentiate; its results are at the server.
+      argnums: Position, or positions, of the arguments to differentiate.
+      mode: "reverse" or "mixed".
+
+    Returns:
+      A computation of the same arguments and a last argument `cotangent`, shaped like the result,
+      which returns `(value, derivative)` with the derivative shaped like the arguments.
+    """
+    _require_mode(mode, ("reverse", "mixed"), "vjp")
+    chosen = _positions(computation, argnums)
+
+    def fun(*args: Any) -> Any:
+        *primals, cotangent = args
+        local = _local(computation, chosen, mode, primals)
+        values = tuple(primals[i] for i in chosen)
+        value, pull = jax.vjp(lambda *x: local(*_replaced(primals, chosen, x)), *values)
+        return value, _like(argnums, pull(cotangent))
+
+    placements = dict(computation.placements) | {"cotangent": SERVER}
+    return _computation(fun, placements, f"{computation.name}.vjp")
+
+
+def _derived(
+    computation: Computation, argnums: Argnums, mode: Mode, kind: str, derive: Callable
+) -> Computation:
+    _require_mode(mode, ("forward", "reverse", "mixed", "auto"), kind)
+    chosen = _positions(computation, argnums)
+    if mode in ("forward", "mixed"):
+        _require_server_arguments(computation, chosen, mode)
+
+    def fun(*args: Any) -> Any:
+        use = mode
+        if mode == "auto":
+            use = choose_mode(lambda m: _derived(computation, argnums, m, kind, derive), args)
+        local = _local(computation, chosen, use, args)
+        return derive(local, args, argnums, use)
+
+    return _computation(fun, computation.placements, f"{computation.name}.{kind}")
+
+
+def _gradient(local: Callable, args: Sequence[Any], argnums: Argnums, mode: Mode) -> Any:
+    if mode == "forward":
+        _require_scalar(local, args)
+        return jax.jacfwd(local, argnums=_jax_argnums(argnums))(*args)
+    return jax.grad(local, argnums=_jax_argnums(argnums))(*args)
+
+
+def _value_and_gradient(local: Callable, args: Sequence[Any], argnums: Argnums, mode: Mode) -> Any:
+    if mode == "forward":
+        _require_scalar(local, args)
+
+        def twice(*a):
+            value = local(*a)
+            return value, value
+
+        gradient, value = jax.jacfwd(twice, argnums=_jax_argnums(argnums), has_aux=True)(*args)
+        return value, gradient
+    return jax.value_and_grad(local, argnums=_jax_argnums(argnums))(*args)
+
+
+def _jacobian(local: Callable, args: Sequence[Any], argnums: Argnums, mode: Mode) -> Any:
+    forward = mode == "forward"
+    if mode == "mixed":
+        # Only the server differentiates here, so the smaller side decides.
+        out = _size(jax.eval_shape(local, *args))
+        chosen = [argnums] if isinstance(argnums, int) else argnums
+        forward = sum(_size(args[i]) for i in chosen) < out
+    transform = jax.jacfwd if forward else jax.jacrev
+    return transform(local, argnums=_jax_argnums(argnums))(*args)
+
+
+def _size(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _local(
+    computation: Computation, chosen: Sequence[int], mode: str, args: Sequence[Any]
+) -> Callable:
+    """The function that JAX differentiates in a mode."""
+    if mode != "mixed":
+        return computation.fun
+    specs = tuple(jax.tree.map(lambda x: _jax.spec(jax.typeof(x)), arg) for arg in args)
+    return surrogate(computation, specs, chosen)
+
+
+def _require_mode(mode: str, known: Sequence[str], kind: str) -> None:
+    if mode not in known:
+        raise ArgumentError(
+            f"Expected mode to be one of {', '.join(map(repr, known))} for {kind}, got {mode!r}."
+        )
+
+
+def _positions(computation: Computation, argnums: Argnums) -> tuple[int, ...]:
+    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    count = len(computation.placements)
+    if not chosen or any(not -count <= i < count for i in chosen):
+        raise ArgumentError(
+            f"Expected argnums within the {count} arguments of `{computation.name}`, got {argnums!r}."
+        )
+    return tuple(i % count for i in chosen)
+
+
+def _jax_argnums(argnums: Argnums) -> int | tuple[int, ...]:
+    return argnums if isinstance(argnums, int) else tuple(argnums)
+
+
+def _require_server_arguments(computation: Computation, chosen: Sequence[int], mode: str) -> None:
+    names = list(computation.placements)
+    for i in chosen:
+        if computation.placements[names[i]] is CLIENTS:
+            raise ModeError(
+                f"{mode.capitalize()} mode expected a server argument, got `{names[i]}`, which is "
+                "placed at the clients. Use mode='reverse': the derivative stays at the clients."
+            )
+
+
+def _require_scalar(fun: Callable, args: Sequence[Any]) -> None:
+    shapes = jax.tree.leaves(jax.eval_shape(fun, *args))
+    if len(shapes) != 1 or shapes[0].shape != ():
+        raise ArgumentError(
+            f"Expected one scalar result for a gradient, got shapes {[s.shape for s in shapes]}. "
+            "Use secfad.jacobian for other results."
+        )
+
+
+def _replaced(args: Sequence[Any], chosen: Sequence[int], values: Sequence[Any]) -> list[Any]:
+    full = list(args)
+    for i, value in zip(chosen, values):
+        full[i] = value
+    return full
+
+
+def _like(argnums: Argnums, derivative: tuple) -> Any:
+    return derivative[0] if isinstance(argnums, int) else derivative
+
+
+def _computation(fun: Callable, placements: Mapping, name: str) -> Computation:
+    return Computation(fun, MappingProxyType(dict(placements)), name)

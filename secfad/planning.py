@@ -1,0 +1,71 @@
+"""Choosing a mode: what each mode of a derivative costs, side by side.
+
+The model: fewest contacts first, because a round of a real cohort takes minutes; then no client
+state, because clients drop out; then the fewest weighted bytes, uploads counting more than downloads
+(consumer links are asymmetric, and secure aggregation and noise act on uploads).
+
+Source: Rush, Charles, Garrett (JMLR 2024), section 3.4, where these trade-offs are discussed.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from secfad import _jax
+from secfad.costs import Costs
+from secfad.errors import ModeError, SecfadError
+from secfad.tracing import trace_flat
+
+MODES = ("mixed", "forward", "reverse")
+
+
+@dataclasses.dataclass(frozen=True)
+class CostModel:
+    """Weights of a mode's costs; the smaller the total, the better.
+
+    Attributes:
+      contact: Of one contact with the cohort.
+      state: Of needing the same clients again.
+      up_byte: Of one byte sent by a client.
+      down_byte: Of one byte received by a client.
+      readdress: Whether the same clients can be contacted again at all.
+    """
+
+    contact: float = 1e6
+    state: float = 1e6
+    up_byte: float = 4.0
+    down_byte: float = 1.0
+    readdress: bool = True
+
+    def total(self, cost: Costs) -> float:
+        """Weighted sum; infinite where the same clients are needed and cannot be had."""
+        if cost.readdressed and not self.readdress:
+            return float("inf")
+        return (
+            self.contact * cost.contacts
+            + self.state * cost.readdressed
+            + self.up_byte * cost.up_bytes
+            + self.down_byte * cost.down_bytes
+        )
+
+
+def choose_mode(
+    derive: Callable[[str], Any], args: Sequence[Any], model: CostModel = CostModel()
+) -> str:
+    """The cheapest mode for a derivative at arguments of these shapes.
+
+    Raises:
+      ModeError: No mode exists for the program.
+    """
+    specs = tuple(jax.tree.map(lambda x: _jax.spec(jax.typeof(x)), arg) for arg in args)
+    totals, refusals = {}, []
+    for mode in MODES:
+        try:
+            totals[mode] = model.total(trace_flat(derive(mode), specs).costs)
+        except (SecfadError, TypeError, ValueError, NotImplementedError) as error:
+            refusals.append(f"{mode}: {str(error).splitlines()[0]}")
+    if not totals:
+        raise ModeError("No mode exists for this derivative. " + " | ".join(refusals))
+    return min(totals, key=totals.__getitem__)

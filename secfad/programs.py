@@ -1,0 +1,70 @@
+"""`Program`: a traced, normalised, placed computation, ready to be counted, certified and run.
+
+Frozen. Its `digest` binds certificates and ledgers to exactly this program: it is a hash of a
+canonical form, constants' bytes included, and does not depend on the process, the machine or the
+line on which the program is written.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+from secfad._jax import ClosedJaxpr
+from secfad.blocks import Block
+from secfad.costs import Costs, costs
+from secfad.digests import digest
+from secfad.placements import Placement
+from secfad.stages import Schedule, schedule
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """A federated computation for arguments of fixed shapes.
+
+    Attributes:
+      name: Of the computation.
+      source: The jaxpr as traced, with custom derivative rules.
+      jaxpr: The jaxpr in normal form; see `normalization`.
+      block: `jaxpr`, placed.
+      argument_names: Of the computation's parameters.
+      in_tree: Structure of the tuple of arguments.
+      out_tree: Structure of the result.
+      in_placements: Of every flat argument.
+      out_placements: Of every flat result; None for a result that is a constant.
+    """
+
+    name: str
+    source: ClosedJaxpr
+    jaxpr: ClosedJaxpr
+    block: Block
+    argument_names: tuple[str, ...]
+    in_tree: Any
+    out_tree: Any
+    in_placements: tuple[Placement, ...]
+    out_placements: tuple[Placement | None, ...]
+
+    @functools.cached_property
+    def schedule(self) -> Schedule:
+        """The program cut into stages and rounds."""
+        return schedule(self.block)
+
+    @functools.cached_property
+    def costs(self) -> Costs:
+        """Rounds, contacts, bytes and client state of one evaluation."""
+        return costs(self.schedule)
+
+    @property
+    def rounds(self) -> float:
+        """Contacts in which clients send; infinite if a while loop decides."""
+        return self.costs.rounds
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form, as hexadecimal digits."""
+        places = [p.value for p in self.in_placements]
+        outs = [p.value if p else "constant" for p in self.out_placements]
+        return digest(self.jaxpr, [*places, "->", *outs, str(self.in_tree), str(self.out_tree)])
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(self.argument_names)
+        return f"<Program {self.name}({arguments}) {self.digest[:12]}>"

@@ -1,0 +1,113 @@
+"""`trace`: from a computation and what one client holds to a `Program`.
+
+>>> import jax.numpy as jnp, secfad as fad
+>>> @fad.computation(model=fad.SERVER, x=fad.CLIENTS)
+... def total(model, x):
+...     return fad.sum(fad.broadcast(model) * x)
+>>> fad.trace(total, jnp.zeros(3), jnp.zeros(3)).rounds
+1
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secfad import _jax
+from secfad.computations import Computation
+from secfad.errors import ArgumentError, TracingError
+from secfad.inference import place
+from secfad.normalization import normalise
+from secfad.placements import Placement
+from secfad.programs import Program
+
+_jax.hide_file_from_tracebacks(__file__)
+
+
+def trace(computation: Computation, *specs: Any) -> Program:
+    """Traces a computation, checks the placement of every value and puts it into normal form.
+
+    Args:
+      computation: What to trace.
+      *specs: One per argument: a tree of arrays or `jax.ShapeDtypeStruct`, shaped as the server or
+        *one* client holds it. There is no axis of clients.
+
+    Returns:
+      The program. It is independent of the number of clients.
+
+    Raises:
+      ArgumentError: The number of specs is wrong, or a leaf is not an array.
+      PlacementError: A value is used where it does not live; names the user's line.
+      TracingError: The function cannot be traced with these shapes.
+    """
+    if not isinstance(computation, Computation):
+        raise ArgumentError(
+            f"Expected a Computation, got {type(computation).__name__}. Decorate the function with "
+            "@secfad.computation(argument=secfad.SERVER, ...)."
+        )
+    names = tuple(computation.placements)
+    if len(specs) != len(names):
+        raise ArgumentError(
+            f"`{computation.name}` expected {len(names)} specs ({', '.join(names)}), got {len(specs)}. "
+            "Give each argument as the server or one client holds it."
+        )
+    structs = tuple(
+        jax.tree.map(lambda leaf, n=name: as_struct(leaf, n), spec)
+        for name, spec in zip(names, specs)
+    )
+    return trace_flat(computation, structs)
+
+
+def trace_flat(computation: Computation, structs: tuple) -> Program:
+    """`trace` for arguments that are known to be shapes."""
+    try:
+        source, out_tree = _jax.make_jaxpr(computation.fun, structs)
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
+        raise TracingError(
+            f"`{computation.name}` cannot be traced: {str(error).splitlines()[0]} "
+            "Python control flow on traced values needs jax.lax.cond or jax.lax.scan."
+        ) from error
+    in_tree = jax.tree.structure(structs)
+    placements, origins = flat_placements(computation, structs)
+    normal = normalise(source, erase_rules=True)
+    block = place(normal, placements, origins)
+    return Program(
+        name=computation.name,
+        source=source,
+        jaxpr=normal,
+        block=block,
+        argument_names=tuple(computation.placements),
+        in_tree=in_tree,
+        out_tree=out_tree,
+        in_placements=tuple(placements),
+        out_placements=tuple(block.placement(v) for v in block.results),
+    )
+
+
+def flat_placements(
+    computation: Computation, args: Sequence[Any]
+) -> tuple[list[Placement], list[str]]:
+    """Placement and description of every leaf of the arguments."""
+    placements: list[Placement] = []
+    origins: list[str] = []
+    for (name, placement), arg in zip(computation.placements.items(), args):
+        count = len(jax.tree.leaves(arg))
+        placements += [placement] * count
+        origins += [f"argument `{name}`"] * count
+    return placements, origins
+
+
+def as_struct(leaf: Any, name: str) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a leaf of an argument."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    try:
+        return jax.ShapeDtypeStruct(
+            jnp.shape(leaf), jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))
+        )
+    except TypeError as error:
+        raise ArgumentError(
+            f"Expected arrays in argument `{name}`, got a {type(leaf).__name__}. "
+            "Text and objects cannot cross; encode them as numbers."
+        ) from error
