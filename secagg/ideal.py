@@ -1,0 +1,151 @@
+"""Ideal fidelity: masks that cancel, without the protocol that would agree on them.
+
+For experiments with many clients. The survivors' vectors get masks that are uniform but for
+having sum zero, which is how the protocol's masked vectors look to the server when nobody drops
+out, at O(n d) cost. The masked vectors are still what is added up, and byte counts follow from
+the wire format and the graph. Not a way to aggregate for real: one party knows all masks.
+
+>>> x = np.arange(6, dtype=np.uint32).reshape(3, 2)
+>>> masked_sum(x, SecureStream(), modulus_bits=32)
+array([6, 9], dtype=uint32)
+
+Sources: docs/secagg-spec.md, section "Fidelity".
+"""
+
+import numpy as np
+
+from secagg import ring
+from secagg.codec import (
+    COUNT,
+    HEADER,
+    KEY_SHARE_BYTES,
+    SEALED_BYTES,
+    SEED_SHARE_BYTES,
+    Codec,
+)
+from secagg.context import Purpose, digest
+from secagg.errors import BelowThreshold
+from secagg.faults import Script
+from secagg.graph import Graph
+from secagg.parameters import Parameters
+from secagg.primitives import SIGNATURE_BYTES
+from secagg.rounds import Phase, phases
+from secagg.server import check_survivors
+from secagg.streams import SecureStream
+
+BLOCK_BYTES = 1 << 17
+
+
+def masked_sum(
+    vectors: np.ndarray,
+    stream: SecureStream,
+    *,
+    modulus_bits: int,
+    view: np.ndarray | None = None,
+) -> np.ndarray:
+    """Masks vectors with masks of sum zero and adds them up.
+
+    Guarantees:
+      The masked vectors are uniform subject to their sum; any n - 1 of them are independent.
+
+    Args:
+      vectors: [clients, length] words of the ring.
+      stream: Source of the masks.
+      modulus_bits: b.
+      view: Array of the same shape that receives the masked vectors, or None to drop them.
+    """
+    clients, length = vectors.shape
+    total = np.empty(length, dtype=vectors.dtype)
+    step = BLOCK_BYTES // vectors.itemsize
+    drawn = np.empty(min(step, length), dtype=vectors.dtype)
+    masks, masked = np.empty_like(drawn), np.empty_like(drawn)
+    for start in range(0, length, step):
+        stop = min(start + step, length)
+        mask, mask_sum = drawn[: stop - start], masks[: stop - start]
+        here, partial = masked[: stop - start], total[start:stop]
+        mask_sum[:], partial[:] = 0, 0
+        for client in range(clients):
+            if client < clients - 1:
+                stream.fill(mask)
+                mask_sum += mask
+            else:
+                np.negative(mask_sum, out=mask)
+            np.add(vectors[client, start:stop], mask, out=here)
+            partial += here
+            if view is not None:
+                view[client, start:stop] = ring.reduce(here, modulus_bits)
+    return ring.reduce(total, modulus_bits)
+
+
+class Census:
+    """Who is heard from in each phase of a round without misbehaviour, and what that costs."""
+
+    def __init__(self, parameters: Parameters, script: Script, stream: SecureStream, pinned):
+        self.parameters = parameters
+        self.phases = phases(parameters.active)
+        self.heard: dict[Phase, tuple[int, ...]] = {}
+        for phase in self.phases:
+            gone = script.gone(phase)
+            heard = tuple(i for i in range(parameters.clients) if i not in gone)
+            needed = parameters.shares_needed if phase is Phase.UNMASK else parameters.quorum
+            if len(heard) < needed:
+                raise BelowThreshold(
+                    phase.value, f"expected at least {needed} clients, got {len(heard)}."
+                )
+            self.heard[phase] = heard
+        context = digest(Purpose.IDEAL, stream.bytes(32))
+        self.graph = Graph.derived(self.heard[Phase.ADVERTISE], parameters, context)
+        self.survivors = self.heard[Phase.MASK]
+        sharers = self.heard[Phase.SHARE]
+        check_survivors(self.survivors, sharers, self.graph, parameters, pinned)
+
+    def bytes_up(self) -> list[int]:
+        """Bytes each client sends."""
+        return [
+            sum(self._up(phase, i) for phase in self.phases if i in self.heard[phase])
+            for i in range(self.parameters.clients)
+        ]
+
+    def bytes_down(self) -> list[int]:
+        """Bytes the server sends to each client that was heard from in the phase before."""
+        return [
+            sum(
+                self._down(after, i)
+                for before, after in zip(self.phases, self.phases[1:])
+                if i in self.heard[before]
+            )
+            for i in range(self.parameters.clients)
+        ]
+
+    def _around(self, client: int, phase: Phase) -> int:
+        return sum(v in self.heard[phase] for v in self.graph.neighbours(client))
+
+    def _up(self, phase: Phase, client: int) -> int:
+        codec, row = Codec(self.parameters), COUNT.size
+        if phase is Phase.ADVERTISE:
+            return HEADER.size + codec.advertisement_bytes
+        if phase is Phase.SHARE:
+            others = len(self.graph.neighbours(client))
+            return HEADER.size + COUNT.size + others * (row + SEALED_BYTES)
+        if phase is Phase.MASK:
+            return HEADER.size + codec.vector_bytes
+        if phase is Phase.CONFIRM:
+            return HEADER.size + SIGNATURE_BYTES
+        own = client in self.graph.holders(client)
+        alive = self._around(client, Phase.MASK) + own
+        dropped = self._around(client, Phase.SHARE) + own - alive
+        shares = alive * (row + SEED_SHARE_BYTES) + dropped * (row + KEY_SHARE_BYTES)
+        return HEADER.size + 2 * COUNT.size + shares
+
+    def _down(self, phase: Phase, client: int) -> int:
+        codec, row = Codec(self.parameters), COUNT.size
+        if phase is Phase.SHARE:
+            members = len(self.heard[Phase.ADVERTISE])
+            return HEADER.size + COUNT.size + members * (row + codec.advertisement_bytes)
+        if phase is Phase.MASK:
+            sealed = self._around(client, Phase.SHARE) * (row + SEALED_BYTES)
+            return HEADER.size + codec.bitmap_bytes + COUNT.size + sealed
+        if phase is Phase.CONFIRM or not self.parameters.active:
+            return HEADER.size + codec.bitmap_bytes
+        signers = len(self.heard[Phase.CONFIRM])
+        return HEADER.size + COUNT.size + signers * (row + SIGNATURE_BYTES)
