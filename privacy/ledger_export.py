@@ -87,18 +87,19 @@ def read_records(source: str | os.PathLike[str]) -> Iterator[Record]:
     Raises:
       LedgerCorrupt: A line is not a record.
     """
-    fields = set(Record.__dataclass_fields__)
     with Path(source).open("rb") as file:
         for number, line in enumerate(file):
             try:
                 value = json.loads(line)
-            except ValueError:
-                value = None
-            typed = isinstance(value, dict) and set(value) == fields
-            if not typed or any(isinstance(value[key], str) == (key == "seq") for key in fields):
+                seq = value.pop("seq")
+                record = Record(seq, **value)
+                typed = [seq, *value.values()]
+            except (ValueError, TypeError, KeyError, AttributeError):
+                record, typed = None, []
+            if record is None or [type(part) for part in typed] != [int, str, str, str, str]:
                 raise LedgerCorrupt(
                     f"Expected one record per line, record {number} is bad: its line is not a JSON"
-                    f" object with the fields {sorted(fields)}. Export the ledger again.",
+                    " object with a record's fields. Export the ledger again.",
                     record=number,
                 )
-            yield Record(**value)
+            yield record
