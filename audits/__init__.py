@@ -1,1 +1,5 @@
-"""Placeholder, replaced in this change."""
+"""audits: is the claim true? A static checker that proves it, and attacks that test it."""
+
+from audits.static.checking import check as check
+from audits.static.findings import Report as Report
+from audits.static.frontends import Arg as Arg

@@ -1,0 +1,244 @@
+"""`check`: the question and the answer, joined from front end, walk and proofs.
+
+    trace one mode -> remove dead code -> walk with labels -> judge outputs -> state the facts
+
+The claim behind an acceptance (transcript-determinism): whatever the server holds or emits is a
+function of server inputs and of the listed sums, and whatever a client receives is a listed
+broadcast. Under profile `secagg+dp` also: each client's contribution to each sum is bounded.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from audits.static.findings import Facts, Finding, Report, finding
+from audits.static.frontends import PLACEMENTS, Arg, Traced, trace_mode
+from audits.static.interpreter import Checker
+from audits.static.labels import Label, Place
+from audits.static.styles import STYLES, Style
+from audits.static.transfer import TRANSFER
+
+PROFILES = ("secagg", "secagg+dp")
+MINIMUM_CLIENTS = 2
+
+
+def check(
+    fn: Callable,
+    args: Sequence[Arg],
+    *,
+    style: str = "native",
+    mode: str = "primal",
+    wrt: Sequence[int] = (),
+    profile: str = "secagg",
+    public: Sequence[str] = (),
+    neighbouring: str | None = None,
+    noise_multipliers: Sequence[float] | None = None,
+) -> Report:
+    """Checks one mode of a program.
+
+    Guarantees:
+      `"accept"` and `"caveat"` are given only if every equation of the traced mode follows a rule
+      under which the claim of this module holds; whatever is unknown is `"reject"`.
+
+    Args:
+      fn: A function or a `secfad` Computation.
+      args: Its arguments with their placements.
+      style: `"native"`, `"stacked"`, `"drjax"` or `"spmd"`.
+      mode: `"primal"`, `"jvp"`, `"vjp"` or `"mixed"`.
+      wrt: Positions of the arguments of the derivative.
+      profile: `"secagg"` for communication, `"secagg+dp"` also for bounds and noise.
+      public: Digests of captured constants that are declared public.
+      neighbouring: The declared relation, `"add_remove"` or `"replace_one"`.
+      noise_multipliers: Declared multipliers of noise drawn in the program, one per sum.
+
+    Returns:
+      The report, with findings that name the user's lines.
+
+    Raises:
+      ValueError: An unknown style, mode or profile.
+    """
+    chosen = _style(style)
+    if profile not in PROFILES:
+        raise ValueError(
+            f"Expected the profile {' or '.join(map(repr, PROFILES))}, got {profile!r}. "
+            'Use "secagg" for communication alone.'
+        )
+    subject = {"name": _name(fn), "style": style, "mode": mode, "profile": profile}
+    try:
+        traced = trace_mode(fn, args, style=chosen, mode=mode, wrt=wrt)
+    except Exception as error:
+        return Report.of([_untraceable(fn, error, mode)], Facts(), subject)
+    declared = Declared(frozenset(public), neighbouring, noise_multipliers)
+    findings, facts = examine(traced, chosen, mode=mode, profile=profile, declared=declared)
+    return Report.of(findings, facts, subject)
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """What the caller states about the program; public information."""
+
+    public: frozenset[str] = frozenset()
+    neighbouring: str | None = None
+    noise_multipliers: Sequence[float] | None = None
+
+
+def _style(name: str) -> Style:
+    if name not in STYLES:
+        raise ValueError(
+            f"Expected a style of {', '.join(STYLES)}, got {name!r}. Most programs are native."
+        )
+    return STYLES[name]
+
+
+def _name(fn: Callable) -> str:
+    return getattr(fn, "name", None) or getattr(fn, "__name__", "program")
+
+
+def _untraceable(fn: Callable, error: Exception, mode: str) -> Finding:
+    text = str(error).strip().splitlines()
+    short = f"{type(error).__name__}: {text[0] if text else ''}"
+    if mode == "primal":
+        return finding("FAD007", function=_name(fn), error=short)
+    return finding("FAD304", mode=mode, error=short)
+
+
+def walk(
+    traced: Traced, style: Style, *, mode: str = "primal", public: frozenset[str] = frozenset()
+):
+    """Runs the interpreter; returns the checker and the labels of the outputs."""
+    checker = Checker(style, TRANSFER, public=public, mode=mode)
+    labels = [arg.label(style) for arg in traced.inputs]
+    outs = checker.run(traced.closed, labels, [arg.name for arg in traced.inputs])
+    return checker, outs
+
+
+def labels_of(traced: Traced, style: Style) -> list[Label]:
+    """Labels of the outputs of a primal."""
+    return walk(traced, style)[1]
+
+
+def examine(
+    traced: Traced, style: Style, *, mode: str, profile: str, declared: Declared
+) -> tuple[list[Finding], Facts]:
+    """Findings and facts of a traced mode."""
+    clients = cohort_size(traced, style)
+    if clients is not None and clients < MINIMUM_CLIENTS:
+        small = finding("FAD601", clients=clients, minimum=MINIMUM_CLIENTS)
+        return [small], Facts(clients=clients)
+    checker, outs = walk(traced, style, mode=mode, public=declared.public)
+    findings = [*checker.findings, *_outputs(traced, style, outs, mode)]
+    facts = _facts(checker, traced, clients)
+    if profile == "secagg+dp":
+        findings += [
+            finding("FAD401", line=e.line, path=e.where, sum=e.index)
+            for e in facts.events
+            if e.kind == "sum"
+        ]
+    findings += _obligations(traced, facts, checker, profile)
+    return findings, facts
+
+
+def cohort_size(traced: Traced, style: Style) -> int | None:
+    """The number of clients, where the program has an axis of clients."""
+    if not style.stacked:
+        return None
+    sizes = {
+        a.shape[0] for a in traced.inputs if PLACEMENTS[a.placement] == Place.CLIENT and a.shape
+    }
+    return min(sizes) if sizes else None
+
+
+def _outputs(traced: Traced, style: Style, outs: Sequence[Label], mode: str) -> list[Finding]:
+    """Every output must be where it may be: client values only as declared client state."""
+    free = [(a.shape, str(a.spec.dtype)) for a in traced.inputs if a.placement == "client_state"]
+    found = []
+    for position, (label, want) in enumerate(zip(outs, traced.wants)):
+        if label.poisoned:
+            continue
+        aval: Any = traced.closed.jaxpr.outvars[position].aval
+        if want is not None:
+            if want == Place.SERVER and label.on_clients:
+                found.append(_misplaced(traced, position, mode))
+            continue
+        if label.place == Place.CLIENT and not style.client_outputs:
+            key = (tuple(aval.shape), str(aval.dtype))
+            if key in free:
+                free.remove(key)
+            else:
+                found.append(_escape(traced, position))
+    return found
+
+
+def _misplaced(traced: Traced, position: int, mode: str) -> Finding:
+    value = traced.subjects[position]
+    line = producer_line(traced, position)
+    if traced.custom:
+        return finding("FAD303", line=line, found="client", expected="server", value=value)
+    return finding("FAD301", line=line, mode=mode, value=value)
+
+
+def _escape(traced: Traced, position: int) -> Finding:
+    line = producer_line(traced, position)
+    return finding("FAD101", line=line, where=f"output {position}")
+
+
+def producer_line(traced: Traced, position: int) -> str:
+    """The user's line that makes an output."""
+    from secfad._jax import user_line
+
+    variable = traced.closed.jaxpr.outvars[position]
+    for equation in reversed(traced.closed.jaxpr.eqns):
+        if any(v is variable for v in equation.outvars):
+            return user_line(equation)
+    return ""
+
+
+def _facts(checker: Checker, traced: Traced, clients: int | None) -> Facts:
+    sums = [e for e in checker.events if e.kind == "sum"]
+    sent = [e for e in checker.events if e.kind == "broadcast"]
+    state = any(a.placement == "client_state" for a in traced.inputs)
+    return Facts(
+        rounds=max((e.depth for e in sums), default=0),
+        sums=sum(e.count for e in sums),
+        broadcasts=sum(e.count for e in sent),
+        up_bytes=sum(e.bytes * e.count for e in sums),
+        down_bytes=sum(e.bytes * e.count for e in sent),
+        readdress=bool(checker.residuals),
+        residual_bytes=sum(checker.residuals.values()),
+        stateful_clients=state,
+        released_scalars=sum(math.prod(e.shape) * e.count for e in sums),
+        releases=sum(e.count for e in sums),
+        clients=clients,
+        events=tuple(checker.events),
+    )
+
+
+def _obligations(traced: Traced, facts: Facts, checker: Checker, profile: str) -> list[Finding]:
+    """Caveats about the program as a whole."""
+    found = []
+    if facts.readdress:
+        found.append(finding("FAD306"))
+        found.append(finding("FAD305", bytes=facts.residual_bytes))
+    if facts.stateful_clients:
+        names = ", ".join(f"`{a.name}`" for a in traced.inputs if a.placement == "client_state")
+        found.append(finding("FAD701", value=names))
+    if facts.clients is not None and profile == "secagg":
+        found += _equations_against_unknowns(traced, facts)
+    if facts.releases > 1:
+        found.append(finding("FAD414", count=facts.releases))
+    return found
+
+
+def _equations_against_unknowns(traced: Traced, facts: Facts) -> list[Finding]:
+    """As many released numbers in one phase as clients hold altogether: solvable."""
+    held = sum(math.prod(a.shape) for a in traced.inputs if PLACEMENTS[a.placement] == Place.CLIENT)
+    phases: dict[int, list] = {}
+    for event in facts.events:
+        if event.kind == "sum" and event.count == 1:
+            phases.setdefault(event.depth, []).append(event)
+    for events in phases.values():
+        scalars = sum(math.prod(e.shape) for e in events)
+        if len(events) > 1 and scalars >= held:
+            return [finding("FAD604", sums=len(events), scalars=scalars)]
+    return []

@@ -1,0 +1,135 @@
+"""What the checker knows of one value: where it lives and how its axes relate to the clients.
+
+A value is public (a constant of the program), the server's, a copy that clients hold of a broadcast,
+or a client's own. Where programs carry an axis of clients, each array axis has a tag:
+
+    c  the axis of clients: row i depends on client i only
+    r  replicated: all rows are equal
+    i  position-dependent public content, such as an iota
+    d  data
+
+The axis of clients is followed from the arguments, never found by its size. `depth` counts the sums
+that must follow one another before the value exists; `phase` is the depth of the latest broadcast it
+has seen, which is how a value kept by a client from one phase to the next shows.
+
+>>> join_places([Place.PUBLIC, Place.SERVER])
+<Place.SERVER: 1>
+
+Source: the label lattice follows the Volpano-Smith line of information-flow type systems.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Iterable
+from typing import NamedTuple
+
+CLIENT_AXIS, REPLICATED, POSITION, DATA = "c", "r", "i", "d"
+
+
+class Place(enum.IntEnum):
+    """Where a value lives; larger means closer to the client."""
+
+    PUBLIC = 0
+    SERVER = 1
+    COPY = 2
+    CLIENT = 3
+
+
+class Axis(NamedTuple):
+    """Tag of one array axis; a replicated axis remembers which broadcasts it stands for."""
+
+    tag: str
+    sources: frozenset[int] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Label:
+    """The abstract value of one variable.
+
+    Attributes:
+      place: Where it lives.
+      axes: One `Axis` per array axis.
+      depth: Sums that precede it, one after the other.
+      phase: Depth of the latest broadcast that reached it; -1 if none did.
+      slots: Written at an index that client data chose.
+      poisoned: Its cause was reported; say nothing more about it.
+    """
+
+    place: Place
+    axes: tuple[Axis, ...]
+    depth: int = 0
+    phase: int = -1
+    slots: bool = False
+    poisoned: bool = False
+
+    @property
+    def tags(self) -> str:
+        """The tags of all axes as a string, such as "cdd"."""
+        return "".join(axis.tag for axis in self.axes)
+
+    @property
+    def client_axis(self) -> int | None:
+        """Position of the axis of clients, if there is one."""
+        position = self.tags.find(CLIENT_AXIS)
+        return None if position < 0 else position
+
+    @property
+    def on_clients(self) -> bool:
+        """Held by clients, whether their own or a copy of a broadcast."""
+        return self.place >= Place.COPY
+
+    def replace(self, **changes) -> "Label":
+        """The label with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def data_axes(rank: int) -> tuple[Axis, ...]:
+    """Axes of ordinary data."""
+    return (Axis(DATA),) * rank
+
+
+def replicated_axes(rank: int) -> tuple[Axis, ...]:
+    """Axes along which all entries are equal."""
+    return (Axis(REPLICATED),) * rank
+
+
+def public(rank: int = 0) -> Label:
+    """A constant whose entries are all equal."""
+    return Label(Place.PUBLIC, replicated_axes(rank))
+
+
+def poison(rank: int) -> Label:
+    """Stands for a value whose cause was reported already."""
+    return Label(Place.PUBLIC, data_axes(rank), poisoned=True)
+
+
+def join_places(places: Iterable[Place]) -> Place:
+    """The place of something computed from values of these places, all allowed to meet."""
+    return max(places, default=Place.PUBLIC)
+
+
+def join_axis(a: Axis, b: Axis) -> Axis:
+    """What is known of an axis when either may be the case."""
+    if a.tag == b.tag:
+        return Axis(a.tag, a.sources | b.sources)
+    tags = {a.tag, b.tag}
+    if CLIENT_AXIS in tags:
+        return Axis(CLIENT_AXIS if tags == {CLIENT_AXIS, REPLICATED} else DATA)
+    return Axis(POSITION if DATA not in tags else DATA)
+
+
+def join(a: Label, b: Label) -> Label:
+    """The least label above both: for loop carries and branches."""
+    return Label(
+        join_places((a.place, b.place)),
+        tuple(join_axis(x, y) for x, y in zip(a.axes, b.axes)),
+        max(a.depth, b.depth),
+        max(a.phase, b.phase),
+        a.slots or b.slots,
+        a.poisoned or b.poisoned,
+    )
+
+
+def below(a: Label, b: Label) -> bool:
+    """Whether `b` says no more than what is known from `a`: the order of the lattice."""
+    return a.poisoned or join(a, b) == b

@@ -1,0 +1,91 @@
+"""How often a `while` runs at most: a counter, a constant limit, and a step of one.
+
+Recognised is exactly the loop in which one carry starts at a constant, grows by a positive constant
+in every iteration, and is compared with a constant in a condition that can only become stricter by
+conjunction. Everything else has no static bound.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from secfad._jax import Jaxpr, JaxprEqn, Literal, Var
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """At most `iterations`; exactly that many if the counter alone decides."""
+
+    iterations: int
+    exact: bool
+
+
+def loop_bound(equation: JaxprEqn) -> Bound | None:
+    """The static bound of a `while` equation, if its form shows one."""
+    params = equation.params
+    test, body = params["cond_jaxpr"].jaxpr, params["body_jaxpr"].jaxpr
+    skipped = params["cond_nconsts"]
+    starts = equation.invars[params["cond_nconsts"] + params["body_nconsts"] :]
+    conditions = _conjuncts(test)
+    for position, start in enumerate(starts):
+        counter = test.invars[skipped + position]
+        step = _increment(body, params["body_nconsts"] + position, position)
+        if not isinstance(start, Literal) or step is None:
+            continue
+        for condition in conditions:
+            limit = _limit(condition, counter)
+            if limit is not None:
+                count = math.ceil((limit - float(start.val)) / step)
+                return Bound(max(count, 0), exact=len(conditions) == 1)
+    return None
+
+
+def _definitions(jaxpr: Jaxpr) -> dict[Var, JaxprEqn]:
+    return {v: e for e in jaxpr.eqns for v in e.outvars}
+
+
+def _conjuncts(test: Jaxpr) -> list[JaxprEqn]:
+    """The comparisons that must all hold."""
+    made = _definitions(test)
+    pending: list[Any] = [test.outvars[0]]
+    found = []
+    while pending:
+        atom = pending.pop()
+        equation = made.get(atom) if isinstance(atom, Var) else None
+        if equation is None:
+            continue
+        if equation.primitive.name == "and":
+            pending.extend(equation.invars)
+        else:
+            found.append(equation)
+    return found
+
+
+def _limit(condition: JaxprEqn, counter: Var) -> float | None:
+    """The exclusive upper limit that a comparison puts on an integer counter."""
+    name = condition.primitive.name
+    if name not in ("lt", "le", "gt", "ge"):
+        return None
+    left, right = condition.invars
+    if name in ("gt", "ge"):
+        left, right = right, left
+    if left is not counter or not isinstance(right, Literal):
+        return None
+    return float(right.val) + (1.0 if name in ("le", "ge") else 0.0)
+
+
+def _increment(body: Jaxpr, incoming: int, outgoing: int) -> float | None:
+    """The positive integer constant that one iteration adds to a carry."""
+    out = body.outvars[outgoing]
+    equation = _definitions(body).get(out) if isinstance(out, Var) else None
+    if equation is None or equation.primitive.name != "add":
+        return None
+    left, right = equation.invars
+    if isinstance(left, Literal):
+        left, right = right, left
+    if left is not body.invars[incoming] or not isinstance(right, Literal):
+        return None
+    value = np.asarray(right.val)
+    return float(value) if value.dtype.kind in "iu" and value > 0 else None
