@@ -35,6 +35,13 @@ class Encoded(NamedTuple):
     clipped: int
 
 
+class WeightedMean(NamedTuple):
+    """A decoded mean and the total weight behind it."""
+
+    mean: np.ndarray
+    weight: int
+
+
 @dataclass(frozen=True)
 class Encoding:
     """Centred fixed-point encoding into the integers mod 2**modulus_bits.
@@ -184,6 +191,46 @@ class Encoding:
     def decode(self, total: np.ndarray) -> np.ndarray:
         """A ring vector as real numbers: the centred integers over the scale."""
         return self.decode_integers(total) / self.scale
+
+    def encode_weighted(
+        self, values: np.ndarray, weight: int, entropy: Randomness = None
+    ) -> np.ndarray:
+        """Weighted values and, as a last entry, the weight: both travel inside the mask."""
+        integers = self.round(values, entropy).vector
+        words = self.encode_integers(integers, weight=weight)
+        return np.append(words, words.dtype.type(weight))
+
+    def decode_weighted(self, total: np.ndarray) -> WeightedMean:
+        """The weighted mean from a sum of `encode_weighted` vectors.
+
+        Raises:
+          EncodingError: The total weight is zero, so there is no mean.
+        """
+        integers = self.decode_integers(total)
+        weight = int(integers[-1])
+        if weight <= 0:
+            raise EncodingError(
+                f"Expected a positive total weight, got {weight}. "
+                "No client contributed; skip this round."
+            )
+        return WeightedMean(integers[:-1] / (self.scale * weight), weight)
+
+    def straight_through(self, values: np.ndarray) -> np.ndarray:
+        """Derivative of the expected decoded value: 1 inside the clip, 0 outside."""
+        return (np.abs(values) <= self.clip).astype(np.float64)
+
+    def check(self, clients: int, modulus_bits: int) -> None:
+        """Refuses rounds with more clients than planned, or on another ring.
+
+        Raises:
+          ParameterError: The no-wrap bound does not cover such a round.
+        """
+        if clients > self.clients or modulus_bits != self.modulus_bits:
+            raise ParameterError(
+                f"Expected at most {self.clients} clients on a ring of {self.modulus_bits} bits, "
+                f"got {clients} clients and {modulus_bits} bits. "
+                f"Make Encoding(clients={clients}, modulus_bits={modulus_bits}, ...)."
+            )
 
 
 def _real_vector(values: np.ndarray) -> np.ndarray:

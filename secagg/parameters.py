@@ -14,6 +14,7 @@ there is no way to hold a value with an unsafe threshold.
 Sources: Bonawitz et al. (2017), sections 6 and 7 (thresholds); Bell et al. (2020), section 3.
 """
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -162,6 +163,14 @@ class Parameters:
             return max(self.min_cohort, self.shares_needed)
         share = 2 * self.clients // 3 if self.active else self.clients // 2
         return max(self.min_cohort, share + 1)
+
+    @property
+    def guaranteed_honest(self) -> int:
+        """Least number of honest inputs in any released sum: the quorum less the corrupt clients.
+
+        Noise that clients add themselves must be sized for this number, not for `clients`.
+        """
+        return self.quorum - math.floor(self.corrupt * self.clients)
 
     @property
     def shares_needed(self) -> int:

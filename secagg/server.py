@@ -32,6 +32,7 @@ from secagg.errors import (
     CohortChanged,
     CohortRefused,
     Disconnected,
+    InconsistentView,
     LocalProtocolError,
     MalformedMessage,
     RemoteProtocolError,
@@ -100,6 +101,7 @@ class Server:
         self._expected = set(range(parameters.clients))
         self._received: dict[int, Any] = {}
         self._log: list[bytes] = []
+        self._doubted: set[int] = set()
 
     @property
     def waiting(self) -> frozenset[int]:
@@ -159,19 +161,22 @@ class Server:
         Returns:
           The messages of the last closed phase, to be sent again to whoever may have missed
           them; clients answer each only once.
+
+        Raises:
+          LocalProtocolError: The state is truncated or belongs to another round.
         """
         answer: dict[int, bytes] = {}
-        at = 0
-        while at < len(saved):
-            (size,) = COUNT.unpack_from(saved, at)
-            entry = saved[at + COUNT.size : at + COUNT.size + size]
-            if len(entry) != size:
-                raise LocalProtocolError("Expected a complete saved state, got a truncated one.")
+        for entry in _entries(saved):
             if entry == CLOSE:
                 answer = self.close_phase()
-            else:
+                continue
+            try:
                 self.receive(entry)
-            at += COUNT.size + size
+            except RemoteProtocolError as error:
+                raise LocalProtocolError(
+                    f"Expected a saved state of this round, got one of another: {error} "
+                    "Make the server with the same arguments."
+                ) from error
         return answer
 
     def _check_expected(self, sender: int, kind) -> None:
@@ -259,11 +264,19 @@ class Server:
         sets = map(self._codec.bitmap, (self._sharers, self._alive))
         view = view_digest(self._context, *sets)
         if not primitives.verify(self._roster.keys[sender], message.signature, view):
+            self._doubted.add(sender)
             raise RemoteProtocolError(
                 f"Expected client {sender} to confirm the survivors, got another signature."
             )
 
     def _after_confirm(self) -> dict[int, bytes]:
+        doubted = tuple(sorted(self._doubted - self._received.keys()))
+        if doubted:  # they may have masked for other sharers, and their vectors are in the sum
+            raise InconsistentView(
+                self.phase.value,
+                f"expected survivors to confirm one view, got another from {doubted}.",
+                doubted,
+            )
         members = self._enough(self.parameters.quorum, "confirmed the survivors")
         signatures = {member: self._received[member].signature for member in members}
         return self._to(members, messages.Confirmations(signatures))
@@ -315,6 +328,20 @@ class Server:
             total += vector
         masks.accumulate(total, terms)
         return ring.reduce(total, self.parameters.modulus_bits)
+
+
+def _entries(saved: bytes) -> list[bytes]:
+    """The log of a saved state."""
+    entries, at = [], 0
+    while at < len(saved):
+        size = int.from_bytes(saved[at : at + COUNT.size], "little")
+        at += COUNT.size + size
+        if at > len(saved):
+            raise LocalProtocolError(
+                "Expected a complete saved state, got a truncated one. Save it atomically."
+            )
+        entries.append(saved[at - size : at])
+    return entries
 
 
 def check_survivors(

@@ -227,6 +227,7 @@ class _Conversation:
         self.recorder = Recorder(setting.parameters.clients, keep=record == "messages")
         self.aborted: dict[int, Exception] = {}
         self.late: list[bytes] = []
+        self.refused: list[tuple[int | None, str]] = []
 
     def run(self, words: np.ndarray) -> Outcome:
         sent = self.parties.advertise()
@@ -258,6 +259,7 @@ class _Conversation:
                 sender, accepted = self.server.receive(data), True
             except RemoteProtocolError:
                 sender, accepted = _claimed_sender(data, sent), False
+                self.refused.append(self.server.refused[-1])
             self.recorder.sent(phase, "up", sender, data, accepted)
 
     def _outcome(self) -> Outcome:
@@ -279,7 +281,7 @@ class _Conversation:
             Traffic(tuple(self.recorder.up), tuple(self.recorder.down)),
             result.culprits,
             self.aborted,
-            tuple(self.server.refused),
+            tuple(self.refused),
         )
 
 
