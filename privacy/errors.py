@@ -5,6 +5,11 @@ Each message says what was expected, what came, and what to do. The tree:
     PrivacyError
     +-- InvalidEvent (ValueError)       the description of a release makes no sense
     |   +-- UnsupportedEvent            it makes sense, but this accountant cannot price it
+    +-- MechanismError (ValueError)     a clip norm, a noise or a sampling that makes no sense
+    +-- RunRefused                      a private run was not started; nothing was sent or charged
+    |   +-- NonFiniteData               a client's or the server's data hold NaN or infinity
+    |   +-- CohortTooSmall              a cohort below the minimum of secure aggregation
+    +-- JournalCorrupt                  a journalled release is not what was written
     +-- BudgetExceeded                  a charge or a plan does not fit; nothing was written
     +-- LedgerError
         +-- LedgerCorrupt               a record, or what was derived from it, was altered
@@ -68,3 +73,23 @@ class ReservationState(LedgerError):
 
 class CohortReused(LedgerError):
     """A cohort draw was charged before; a second charge as a fresh draw would under-price it."""
+
+
+class MechanismError(PrivacyError, ValueError):
+    """A clip norm, a noise level, a purpose or a sampling scheme that makes no sense."""
+
+
+class RunRefused(PrivacyError):
+    """A private run was not started. Nothing was sent and nothing was charged."""
+
+
+class NonFiniteData(RunRefused, ValueError):
+    """An argument holds NaN or infinity."""
+
+
+class CohortTooSmall(RunRefused, ValueError):
+    """A cohort has fewer clients than secure aggregation may release a sum of."""
+
+
+class JournalCorrupt(PrivacyError):
+    """A journalled release is not what was written."""
