@@ -79,7 +79,12 @@ def sum_of(survivors: Sequence[Sequence[int]]) -> Aggregator:
     return aggregate
 
 
-def execute(program: Program, *args: Any, aggregate: Aggregator = plain_sum) -> Any:
+def execute(
+    program: Program,
+    *args: Any,
+    aggregate: Aggregator = plain_sum,
+    public_size: float | None = None,
+) -> Any:
     """Runs a program stage by stage, with real messages between server and clients.
 
     Guarantees:
@@ -91,6 +96,8 @@ def execute(program: Program, *args: Any, aggregate: Aggregator = plain_sum) -> 
       *args: The computation's arguments. Server arguments as traced; client arguments with a leading
         axis of clients.
       aggregate: What becomes of an upload; called once per round in which clients send.
+      public_size: What a sum of constants is a multiple of before anyone has answered; the number of
+        clients by default. A private run passes a number that does not depend on who takes part.
 
     Returns:
       The computation's result; client-placed parts with a leading axis of clients.
@@ -101,7 +108,7 @@ def execute(program: Program, *args: Any, aggregate: Aggregator = plain_sum) -> 
     """
     leaves = checked_arguments(program, args)
     clients = cohort_size(program, leaves)
-    run = _Run(clients, aggregate)
+    run = _Run(clients, aggregate, clients if public_size is None else public_size)
     inputs = [
         Held(leaf, shared=False) if place is CLIENTS else leaf
         for leaf, place in zip(leaves, program.in_placements)
@@ -125,10 +132,10 @@ class Held:
 class _Run:
     """One evaluation: the cohort, its aggregator, and how many answered last."""
 
-    def __init__(self, clients: int | None, aggregate: Aggregator):
+    def __init__(self, clients: int | None, aggregate: Aggregator, size: float | None):
         self.clients = clients
         self.aggregate = aggregate
-        self.answered: float | None = clients
+        self.answered = size
         self.rounds = 0
 
     def block(self, plan: Schedule, inputs: Sequence[Any]) -> list[Any]:
