@@ -11,30 +11,60 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from privacy.accounting import epsilon
     from privacy.budgets import Budget
-    from privacy.errors import BudgetExceeded, LedgerCorrupt, PrivacyError
+    from privacy.certificates import Certificate
+    from privacy.cohorts import Cohort, FixedSampling, FullParticipation, PoissonSampling
+    from privacy.errors import BudgetExceeded, LedgerCorrupt, PrivacyError, RunRefused
+    from privacy.execution import Result, run
     from privacy.ledger import Ledger
+    from privacy.mechanisms import Gaussian
+    from privacy.privatization import PrivateProgram, privatize
+    from privacy.releases import ReleaseJournal
     from privacy.slots import Release, Slot
 
 __all__ = [
     "Budget",
     "BudgetExceeded",
+    "Certificate",
+    "Cohort",
+    "FixedSampling",
+    "FullParticipation",
+    "Gaussian",
     "Ledger",
     "LedgerCorrupt",
+    "PoissonSampling",
     "PrivacyError",
+    "PrivateProgram",
     "Release",
+    "ReleaseJournal",
+    "Result",
+    "RunRefused",
     "Slot",
     "epsilon",
+    "privatize",
+    "run",
 ]
 
 _HOMES = {
-    "epsilon": "privacy.accounting",
     "Budget": "privacy.budgets",
     "BudgetExceeded": "privacy.errors",
-    "LedgerCorrupt": "privacy.errors",
-    "PrivacyError": "privacy.errors",
+    "Certificate": "privacy.certificates",
+    "Cohort": "privacy.cohorts",
+    "FixedSampling": "privacy.cohorts",
+    "FullParticipation": "privacy.cohorts",
+    "Gaussian": "privacy.mechanisms",
     "Ledger": "privacy.ledger",
+    "LedgerCorrupt": "privacy.errors",
+    "PoissonSampling": "privacy.cohorts",
+    "PrivacyError": "privacy.errors",
+    "PrivateProgram": "privacy.privatization",
     "Release": "privacy.slots",
+    "ReleaseJournal": "privacy.releases",
+    "Result": "privacy.execution",
+    "RunRefused": "privacy.errors",
     "Slot": "privacy.slots",
+    "epsilon": "privacy.accounting",
+    "privatize": "privacy.privatization",
+    "run": "privacy.execution",
 }
 
 

@@ -1,0 +1,155 @@
+"""Cohorts: who takes part in an evaluation, drawn as it is charged.
+
+A sampling scheme draws members with the operating system's randomness and says the rate that a
+ledger charges. A cohort has a random name; the ledger never sees who is in it. Two evaluations by
+one cohort are one draw (they compose *inside* the sampling), two draws compose outside, and which of
+the two happens is visible in the code: use the same `Cohort` object, or draw again.
+
+Sources: Abadi et al. (2016) for Poisson sampling; docs/privacy-model.md, "Cohorts".
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from privacy.errors import CohortTooSmall, MechanismError
+from secagg import SecureStream
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """One draw of clients.
+
+    Attributes:
+      id: Random name of the draw.
+      members: Indices of the clients in the population, increasing.
+      sampling: The scheme that drew it.
+    """
+
+    id: str
+    members: np.ndarray = field(repr=False)
+    sampling: "Sampling"
+
+
+class Sampling(Protocol):
+    """A way to draw cohorts.
+
+    `kind` is what a ledger calls it; `rate` the probability that one client takes part;
+    `expected_size` the public number that a private mean divides by.
+    """
+
+    population: int
+    kind: str
+
+    @property
+    def rate(self) -> float: ...
+
+    @property
+    def expected_size(self) -> float: ...
+
+    def draw(self, stream: SecureStream | None = None) -> Cohort: ...
+
+
+def _cohort(members: np.ndarray, sampling: Sampling) -> Cohort:
+    if not len(members):
+        raise CohortTooSmall(
+            "Expected at least one client in a cohort, got an empty draw. Draw again."
+        )
+    return Cohort(secrets.token_hex(16), np.sort(members), sampling)
+
+
+@dataclass(frozen=True)
+class PoissonSampling:
+    """Every client takes part with the same probability, independently of all others.
+
+    Attributes:
+      population: Number of clients.
+      rate: Probability q of each.
+    """
+
+    population: int
+    rate: float
+    kind = "poisson"
+
+    def __post_init__(self):
+        _check_population(self.population)
+        if not 0 < self.rate <= 1:
+            raise MechanismError(f"Expected a rate in (0, 1], got {self.rate!r}.")
+
+    @property
+    def expected_size(self) -> float:
+        """Q times the population."""
+        return self.rate * self.population
+
+    def draw(self, stream: SecureStream | None = None) -> Cohort:
+        """Draws a cohort; `stream` is for tests and for paired non-private baselines."""
+        stream = stream or SecureStream()
+        return _cohort(np.flatnonzero(stream.uniform(self.population) < self.rate), self)
+
+
+@dataclass(frozen=True)
+class FixedSampling:
+    """A fixed number of clients, without replacement.
+
+    Attributes:
+      population: Number of clients.
+      size: Number of members.
+    """
+
+    population: int
+    size: int
+    kind = "fixed"
+
+    def __post_init__(self):
+        _check_population(self.population)
+        if not 1 <= self.size <= self.population:
+            raise MechanismError(f"Expected a size from 1 to the population, got {self.size!r}.")
+
+    @property
+    def rate(self) -> float:
+        """Size over population."""
+        return self.size / self.population
+
+    @property
+    def expected_size(self) -> float:
+        """The size."""
+        return float(self.size)
+
+    def draw(self, stream: SecureStream | None = None) -> Cohort:
+        """Draws a cohort by ordering random keys: every subset is equally likely."""
+        stream = stream or SecureStream()
+        # Ties among 64-bit keys have probability below population**2 / 2**65.
+        return _cohort(np.argsort(stream.uint64(self.population))[: self.size], self)
+
+
+@dataclass(frozen=True)
+class FullParticipation:
+    """Everyone.
+
+    Attributes:
+      population: Number of clients.
+    """
+
+    population: int
+    kind = "poisson"
+    rate = 1.0
+
+    def __post_init__(self):
+        _check_population(self.population)
+
+    @property
+    def expected_size(self) -> float:
+        """The population."""
+        return float(self.population)
+
+    def draw(self, stream: SecureStream | None = None) -> Cohort:
+        """The whole population, as a draw with its own name."""
+        del stream
+        return _cohort(np.arange(self.population), self)
+
+
+def _check_population(population: int) -> None:
+    if not isinstance(population, int) or population < 1:
+        raise MechanismError(f"Expected population as an int of at least 1, got {population!r}.")

@@ -1,0 +1,240 @@
+"""`run`: one private evaluation. Here certificate, budget, aggregation and noise meet.
+
+    certificate matches -> arguments are sound -> reserve -> every round: clip, encode, SecAgg, noise
+    -> journal -> commit
+
+`run` builds its own aggregator, so none can be slipped in, and executes the projected stages of the
+certified program, so that the server's part never holds a client's value. Whatever fails before the
+first noise is drawn is given back; from then on the charge stays, also if the process dies.
+
+Sources: docs/privacy-model.md; docs/ledger-slots.md.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privacy.aggregation import Faults, SecureAggregator, charged_releases
+from privacy.certificates import Certificate
+from privacy.cohorts import Cohort
+from privacy.errors import CohortTooSmall, NonFiniteData, RunRefused
+from privacy.ledger import Ledger
+from privacy.privatization import PrivateProgram
+from privacy.releases import Released, ReleaseJournal
+from privacy.reservations import Reservation
+from secfad import execute
+from secfad.arguments import checked_arguments, cohort_size, label
+from secfad.engines.local import Aggregate, Upload
+
+MIN_COHORT = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a private evaluation gave.
+
+    Attributes:
+      value: The computation's result, made of noisy sums.
+      seq: The ledger's record that paid.
+      noise_multiplier: Joint multiplier of everything released.
+      releases: Names of the sums of every round.
+      bytes_up: Bytes that one client sent, on average over the cohort; 0 for a replay.
+      bytes_down: Bytes that one client received, broadcasts included; 0 for a replay.
+      replayed: The release came from the journal and nothing was charged.
+    """
+
+    value: Any
+    seq: int
+    noise_multiplier: float
+    releases: tuple[str, ...]
+    bytes_up: float
+    bytes_down: float
+    replayed: bool = False
+    transcripts: tuple[Any, ...] = field(default=(), repr=False)
+
+
+def run(
+    private_program: PrivateProgram,
+    args: Sequence[Any],
+    *,
+    certificate: Certificate,
+    ledger: Ledger,
+    cohort: Cohort,
+    run_id: str,
+    round: int,
+    journal: ReleaseJournal | None = None,
+    fidelity: Literal["protocol", "ideal"] = "protocol",
+    faults: Faults = lambda _: (),
+    acknowledge: Collection[str] = (),
+) -> Result:
+    """Evaluates a certified private program on a cohort and charges the ledger.
+
+    Guarantees:
+      Only noisy sums leave the aggregator; they are released after a reservation of their full price
+      is durable. A run that was refused or failed before noise was drawn sent nothing to anyone else
+      and costs nothing. With a journal, a repeated (run_id, round, purpose) returns the same release
+      without a second charge if it was released, and otherwise pays anew.
+
+    Args:
+      private_program: From `privatize`.
+      args: The computation's arguments; client arguments stacked over `cohort.members`.
+      certificate: From `audits.certify`, of exactly this program.
+      ledger: Pays.
+      cohort: One draw, used for all rounds of this evaluation.
+      run_id: With `round`, names the evaluation.
+      round: Number of the evaluation in the run.
+      journal: Where releases are made durable.
+      fidelity: "protocol" runs every message of secure aggregation; "ideal" draws cancelling masks.
+      faults: Upload number to scripted faults; see `secagg.simulate`.
+      acknowledge: Rule ids of the certificate's obligations that the caller takes on.
+
+    Raises:
+      CertificateError: No certificate, or one of another program or environment.
+      RunRefused: Arguments or cohort do not fit.
+      BudgetExceeded: The ledger has no room; nothing was written.
+      secagg.Aborted: Too few clients answered; nothing was released.
+    """
+    certified = Certificate.require(certificate)
+    certified.check_program(private_program, acknowledged=acknowledge)
+    _check(private_program, args, cohort, ledger)
+    earlier = _journalled(private_program, ledger, journal, run_id, round)
+    if earlier is not None:
+        return _replay(private_program, args, cohort, *earlier)
+    return _evaluate(
+        private_program, args, ledger, cohort, run_id, round, journal, fidelity, faults
+    )
+
+
+def _check(
+    private_program: PrivateProgram, args: Sequence[Any], cohort: Cohort, ledger: Ledger
+) -> None:
+    """Refuses arguments that do not fit the program, the cohort or the ledger, or are not finite."""
+    program = private_program.program
+    leaves = checked_arguments(program, args)
+    size = cohort_size(program, leaves)
+    if size != len(cohort.members):
+        raise RunRefused(
+            f"Expected client arguments for the {len(cohort.members)} members of the cohort, got {size}."
+            " Stack the data of cohort.members, in that order."
+        )
+    if size < MIN_COHORT:
+        raise CohortTooSmall(
+            f"Expected at least {MIN_COHORT} clients, got {size}: a sum over fewer hides nobody. "
+            "Draw again, or raise the sampling rate."
+        )
+    if cohort.sampling.population != ledger.charter.population:
+        raise RunRefused(
+            f"Expected a cohort of the ledger's population of {ledger.charter.population}, got one "
+            f"of {cohort.sampling.population}. A budget speaks of one population."
+        )
+    paths = jax.tree_util.tree_leaves_with_path(tuple(args))
+    for leaf, (path, _) in zip(leaves, paths):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
+            raise NonFiniteData(
+                f"Expected finite numbers in {label(path, program.argument_names)}, got NaN or "
+                "infinity. Nothing was sent or charged; clean the data, or mask the entry."
+            )
+
+
+def _journalled(
+    private_program: PrivateProgram,
+    ledger: Ledger,
+    journal: ReleaseJournal | None,
+    run_id: str,
+    round: int,
+) -> tuple[Reservation, Released] | None:
+    """A release of the same evaluation that is durable; commits it if a crash came in between."""
+    if journal is None:
+        return None
+    for reservation in reversed(ledger.find(run_id, round, purpose=private_program.purpose)):
+        state = reservation.state
+        if state not in ("open", "committed"):
+            continue
+        released = journal.read(reservation.seq)
+        if released is None:
+            continue
+        if state == "open":
+            reservation.commit(released.digest)
+        return reservation, released
+    return None
+
+
+def _replay(
+    private_program: PrivateProgram,
+    args: Sequence[Any],
+    cohort: Cohort,
+    reservation: Reservation,
+    released: Released,
+) -> Result:
+    """The server's part again, on the sums that were released."""
+    size = cohort.sampling.expected_size
+    rounds = iter(released.rounds)
+
+    def aggregate(upload: Upload) -> Aggregate:
+        del upload
+        return Aggregate(list(next(rounds)), size)
+
+    value = execute(private_program.program, *args, aggregate=aggregate, public_size=size)
+    names = tuple(release.name for release in private_program.releases)
+    return Result(
+        value, reservation.seq, reservation.noise_multiplier, names, 0.0, 0.0, replayed=True
+    )
+
+
+def _evaluate(
+    private_program: PrivateProgram,
+    args: Sequence[Any],
+    ledger: Ledger,
+    cohort: Cohort,
+    run_id: str,
+    round: int,
+    journal: ReleaseJournal | None,
+    fidelity: Literal["protocol", "ideal"],
+    faults: Faults,
+) -> Result:
+    mechanism, program = private_program.mechanism, private_program.program
+    factor = ledger.charter.relation.sensitivity_factor
+    reservation = ledger.reserve(
+        purpose=private_program.purpose,
+        sampling_rate=cohort.sampling.rate,
+        sampling=cohort.sampling.kind,
+        releases=charged_releases(private_program.releases, mechanism, factor),
+        run_id=run_id,
+        round=round,
+        cohort_id=cohort.id,
+    )
+    aggregator = SecureAggregator(
+        releases=private_program.releases,
+        mechanism=mechanism,
+        expected_size=cohort.sampling.expected_size,
+        context=f"{program.digest}|{run_id}|{round}|{reservation.seq}|{mechanism.record()}".encode(),
+        fidelity=fidelity,
+        faults=faults,
+        before_noise=reservation.open,
+    )
+    try:
+        value = execute(
+            program, *args, aggregate=aggregator, public_size=cohort.sampling.expected_size
+        )
+    except BaseException:
+        if reservation.state == "reserved":
+            reservation.void()
+        raise
+    released = Released.of(aggregator.released)
+    if journal is not None:
+        journal.write(reservation.seq, released)
+    reservation.commit(released.digest)
+    down = float(np.mean(np.sum(aggregator.bytes_down, axis=0))) + program.costs.down_bytes
+    return Result(
+        value=value,
+        seq=reservation.seq,
+        noise_multiplier=reservation.noise_multiplier,
+        releases=tuple(release.name for release in private_program.releases),
+        bytes_up=float(np.mean(np.sum(aggregator.bytes_up, axis=0))),
+        bytes_down=down,
+        transcripts=tuple(aggregator.transcripts),
+    )

@@ -1,0 +1,121 @@
+"""`ReleaseJournal`: what was released, durable before the ledger says so.
+
+A crash between a release and the next checkpoint must not cost a second release. Every released
+array is therefore written, with a hash, before its reservation is committed. A run that asks again
+for the same round gets the journalled arrays, and nothing is charged; arrays are noisy sums, so the
+journal is as public as the model.
+
+Source: docs/ledger-slots.md, section 4, for the order of the steps.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from privacy.errors import JournalCorrupt
+
+
+@dataclass(frozen=True)
+class Released:
+    """The aggregates of one evaluation.
+
+    Attributes:
+      rounds: For every round, the released sums.
+      digest: SHA-256 of all of it, as hexadecimal digits.
+    """
+
+    rounds: tuple[tuple[np.ndarray, ...], ...]
+    digest: str
+
+    @classmethod
+    def of(cls, rounds: Sequence[Sequence[np.ndarray]]) -> "Released":
+        """Released arrays with their digest."""
+        arrays = tuple(tuple(np.asarray(a) for a in sums) for sums in rounds)
+        hasher = hashlib.sha256(b"secfad-release-1")
+        for sums in arrays:
+            hasher.update(len(sums).to_bytes(8, "big"))
+            for array in sums:
+                header = f"{array.dtype.str}{array.shape}".encode()
+                hasher.update(len(header).to_bytes(8, "big") + header + array.tobytes())
+        return cls(arrays, hasher.hexdigest())
+
+
+class ReleaseJournal:
+    """A folder with one file per released evaluation, named by the ledger's record.
+
+    Args:
+      path: The folder; it is made if missing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def _file(self, seq: int) -> Path:
+        return self.path / f"release-{seq:08d}.npz"
+
+    def write(self, seq: int, released: Released) -> None:
+        """Makes a release durable: on return it survives a crash of the machine."""
+        buffer = io.BytesIO()
+        arrays = {
+            f"{i}.{j}": array
+            for i, sums in enumerate(released.rounds)
+            for j, array in enumerate(sums)
+        }
+        np.savez(
+            buffer,
+            allow_pickle=False,
+            counts=np.array([len(sums) for sums in released.rounds], np.int64),
+            digest=np.array(released.digest),
+            **arrays,
+        )
+        target = self._file(seq)
+        partial = target.with_suffix(".partial")
+        with open(partial, "wb") as file:
+            file.write(buffer.getvalue())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+        _sync_folder(self.path)
+
+    def read(self, seq: int) -> Released | None:
+        """The release of a ledger record, or None if it was never made durable.
+
+        Raises:
+          JournalCorrupt: The file exists and does not hold what was written.
+        """
+        file = self._file(seq)
+        if not file.exists():
+            return None
+        try:
+            with np.load(file, allow_pickle=False) as data:
+                rounds = tuple(
+                    tuple(data[f"{i}.{j}"] for j in range(count))
+                    for i, count in enumerate(data["counts"])
+                )
+                stated = str(data["digest"])
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise self._corrupt(file) from error
+        released = Released.of(rounds)
+        if released.digest != stated:
+            raise self._corrupt(file)
+        return released
+
+    def _corrupt(self, file: Path) -> JournalCorrupt:
+        return JournalCorrupt(
+            f"Expected an unaltered release in {file}, got a file whose hash does not match. "
+            "Remove it to release that round again; the earlier charge stays."
+        )
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
