@@ -52,7 +52,7 @@ ACCOUNTANTS: tuple[str, ...] = ("pld", "rdp", "gdp", "zcdp")
 # The grid of privacy losses: 1e-4 up to epsilon 20, then a fixed relative error.
 _LOSS_GRID = 1e-4
 _GRID_EPSILON = 20.0
-_GRID_POINTS = 400_000
+_GRID_POINTS = 800_000
 _TINY_MU = 1e-7
 
 
