@@ -15,6 +15,8 @@ Sources: Shamir (1979); Welch and Berlekamp (1986) for the repair.
 """
 
 import hashlib
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +26,8 @@ import numpy as np
 from secagg import field
 from secagg.field import PRIME
 from secagg.streams import SecureStream
+
+EXHAUSTIVE = 1000
 
 
 def random_elements(stream: SecureStream, count: int) -> np.ndarray:
@@ -112,7 +116,8 @@ def recover(
 
     Guarantees:
       A secret is returned only if `check` accepts it. With m shares it is found whenever at most
-      ⌊(m - t)/2⌋ are wrong, or exactly one is wrong and m > t.
+      ⌊(m - t)/2⌋ are wrong, or one is wrong and m > t; and whenever t are right if there are at
+      most EXHAUSTIVE choices of t among m.
 
     Args:
       shares: Share values by point, at least `threshold`.
@@ -135,7 +140,9 @@ def _candidates(points: Sequence[int], table: np.ndarray, threshold: int):
     good = _agreeing(points, table, threshold)
     if good is not None:
         yield good
-    if len(points) > threshold:
+    if math.comb(len(points), threshold) <= EXHAUSTIVE:
+        yield from itertools.combinations(points, threshold)
+    elif len(points) > threshold:
         for left_out in points:
             yield tuple(point for point in points if point != left_out)
 
