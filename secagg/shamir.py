@@ -117,7 +117,8 @@ def recover(
     Guarantees:
       A secret is returned only if `check` accepts it. With m shares it is found whenever at most
       ⌊(m - t)/2⌋ are wrong, or one is wrong and m > t; and whenever t are right if there are at
-      most EXHAUSTIVE choices of t among m.
+      most EXHAUSTIVE choices of t among m. If at most ⌊(m - t + 1)/2⌋ are wrong, `wrong` is
+      exactly these; points are never named on the word of fewer than that majority.
 
     Args:
       shares: Share values by point, at least `threshold`.
@@ -126,12 +127,18 @@ def recover(
     """
     points = tuple(sorted(shares))
     table = np.stack([shares[point] for point in points])
+    found = Recovered(None)
     for kept in _candidates(points, table, threshold):
         rows = [points.index(point) for point in kept]
         secret = combine(kept, table[None, rows], threshold)[0][0]
         if check(secret):
-            return Recovered(secret, _contradicting(points, table, kept[:threshold]))
-    return Recovered(None)
+            wrong = _contradicting(points, table, kept[:threshold])
+            # Two polynomials with one secret share at most t - 2 other points, so this many
+            # agreeing shares cannot be had twice. Below it, liars could frame the honest.
+            if 2 * (len(points) - len(wrong)) > len(points) + threshold - 2:
+                return Recovered(secret, wrong)
+            found = Recovered(secret)
+    return found
 
 
 def _candidates(points: Sequence[int], table: np.ndarray, threshold: int):
