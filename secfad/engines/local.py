@@ -110,7 +110,7 @@ def execute(
     clients = cohort_size(program, leaves)
     run = _Run(clients, aggregate, clients if public_size is None else public_size)
     inputs = [
-        Held(leaf, shared=False) if place is CLIENTS else leaf
+        Held(_padded(leaf, run.rows), shared=False) if place is CLIENTS else leaf
         for leaf, place in zip(leaves, program.in_placements)
     ]
     results = run.block(program.schedule, inputs)
@@ -134,6 +134,9 @@ class _Run:
 
     def __init__(self, clients: int | None, aggregate: Aggregator, size: float | None):
         self.clients = clients
+        # Cohorts vary in size; stages are compiled for a few sizes only. The rows that fill up
+        # repeat the first client and are never sent.
+        self.rows = None if clients is None else _rounded_up(clients)
         self.aggregate = aggregate
         self.answered = size
         self.rounds = 0
@@ -196,9 +199,10 @@ class _Run:
 
     def stacked(self, held: Held) -> Any:
         """A client value with its axis of clients."""
-        if not held.shared:
-            return held.value
-        return jnp.broadcast_to(held.value, (self.clients, *jnp.shape(held.value)))
+        return self._repeated(held, self.clients) if held.shared else _first(held.value, self.clients)
+
+    def _repeated(self, held: Held, rows: int | None) -> Any:
+        return jnp.broadcast_to(held.value, (rows, *jnp.shape(held.value)))
 
     def _nested(self, item: Nested, env: "_Environment") -> None:
         inputs = [env.raw(v) for v in item.step.inputs]
@@ -244,7 +248,8 @@ class _Run:
             return jnp.stack([jnp.asarray(v) for v in column])
         if all(h.shared for h in column):
             return Held(jnp.stack([jnp.asarray(h.value) for h in column]), shared=True)
-        return Held(jnp.stack([self.stacked(h) for h in column], axis=1), shared=False)
+        rows = [self._repeated(h, self.rows) if h.shared else h.value for h in column]
+        return Held(jnp.stack(rows, axis=1), shared=False)
 
     def _while(self, step: While, bodies: Sequence[Schedule], inputs: Sequence[Any]) -> list[Any]:
         first, second = step.predicate_constants, step.body_constants
@@ -289,6 +294,33 @@ def _at_place(value: Any, place: Placement | None) -> Any:
     if place is CLIENTS and not isinstance(value, Held):
         return Held(value, shared=True)
     return value
+
+
+def _rounded_up(clients: int) -> int:
+    """The next size with at most four significant bits: at most an eighth is wasted."""
+    step = 1 << max(clients.bit_length() - 4, 0)
+    return -(-clients // step) * step
+
+
+def _padded(leaf: Any, rows: int | None) -> Any:
+    missing = rows - leaf.shape[0] if rows is not None else 0
+    if not missing:
+        return leaf
+    return _host_or_device(leaf)[_padding_index(leaf.shape[0], missing)]
+
+
+def _padding_index(clients: int, missing: int) -> np.ndarray:
+    return np.concatenate([np.arange(clients), np.zeros(missing, np.int64)])
+
+
+def _first(value: Any, rows: int | None) -> Any:
+    return value if value.shape[0] == rows else _host_or_device(value)[:rows]
+
+
+def _host_or_device(value: Any) -> Any:
+    """As a NumPy array, whose indexing needs no compilation; keys stay with JAX."""
+    is_key = jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return value if is_key else np.asarray(value)
 
 
 def _slice(value: Any, index: int) -> Any:
