@@ -37,7 +37,6 @@ from privacy.errors import (
     BudgetExceeded,
     CohortReused,
     InvalidEvent,
-    LedgerCorrupt,
     LedgerError,
 )
 from privacy.ledger_admission import (
@@ -48,7 +47,7 @@ from privacy.ledger_admission import (
     stored_slots,
 )
 from privacy.ledger_charter import Charter, make_charter
-from privacy.ledger_records import FORMAT, Record
+from privacy.ledger_records import FORMAT, Record, check_link
 from privacy.ledger_store import Store
 from privacy.relations import Relation
 from privacy.reservations import Reservation
@@ -99,8 +98,11 @@ class Ledger:
         self.store = store
         self._clock = clock
         genesis = store.get(0)
-        if genesis is None or genesis.kind != "genesis" or genesis.body.get("format") != FORMAT:
-            raise ledger_store.unreadable(store.path, f"no genesis record of format {FORMAT}")
+        if genesis is None:
+            raise ledger_store.unreadable(store.path, "it has no genesis record")
+        check_link(None, genesis)
+        if genesis.body.get("format") != FORMAT:
+            raise ledger_store.unreadable(store.path, f"its format is not {FORMAT}")
         self.id: str = genesis.body["ledger_id"]
         self.charter = Charter.read(genesis.body)
 
@@ -169,13 +171,9 @@ class Ledger:
         """
         ledger = cls(Store(path), clock)
         last = ledger.store.last()
-        before = ledger.store.get(last.seq - 1) if last.seq else None
-        if Record.after(before, last.kind, last.body) != last:
-            raise LedgerCorrupt(
-                f"Expected an unaltered chain; record {last.seq} is bad: its content does not match"
-                " its hash. Do not spend from this file; restore an export that verifies.",
-                record=last.seq,
-            )
+        if last.seq:
+            before = ledger.store.before(last.seq)
+            check_link(before, last)
         return ledger
 
     def __enter__(self):

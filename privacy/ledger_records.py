@@ -73,25 +73,30 @@ def check_chain(records: Iterable[Record]) -> Iterator[Record]:
     Raises:
       LedgerCorrupt: Naming the first record that is missing, out of place or altered.
     """
-    expected_seq, expected_prev = 0, ROOT
+    previous = None
     for record in records:
-        seq = record.seq
-        if seq != expected_seq:
-            _corrupt(expected_seq, f"it is missing, and record {seq} stands in its place")
-        if record.prev != expected_prev:
-            _corrupt(seq, "it does not continue the record before it")
-        if chain_hash(seq, record.kind, record.prev, record.text) != record.hash:
-            _corrupt(seq, "its content does not match its hash")
-        if record.kind not in KINDS or (record.kind == "genesis") != (seq == 0):
-            _corrupt(seq, f"a record of kind {record.kind!r} cannot stand there")
+        check_link(previous, record)
         yield record
-        expected_seq, expected_prev = seq + 1, record.hash
-    if expected_seq == 0:
+        previous = record
+    if previous is None:
         raise LedgerCorrupt(
             "Expected a ledger that begins with a genesis record, got an empty chain."
             " Create one with privacy.Ledger.create.",
             record=0,
         )
+
+
+def check_link(previous: Record | None, record: Record) -> None:
+    """Raises `LedgerCorrupt` unless record is intact and continues previous."""
+    seq, prev = (0, ROOT) if previous is None else (previous.seq + 1, previous.hash)
+    if record.seq != seq:
+        _corrupt(seq, f"it is missing, and record {record.seq} stands in its place")
+    if record.prev != prev:
+        _corrupt(seq, "it does not continue the record before it")
+    if chain_hash(seq, record.kind, record.prev, record.text) != record.hash:
+        _corrupt(seq, "its content does not match its hash")
+    if record.kind not in KINDS or (record.kind == "genesis") != (seq == 0):
+        _corrupt(seq, f"a record of kind {record.kind!r} cannot stand there")
 
 
 def _corrupt(seq: int, reason: str) -> None:

@@ -154,6 +154,10 @@ class Store:
         """The record with this number, if there is one."""
         return self._one("WHERE seq = ?", seq)
 
+    def before(self, seq: int) -> Record | None:
+        """The newest record older than this number."""
+        return self._one("WHERE seq < ? ORDER BY seq DESC LIMIT 1", seq)
+
     def with_hash(self, value: str) -> Record | None:
         """The record with this hash, if there is one."""
         return self._one("WHERE hash = ?", value)
