@@ -34,22 +34,24 @@ class Cohort:
 
 
 class Sampling(Protocol):
-    """A way to draw cohorts.
-
-    `kind` is what a ledger calls it; `rate` the probability that one client takes part;
-    `expected_size` the public number that a private mean divides by.
-    """
+    """A way to draw cohorts; `kind` is what a ledger calls it."""
 
     population: int
     kind: str
 
     @property
-    def rate(self) -> float: ...
+    def rate(self) -> float:
+        """Probability that a client takes part."""
+        ...
 
     @property
-    def expected_size(self) -> float: ...
+    def expected_size(self) -> float:
+        """Public number of clients that a private mean divides by."""
+        ...
 
-    def draw(self, stream: SecureStream | None = None) -> Cohort: ...
+    def draw(self, stream: SecureStream | None = None) -> Cohort:
+        """Draws a cohort."""
+        ...
 
 
 def _cohort(members: np.ndarray, sampling: Sampling) -> Cohort:

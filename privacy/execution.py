@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privacy.aggregation import Faults, SecureAggregator, charged_releases
-from privacy.certificates import Certificate
+from privacy.certificates import Certificate, CertificateMismatch
 from privacy.cohorts import Cohort
 from privacy.errors import CohortTooSmall, NonFiniteData, RunRefused
 from privacy.ledger import Ledger
@@ -98,8 +98,7 @@ def run(
       BudgetExceeded: The ledger has no room; nothing was written.
       secagg.Aborted: Too few clients answered; nothing was released.
     """
-    certified = Certificate.require(certificate)
-    certified.check_program(private_program, acknowledged=acknowledge)
+    _check_certificate(private_program, certificate, acknowledge)
     _check(private_program, args, cohort, ledger)
     earlier = _journalled(private_program, ledger, journal, run_id, round)
     if earlier is not None:
@@ -107,6 +106,30 @@ def run(
     return _evaluate(
         private_program, args, ledger, cohort, run_id, round, journal, fidelity, faults
     )
+
+
+def _check_certificate(
+    private_program: PrivateProgram, certificate: Certificate, acknowledge: Collection[str]
+) -> None:
+    """Refuses a run without a certificate of this program, mechanism, purpose and environment."""
+    if not isinstance(certificate, Certificate):
+        raise RunRefused(
+            f"Expected a certificate of `{private_program.name}`, got {type(certificate).__name__}. "
+            "Call audits.certify(private_program) first."
+        )
+    certificate.check_binding(
+        digest=private_program.program.digest, acknowledged=acknowledge, profile="secagg+dp"
+    )
+    for what, certified, now in (
+        ("mechanism", dict(certificate.mechanism), private_program.mechanism.record()),
+        ("purpose", certificate.purpose, private_program.purpose),
+    ):
+        if certified != now:
+            raise CertificateMismatch(
+                f"FAD006: expected the certified {what} {certified}, got {now}. "
+                "Certify the program with the mechanism and purpose that will run.",
+                rule="FAD006",
+            )
 
 
 def _check(

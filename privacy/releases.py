@@ -11,6 +11,7 @@ Source: docs/ledger-slots.md, section 4, for the order of the steps.
 import hashlib
 import io
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,13 +94,13 @@ class ReleaseJournal:
         if not file.exists():
             return None
         try:
-            with np.load(file, allow_pickle=False) as data:
+            with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as data:
                 rounds = tuple(
                     tuple(data[f"{i}.{j}"] for j in range(count))
                     for i, count in enumerate(data["counts"])
                 )
                 stated = str(data["digest"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise self._corrupt(file) from error
         released = Released.of(rounds)
         if released.digest != stated:
