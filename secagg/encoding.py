@@ -68,8 +68,15 @@ class Encoding:
     on_excess: Literal["error", "clip"] = "error"
 
     def __post_init__(self):
-        for name in ("clip", "scale"):
-            value = getattr(self, name)
+        self._check_ranges()
+        self._check_no_wrap()
+
+    def _check_ranges(self) -> None:
+        for name, value in (
+            ("clip", self.clip),
+            ("scale", self.scale),
+            ("clip * scale", self.clip * self.scale),
+        ):
             if not (math.isfinite(value) and value > 0):
                 raise ParameterError(f"Expected {name} to be positive and finite, got {value!r}.")
         for name, high in (("clients", 1 << 32), ("modulus_bits", 64), ("max_weight", 1 << 53)):
@@ -80,6 +87,8 @@ class Encoding:
                 )
         if self.on_excess not in ("error", "clip"):
             raise ParameterError(f'Expected on_excess "error" or "clip", got {self.on_excess!r}.')
+
+    def _check_no_wrap(self) -> None:
         worst = self.clients * self.max_weight * self.greatest_integer
         needed = worst.bit_length() + 1
         if needed > self.modulus_bits:

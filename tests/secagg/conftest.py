@@ -54,6 +54,14 @@ class Round:
         ]
         self.server = Server(parameters, context=context, roster=self.roster, **server)
         self.sent = {client.index: client.advertise() for client in self.clients}
+        self._seed = seed
+
+    def entropy_again(self, index: int):
+        """The source of one client's secrets, once more: what a colluder knows of itself."""
+        again = counting_entropy(self._seed)
+        for _ in range(index):
+            again(1)
+        return again
 
     def client(self, index, parameters, **arguments) -> Client:
         identity = self.identities[index] if parameters.active else None
