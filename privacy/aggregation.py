@@ -1,11 +1,12 @@
 """The DP aggregator: one round's uploads become noisy sums through secure aggregation.
 
 Every client flattens what it sends, each sum in units of its clip norm, and rounds it to an integer
-grid at random, re-checking the integer norm; the integers cross in one SecAgg vector. The server adds
-discrete Gaussian noise to the decoded integer sum and only then gives it a name. The sensitivity that
-is charged is that of the *integers*: rounding is part of the mechanism.
+grid at random, re-checking the integer norm; the integers cross in one SecAgg vector. Discrete Gaussian
+noise is added by the server to the decoded integer sum, or by every client to its integers before they
+are masked. The sensitivity that is charged is that of the *integers*: rounding is part of the mechanism.
 
-    contribution x_k -> x_k / C_k -> integers, norm <= bound -> ring -> SecAgg -> integers + noise
+    contribution x_k -> x_k / C_k -> integers, norm <= bound -> (+ share of noise) -> ring -> SecAgg
+    -> integer sum (+ noise) -> times C_k / grid
 
 Sources: Kairouz, Liu, Steinke (2021), section 3, for conditional rounding; Canonne, Kamath, Steinke
 (2020) for the discrete Gaussian; docs/privacy-model.md.
@@ -28,6 +29,9 @@ from secfad.engines.local import Aggregate, Upload
 
 # The rounded norm exceeds the bound with at most this probability per client and is then redrawn.
 _ROUNDING_BETA = 0.5
+# A share of noise beyond this many deviations (probability below 1e-56) would not fit the ring.
+_TAIL = 16
+MIN_COHORT = 3
 Faults = Callable[[int], Sequence[Any]]
 
 
@@ -68,15 +72,18 @@ def groups(release: PlannedRelease, mechanism: Gaussian) -> tuple[Group, ...]:
 
 
 def charged_releases(
-    releases: Sequence[PlannedRelease], mechanism: Gaussian, factor: int = 1
+    releases: Sequence[PlannedRelease], mechanism: Gaussian, clients: int, factor: int = 1
 ) -> list[Release]:
     """What a ledger is told about one evaluation: every sum of every round, with its noise.
 
     Args:
       releases: Of a private program.
       mechanism: Its mechanism.
+      clients: Members of the cohort.
       factor: By how many clip norms one client can move a sum under the ledger's relation.
     """
+    by_clients = mechanism.noise == "distributed"
+    fewest = mechanism.guaranteed_survivors(clients) if by_clients else None
     charged = []
     for index, release in enumerate(releases):
         for group in groups(release, mechanism):
@@ -87,6 +94,8 @@ def charged_releases(
                         clip_norm=planned.clip_norm,
                         sensitivity=factor * group.bound,
                         noise_std=group.noise_std,
+                        noise_party="clients" if by_clients else "server",
+                        min_survivors=fewest,
                         units="grid",
                         group=f"{index}:{group.first}",
                         noise_kind="discrete_gaussian",
@@ -126,18 +135,33 @@ class SecureAggregator:
     bytes_up: list[tuple[int, ...]] = field(default_factory=list)
     bytes_down: list[tuple[int, ...]] = field(default_factory=list)
     transcripts: list[Any] = field(default_factory=list)
+    _noise_drawn: bool = False
 
     def __call__(self, upload: Upload) -> Aggregate:
         """Noisy sums of one upload."""
         release = self._planned(upload)
         parts = groups(release, self.mechanism)
         integers = self._rounded(upload, parts)
+        if self.distributed:
+            self._once_before_noise()
+            integers += self._shares(upload.clients, parts)
         total = self._summed(integers, parts, upload.round)
-        if not self.released:
-            self.before_noise()
-        values = self._noisy(total, parts, upload)
+        if not self.distributed:
+            self._once_before_noise()
+            total += self._noise(parts)
+        values = self._decoded(total, parts[0].release, upload)
         self.released.append(values)
         return Aggregate(values, self.expected_size)
+
+    @property
+    def distributed(self) -> bool:
+        """Whether clients add the noise."""
+        return self.mechanism.noise == "distributed"
+
+    def _once_before_noise(self) -> None:
+        if not self._noise_drawn:
+            self._noise_drawn = True
+            self.before_noise()
 
     def _planned(self, upload: Upload) -> PlannedRelease:
         sizes = [int(np.prod(v.shape[1:])) for v in upload.values]
@@ -168,14 +192,14 @@ class SecureAggregator:
     def _summed(self, integers: np.ndarray, parts: Sequence[Group], index: int) -> np.ndarray:
         clients, length = integers.shape
         bound = max(part.bound for part in parts)
-        encoding = secagg.Encoding(
-            clip=float(bound),
-            scale=1.0,
-            clients=clients,
-            modulus_bits=_modulus_bits(bound, clients),
-        )
+        fewest = MIN_COHORT
+        if self.distributed:
+            bound += _TAIL * max(self._share_std(clients, part) for part in parts)
+            fewest = max(fewest, self.mechanism.guaranteed_survivors(clients))
+        bits = _modulus_bits(bound, clients)
+        encoding = secagg.Encoding(clip=bound, scale=1.0, clients=clients, modulus_bits=bits)
         parameters = secagg.Parameters(
-            clients=clients, length=length, modulus_bits=encoding.modulus_bits
+            clients=clients, length=length, modulus_bits=bits, min_cohort=fewest
         )
         vectors = np.stack([encoding.encode_integers(row) for row in integers])
         outcome = secagg.simulate(
@@ -192,12 +216,28 @@ class SecureAggregator:
         self.transcripts.append(outcome.transcript)
         return encoding.decode_integers(outcome.sum)
 
-    def _noisy(self, total: np.ndarray, parts: Sequence[Group], upload: Upload) -> list[np.ndarray]:
-        noise = np.concatenate(
+    def _share_std(self, clients: int, part: Group) -> float:
+        return part.noise_std / self.mechanism.guaranteed_survivors(clients) ** 0.5
+
+    def _shares(self, clients: int, parts: Sequence[Group]) -> np.ndarray:
+        """Every client's noise: the guaranteed survivors' shares add up to the charged noise."""
+        columns = [
+            discrete_gaussian(
+                self._share_std(clients, part), clients * part.size, self.stream
+            ).reshape(clients, part.size)
+            for part in parts
+        ]
+        return np.concatenate(columns, axis=1)
+
+    def _noise(self, parts: Sequence[Group]) -> np.ndarray:
+        return np.concatenate(
             [discrete_gaussian(part.noise_std, part.size, self.stream) for part in parts]
         )
-        norms = self._norms(upload, parts[0].release)
-        flat = (total + noise) / self.mechanism.grid * norms
+
+    def _decoded(
+        self, total: np.ndarray, release: PlannedRelease, upload: Upload
+    ) -> list[np.ndarray]:
+        flat = total / self.mechanism.grid * self._norms(upload, release)
         values, start = [], 0
         for array in upload.values:
             size = int(np.prod(array.shape[1:]))

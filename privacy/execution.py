@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privacy.aggregation import Faults, SecureAggregator, charged_releases
+from privacy.aggregation import MIN_COHORT, Faults, SecureAggregator, charged_releases
 from privacy.certificates import Certificate, CertificateMismatch
 from privacy.cohorts import Cohort
 from privacy.errors import CohortTooSmall, NonFiniteData, RunRefused
@@ -29,8 +29,6 @@ from privacy.reservations import Reservation
 from secfad import execute
 from secfad.arguments import checked_arguments, cohort_size, label
 from secfad.engines.local import Aggregate, Upload
-
-MIN_COHORT = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +223,7 @@ def _evaluate(
         purpose=private_program.purpose,
         sampling_rate=cohort.sampling.rate,
         sampling=cohort.sampling.kind,
-        releases=charged_releases(private_program.releases, mechanism, factor),
+        releases=charged_releases(private_program.releases, mechanism, len(cohort.members), factor),
         run_id=run_id,
         round=round,
         cohort_id=cohort.id,
@@ -250,7 +248,8 @@ def _evaluate(
     released = Released.of(aggregator.released)
     if journal is not None:
         journal.write(reservation.seq, released)
-    reservation.commit(released.digest)
+    survivors = len(aggregator.survivors or ()) if aggregator.distributed else None
+    reservation.commit(released.digest, survivors)
     down = float(np.mean(np.sum(aggregator.bytes_down, axis=0))) + program.costs.down_bytes
     return Result(
         value=value,

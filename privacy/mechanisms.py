@@ -40,14 +40,20 @@ class Gaussian:
       joint: Clip all sums of a round together: the norm of the concatenation of x_k / C_k is at most
         1. Otherwise each sum by itself, and the ledger composes them.
       noise: "central": the server adds noise to the decoded sum, before anyone sees it.
+        "distributed": every client adds a share inside secure aggregation, so that the server never
+        holds a sum without noise.
       grid: Integer steps per clip norm in the fixed-point encoding that is aggregated.
+      honest_survivors: For distributed noise, the fraction of the cohort that is guaranteed to be
+        honest and to answer. Their shares alone make up the noise; with fewer survivors than that
+        the release is withheld, and with all of them the noise is larger than charged.
     """
 
     noise_multiplier: float
     clip_norm: float | Mapping[str, float]
     joint: bool = True
-    noise: Literal["central"] = "central"
+    noise: Literal["central", "distributed"] = "central"
     grid: int = 1 << 16
+    honest_survivors: float = 0.75
 
     def __post_init__(self):
         object.__setattr__(
@@ -60,8 +66,11 @@ class Gaussian:
             object.__setattr__(self, "clip_norm", MappingProxyType(norms))
         else:
             object.__setattr__(self, "clip_norm", _positive(self.clip_norm, "clip_norm"))
-        if self.noise != "central":
-            raise MechanismError(f"Expected noise='central', got {self.noise!r}.")
+        if self.noise not in ("central", "distributed"):
+            raise MechanismError(f"Expected noise='central' or 'distributed', got {self.noise!r}.")
+        share = _positive(self.honest_survivors, "honest_survivors")
+        if share > 1:
+            raise MechanismError(f"Expected honest_survivors as a fraction, got {share!r}.")
         if not isinstance(self.grid, int) or not 1 << 8 <= self.grid <= 1 << 24:
             raise MechanismError(
                 f"Expected grid as an int from 2**8 to 2**24, got {self.grid!r}. A finer grid rounds "
@@ -94,7 +103,12 @@ class Gaussian:
             "joint": self.joint,
             "noise": self.noise,
             "grid": self.grid,
+            "honest_survivors": self.honest_survivors,
         }
+
+    def guaranteed_survivors(self, clients: int) -> int:
+        """The number of clients of a cohort whose noise shares make up the charged noise."""
+        return max(1, math.floor(self.honest_survivors * clients))
 
 
 def _positive(value: Any, what: str) -> float:
