@@ -116,7 +116,8 @@ class Codec:
         """Party, kind and context tag of a message; only the header is read."""
         if not isinstance(data, bytes) or len(data) < HEADER.size:
             raise MalformedMessage(
-                f"Expected bytes with a header of {HEADER.size}, got {len(data)} bytes."
+                f"Expected bytes with a header of {HEADER.size}, got {type(data).__name__}"
+                f"{f' of {len(data)}' if isinstance(data, bytes) else ''}."
             )
         version, kind, tag, party = HEADER.unpack_from(data)
         if version != VERSION:

@@ -273,7 +273,8 @@ class _Conversation:
             records=tuple(self.recorder.records),
             sum=ring.pack(result.sum, self.setting.parameters.modulus_bits),
             survivors=result.survivors,
-        )
+            culprits=result.culprits,
+        ).sealed()
         return Outcome(
             result.sum,
             result.survivors,
@@ -325,6 +326,6 @@ def _ideal(words: np.ndarray, setting: Setting, script: Script, record: str) -> 
         roster=setting.roster.keys if setting.roster else (),
         sum=ring.pack(total, parameters.modulus_bits),
         survivors=census.survivors,
-    )
+    ).sealed()
     traffic = Traffic(tuple(census.bytes_up()), tuple(census.bytes_down()))
     return Outcome(total, census.survivors, transcript, traffic)

@@ -15,12 +15,13 @@ import base64
 import hashlib
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from secagg import ring
+from secagg.context import Purpose, framed, label
 from secagg.errors import SecAggError
 from secagg.parameters import Parameters
 from secagg.roster import Roster
@@ -69,6 +70,8 @@ class Transcript:
       records: Messages in order; empty for ideal fidelity.
       sum: Packed bytes of the released sum.
       survivors: Whose vectors are in it.
+      culprits: Whose shares were wrong.
+      seal: Digest of all of the above; publish it to fix what was said.
     """
 
     parameters: Parameters
@@ -79,29 +82,47 @@ class Transcript:
     records: tuple[Record, ...] = field(default=(), repr=False)
     sum: bytes = field(default=b"", repr=False)
     survivors: tuple[int, ...] = ()
+    culprits: tuple[int, ...] = ()
+    seal: str = ""
+
+    def sealed(self) -> "Transcript":
+        """The same transcript with its seal."""
+        return replace(self, seal=self.fingerprint())
+
+    def fingerprint(self) -> str:
+        """Digest of everything but the seal; bytes of messages enter by their digests."""
+        chain = hashlib.sha256(label(Purpose.TRANSCRIPT, b""))
+        for item in fields(self):
+            if item.name not in ("records", "seal"):
+                chain.update(framed(item.name.encode(), repr(getattr(self, item.name)).encode()))
+        for record in self.records:
+            chain.update(framed(repr(record[:-1]).encode()))
+        return chain.hexdigest()
 
     def to_json(self) -> str:
         """The transcript as JSON text; bytes are base64."""
-        fields = asdict(self)
-        fields["records"] = [record._asdict() for record in self.records]
-        return json.dumps({"format": FORMAT, **fields}, default=_as_text)
+        content = asdict(self)
+        content["records"] = [record._asdict() for record in self.records]
+        return json.dumps({"format": FORMAT, **content}, default=_as_text)
 
     @classmethod
     def from_json(cls, text: str) -> "Transcript":
         """The inverse of `to_json`."""
-        fields = json.loads(text)
-        version = fields.pop("format", None)
+        content = json.loads(text)
+        version = content.pop("format", None)
         if version != FORMAT:
             raise VerificationError(f"Expected transcript format {FORMAT}, got {version!r}.")
-        fields["parameters"] = Parameters(**fields["parameters"])
+        content["parameters"] = Parameters(**content["parameters"])
         for name in ("context", "sum"):
-            fields[name] = base64.b64decode(fields[name])
-        fields["roster"] = tuple(base64.b64decode(key) for key in fields["roster"])
-        fields["survivors"] = tuple(fields["survivors"])
-        fields["records"] = tuple(
-            Record(**{**record, "data": _from_text(record["data"])}) for record in fields["records"]
+            content[name] = base64.b64decode(content[name])
+        content["roster"] = tuple(base64.b64decode(key) for key in content["roster"])
+        for name in ("survivors", "culprits"):
+            content[name] = tuple(content[name])
+        content["records"] = tuple(
+            Record(**{**record, "data": _from_text(record["data"])})
+            for record in content["records"]
         )
-        return cls(**fields)
+        return cls(**content)
 
 
 def _as_text(value: bytes) -> str:
@@ -150,7 +171,9 @@ def verify_transcript(transcript: Transcript, *, pinned: Collection[int] | None 
 
     Guarantees:
       If it returns, the released sum is what an honest server computes from the clients' messages
-      in the transcript, and every message to a client is what an honest server sends.
+      in the transcript, every message to a client is what an honest server sends, and nothing was
+      changed since the transcript was sealed. It cannot tell a client's silence in the last phase
+      from a message that was left out before sealing: both are honest rounds.
 
     Raises:
       VerificationError: Something differs, or the transcript has no messages to replay.
@@ -160,6 +183,8 @@ def verify_transcript(transcript: Transcript, *, pinned: Collection[int] | None 
             "Expected a transcript with messages, got digests only or ideal fidelity. "
             'Record with simulate(..., record="messages").'
         )
+    if transcript.seal != transcript.fingerprint():
+        raise VerificationError("Expected a transcript that matches its seal, got a changed one.")
     roster = Roster(transcript.roster) if transcript.roster else None
     server = Server(transcript.parameters, context=transcript.context, roster=roster, pinned=pinned)
     pending: dict[int, bytes] = {}
@@ -219,7 +244,8 @@ def _finish(server: Server, transcript: Transcript) -> None:
         length=transcript.parameters.length,
         modulus_bits=transcript.parameters.modulus_bits,
     )
-    if result.survivors != transcript.survivors or not np.array_equal(result.sum, total):
+    people = (result.survivors, result.culprits) == (transcript.survivors, transcript.culprits)
+    if not people or not np.array_equal(result.sum, total):
         raise VerificationError(
             "Expected the sum and survivors that follow from the messages, got others."
         )

@@ -371,7 +371,7 @@ def test_s17_an_aggregate_that_does_not_follow_is_reported(vectors_of):
     wrong = bytearray(outcome.transcript.sum)
     wrong[0] ^= 1
     with pytest.raises(VerificationError, match="sum and survivors that follow"):
-        verify_transcript(dataclasses.replace(outcome.transcript, sum=bytes(wrong)))
+        verify_transcript(dataclasses.replace(outcome.transcript, sum=bytes(wrong)).sealed())
 
 
 @pytest.mark.parametrize("phase", ["advertise", "share", "mask", "confirm", "unmask"])
