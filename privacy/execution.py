@@ -26,7 +26,7 @@ from privacy.ledger import Ledger
 from privacy.privatization import PrivateProgram
 from privacy.releases import Released, ReleaseJournal
 from privacy.reservations import Reservation
-from secfad import execute
+from secfad import CLIENTS, execute
 from secfad.arguments import checked_arguments, cohort_size, label
 from secfad.engines.local import Aggregate, Upload
 
@@ -36,7 +36,10 @@ class Result:
     """What a private evaluation gave.
 
     Attributes:
-      value: The computation's result, made of noisy sums.
+      value: The computation's result at the server, made of noisy sums; None in place of what
+        stays at the clients.
+      at_clients: What stays at the clients, stacked over the cohort, and None in place of the rest.
+        It holds raw client values: a simulation has them, a server never does.
       seq: The ledger's record that paid.
       noise_multiplier: Joint multiplier of everything released.
       releases: Names of the sums of every round.
@@ -46,6 +49,7 @@ class Result:
     """
 
     value: Any
+    at_clients: Any = field(repr=False)
     seq: int
     noise_multiplier: float
     releases: tuple[str, ...]
@@ -201,9 +205,26 @@ def _replay(
 
     value = execute(private_program.program, *args, aggregate=aggregate, public_size=size)
     names = tuple(release.name for release in private_program.releases)
+    value, at_clients = _by_place(private_program, value)
     return Result(
-        value, reservation.seq, reservation.noise_multiplier, names, 0.0, 0.0, replayed=True
+        value=value,
+        at_clients=at_clients,
+        seq=reservation.seq,
+        noise_multiplier=reservation.noise_multiplier,
+        releases=names,
+        bytes_up=0.0,
+        bytes_down=0.0,
+        replayed=True,
     )
+
+
+def _by_place(private_program: PrivateProgram, value: Any) -> tuple[Any, Any]:
+    """Splits a result into what the server has and what stays at the clients."""
+    places = private_program.program.out_placements
+    leaves, tree = jax.tree.flatten(value)
+    server = [None if place is CLIENTS else leaf for leaf, place in zip(leaves, places)]
+    clients = [leaf if place is CLIENTS else None for leaf, place in zip(leaves, places)]
+    return jax.tree.unflatten(tree, server), jax.tree.unflatten(tree, clients)
 
 
 def _evaluate(
@@ -250,9 +271,11 @@ def _evaluate(
         journal.write(reservation.seq, released)
     survivors = len(aggregator.survivors or ()) if aggregator.distributed else None
     reservation.commit(released.digest, survivors)
+    value, at_clients = _by_place(private_program, value)
     down = float(np.mean(np.sum(aggregator.bytes_down, axis=0))) + program.costs.down_bytes
     return Result(
         value=value,
+        at_clients=at_clients,
         seq=reservation.seq,
         noise_multiplier=reservation.noise_multiplier,
         releases=tuple(release.name for release in private_program.releases),
