@@ -34,10 +34,17 @@ class Cohort:
 
 
 class Sampling(Protocol):
-    """A way to draw cohorts; `kind` is what a ledger calls it."""
+    """A way to draw cohorts."""
 
-    population: int
-    kind: str
+    @property
+    def population(self) -> int:
+        """Number of clients."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """What a ledger calls it."""
+        ...
 
     @property
     def rate(self) -> float:

@@ -140,7 +140,7 @@ def _check(
     """Refuses arguments that do not fit the program, the cohort or the ledger, or are not finite."""
     program = private_program.program
     leaves = checked_arguments(program, args)
-    size = cohort_size(program, leaves)
+    size = cohort_size(program, leaves) or 0
     if size != len(cohort.members):
         raise RunRefused(
             f"Expected client arguments for the {len(cohort.members)} members of the cohort, got {size}."

@@ -12,6 +12,7 @@ Sources: McMahan et al. (2018), section 3; docs/privacy-model.md.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 from privacy.errors import MechanismError
 from privacy.mechanisms import PURPOSES, Gaussian
 from secfad import CLIENTS, Computation, Program, clip, trace
+from secfad._jax import spec
 from secfad.blocks import Atom, Block, Loop, Sum, While
 from secfad.interpreting import Interpreter, read
 from secfad.primitives import sum_p
@@ -164,7 +166,7 @@ def _release(uploads: Sequence[Sum], block: Block, mechanism: Gaussian) -> Plann
     for step, name in zip(uploads, unique_names([step.name for step in uploads])):
         sent = _sent(step, block)
         if sent:
-            size = sum(_size(v) for v in sent)
+            size = sum(math.prod(spec(v.aval).shape) for v in sent)
             sums.append(PlannedSum(name, mechanism.clip_norm_of(step.name), size))
     return PlannedRelease(tuple(sums))
 
@@ -182,19 +184,12 @@ def unique_names(names: Sequence[str]) -> list[str]:
 def _sent(step: Sum, block: Block) -> list[Atom]:
     sent = [v for v in step.inputs if block.placement(v) is CLIENTS]
     for atom in sent:
-        if not jnp.issubdtype(atom.aval.dtype, jnp.floating):
+        if not jnp.issubdtype(spec(atom.aval).dtype, jnp.floating):
             raise MechanismError(
                 f"Expected floating-point contributions to the sum {step.name!r}, got "
-                f"{atom.aval.dtype} ({step.line}). Convert with .astype(jnp.float32)."
+                f"{spec(atom.aval).dtype} ({step.line}). Convert with .astype(jnp.float32)."
             )
     return sent
-
-
-def _size(atom: Atom) -> int:
-    size = 1
-    for extent in atom.aval.shape:
-        size *= extent
-    return size
 
 
 class _Clipped(Interpreter):

@@ -230,7 +230,7 @@ def test_dropped_clients_are_not_in_the_sum(private, data, ledger):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_non_finite_data_is_refused_before_anything(private, data, ledger, bad):
     data[5, 2] = bad
-    with pytest.raises(NonFiniteData, match="`x`.*Nothing was sent or charged"):
+    with pytest.raises(NonFiniteData, match=r"`x`.*Nothing was sent or charged"):
         start(private, data, ledger)
     assert states(ledger) == []
 
@@ -261,7 +261,7 @@ def test_cohort_of_another_population_is_refused(private, data, ledger):
 
 
 def test_uncertified_program_is_refused(private, data, ledger):
-    with pytest.raises(RunRefused, match="audits.certify"):
+    with pytest.raises(RunRefused, match=r"audits\.certify"):
         start(private, data, ledger, certificate=None)
 
 
