@@ -52,7 +52,9 @@ def test_import_names_the_first_bad_record(exported, tmp_path, damage):
     _, lines = exported
     content = lines.read_bytes().splitlines(keepends=True)
     if damage == "byte":
-        content[4] = content[4].replace(b"training", b"trainins").replace(b'\\"round\\":', b'\\"rounD\\":')
+        content[4] = (
+            content[4].replace(b"training", b"trainins").replace(b'\\"round\\":', b'\\"rounD\\":')
+        )
         content[4] = content[4].replace(b'\\"time\\":1', b'\\"time\\":2')
     elif damage == "delete":
         del content[4]
