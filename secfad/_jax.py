@@ -102,7 +102,7 @@ def evaluate(equation: JaxprEqn, values: Sequence[Any]) -> list[Any]:
     return eval_jaxpr(jaxpr, (), *known.values())
 
 
-def spec(aval: ShapedArray) -> jax.ShapeDtypeStruct:
+def spec(aval: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype of a value."""
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
