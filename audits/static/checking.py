@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from audits.static.bounds.judging import judge
+from audits.static.bounds.proving import Prover
 from audits.static.findings import Facts, Finding, Report, finding
 from audits.static.frontends import PLACEMENTS, Arg, Traced, trace_mode
 from audits.static.interpreter import Checker
@@ -70,6 +72,9 @@ def check(
     except Exception as error:
         return Report.of([_untraceable(fn, error, mode)], Facts(), subject)
     declared = Declared(frozenset(public), neighbouring, noise_multipliers)
+    if mode != "primal" and profile == "secagg+dp":
+        primal = check(fn, args, style=style, profile=profile, public=public)
+        declared = dataclasses.replace(declared, primal_bounded=primal.kind != "reject")
     findings, facts = examine(traced, chosen, mode=mode, profile=profile, declared=declared)
     return Report.of(findings, facts, subject)
 
@@ -81,6 +86,7 @@ class Declared:
     public: frozenset[str] = frozenset()
     neighbouring: str | None = None
     noise_multipliers: Sequence[float] | None = None
+    primal_bounded: bool = False
 
 
 def _style(name: str) -> Style:
@@ -129,14 +135,45 @@ def examine(
     checker, outs = walk(traced, style, mode=mode, public=declared.public)
     findings = [*checker.findings, *_outputs(traced, style, outs, mode)]
     facts = _facts(checker, traced, clients)
-    if profile == "secagg+dp":
-        findings += [
-            finding("FAD401", line=e.line, path=e.where, sum=e.index)
-            for e in facts.events
-            if e.kind == "sum"
-        ]
+    if profile == "secagg+dp" and not any(f.severity == Severity.REJECT for f in findings):
+        found, facts = _bounded(checker, traced, facts, mode=mode, declared=declared)
+        findings += found
     findings += _obligations(traced, facts, checker, profile)
     return findings, facts
+
+
+def _bounded(
+    checker: Checker, traced: Traced, facts: Facts, *, mode: str, declared: Declared
+) -> tuple[list[Finding], Facts]:
+    """The second walk: bounds, noise and keys."""
+    prover = Prover(checker)
+    outputs = prover.run(traced.closed, [a.name for a in traced.inputs])
+    judgement = judge(
+        prover,
+        outputs,
+        mode=mode,
+        clients=facts.clients,
+        neighbouring=declared.neighbouring,
+        declared=declared.noise_multipliers,
+        primal_bounded=declared.primal_bounded,
+    )
+    stated = tuple(
+        None
+        if b.amount is None
+        else b.amount.number
+        if b.amount.number is not None
+        else str(b.amount)
+        for b in judgement.bounds
+    )
+    facts = dataclasses.replace(
+        facts,
+        sensitivity=stated,
+        joint_sensitivity=judgement.joint,
+        relation=declared.neighbouring or "add_remove",
+        noise_multipliers=judgement.multipliers,
+        bounds=judgement.bounds,
+    )
+    return list(judgement.findings), facts
 
 
 def cohort_size(traced: Traced, style: Style) -> int | None:

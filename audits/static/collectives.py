@@ -41,6 +41,9 @@ def federated_broadcast(step: Step) -> list[Label]:
         return step.refuse("FAD202")
     made = []
     for atom, label in zip(step.equation.invars, step.inputs):
+        if label.place == Place.PUBLIC:
+            made.append(label)  # both sides know a constant: nothing is sent
+            continue
         depth = max(label.depth, step.scope.depth)
         step.checker.message("broadcast", step, step.params["name"], atom.aval, depth)
         made.append(label.replace(place=Place.COPY, depth=depth, phase=depth))
@@ -56,8 +59,8 @@ def federated_sum(step: Step) -> list[Label]:
     if step.scope.client_control:
         return step.refuse("FAD202")
     return [
-        _summed(step, label, atom, atom.aval, step.params["name"])
-        for atom, label in zip(step.equation.invars, step.inputs)
+        _summed(step, label, position, atom.aval, step.params["name"])
+        for position, (atom, label) in enumerate(zip(step.equation.invars, step.inputs))
     ]
 
 
@@ -75,12 +78,12 @@ def federated_clip(step: Step) -> list[Label]:
     ]
 
 
-def _summed(step: Step, label: Label, operand: Any, aval: Any, name: str) -> Label:
+def _summed(step: Step, label: Label, position: int, aval: Any, name: str) -> Label:
     rank = len(aval.shape)
     if label.place == Place.PUBLIC:
         return Label(Place.SERVER, data_axes(rank), step.scope.depth)
     depth = max(label.depth, step.scope.depth) + 1
-    number = step.checker.message("sum", step, name, aval, depth, operand=operand)
+    number = step.checker.message("sum", step, name, aval, depth, position=position)
     if label.slots:
         step.note("FAD602", sum=number)
     return Label(Place.SERVER, data_axes(rank), depth)
@@ -93,8 +96,7 @@ def reduce_sum(step: Step) -> Label | list[Label]:
         return reduce_data_axes(step)
     if step.scope.client_control:
         return step.refuse("FAD202")
-    operand, out = step.equation.invars[0], step.equation.outvars[0]
-    return _summed(step, label, operand, out.aval, "sum")
+    return _summed(step, label, 0, step.equation.outvars[0].aval, "sum")
 
 
 def drjax_broadcast(step: Step) -> Label | list[Label]:
@@ -135,7 +137,7 @@ def _drjax_aggregate(step: Step, *, mean: bool) -> Label | list[Label]:
         return step.refuse("FAD202")
     if label.place == Place.PUBLIC and label.axes[0].tag != REPLICATED:
         return step.refuse("FAD104")
-    return _summed(step, label, operand, out.aval, "mean" if mean else "sum")
+    return _summed(step, label, 0, out.aval, "mean" if mean else "sum")
 
 
 def psum(step: Step) -> list[Label]:
@@ -150,7 +152,7 @@ def psum(step: Step) -> list[Label]:
     if step.scope.client_control:
         return step.refuse("FAD202")
     made = []
-    for atom, out, label in zip(step.equation.invars, step.equation.outvars, step.inputs):
+    for position, (out, label) in enumerate(zip(step.equation.outvars, step.inputs)):
         over_clients = bool(named) or label.client_axis in positions
         if not over_clients:
             kept = tuple(a for k, a in enumerate(label.axes) if k not in positions)
@@ -160,7 +162,7 @@ def psum(step: Step) -> list[Label]:
         elif named and label.place == Place.SERVER:
             return step.refuse("FAD117", expected="client", found="server")
         else:
-            made.append(_summed(step, label, atom, out.aval, "psum"))  # type: ignore[attr-defined]
+            made.append(_summed(step, label, position, out.aval, "psum"))  # type: ignore[attr-defined]
     return made
 
 

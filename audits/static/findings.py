@@ -6,6 +6,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from audits.static.catalogue import RULES
 from audits.static.rules import Severity
@@ -116,6 +117,7 @@ class Facts:
     relation: str = "add_remove"
     noise_multipliers: tuple[float, ...] = ()
     events: tuple[Event, ...] = ()
+    bounds: tuple[Any, ...] = ()
 
     def get(self, key: str, default: object = None) -> object:
         """A fact by name, for readers that treat facts as a mapping."""

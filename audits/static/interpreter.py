@@ -128,7 +128,8 @@ class Checker:
         self.mode = mode
         self.findings: list[Finding] = []
         self.events: list[Event] = []
-        self.operands: dict[int, tuple[Path, Any]] = {}
+        self.operands: dict[int, tuple[Path, int]] = {}
+        self.recorded: dict[int, Event] = {}
         self.evidence: dict[Path, dict[Var, Label]] = {}
         self.residuals: dict[Path, int] = {}
         self._sources: dict[tuple[Path, int], int] = {}
@@ -239,22 +240,26 @@ class Checker:
                 self._sent.add((number, ()))
                 self.events.append(dataclasses.replace(event, index=len(self.events), depth=depth))
 
+    def was_sent(self, path: Path) -> bool:
+        """Whether a server value that an equation spreads out did reach the clients."""
+        return any(key[0] == path and (n, ()) in self._sent for key, n in self._sources.items())
+
     def message(
-        self, kind: str, step: Step, name: str, aval: Any, depth: int, *, operand: Any = None
+        self, kind: str, step: Step, name: str, aval: Any, depth: int, *, position: int = -1
     ) -> int:
         """Records one leaf of a broadcast or sum; returns its index in the schedule."""
         if not step.scope.recording:
             return -1
         size = nbytes(aval.shape, aval.dtype)
         event = self._event(kind, step, name, aval.shape, aval.dtype, size, depth)
-        self.events.append(event)
-        self.operands[event.index] = (step.scope.path, operand)
+        self._add(event)
+        self.operands[event.index] = (step.scope.path, position)
         return event.index
 
     def _event(self, kind, step: Step, name, shape, dtype, size, depth) -> Event:
         return Event(
             kind=kind,
-            index=len(self.events),
+            index=len(self.recorded),
             name=name,
             shape=tuple(shape),
             dtype=str(dtype),
@@ -264,6 +269,10 @@ class Checker:
             line=step.line,
             where="/".join(map(str, step.scope.path)),
         )
+
+    def _add(self, event: Event) -> None:
+        self.events.append(event)
+        self.recorded[event.index] = event
 
     def keep(self, step: Step, index: int) -> None:
         """A client keeps an operand from one phase to the next."""

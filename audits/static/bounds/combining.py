@@ -1,0 +1,277 @@
+"""One equation's fact from its parts: interval, relation, guards, linear form and blame."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from audits.static.bounds.amounts import Amount
+from audits.static.bounds.facts import Fact, Interval, Member, Relation
+from audits.static.bounds.intervals import interval_of
+from audits.static.bounds.relations import covers, itself, relation_of
+from audits.static.bounds.releases import NoiseSite, direct_of, linear_of, noised, raw_of
+from audits.static.bounds.stability import norms_of
+from audits.static.bounds.steps import Site
+from audits.static.labels import Place
+
+LOW_PRECISION = frozenset({"bfloat16", "float16"})
+Number = Callable[..., int]
+
+
+def combine(site: Site, number: Number, line: str) -> tuple[Fact, NoiseSite | None]:
+    """The fact of a single-result equation that is neither control flow nor communication."""
+    operand, noise = noised(site, line)
+    if operand is not None and noise is not None:
+        return _with_noise(site, operand, noise), noise
+    raw, divisors = raw_of(site)
+    relation = relation_of(site)
+    fact = Fact(
+        site.number,
+        _interval(site),
+        relation=relation,
+        scaled=_scaled(site, relation),
+        multiple=_multiple(site),
+        amount=_amount(site),
+        blame=_blame(site),
+        low=_low(site, relation),
+        linear=linear_of(site),
+        raw=raw,
+        divisors=divisors,
+        direct=direct_of(site),
+        proof=_proof(site),
+    )
+    return (_selected(site, fact, number) if site.name == "select_n" else fact), None
+
+
+def _with_noise(site: Site, operand: Fact, noise: NoiseSite) -> Fact:
+    """A noised value: at the server its sums are hidden; at a client the bound stays that of the value."""
+    hidden = frozenset(k for k, _ in noise.linear)
+    whole = Interval(-math.inf, math.inf)
+    direct = bool(noise.linear) and all(a == Amount(1.0) for _, a in noise.linear)
+    if noise.at_client:
+        return operand.replace(number=site.number, part=None, noise=None)
+    return Fact(
+        site.number,
+        whole,
+        raw=operand.raw - hidden,
+        divisors=operand.divisors - hidden,
+        direct=direct,
+    )
+
+
+def _interval(site: Site) -> Interval:
+    operands = [f.interval for f in site.facts]
+    if site.name == "reduce_sum":
+        return _summed(site)
+    return interval_of(site.name, operands, site.params, site.dtype)
+
+
+def _summed(site: Site) -> Interval:
+    size = math.prod(site.shape(0)[k] for k in site.params["axes"])
+    i = site.facts[0].interval
+    many = [Interval(float(size), float(size)), i]
+    wide = interval_of("mul", many, {}, site.dtype)
+    # Infinities of opposite signs in one sum give NaN.
+    return wide._replace(nan=wide.nan or (i.inf and i.low < 0 < i.high and size > 1))
+
+
+def _scaled(site: Site, relation: Relation | None) -> frozenset[Member]:
+    """Members whose finiteness makes the result finite."""
+    if site.name == "div" and relation is not None and relation.kind == "scale":
+        if site.facts[1].interval.low > 0 and _amount_finite(site.facts[0]):
+            return relation.members
+    if site.name == "min" and relation is not None and relation.kind == "scale":
+        known = next((f.scaled for f in site.facts if f.scaled), frozenset())
+        return known or (frozenset() if _interval(site).inf else relation.members)
+    if site.name in ("mul", "div"):
+        return _product_scaled(site)
+    if site.name in ("neg", "abs", "copy", "broadcast_in_dim", "convert_element_type", "reshape"):
+        moved = relation_of_scaled(site)
+        return moved
+    return frozenset()
+
+
+def _amount_finite(fact: Fact) -> bool:
+    return fact.interval.finite or fact.amount is not None
+
+
+def relation_of_scaled(site: Site) -> frozenset[Member]:
+    """Follows guards through axis changes exactly as relations are followed."""
+    carried = Relation("finite", site.facts[0].scaled)
+    if not carried.members:
+        return frozenset()
+    stand_in = site.facts[0].replace(relation=carried)
+    moved = relation_of(dataclasses.replace(site, facts=[stand_in, *site.facts[1:]]))
+    return frozenset() if moved is None else moved.members
+
+
+def _product_scaled(site: Site) -> frozenset[Member]:
+    """V * s is finite if v is and s is finite whenever v is; v / n if n is at least positive."""
+    for index, other in ((0, 1), (1, 0)):
+        if site.shape(index) != site.out_shape:
+            continue
+        fact, factor = site.facts[index], site.facts[other]
+        own = itself(fact, len(site.shape(index)))
+        if site.name == "div":
+            if index == 0 and factor.interval.low > 0:
+                return _covered(factor.relation, fact, site, index, other) or (
+                    frozenset({own}) if factor.interval.finite else frozenset()
+                )
+            continue
+        if factor.interval.finite and (
+            factor.interval.magnitude <= 1 or scales(factor, fact, site)
+        ):
+            return frozenset({own}) | fact.scaled
+        if factor.scaled and any(
+            covers(m, fact.number, site.shape(index), site.shape(other)) for m in factor.scaled
+        ):
+            return frozenset({own}) | fact.scaled
+    return frozenset()
+
+
+def scales(factor: Fact, fact: Fact, site: Site) -> bool:
+    """Whether the factor is at most c over the norm of the fact, so that the product cannot overflow."""
+    shape, related = site.out_shape, factor.relation
+    if related is None or related.kind != "scale":
+        return False
+    other = site.shape(0) if site.facts[0] is factor else site.shape(1)
+    return any(covers(m, fact.number, shape, other) for m in related.members)
+
+
+def _covered(relation, fact: Fact, site: Site, index: int, other: int) -> frozenset[Member]:
+    if relation is None or relation.kind != "norm":
+        return frozenset()
+    for member in relation.members:
+        if covers(member, fact.number, site.shape(index), site.shape(other)):
+            return frozenset({itself(fact, len(site.shape(index)))})
+    return frozenset()
+
+
+def _selected(site: Site, fact: Fact, number: Number) -> Fact:
+    """`where(finite, v, 0)`: what the guard makes finite is finite."""
+    test, cases = site.facts[0], site.facts[1:]
+    related = test.relation
+    if related is None or len(cases) != 2:
+        return fact
+    if related.kind == "nan" and cases[1].interval.finite:
+        if _is_member(related, cases[0], site, 1):
+            return fact.replace(interval=fact.interval._replace(nan=False))
+    if related.kind not in ("finite", "within") or not cases[0].interval.finite:
+        return fact
+    kept = cases[1]
+    member = _is_member(related, kept, site, 2)
+    guarded = member or (kept.scaled and _all_members(related, kept, site))
+    if not guarded:
+        return fact
+    interval = fact.interval._replace(nan=False, inf=False)
+    if not cases[0].interval.is_zero:
+        return fact.replace(interval=interval)
+    renamed = frozenset(m.value for m in related.members)
+    own = number("guarded", kept.number, renamed) if member else site.number
+    relation = _guarded_relation(kept.relation, related, number, renamed)
+    return fact.replace(number=own, interval=interval, relation=relation, scaled=frozenset())
+
+
+def _is_member(related: Relation, fact: Fact, site: Site, index: int) -> bool:
+    return any(covers(m, fact.number, site.shape(index), site.shape(0)) for m in related.members)
+
+
+def _all_members(related: Relation, fact: Fact, site: Site) -> bool:
+    values = {m.value for m in related.members}
+    aligned = site.shape(0) in ((), site.out_shape) or len(site.shape(0)) == len(site.out_shape)
+    return aligned and all(m.value in values for m in fact.scaled)
+
+
+def _guarded_relation(
+    relation: Relation | None, test: Relation, number: Number, renamed: frozenset[int]
+) -> Relation | None:
+    """A norm of guarded values, or a factor that is zero where the guard fails."""
+    if relation is None:
+        return None
+    if relation.kind == "scale":
+        return relation
+    values = {m.value for m in test.members}
+    if relation.kind not in ("norm", "square") or any(
+        m.value not in values for m in relation.members
+    ):
+        return None
+    members = frozenset(
+        m._replace(value=number("guarded", m.value, renamed)) for m in relation.members
+    )
+    return relation._replace(members=members)
+
+
+def _multiple(site: Site) -> tuple[int, Amount] | None:
+    if site.name != "mul":
+        return None
+    for one, other, index in ((site.facts[0], site.facts[1], 0), (site.facts[1], site.facts[0], 1)):
+        factor = factor_of(other)
+        if factor is not None and site.shape(index) == site.out_shape:
+            return one.number, factor
+    return None
+
+
+def factor_of(fact: Fact) -> Amount | None:
+    """The magnitude of a public number or server scalar."""
+    interval = fact.interval
+    if interval.low == interval.high and interval.finite:
+        return Amount(abs(interval.low))
+    return fact.amount
+
+
+def _amount(site: Site) -> Amount | None:
+    """Server scalars keep their magnitude through what stretches, converts and scales them."""
+    facts = site.facts
+    if site.name in _UNIFORM and facts:
+        return facts[0].amount
+    if site.name in ("mul", "div") and any(f.amount is not None for f in facts):
+        a, b = (factor_of(f) for f in facts)
+        if a is None or b is None or (site.name == "div" and b.factor == 0):
+            return None
+        return a.times(b) if site.name == "mul" else a.over(b)
+    return None
+
+
+_UNIFORM = frozenset(
+    [
+        "broadcast_in_dim",
+        "reshape",
+        "squeeze",
+        "copy",
+        "stop_gradient",
+        "convert_element_type",
+        "neg",
+        "abs",
+        "name",
+        "optimization_barrier",
+        "federated_broadcast",
+    ]
+)
+
+
+def _blame(site: Site) -> str:
+    """Why a value that was bounded is not any more."""
+    inherited = next((f.blame for f in site.facts if f.blame), "")
+    if site.name == "select_n" and not inherited:
+        related = site.facts[0].relation
+        if related is not None and related.kind == "outside unless NaN":
+            return "FAD407"
+    if site.name == "mul" and len(site.facts) == 2:
+        for one, other, index in ((*site.facts, 1), (*site.facts[::-1], 0)):
+            if one.norms and math.isinf(other.interval.magnitude) and other.relation is None:
+                if site.labels[index].place == Place.CLIENT and other.amount is None:
+                    return "FAD404"
+    return inherited
+
+
+def _low(site: Site, relation: Relation | None) -> str:
+    inherited = next((f.low for f in site.facts if f.low), "")
+    related = relation is not None and relation.kind in ("square", "norm", "scale")
+    return inherited or (str(site.dtype) if related and str(site.dtype) in LOW_PRECISION else "")
+
+
+def _proof(site: Site) -> str:
+    for fact in site.facts:
+        if fact.proof:
+            return fact.proof
+    has = norms_of(site)
+    return "recognised clip" if has else ""

@@ -1,0 +1,470 @@
+"""The second walk: one fact per value, and what is known at each sum, noise and output.
+
+It follows the same paths as the communication check, whose labels it reads, so it can assume that
+all primitives are known and that rows of different clients never mix.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from audits.static.bounds.amounts import Amount
+from audits.static.bounds.chance import SINKS, draw_of, lineage_of, noise_of
+from audits.static.bounds.combining import combine
+from audits.static.bounds.facts import Fact, Interval, Norm, Part, everything, join_facts
+from audits.static.bounds.releases import NoiseSite
+from audits.static.bounds.stability import norms_of
+from audits.static.bounds.steps import Site
+from audits.static.interpreter import Checker, Path
+from audits.static.labels import Label, Place, public
+from secfad._jax import ClosedJaxpr, Jaxpr, Literal, Var, sub_jaxprs, user_line
+
+MAX_PASSES = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Operand:
+    """What is known of one client's contribution to one sum."""
+
+    event: int
+    fact: Fact
+    shape: tuple[int, ...]
+    client_axis: int | None
+    dtype: str
+    line: str
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyUse:
+    """A key is consumed: by a draw or by a split."""
+
+    key: int
+    path: Path
+    count: int
+    loops: tuple[int, ...]
+
+
+class Prover:
+    """Holds what the second walk finds."""
+
+    def __init__(self, checker: Checker):
+        self.checker = checker
+        self.stacked = checker.style.stacked
+        self.operands: dict[int, Operand] = {}
+        self.noise: list[NoiseSite] = []
+        self.uses: list[KeyUse] = []
+        self.sent: set[int] = set()
+        self.server_clips = False
+        self.recording = True
+        self.count = 1
+        self.lineages: dict[int, frozenset[int]] = {}
+        self.born: dict[int, tuple[int, ...]] = {}
+        self._loops: tuple[int, ...] = ()
+        self._numbers: dict[Any, int] = {}
+        self._by_path: dict[tuple[Path, int], int] = {
+            where: index for index, where in checker.operands.items()
+        }
+
+    # Numbers of values.
+
+    def number(self, *key: Any) -> int:
+        """Equal keys, equal numbers: values computed alike from equal values are equal."""
+        found = self._numbers.setdefault(key, len(self._numbers))
+        self.born.setdefault(found, self._loops)
+        return found
+
+    def run(self, closed: ClosedJaxpr, names: Sequence[str]) -> list[Fact]:
+        """Facts of the outputs."""
+        env = self.checker.evidence[()]
+        facts = [
+            self._argument(v.aval, env[v], name) for v, name in zip(closed.jaxpr.invars, names)
+        ]
+        return self.closed(closed, facts, ())
+
+    def _argument(self, aval: Any, label: Label, name: str) -> Fact:
+        interval = everything(aval.dtype)
+        if label.place < Place.COPY and interval.nan:
+            # What the server holds is public or its own; a bad server value is no leak.
+            interval = Interval(-math.inf, math.inf)
+        number = self.number("argument", name, len(self._numbers))
+        amount = Amount.symbol(name) if not aval.shape and label.place == Place.SERVER else None
+        key = str(aval.dtype).startswith("key<") or str(aval.dtype) == "uint32"
+        return Fact(
+            number, interval, amount=amount, lineage=frozenset({number}) if key else frozenset()
+        )
+
+    def closed(self, closed: ClosedJaxpr, facts: Sequence[Fact], path: Path) -> list[Fact]:
+        """Walks a closed jaxpr."""
+        constants = [self._constant(c) for c in closed.consts]
+        return self.jaxpr(closed.jaxpr, constants, facts, path)
+
+    def jaxpr(
+        self, jaxpr: Jaxpr, constants: Sequence[Fact], facts: Sequence[Fact], path: Path
+    ) -> list[Fact]:
+        """Walks a jaxpr whose constants have facts already."""
+        labels = self.checker.evidence[path]
+        env: dict[Var, Fact] = dict(zip(jaxpr.constvars, constants)) | dict(
+            zip(jaxpr.invars, facts)
+        )
+        for position, equation in enumerate(jaxpr.eqns):
+            here = (*path, position)
+            site = Site(
+                equation,
+                [self._read(env, v) for v in equation.invars],
+                [_label(labels, v) for v in equation.invars],
+                [_label(labels, v) for v in equation.outvars],
+                0,
+                self.stacked,
+            )
+            for variable, fact in zip(equation.outvars, self._apply(site, here)):
+                env[variable] = fact
+        return [self._read(env, v) for v in jaxpr.outvars]
+
+    def _read(self, env: Mapping[Var, Fact], atom: Var | Literal) -> Fact:
+        return self._constant(atom.val) if isinstance(atom, Literal) else env[atom]
+
+    def _constant(self, value: Any) -> Fact:
+        try:
+            array = np.asarray(value)
+        except TypeError:
+            return Fact(self.number("key constant", id(value)), everything(None))
+        kind = array.dtype.kind
+        number = self.number("constant", array.dtype.str, array.shape, array.tobytes())
+        if array.size == 0 or kind not in "biuf":
+            if not jnp.issubdtype(array.dtype, jnp.floating):
+                return Fact(number, everything(array.dtype))
+        wide = array.astype(np.float64) if array.size else np.zeros(1)
+        nan = bool(np.isnan(wide).any())
+        if nan:
+            return Fact(number, everything(np.float32))
+        low, high = float(wide.min()), float(wide.max())
+        return Fact(number, Interval(low, high, False, bool(np.isinf(wide).any())))
+
+    # Equations.
+
+    def _apply(self, site: Site, path: Path) -> list[Fact]:
+        name = site.name
+        if name in _CALLS:
+            return self._call(site, path)
+        if name == "cond":
+            return self._cond(site, path)
+        if name == "scan":
+            return self._scan(site, path)
+        if name == "while":
+            return self._while(site, path)
+        if name == "federated_clip":
+            return self._clip(site, path)
+        self._watch(site, path)
+        if self._is_sum(site, path):
+            return self._sums(site, path)
+        return self._ordinary(site, path)
+
+    def _watch(self, site: Site, path: Path) -> None:
+        """Keys that are consumed, and values that clients receive."""
+        if not self.recording:
+            return
+        if site.name in SINKS:
+            key = site.facts[0]
+            self.uses.append(KeyUse(key.number, path, self.count, self._loops))
+            self.lineages[key.number] = key.lineage | {key.number}
+        if site.name in ("federated_broadcast", "broadcast_in_dim") or "broadcast" in site.name:
+            sent = site.name != "broadcast_in_dim" or self.checker.was_sent(path)
+            if sent:
+                self.sent |= {f.number for f in site.facts}
+                for fact in site.facts:
+                    self.sent |= fact.lineage & {fact.number}
+
+    def _ordinary(self, site: Site, path: Path) -> list[Fact]:
+        made = []
+        for position, variable in enumerate(site.equation.outvars):
+            number = self.number(*_key(site), position)
+            one = dataclasses.replace(
+                site,
+                equation=site.equation.replace(outvars=[variable]),
+                outputs=[site.outputs[position]],
+                number=number,
+            )
+            fact, noise = combine(one, self.number, user_line(site.equation) if site.facts else "")
+            fact = fact.replace(
+                norms=fact.norms or norms_of(one),
+                lineage=lineage_of(one),
+                draw=draw_of(one),
+                noise=noise_of(one),
+            )
+            if noise is not None and self.recording:
+                self.noise.append(noise)
+            made.append(self._settled(fact, one))
+        return made
+
+    def _settled(self, fact: Fact, site: Site) -> Fact:
+        """Tightens the interval by the norms, and names server scalars."""
+        numbers = [n.amount.number for n in fact.norms if n.amount.number is not None]
+        if numbers and fact.interval.finite:
+            reach = min(numbers)
+            low, high = max(fact.interval.low, -reach), min(fact.interval.high, reach)
+            if low <= high:
+                fact = fact.replace(interval=Interval(low, high))
+        label = site.outputs[0]
+        scalar = not site.out_shape and label.place in (Place.SERVER, Place.COPY)
+        if scalar and fact.amount is None:
+            fact = fact.replace(amount=Amount.symbol(f"v{fact.number}"))
+        if label.place == Place.SERVER and fact.norms and fact.proof == "recognised clip":
+            self.server_clips = True
+        return fact
+
+    def _is_sum(self, site: Site, path: Path) -> bool:
+        return site.name in _SUMS or self._any_sum(site, path)
+
+    def _any_sum(self, site: Site, path: Path) -> bool:
+        """A contraction over clients is recorded without an operand; an n-ary sum may start public."""
+        return any((path, k) in self._by_path for k in range(-1, len(site.facts)))
+
+    def _sums(self, site: Site, path: Path) -> list[Fact]:
+        made = []
+        atoms = list(zip(site.equation.invars, site.equation.outvars, site.facts, site.labels))
+        for position, (atom, out, fact, label) in enumerate(atoms):
+            event = self._by_path.get((path, position))
+            aval: Any = atom.aval
+            if event is not None and self.recording:
+                self.operands[event] = Operand(
+                    event,
+                    self._locally_summed(site, fact, label),
+                    tuple(aval.shape),
+                    label.client_axis,
+                    str(aval.dtype),
+                    user_line(site.equation),
+                )
+            own = frozenset() if event is None else frozenset({event})
+            number = self.number("sum", path, position)
+            made.append(
+                Fact(
+                    number,
+                    _unbounded(out.aval.dtype),  # type: ignore[attr-defined]
+                    linear=((event, self._mean_factor(site)),) if event is not None else (),
+                    raw=own,
+                    amount=Amount.symbol(f"v{number}") if not out.aval.shape else None,  # type: ignore[attr-defined]
+                )
+            )
+        return made
+
+    def _mean_factor(self, site: Site) -> Amount:
+        if not site.name.startswith("mean_from_"):
+            return Amount(1.0)
+        return Amount(1.0 / site.shape(0)[0])
+
+    def _locally_summed(self, site: Site, fact: Fact, label: Label) -> Fact:
+        """A reduction over clients and local axes at once: the local sum comes first."""
+        if site.name != "reduce_sum":
+            return fact
+        local = set(site.params["axes"]) - {label.client_axis}
+        if not local:
+            return fact
+        size = math.prod(site.shape(0)[k] for k in local)
+        norms = tuple(n._replace(amount=n.amount.scaled(math.sqrt(size))) for n in fact.norms)
+        i = fact.interval
+        # The entries left after the local sum; the whole-norm rule must not count them again.
+        wide = Interval(i.low * math.sqrt(size), i.high * math.sqrt(size), i.nan, i.inf)
+        return fact.replace(norms=norms, interval=wide, part=None)
+
+    def _clip(self, site: Site, path: Path) -> list[Fact]:
+        """The blessed joint clip: bounded and finite for every input."""
+        bound, units = site.facts[0], site.params["norms"]
+        interval = bound.interval
+        limit = Amount(interval.high) if interval.low == interval.high else bound.amount
+        group = self.number("clip", path)
+        made = []
+        for index, (variable, unit) in enumerate(zip(site.equation.outvars, units)):
+            number = self.number(*_key(site), index)
+            if limit is None:
+                made.append(Fact(number, everything(variable.aval.dtype)))  # type: ignore[attr-defined]
+                continue
+            own = frozenset(range(len(variable.aval.shape)))  # type: ignore[attr-defined]
+            norm = limit.scaled(unit)
+            reach = norm.number
+            dtype = str(variable.aval.dtype)  # type: ignore[attr-defined]
+            made.append(
+                Fact(
+                    number,
+                    Interval(-reach, reach) if reach is not None else Interval(-math.inf, math.inf),
+                    norms=(Norm(own, norm),),
+                    proof="clip",
+                    part=Part(group, index, unit, limit),
+                    low=dtype if dtype in LOW_PRECISION else "",
+                    raw=bound.raw,
+                )
+            )
+        return made
+
+    # Control flow.
+
+    def _call(self, site: Site, path: Path) -> list[Fact]:
+        if site.name in ("linear_solve", "custom_linear_solve"):
+            return self._unknown(site)
+        bodies = [b for v in site.params.values() for b in sub_jaxprs(v)]
+        body = bodies[0]
+        if isinstance(body, ClosedJaxpr):
+            return self.closed(body, site.facts, path)
+        return self.jaxpr(body, [], site.facts, path)
+
+    def _cond(self, site: Site, path: Path) -> list[Fact]:
+        outs = [
+            self.closed(branch, site.facts[1:], (*path, f"branch{k}"))
+            for k, branch in enumerate(site.params["branches"])
+        ]
+        made = []
+        for position, column in enumerate(zip(*outs)):
+            result = column[0]
+            for other in column[1:]:
+                result = join_facts(self.number("branch", path, position), result, other)
+            made.append(result.replace(raw=result.raw | site.facts[0].raw))
+        return made
+
+    def _scan(self, site: Site, path: Path) -> list[Fact]:
+        constants, carries = site.params["num_consts"], site.params["num_carry"]
+        inner = (*path, "body" if (*path, "body") in self.checker.evidence else "row")
+        fixed = site.facts[:constants]
+        start = site.facts[constants : constants + carries]
+        length = int(site.params["length"])
+        outside, self._loops = self._loops, (*self._loops, self.number("loop", path))
+        slices = [self._slice(f, inner, k) for k, f in enumerate(site.facts[constants + carries :])]
+        run = lambda carry: self.closed(site.params["jaxpr"], [*fixed, *carry, *slices], inner)
+        carry = self._steady(start, lambda c: run(c)[:carries], inner)
+        before, self.count = self.count, self.count * max(length, 1)
+        out = run(carry)
+        self._reused_carries(carry, out)
+        self.count, self._loops = before, outside
+        return [
+            join_facts(self.number("carry out", path, k), a, b)
+            for k, (a, b) in enumerate(zip(out[:carries], start))
+        ] + [self._stack(f, path, k) for k, f in enumerate(out[carries:])]
+
+    def _slice(self, fact: Fact, path: Path, index: int) -> Fact:
+        number = self.number("slice", path, index)
+        return Fact(
+            number, fact.interval, raw=fact.raw, divisors=fact.divisors, blame=fact.blame,
+            lineage=fact.lineage | {number} if fact.lineage else frozenset(),
+        )  # fmt: skip
+
+    def _stack(self, fact: Fact, path: Path, index: int) -> Fact:
+        return Fact(
+            self.number("stacked", path, index),
+            fact.interval,
+            raw=fact.raw,
+            divisors=fact.divisors,
+            direct=fact.direct,
+            blame=fact.blame,
+        )
+
+    def _steady(self, start: Sequence[Fact], body, path: Path) -> list[Fact]:
+        """Facts of loop carries that hold in every iteration; what keeps changing is forgotten."""
+        quiet, self.recording = self.recording, False
+        fresh = [
+            f.replace(number=self.number("carry", path, k), relation=None, scaled=frozenset(),
+                      multiple=None, linear=(), noise=None, draw=None, part=None)
+            for k, f in enumerate(start)
+        ]  # fmt: skip
+        for attempt in range(MAX_PASSES):
+            out = body(fresh)
+            merged = [self._widened(a, b, attempt) for a, b in zip(fresh, out)]
+            if merged == fresh:
+                break
+            fresh = merged
+        else:
+            fresh = [
+                Fact(f.number, everything(np.float32), raw=f.raw, divisors=f.divisors)
+                for f in fresh
+            ]
+        self.recording = quiet
+        return fresh
+
+    def _widened(self, before: Fact, after: Fact, attempt: int) -> Fact:
+        joined = join_facts(before.number, before, after)
+        if joined.interval == before.interval or attempt < 1:
+            return joined.replace(amount=None)
+        i = joined.interval
+        low = -math.inf if i.low < before.interval.low else i.low
+        high = math.inf if i.high > before.interval.high else i.high
+        norms = joined.norms if joined.norms == before.norms else ()
+        return joined.replace(interval=Interval(low, high, True, True), amount=None, norms=norms)
+
+    def _while(self, site: Site, path: Path) -> list[Fact]:
+        conds, bodies = site.params["cond_nconsts"], site.params["body_nconsts"]
+        fixed = site.facts[conds : conds + bodies]
+        start = site.facts[conds + bodies :]
+        inner = (*path, "body")
+        outside, self._loops = self._loops, (*self._loops, self.number("loop", path))
+        body = site.params["body_jaxpr"]
+        carry = self._steady(start, lambda c: self.closed(body, [*fixed, *c], inner), inner)
+        before, self.count = self.count, self.count * 2
+        self.closed(site.params["cond_jaxpr"], [*site.facts[:conds], *carry], (*path, "test"))
+        out = self.closed(body, [*fixed, *carry], inner)
+        self._reused_carries(carry, out)
+        self.count, self._loops = before, outside
+        return [
+            join_facts(self.number("carry out", path, k), a, b)
+            for k, (a, b) in enumerate(zip(out, start))
+        ]
+
+    def _reused_carries(self, carry: Sequence[Fact], out: Sequence[Fact]) -> None:
+        """A key that a loop hands on unchanged is the same key in every iteration."""
+        for before, after in zip(carry, out):
+            if before.number == after.number:
+                self.born[before.number] = self._loops[:-1]
+
+    def reused(self, use: KeyUse) -> bool:
+        """Whether a key is older than the innermost loop that uses it."""
+        return use.count > 1 and self.born.get(use.key, ()) != use.loops
+
+    def _unknown(self, site: Site) -> list[Fact]:
+        raw = frozenset().union(*(f.raw for f in site.facts))
+        return [
+            Fact(self.number(*_key(site), k), everything(v.aval.dtype), raw=raw)  # type: ignore[attr-defined]
+            for k, v in enumerate(site.equation.outvars)
+        ]
+
+
+LOW_PRECISION = frozenset({"bfloat16", "float16"})
+_CALLS = frozenset(
+    [
+        "jit",
+        "pjit",
+        "closed_call",
+        "core_call",
+        "call",
+        "checkpoint",
+        "remat",
+        "remat2",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_vjp_call_jaxpr",
+        "custom_linear_solve",
+        "linear_solve",
+    ]
+)
+_SUMS = frozenset({"federated_sum"})
+
+
+def _unbounded(dtype: Any) -> Interval:
+    whole = everything(dtype)
+    return whole._replace(nan=False, inf=False)
+
+
+def _key(site: Site) -> tuple:
+    """Identity of a computation: primitive, parameters and the numbers of its operands."""
+    words = tuple(sorted((k, repr(v)) for k, v in site.params.items() if k not in _UNNAMED))
+    operands = tuple(f.number for f in site.facts)
+    shapes = tuple(str(v.aval) for v in site.equation.outvars)
+    return (site.name, words, operands, shapes)
+
+
+_UNNAMED = frozenset({"sharding", "out_sharding", "preferred_element_type", "precision"})
+
+
+def _label(labels: Mapping[Var, Label], atom: Any) -> Label:
+    if isinstance(atom, Literal):
+        return public(len(np.shape(atom.val)))
+    return labels.get(atom) or public(len(atom.aval.shape))

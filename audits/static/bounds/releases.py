@@ -1,0 +1,117 @@
+"""What the server makes of sums: linear functions, denominators, and noise added at the right point.
+
+Noise hides a sum only if it is added to a linear function of sums; after that the sum counts as
+noised. Noise and sensitivity are compared there, so that a factor of the number of clients between a
+sum and a mean cannot be lost.
+"""
+
+import dataclasses
+
+from audits.static.bounds.amounts import Amount
+from audits.static.bounds.facts import Fact, Noise
+from audits.static.bounds.steps import Site
+from audits.static.labels import Place
+
+_PASSING = frozenset(
+    {
+        "broadcast_in_dim",
+        "reshape",
+        "transpose",
+        "squeeze",
+        "copy",
+        "stop_gradient",
+        "convert_element_type",
+        "neg",
+        "optimization_barrier",
+        "name",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseSite:
+    """Noise meets sums: at the server, or at a client before the sum.
+
+    Attributes:
+      linear: The sums and their factors in the value to which noise is added; empty at a client.
+      noise: The noise.
+      at_client: Each client adds its own.
+      line: The user's line.
+    """
+
+    linear: tuple[tuple[int, Amount], ...]
+    noise: Noise
+    at_client: bool
+    line: str
+
+
+def linear_of(site: Site) -> tuple[tuple[int, Amount], ...]:
+    """The result as a linear function of sums, if it is one."""
+    facts = site.facts
+    if site.name in _PASSING:
+        return facts[0].linear
+    if site.name == "mul":
+        for one, other in ((facts[0], facts[1]), (facts[1], facts[0])):
+            factor = _factor(other)
+            if one.linear and factor is not None and not other.linear:
+                return tuple((k, a.times(factor)) for k, a in one.linear)
+    if site.name == "div" and facts[0].linear:
+        factor = _factor(facts[1])
+        if factor is not None and factor.factor > 0 and not facts[1].linear:
+            return tuple((k, a.over(factor)) for k, a in facts[0].linear)
+    if site.name in ("add", "add_any", "sub") and facts[0].linear and facts[1].linear:
+        return _merged(facts[0].linear, facts[1].linear)
+    return ()
+
+
+def _factor(fact: Fact) -> Amount | None:
+    interval = fact.interval
+    if interval.low == interval.high and interval.finite:
+        return Amount(abs(interval.low))
+    return fact.amount
+
+
+def _merged(a, b):
+    """Factors of a sum of two linear functions: magnitudes add up."""
+    total = dict(a)
+    for number, amount in b:
+        if number in total:
+            both = total[number].plus(amount)
+            if both is None:
+                return ()
+            amount = both
+        total[number] = amount
+    return tuple(sorted(total.items()))
+
+
+def noised(site: Site, line: str) -> tuple[Fact | None, NoiseSite | None]:
+    """The operand that noise is added to, and the record of it, if this is such an addition."""
+    if site.name not in ("add", "add_any", "sub"):
+        return None, None
+    for index, other in ((0, 1), (1, 0)):
+        noise, value = site.facts[index].noise, site.facts[other]
+        if noise is None or value.noise is not None:
+            continue
+        if not site.shape(index) == site.shape(other) == site.out_shape:
+            return None, None  # one draw for many entries, or many draws for one, is other noise
+        if value.linear:
+            return value, NoiseSite(value.linear, noise, False, line)
+        if site.labels[other].place == Place.CLIENT:
+            return value, NoiseSite((), noise, True, line)
+    return None, None
+
+
+def raw_of(site: Site) -> tuple[frozenset[int], frozenset[int]]:
+    """Un-noised sums behind the result, and those among them behind a denominator."""
+    raw = frozenset().union(*(f.raw for f in site.facts))
+    divisors = frozenset().union(*(f.divisors for f in site.facts))
+    if site.name == "div":
+        divisors |= site.facts[1].raw
+    return raw, divisors
+
+
+def direct_of(site: Site) -> bool:
+    """A noised sum stays direct until it is normalised or combined."""
+    if site.name in _PASSING - {"neg"}:
+        return site.facts[0].direct
+    return False
