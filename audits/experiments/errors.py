@@ -1,0 +1,31 @@
+"""What can go wrong around an experiment, as types.
+
+Each message says what was expected, what came, and what to do. Nothing was sent or charged when one
+of these is raised.
+
+    ExperimentError
+    +-- ConfigurationError (ValueError)   the TOML file is unusable; names every bad key
+    +-- FolderOccupied                    the output folder holds another run
+    +-- ResumeRefused                     this folder cannot be continued with what was given
+        +-- CheckpointCorrupt             the checkpoint is not what was written
+"""
+
+
+class ExperimentError(Exception):
+    """Root of the errors of `audits.experiments`."""
+
+
+class ConfigurationError(ExperimentError, ValueError):
+    """A configuration with unknown, missing or impossible values."""
+
+
+class FolderOccupied(ExperimentError):
+    """The output folder already holds a run."""
+
+
+class ResumeRefused(ExperimentError):
+    """The folder belongs to another configuration, or its ledger is not the run's."""
+
+
+class CheckpointCorrupt(ResumeRefused):
+    """A checkpoint is not what was written."""
