@@ -67,7 +67,8 @@ def groups(release: PlannedRelease, mechanism: Gaussian) -> tuple[Group, ...]:
     for first, last in spans:
         size = sum(s.size for s in release.sums[first:last])
         bound = integer_norm_bound(1.0, mechanism.grid, size, beta=_ROUNDING_BETA)
-        found.append(Group(release, first, last, bound, mechanism.noise_multiplier * bound))
+        multiplier = mechanism.noise_multiplier_of(release.sums[first].name)
+        found.append(Group(release, first, last, bound, multiplier * bound))
     return tuple(found)
 
 

@@ -34,7 +34,8 @@ class Gaussian:
 
     Attributes:
       noise_multiplier: Standard deviation of the noise on a sum over the largest L2 norm of one
-        client's contribution to it.
+        client's contribution to it; a number, or, for separately clipped sums, sum name (with
+        wildcards) to number. See `split_noise`.
       clip_norm: That norm, in the units of the sum: one number for all sums of a round together, or
         sum name (with `*` and `?` as wildcards) to number; the first match counts.
       joint: Clip all sums of a round together: the norm of the concatenation of x_k / C_k is at most
@@ -48,7 +49,7 @@ class Gaussian:
         the release is withheld, and with all of them the noise is larger than charged.
     """
 
-    noise_multiplier: float
+    noise_multiplier: float | Mapping[str, float]
     clip_norm: float | Mapping[str, float]
     joint: bool = True
     noise: Literal["central", "distributed"] = "central"
@@ -56,16 +57,13 @@ class Gaussian:
     honest_survivors: float = 0.75
 
     def __post_init__(self):
-        object.__setattr__(
-            self, "noise_multiplier", _positive(self.noise_multiplier, "noise_multiplier")
-        )
-        if isinstance(self.clip_norm, Mapping):
-            norms = {str(k): _positive(v, f"clip_norm[{k!r}]") for k, v in self.clip_norm.items()}
-            if not norms:
-                raise MechanismError("Expected a clip norm for each sum, got none. Pass a number.")
-            object.__setattr__(self, "clip_norm", MappingProxyType(norms))
-        else:
-            object.__setattr__(self, "clip_norm", _positive(self.clip_norm, "clip_norm"))
+        for field in ("noise_multiplier", "clip_norm"):
+            object.__setattr__(self, field, _numbers(getattr(self, field), field))
+        if self.joint and isinstance(self.noise_multiplier, Mapping):
+            raise MechanismError(
+                "Expected one noise_multiplier for jointly clipped sums, got one per sum. "
+                "Pass joint=False to clip and noise each sum by itself."
+            )
         if self.noise not in ("central", "distributed"):
             raise MechanismError(f"Expected noise='central' or 'distributed', got {self.noise!r}.")
         share = _positive(self.honest_survivors, "honest_survivors")
@@ -78,28 +76,19 @@ class Gaussian:
             )
 
     def clip_norm_of(self, name: str) -> float:
-        """The clip norm of a sum.
+        """The clip norm of a sum; `MechanismError` if no pattern matches its name."""
+        return _matching(self.clip_norm, name, "clip norm", "clip_norm")
 
-        Raises:
-          MechanismError: No pattern matches the name.
-        """
-        if not isinstance(self.clip_norm, Mapping):
-            return self.clip_norm
-        for pattern, norm in self.clip_norm.items():
-            if fnmatch.fnmatchcase(name, pattern):
-                return norm
-        raise MechanismError(
-            f"Expected a clip norm for the sum {name!r}, got ones for {sorted(self.clip_norm)}. "
-            f"Add {name!r} or a pattern such as '*' to clip_norm."
-        )
+    def noise_multiplier_of(self, name: str) -> float:
+        """The noise multiplier of a sum; `MechanismError` if no pattern matches its name."""
+        return _matching(self.noise_multiplier, name, "noise multiplier", "noise_multiplier")
 
     def record(self) -> dict[str, Any]:
         """The mechanism as JSON, for certificates and round contexts."""
-        norm = dict(self.clip_norm) if isinstance(self.clip_norm, Mapping) else self.clip_norm
         return {
             "mechanism": "gaussian",
-            "noise_multiplier": self.noise_multiplier,
-            "clip_norm": norm,
+            "noise_multiplier": _plain(self.noise_multiplier),
+            "clip_norm": _plain(self.clip_norm),
             "joint": self.joint,
             "noise": self.noise,
             "grid": self.grid,
@@ -109,6 +98,50 @@ class Gaussian:
     def guaranteed_survivors(self, clients: int) -> int:
         """The number of clients of a cohort whose noise shares make up the charged noise."""
         return max(1, math.floor(self.honest_survivors * clients))
+
+
+def split_noise(noise_multiplier: float, shares: Mapping[str, float]) -> dict[str, float]:
+    """Noise multipliers of several sums of one round that together cost what one sum would.
+
+    Guarantees:
+      sum_k z_k^-2 = z^-2, so that separately clipped sums with these multipliers have the joint
+      multiplier z.
+
+    Args:
+      noise_multiplier: z, of the round.
+      shares: Sum name to its share of the round's privacy loss; scaled to add to 1.
+
+    Source: Gaussian composition; McMahan et al. (2018), section 3.
+    """
+    whole = _positive(noise_multiplier, "noise_multiplier")
+    weights = {name: _positive(share, f"shares[{name!r}]") for name, share in shares.items()}
+    total = sum(weights.values())
+    return {name: whole * math.sqrt(total / weight) for name, weight in weights.items()}
+
+
+def _numbers(value: Any, what: str) -> float | Mapping[str, float]:
+    """A positive number, or names with positive numbers."""
+    if not isinstance(value, Mapping):
+        return _positive(value, what)
+    if not value:
+        raise MechanismError(f"Expected a {what} for each sum, got none. Pass a number.")
+    return MappingProxyType({str(k): _positive(v, f"{what}[{k!r}]") for k, v in value.items()})
+
+
+def _matching(values: float | Mapping[str, float], name: str, what: str, field: str) -> float:
+    if not isinstance(values, Mapping):
+        return values
+    for pattern, value in values.items():
+        if fnmatch.fnmatchcase(name, pattern):
+            return value
+    raise MechanismError(
+        f"Expected a {what} for the sum {name!r}, got ones for {sorted(values)}. "
+        f"Add {name!r} or a pattern such as '*' to {field}."
+    )
+
+
+def _plain(value: float | Mapping[str, float]) -> float | dict[str, float]:
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _positive(value: Any, what: str) -> float:
