@@ -10,6 +10,7 @@ from secfad.computations import Computation
 from secfad.errors import ArgumentError, CohortError
 from secfad.placements import CLIENTS
 from secfad.programs import Program
+from secfad.tracing import canonical_dtype
 
 
 def checked_arguments(program: Program, args: Sequence[Any]) -> list[Any]:
@@ -48,7 +49,7 @@ def _checked_leaf(leaf: Any, aval: Any, at_clients: bool, name: str) -> Any:
             f"Expected shape {aval.shape} at {who} in {name}, got {shape}. "
             "Trace the computation again for other shapes, or pad the data."
         )
-    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    dtype = canonical_dtype(array)
     if dtype != aval.dtype:
         raise ArgumentError(
             f"Expected dtype {aval.dtype} in {name}, got {dtype}. "
@@ -87,7 +88,7 @@ def client_specs(computation: Computation, args: Sequence[Any]) -> tuple[tuple, 
     for (name, placement), arg in zip(computation.placements.items(), args):
 
         def spec(leaf, name=name, placement=placement):
-            shape, dtype = jnp.shape(leaf), jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))
+            shape, dtype = jnp.shape(leaf), canonical_dtype(leaf)
             if placement is not CLIENTS:
                 return jax.ShapeDtypeStruct(shape, dtype)
             if not shape:

@@ -113,6 +113,7 @@ class Block:
       steps: In an order in which every step reads only what was defined before.
       placements: Of every variable; None for values that depend on no placed argument.
       constants: Values of the variables that the program captures.
+      rewritten: Whether placing had to change the program; see `residuals`.
     """
 
     inputs: Outputs
@@ -120,6 +121,7 @@ class Block:
     steps: tuple[Step, ...]
     placements: Mapping[Var, Placement | None]
     constants: Mapping[Var, Any]
+    rewritten: bool = False
 
     def placement(self, atom: Atom) -> Placement | None:
         """Where a value lives."""

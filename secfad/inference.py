@@ -29,6 +29,7 @@ from secfad.calls import COND, CUSTOM_RULES, SCAN, WHILE, Communicates, as_call
 from secfad.errors import PlacementError
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.primitives import broadcast_p, sum_p
+from secfad.residuals import split_operands, split_results
 
 Label = Placement | None
 
@@ -52,20 +53,23 @@ def place(
     Raises:
       PlacementError: A value is used where it does not live; names the user's line.
     """
-    return _Scope(Communicates(), keep_rules).block(closed, placements, origins)
+    return _Scope(Communicates(), keep_rules, []).block(closed, placements, origins)
 
 
 class _Scope:
     """Inference over one jaxpr; nested jaxprs get scopes of their own."""
 
-    def __init__(self, talks: Communicates, keep_rules: bool):
+    def __init__(self, talks: Communicates, keep_rules: bool, torn: list[JaxprEqn]):
         self.talks = talks
         self.keep_rules = keep_rules
+        self.torn = torn
         self.steps: list[Step] = []
         self.labels: dict[Var, Label] = {}
         self.origins: dict[Var, str] = {}
         self.env: dict[Var, Atom] = {}
         self.constants: dict[Var, object] = {}
+        # Results of a cond without a placement: what decided, and one part per branch.
+        self.split: dict[Var, tuple[Atom, list[Var], JaxprEqn]] = {}
 
     def block(self, closed: ClosedJaxpr, labels: Sequence[Label], origins: Sequence[str]) -> Block:
         jaxpr = closed.jaxpr
@@ -76,7 +80,17 @@ class _Scope:
             self.constants[variable] = value
         self.read(jaxpr)
         results = tuple(self.now(v) for v in jaxpr.outvars)
-        return Block(tuple(jaxpr.invars), results, tuple(self.steps), self.labels, self.constants)
+        for variable in results:
+            if isinstance(variable, Var) and variable in self.split:
+                raise self._two_places(self.split[variable][2])
+        return Block(
+            tuple(jaxpr.invars),
+            results,
+            tuple(self.steps),
+            self.labels,
+            self.constants,
+            rewritten=bool(self.torn),
+        )
 
     def now(self, atom: Atom) -> Atom:
         return atom if isinstance(atom, Literal) else self.env.get(atom, atom)
@@ -97,7 +111,7 @@ class _Scope:
 
     def read(self, jaxpr: Jaxpr) -> None:
         for original in jaxpr.eqns:
-            equation = original.replace(invars=[self.now(v) for v in original.invars])
+            equation = self._whole(original.replace(invars=[self.now(v) for v in original.invars]))
             if equation.primitive is broadcast_p:
                 self._broadcast(equation)
             elif equation.primitive is sum_p:
@@ -110,6 +124,16 @@ class _Scope:
                 self._cond(equation)
             else:
                 self._local(equation)
+
+    def _whole(self, equation: JaxprEqn) -> JaxprEqn:
+        """The equation with every operand that was split replaced by its parts."""
+        split = [v for v in equation.invars if isinstance(v, Var) and v in self.split]
+        for variable in split:
+            index, _, maker = self.split[variable]
+            if equation.primitive is not COND or equation.invars[0] is not index:
+                raise self._two_places(maker)
+        parts = {v: self.split[v][1] for v in split}
+        return split_operands(equation, parts) if parts else equation
 
     def _broadcast(self, equation: JaxprEqn) -> None:
         name, line = equation.params["name"], _jax.user_line(equation)
@@ -184,7 +208,7 @@ class _Scope:
 
     def _body(self, body: ClosedJaxpr, inputs: Sequence[Atom], labels: Sequence[Label]) -> Block:
         origins = [self.origin(v) for v in inputs]
-        return _Scope(self.talks, self.keep_rules).block(_renamed(body), labels, origins)
+        return _Scope(self.talks, self.keep_rules, self.torn).block(_renamed(body), labels, origins)
 
     def _scan(self, equation: JaxprEqn) -> None:
         if self._stays_local(equation):
@@ -249,10 +273,15 @@ class _Scope:
         inputs = equation.invars[1:]
         labels = [self.label(v) for v in inputs]
         branches = tuple(self._body(b, inputs, labels) for b in equation.params["branches"])
-        joined: list[Label] = [None] * len(equation.outvars)
-        for branch in branches:
-            out = [branch.placement(v) for v in branch.results]
-            joined = [self._joined(equation, a, b) for a, b in zip(joined, out)]
+        columns = list(zip(*([b.placement(v) for v in b.results] for b in branches)))
+        torn = [i for i, column in enumerate(columns) if {SERVER, CLIENTS} <= set(column)]
+        if torn:
+            equation, parts = split_results(equation, torn)
+            self.split.update((v, (equation.invars[0], p, equation)) for v, p in parts.items())
+            self.torn.append(equation)
+            self._cond(equation)
+            return
+        joined = [next((label for label in column if label), None) for column in columns]
         index = self.label(equation.invars[0])
         if CLIENTS in joined and index is SERVER and not talks:
             raise self._mixture(equation, ": the server would choose between client values")
@@ -276,7 +305,10 @@ class _Scope:
     def _joined(self, equation: JaxprEqn, first: Label, second: Label) -> Label:
         if first is None or second is None or first is second:
             return first or second
-        raise PlacementError(
+        raise self._two_places(equation)
+
+    def _two_places(self, equation: JaxprEqn) -> PlacementError:
+        return PlacementError(
             f"`{equation.primitive.name}` expected a value to stay at one place, got a server value "
             "and a client value for the same result. Broadcast or sum, so that both are alike.",
             kind="implicit-broadcast",

@@ -5,7 +5,7 @@ as mixed mode (each sum also sends Jacobians) or privatisation (a clip before ea
 branches are rebuilt as `jax.lax` control flow, with the same interpreter inside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -83,6 +83,6 @@ class Interpreter:
         return jax.lax.switch(values[0], branches, *values[1:])
 
 
-def read(env: dict[Var, Any], atom: Atom) -> Any:
+def read(env: Mapping[Var, Any], atom: Atom) -> Any:
     """The value of a variable or literal."""
     return atom.val if isinstance(atom, Literal) else env[atom]

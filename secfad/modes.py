@@ -8,8 +8,9 @@ compose and nest. `mode` chooses; `mixed` is in `secfad.mixed`, `auto` in `secfa
 Sources: Rush, Charles, Garrett (JMLR 2024), sections 3.1-3.3, Tables 1-3.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -91,7 +92,10 @@ def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward
         primals, tangents = args[: len(names)], args[len(names) :]
         local = _local(computation, chosen, mode, primals)
         values = tuple(primals[i] for i in chosen)
-        return jax.jvp(lambda *x: local(*_replaced(primals, chosen, x)), values, tuple(tangents))
+        with _explaining(computation.name, mode):
+            return jax.jvp(
+                lambda *x: local(*_replaced(primals, chosen, x)), values, tuple(tangents)
+            )
 
     return _computation(fun, dict(computation.placements) | added, f"{computation.name}.jvp")
 
@@ -115,8 +119,9 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
         *primals, cotangent = args
         local = _local(computation, chosen, mode, primals)
         values = tuple(primals[i] for i in chosen)
-        value, pull = jax.vjp(lambda *x: local(*_replaced(primals, chosen, x)), *values)
-        return value, _like(argnums, pull(cotangent))
+        with _explaining(computation.name, mode):
+            value, pull = jax.vjp(lambda *x: local(*_replaced(primals, chosen, x)), *values)
+            return value, _like(argnums, pull(cotangent))
 
     placements = dict(computation.placements) | {"cotangent": SERVER}
     return _computation(fun, placements, f"{computation.name}.vjp")
@@ -135,7 +140,8 @@ def _derived(
         if mode == "auto":
             use = choose_mode(lambda m: _derived(computation, argnums, m, kind, derive), args)
         local = _local(computation, chosen, use, args)
-        return derive(local, args, argnums, use)
+        with _explaining(computation.name, use):
+            return derive(local, args, argnums, use)
 
     return _computation(fun, computation.placements, f"{computation.name}.{kind}")
 
@@ -183,6 +189,34 @@ def _local(
         return computation.fun
     specs = tuple(jax.tree.map(lambda x: _jax.spec(jax.typeof(x)), arg) for arg in args)
     return surrogate(computation, specs, chosen)
+
+
+# What JAX says when a program has no derivative in a direction, why, and which modes may have one.
+_REFUSALS = (
+    (
+        "(jvp) to a custom_vjp function",
+        "a custom_vjp has no forward derivative",
+        "mode='reverse' or mode='mixed'",
+    ),
+    (
+        "Reverse-mode differentiation does not work for lax.while_loop",
+        "the number of iterations of a while loop is not known, so nothing can be saved for reverse "
+        "mode",
+        "mode='forward', or mode='mixed' if the loop is client code",
+    ),
+)
+
+
+@contextlib.contextmanager
+def _explaining(name: str, mode: str) -> Iterator[None]:
+    """Turns what JAX says about an impossible mode into a `ModeError` that names a possible one."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        for words, reason, advice in _REFUSALS:
+            if words in str(error):
+                raise ModeError(f"`{name}` has no {mode} mode: {reason}. Use {advice}.") from error
+        raise
 
 
 def _require_mode(mode: str, known: Sequence[str], kind: str) -> None:

@@ -8,6 +8,7 @@ Source: Rush, Charles, Garrett (JMLR 2024), section 3.4, where these trade-offs 
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import jax
 from secfad import _jax
 from secfad.costs import Costs
 from secfad.errors import ModeError, SecfadError
+from secfad.jacobians import LargeJacobianWarning, NonlinearRuleWarning
 from secfad.tracing import trace_flat
 
 MODES = ("mixed", "forward", "reverse")
@@ -63,8 +65,12 @@ def choose_mode(
     totals, refusals = {}, []
     for mode in MODES:
         try:
-            totals[mode] = model.total(trace_flat(derive(mode), specs).costs)
-        except (SecfadError, TypeError, ValueError, NotImplementedError) as error:
+            with warnings.catch_warnings():
+                # A mode that would give other numbers than the rest is no candidate.
+                warnings.simplefilter("error", NonlinearRuleWarning)
+                warnings.simplefilter("ignore", LargeJacobianWarning)
+                totals[mode] = model.total(trace_flat(derive(mode), specs).costs)
+        except (SecfadError, NonlinearRuleWarning) as error:
             refusals.append(f"{mode}: {str(error).splitlines()[0]}")
     if not totals:
         raise ModeError("No mode exists for this derivative. " + " | ".join(refusals))

@@ -6,6 +6,7 @@ can be compiled, differentiated and mapped like any JAX function. No message is 
 private: this is the honest non-private baseline.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,12 @@ import jax
 
 from secfad import _jax
 from secfad.arguments import agreed_size, client_specs
+from secfad.blocks import Block
 from secfad.computations import Computation
 from secfad.errors import CohortError
+from secfad.inference import place
+from secfad.interpreting import Interpreter
+from secfad.normalization import normalise
 from secfad.placements import CLIENTS
 from secfad.programs import Program
 from secfad.tracing import trace_flat
@@ -70,8 +75,17 @@ def fuse(program: Program) -> Callable:
     in_axes = [0 if p is CLIENTS else None for p in program.in_placements]
     out_axes = [0 if p is CLIENTS else None for p in program.out_placements]
 
-    def one_client(*leaves: Any) -> list[Any]:
-        return _jax.eval_jaxpr(program.source.jaxpr, program.source.consts, *leaves)
+    if program.block.rewritten:
+        # The program as traced has branch residuals without a placement, so it has no axes either.
+        normal = normalise(program.source, erase_rules=False)
+        block = place(
+            normal, program.in_placements, [""] * len(program.in_placements), keep_rules=True
+        )
+        one_client = functools.partial(_interpreted, block)
+    else:
+
+        def one_client(*leaves: Any) -> list[Any]:
+            return _jax.eval_jaxpr(program.source.jaxpr, program.source.consts, *leaves)
 
     over_clients = jax.vmap(
         one_client, in_axes=in_axes, out_axes=out_axes, axis_name=_jax.client_axis
@@ -82,3 +96,7 @@ def fuse(program: Program) -> Callable:
         return jax.tree.unflatten(program.out_tree, over_clients(*leaves))
 
     return fused
+
+
+def _interpreted(block: Block, *leaves: Any) -> list[Any]:
+    return Interpreter().run(block, leaves)

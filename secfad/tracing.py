@@ -103,11 +103,17 @@ def as_struct(leaf: Any, name: str) -> jax.ShapeDtypeStruct:
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return leaf
     try:
-        return jax.ShapeDtypeStruct(
-            jnp.shape(leaf), jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))
-        )
+        return jax.ShapeDtypeStruct(jnp.shape(leaf), canonical_dtype(leaf))
     except TypeError as error:
         raise ArgumentError(
             f"Expected arrays in argument `{name}`, got a {type(leaf).__name__}. "
             "Text and objects cannot cross; encode them as numbers."
         ) from error
+
+
+def canonical_dtype(leaf: Any) -> Any:
+    """The dtype that JAX gives a leaf: double precision only where it is enabled; keys as they are."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        return dtype
+    return jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))

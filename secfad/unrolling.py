@@ -1,67 +1,167 @@
-"""Unrolling: a scan written out, iteration by iteration.
+"""Unrolling: loops through which clients carry differentiated values, written out.
 
-Needed where a transformation must see through the iterations, such as mixed mode when clients carry
-differentiated state. Bounded: a long scan is refused instead of making an endless program.
+Mixed mode must see from each sum back to the broadcasts that it depends on. A client value that a
+loop carries from one iteration to the next hides them, so the loop becomes its iterations, one after
+the other; any other loop stays as it is. Bounded: a long loop is refused instead of making an
+endless program.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 
 from secfad import _jax
-from secfad._jax import ClosedJaxpr, JaxprEqn
+from secfad._jax import Literal, Var
+from secfad.activity import active_outputs, active_variables, loop_carries
+from secfad.blocks import Atom, Block, Branch, Local, Loop, Step, While
 from secfad.errors import ModeError
-from secfad.interpreting import read
+from secfad.placements import CLIENTS, Placement
 
 MOST_ITERATIONS = 64
 
 
-def unroll(closed: ClosedJaxpr, scan: JaxprEqn) -> ClosedJaxpr:
-    """The program with one scan at its top level written out.
+def without_client_carries(name: str, block: Block, active_inputs: Sequence[bool]) -> Block:
+    """The block, with every loop written out in which clients carry active values.
+
+    Args:
+      name: What errors call the computation.
+      block: A placed program.
+      active_inputs: Which of its inputs will be differentiated.
 
     Raises:
-      ModeError: The scan is longer than 64 iterations.
+      ModeError: A loop is too long, or control flow hides differentiated client values.
     """
-    length = scan.params["length"]
-    if length > MOST_ITERATIONS:
-        raise ModeError(
-            f"Mixed mode expected at most {MOST_ITERATIONS} iterations of a scan in which clients "
-            f"carry differentiated state, got {length} ({_jax.user_line(scan)}). "
-            "Use mode='reverse' or mode='forward'."
-        )
+    writer = _Writer(name, block)
+    env: dict[Var, Atom] = {v: v for v in (*block.inputs, *block.constants)}
+    writer.write(block, active_inputs, env)
+    results = tuple(_now(env, v) for v in block.results)
+    return Block(block.inputs, results, tuple(writer.steps), writer.placements, writer.constants)
 
-    if not any(equation.outvars == scan.outvars for equation in closed.jaxpr.eqns):
-        raise ModeError(
-            f"Mixed mode cannot unroll the scan at {_jax.user_line(scan)}, which is inside another "
-            "call. Use mode='reverse' or mode='forward'."
-        )
 
-    def fun(*args: Any) -> list[Any]:
-        env = dict(zip(closed.jaxpr.constvars, closed.consts))
-        env.update(zip(closed.jaxpr.invars, args))
+class _Writer:
+    """Copies steps into one block, under new variables."""
+
+    def __init__(self, name: str, block: Block):
+        self.name = name
+        self.steps: list[Step] = []
+        self.placements: dict[Var, Placement | None] = {
+            v: block.placements[v] for v in block.inputs
+        }
+        self.constants = dict(block.constants)
+        self.placements.update(dict.fromkeys(self.constants))
+
+    def write(self, block: Block, flags: Sequence[bool], env: dict[Var, Atom]) -> None:
+        active = active_variables(block, flags)
+        for step in block.steps:
+            inside = [isinstance(v, Var) and v in active for v in step.inputs]
+            if isinstance(step, Loop) and _carries_clients(step, inside):
+                self._iterate(step, inside, env)
+            else:
+                self._copy(self._prepared(step, block, inside), block.placements, env)
+
+    def _prepared(self, step: Step, block: Block, inside: Sequence[bool]) -> Step:
+        """A step with its bodies written out; refuses what mixed mode cannot see through."""
+        match step:
+            case Loop():
+                flags = _body_flags(step, inside)
+                body = without_client_carries(self.name, step.body, flags)
+                return dataclasses.replace(step, body=body)
+            case While() if any(inside):
+                raise ModeError(
+                    f"`{self.name}` communicates under a data-dependent loop "
+                    f"({_jax.user_line(step.equation)}); its Jacobians have no fixed number. "
+                    "Use mode='forward'."
+                )
+            case Branch():
+                leaving = zip(step.outputs, active_outputs(step, inside))
+                if any(a and block.placements[v] is CLIENTS for v, a in leaving):
+                    raise ModeError(
+                        f"`{self.name}` lets the server choose between differentiated client values "
+                        f"({_jax.user_line(step.equation)}). Use mode='reverse' or mode='forward'."
+                    )
+                bodies = [without_client_carries(self.name, b, inside[1:]) for b in step.branches]
+                return dataclasses.replace(step, branches=tuple(bodies))
+        return step
+
+    def _copy(
+        self, step: Step, placements: Mapping[Var, Placement | None], env: dict[Var, Atom]
+    ) -> None:
+        inputs = tuple(_now(env, v) for v in step.inputs)
+        outputs = tuple(self._new(v, placements[v]) for v in step.outputs)
+        env.update(zip(step.outputs, outputs))
+        if isinstance(step, Local):
+            equation = step.equation.replace(invars=list(inputs), outvars=list(outputs))
+            self.steps.append(Local(equation, step.placement))
+        else:
+            self.steps.append(dataclasses.replace(step, inputs=inputs, outputs=outputs))
+
+    def _new(self, like: Atom, placement: Placement | None) -> Var:
+        variable = Var(like.aval)
+        self.placements[variable] = placement
+        return variable
+
+    def _iterate(self, step: Loop, inside: Sequence[bool], env: dict[Var, Atom]) -> None:
+        self._require_short(step)
+        body, flags = step.body, _body_flags(step, inside)
+        split = step.constants + step.carries
+        values = [_now(env, v) for v in step.inputs]
+        carry, rows = values[step.constants : split], []
+        places = [body.placements[v] for v in body.inputs]
+        for index in range(step.length)[:: -1 if step.reverse else 1]:
+            slices = [
+                self._local(lambda x, i=index: x[i], [value], place)
+                for value, place in zip(values[split:], places[split:])
+            ]
+            inner = dict(zip(body.inputs, [*values[: step.constants], *carry, *slices]))
+            for variable, value in body.constants.items():
+                inner[variable] = self._new(variable, None)
+                self.constants[inner[variable]] = value
+            self.write(body, flags, inner)
+            out = [_now(inner, v) for v in body.results]
+            carry = out[: step.carries]
+            rows.append(out[step.carries :])
+        env.update(zip(step.outputs, carry))
+        rows = rows[:: -1 if step.reverse else 1]
+        for variable, result, *column in zip(
+            step.outputs[step.carries :], body.results[step.carries :], *rows
+        ):
+            place = body.placement(result)
+            env[variable] = self._local(lambda *xs: jnp.stack(xs), column, place)
+
+    def _require_short(self, step: Loop) -> None:
+        if step.length > MOST_ITERATIONS:
+            raise ModeError(
+                f"Mixed mode of `{self.name}` expected at most {MOST_ITERATIONS} iterations of a scan "
+                f"in which clients carry differentiated values, got {step.length} "
+                f"({_jax.user_line(step.equation)}). Use mode='reverse' or mode='forward'."
+            )
+
+    def _local(self, fun: Callable, inputs: Sequence[Atom], placement: Placement | None) -> Atom:
+        """Adds the steps of a function of these values, all at one place."""
+        specs = [_jax.spec(v.aval) for v in inputs]
+        closed = _jax.make_jaxpr(fun, specs)[0]
+        env = dict(zip(closed.jaxpr.invars, inputs))
         for equation in closed.jaxpr.eqns:
-            values = [read(env, v) for v in equation.invars]
-            same = equation.outvars == scan.outvars
-            results = _iterate(scan, values) if same else _jax.evaluate(equation, values)
-            env.update(zip(equation.outvars, results))
-        return [read(env, v) for v in closed.jaxpr.outvars]
-
-    specs = [_jax.spec(v.aval) for v in closed.jaxpr.invars]
-    return _jax.make_jaxpr(fun, specs)[0]
+            places = dict.fromkeys(equation.outvars, placement)
+            self._copy(Local(equation, placement), places, env)
+        return _now(env, closed.jaxpr.outvars[0])
 
 
-def _iterate(scan: JaxprEqn, values: Sequence[Any]) -> list[Any]:
-    params = scan.params
-    consts, carries = params["num_consts"], params["num_carry"]
-    split = consts + carries
-    carry, rows = list(values[consts:split]), []
-    body = params["jaxpr"]
-    for index in range(params["length"])[:: -1 if params["reverse"] else 1]:
-        slices = [x[index] for x in values[split:]]
-        inputs = [*values[:consts], *carry, *slices]
-        out = _jax.eval_jaxpr(body.jaxpr, body.consts, *inputs)
-        carry = out[:carries]
-        rows.append(out[carries:])
-    columns = zip(*rows[:: -1 if params["reverse"] else 1])
-    return [*carry, *(jnp.stack(column) for column in columns)]
+def _carries_clients(step: Loop, inside: Sequence[bool]) -> bool:
+    """True if an active client value enters by a carry or a sequence, or leaves."""
+    flags = _body_flags(step, inside)
+    entering = list(zip(step.body.inputs, flags))[step.constants :]
+    active = active_variables(step.body, flags)
+    leaving = [(v, isinstance(v, Var) and v in active) for v in step.body.results]
+    return any(a and step.body.placement(v) is CLIENTS for v, a in (*entering, *leaving))
+
+
+def _body_flags(step: Loop, inside: Sequence[bool]) -> list[bool]:
+    split = step.constants + step.carries
+    carries = loop_carries(step, inside)
+    return [*inside[: step.constants], *carries, *inside[split:]]
+
+
+def _now(env: Mapping[Var, Atom], atom: Atom) -> Atom:
+    return atom if isinstance(atom, Literal) else env.get(atom, atom)

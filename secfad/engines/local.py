@@ -199,7 +199,9 @@ class _Run:
 
     def stacked(self, held: Held) -> Any:
         """A client value with its axis of clients."""
-        return self._repeated(held, self.clients) if held.shared else _first(held.value, self.clients)
+        return (
+            self._repeated(held, self.clients) if held.shared else _first(held.value, self.clients)
+        )
 
     def _repeated(self, held: Held, rows: int | None) -> Any:
         return jnp.broadcast_to(held.value, (rows, *jnp.shape(held.value)))

@@ -1,0 +1,144 @@
+"""Summed local Jacobians: a sum whose derivative travels in the same message.
+
+The sum over clients of c(b), where b was broadcast, becomes a function of b at the server with a
+derivative rule of its own: every client sends c(b) and its Jacobian dc/db together. Only blocks that
+can be non-zero are sent, each computed in the cheaper direction.
+
+Source: Rush, Charles, Garrett (JMLR 2024), section 3.3 and Table 3.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from secfad import _jax
+from secfad.calls import WHILE
+from secfad.errors import ModeError
+from secfad.linearity import is_linear
+from secfad.primitives import broadcast_p, sum_p
+from secfad.slicing import Slice
+
+_jax.hide_file_from_tracebacks(__file__)
+
+LARGE_JACOBIAN = 4_000_000
+_CUSTOM_VJP = frozenset({_jax.jax_primitives.custom_vjp_call_p})
+
+
+class LargeJacobianWarning(UserWarning):
+    """A Jacobian block that every client would send is large; another mode is likely cheaper."""
+
+
+class NonlinearRuleWarning(UserWarning):
+    """A custom rule is not linear in its cotangent, so that modes give different numbers."""
+
+
+def sum_with_jacobians(name: str, local: Slice, message: str) -> Callable:
+    """The sum as a function of what was broadcast, with its derivative from the same message."""
+
+    def received(sources):
+        return [broadcast_p.bind(s, name=n)[0] for s, n in zip(sources, local.names)]
+
+    @jax.custom_jvp
+    def summed(sources, constants):
+        operands = _jax.eval_jaxpr(local.jaxpr, (), *received(sources), *constants)
+        return sum_p.bind(*operands, name=message)
+
+    @summed.defjvp
+    def derivative(primals, tangents):
+        sources, constants = primals
+        wires = received(sources)
+        operands = _jax.eval_jaxpr(local.jaxpr, (), *wires, *constants)
+        blocks = _jacobians(name, local, wires, constants, message)
+        totals = sum_p.bind(*operands, *(block for _, _, block in blocks), name=message)
+        values, jacobians = totals[: len(operands)], totals[len(operands) :]
+        moved = [_zero_tangent(v) for v in values]
+        for (row, column, _), jacobian in zip(blocks, jacobians):
+            tangent = tangents[0][column]
+            moved[row] += jnp.tensordot(
+                jacobian, tangent, axes=tangent.ndim, precision=jax.lax.Precision.HIGHEST
+            )
+        return values, moved
+
+    return summed
+
+
+def _zero_tangent(value: Any) -> Any:
+    if jnp.issubdtype(jnp.result_type(value), jnp.inexact):
+        return jnp.zeros_like(value)
+    return np.zeros(jnp.shape(value), jax.dtypes.float0)
+
+
+def _jacobians(
+    name: str, local: Slice, wires: list, constants: list, message: str
+) -> list[tuple[int, int, Any]]:
+    """Every non-zero block (operand, source, Jacobian), each in the cheaper direction."""
+    one_way = _only_direction(name, local)
+    blocks = []
+    for row, needs in enumerate(local.depends):
+        columns = [i for i, need in enumerate(needs) if need]
+        if not columns:
+            continue
+        out = local.jaxpr.outvars[row].aval
+        inputs = sum(math.prod(wires[i].shape) for i in columns)
+        _warn_if_large(name, message, math.prod(out.shape), inputs)
+
+        def operand(*chosen, row=row, columns=columns):
+            full = list(wires)
+            for i, value in zip(columns, chosen):
+                full[i] = value
+            return _jax.eval_jaxpr(local.jaxpr, (), *full, *constants)[row]
+
+        if local.contains(_CUSTOM_VJP):
+            _warn_if_rule_is_not_linear(name, message, operand, [wires[i] for i in columns])
+        reverse = one_way == "reverse" or (not one_way and math.prod(out.shape) <= inputs)
+        jacobian = (jax.jacrev if reverse else jax.jacfwd)(
+            operand, argnums=tuple(range(len(columns)))
+        )
+        for column, block in zip(columns, jacobian(*(wires[i] for i in columns))):
+            blocks.append((row, column, block))
+    return blocks
+
+
+def _only_direction(name: str, local: Slice) -> str:
+    no_forward = local.contains(_CUSTOM_VJP)
+    no_reverse = local.contains(frozenset({WHILE}))
+    if no_forward and no_reverse:
+        raise ModeError(
+            f"`{name}` has both a custom_vjp and a while loop in one client stage: JAX has no "
+            "derivative of it in either direction. Give the custom rule as a custom_jvp."
+        )
+    return "reverse" if no_forward else "forward" if no_reverse else ""
+
+
+def _warn_if_large(name: str, message: str, rows: int, columns: int) -> None:
+    if rows * columns > LARGE_JACOBIAN:
+        warnings.warn(
+            f"Mixed mode of `{name}`: every client sends a Jacobian of {rows} x {columns} = "
+            f"{rows * columns:,} numbers with the sum {message!r}. Reverse mode sends {columns:,}; "
+            "see secfad.plan.",
+            LargeJacobianWarning,
+            stacklevel=2,
+        )
+
+
+def _warn_if_rule_is_not_linear(
+    name: str, message: str, operand: Callable, wires: list[Any]
+) -> None:
+    def pulled_back(cotangent):
+        return jax.vjp(operand, *wires)[1](cotangent)
+
+    shape = jax.eval_shape(operand, *wires)
+    if not is_linear(_jax.make_jaxpr(pulled_back, (shape,))[0]):
+        warnings.warn(
+            f"Mixed mode of `{name}`: client code before the sum {message!r} has a custom_vjp whose "
+            "backward rule is not linear in the cotangent, such as a clip. Mixed mode applies it to "
+            "unit cotangents, reverse mode to the cotangents of the program, and the results differ. "
+            "Use mode='reverse' if the latter is meant.",
+            NonlinearRuleWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,136 @@
+"""Every mode of every program is the centralised derivative, simulated and message by message."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from federated_programs import CASES, CLIENTS, C
+
+import secfad as fad
+from secfad.calls import bodies
+from secfad.engines.local import sum_of
+from secfad.errors import ModeError
+
+# Rounding of a few hundred operations in float64; a missing term is 1e-3 or more here.
+TOLERANCE = 1e-10
+MODES = [(case, mode) for case in CASES.values() for mode in case.modes()]
+EACH_CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+EACH_MODE = pytest.mark.parametrize(
+    ("case", "mode"), MODES, ids=[f"{c.name}-{m}" for c, m in MODES]
+)
+REFUSED = [(case, *pair) for case in CASES.values() for pair in case.refused]
+
+
+def assert_equal(got, expected):
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected)):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@functools.cache
+def program(name, mode=None):
+    case = CASES[name]
+    return fad.trace(case.derivative(mode) if mode else case.computation, *case.specs())
+
+
+@functools.cache
+def expected(name, survivors=None, derivative=False):
+    case = CASES[name]
+    args = case.args()
+    if survivors:
+        args = some_clients(case, args, survivors)
+    return case.expected_derivative(args) if derivative else case.oracle(*args)
+
+
+def some_clients(case, args, chosen):
+    places = case.computation.placements.values()
+    return tuple(
+        jax.tree.map(lambda x: x[jnp.asarray(chosen)], a) if p is C else a
+        for a, p in zip(args, places)
+    )
+
+
+def primitives(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name, equation.params
+        for body in bodies(equation):
+            yield from primitives(body)
+
+
+@EACH_CASE
+def test_simulated_value_equals_the_centralised_value(case):
+    args = case.args()
+    assert_equal(fad.simulate(case.computation)(*args), expected(case.name))
+
+
+@EACH_CASE
+def test_executed_value_equals_the_centralised_value(case):
+    args = case.args()
+    assert_equal(fad.execute(program(case.name), *args), expected(case.name))
+
+
+@EACH_MODE
+def test_simulated_derivative_equals_the_centralised_derivative(case, mode):
+    got = fad.simulate(case.derivative(mode))(*case.args())
+    assert_equal(got, expected(case.name, derivative=True))
+
+
+@EACH_MODE
+def test_executed_derivative_equals_the_centralised_derivative(case, mode):
+    got = fad.execute(program(case.name, mode), *case.args())
+    assert_equal(got, expected(case.name, derivative=True))
+
+
+@EACH_MODE
+def test_derivative_communicates_by_broadcast_and_sum_only(case, mode):
+    for name, params in primitives(program(case.name, mode).jaxpr.jaxpr):
+        axes = params.get("axes", ()) if name.startswith("psum") else ()
+        assert "axis_name" not in params, name
+        assert all(isinstance(axis, int) for axis in axes), name
+
+
+@EACH_CASE
+def test_value_of_survivors_equals_the_value_of_a_cohort_of_survivors(case):
+    args, survivors = case.args(), (0, 2, 3)
+    got = fad.execute(program(case.name), *args, aggregate=sum_of([survivors]), public_size=3)
+    assert_equal(got, expected(case.name, survivors))
+
+
+@EACH_MODE
+def test_derivative_of_survivors_equals_the_derivative_of_a_cohort_of_survivors(case, mode):
+    args, survivors = case.args(), (1, 4)
+    got = fad.execute(program(case.name, mode), *args, aggregate=sum_of([survivors]), public_size=2)
+    assert_equal(got, expected(case.name, survivors, derivative=True))
+
+
+@pytest.mark.parametrize(
+    ("case", "mode", "words"), REFUSED, ids=[f"{c.name}-{m}" for c, m, _ in REFUSED]
+)
+def test_impossible_mode_is_refused_with_the_reason_and_another_mode(case, mode, words):
+    with pytest.raises(ModeError, match=words) as caught:
+        fad.trace(case.derivative(mode), *case.specs())
+    assert "mode='" in str(caught.value)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES.values() if c.contacts], ids=lambda c: c.name)
+def test_value_takes_the_fewest_contacts(case):
+    assert program(case.name).costs.contacts == case.contacts
+
+
+@pytest.mark.parametrize("name", ["two_rounds", "jitted_helpers", "scan_of_rounds", "server_cond"])
+@pytest.mark.parametrize("mode", [None, "reverse", "mixed"])
+def test_a_program_used_with_four_and_then_eight_clients_is_right_for_both(name, mode):
+    case = CASES[name]
+    run = fad.simulate(case.derivative(mode) if mode else case.computation)
+    for clients in (4, 8):
+        args = case.args(clients)
+        expected = case.expected_derivative(args) if mode else case.oracle(*args)
+        assert_equal(run(*args), expected)
+
+
+def test_the_table_holds_the_kinds_of_program_that_matter():
+    assert len(CASES) >= 30
+    assert CLIENTS > 2
