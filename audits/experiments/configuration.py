@@ -151,7 +151,9 @@ def parse(text: str, source: str = "text") -> Configuration:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"Expected TOML in {source}, got a syntax error: {error}.") from None
+        raise ConfigurationError(
+            f"Expected TOML in {source}, got a syntax error: {error}."
+        ) from None
     try:
         return Configuration.model_validate(values)
     except ValidationError as error:

@@ -75,7 +75,12 @@ class Learner:
         return Learner(_host(new["model"]), _host(new["buffer"]), self.hyper)
 
     def descended(
-        self, gradient: Tree, *, learning_rate_step: float, momentum_step: float, max_momentum: float
+        self,
+        gradient: Tree,
+        *,
+        learning_rate_step: float,
+        momentum_step: float,
+        max_momentum: float,
     ) -> "Learner":
         """After a step down the hypergradient; momentum is projected to [0, max_momentum]."""
         log_rate = self.hyper["log_learning_rate"]
@@ -113,7 +118,9 @@ def make_computations(client_learning_rate: float, batch_size: int) -> Computati
     @fad.computation(hyper=fad.SERVER, state=fad.SERVER, delta=fad.SERVER, batch=fad.CLIENTS)
     def next_loss(hyper, state, delta, batch):
         new = server_update(hyper, state, delta)
-        return fad.mean(client_loss(fad.broadcast(new["model"], name="new_model"), batch), name="loss")
+        return fad.mean(
+            client_loss(fad.broadcast(new["model"], name="new_model"), batch), name="loss"
+        )
 
     return Computations(training, fad.grad(next_loss, argnums=0, mode="forward"))
 

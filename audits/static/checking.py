@@ -20,6 +20,7 @@ from audits.static.interpreter import Checker
 from audits.static.labels import Label, Place
 from audits.static.styles import STYLES, Style
 from audits.static.transfer import TRANSFER
+from secfad import CLIENTS, SERVER, Program
 
 PROFILES = ("secagg", "secagg+dp")
 MINIMUM_CLIENTS = 2
@@ -176,6 +177,46 @@ def _bounded(
     return list(judgement.findings), facts
 
 
+def traced_program(program: Program) -> Traced:
+    """A `secfad` program as the walk reads it: its normal form and the placement of its leaves."""
+    words = {SERVER: "server", CLIENTS: "clients"}
+    variables = program.jaxpr.jaxpr.invars
+    inputs = tuple(
+        Arg(f"argument {k}", v.aval.shape, v.aval.dtype, words[p])  # type: ignore[attr-defined]
+        for k, (v, p) in enumerate(zip(variables, program.in_placements))
+    )
+    wants = tuple(Place.SERVER if p is SERVER else None for p in program.out_placements)
+    return Traced(program.jaxpr, inputs, wants, ("the result",) * len(wants))
+
+
+def walk_program(program: Program, public: Sequence[str] = ()) -> tuple[Checker, list, Traced]:
+    """The communication walk over a traced program, whose client results stay at their clients."""
+    traced = traced_program(program)
+    style = dataclasses.replace(STYLES["native"], client_outputs=True)
+    checker, outs = walk(traced, style, public=frozenset(public))
+    return checker, outs, traced
+
+
+def check_program(
+    program: Program, *, profile: str = "secagg", mode: str = "primal", public: Sequence[str] = ()
+) -> Report:
+    """Checks a traced program: one mode of a computation, or a private program.
+
+    Args:
+      program: The program in normal form.
+      profile: `"secagg"` or `"secagg+dp"`.
+      mode: What to call it in findings.
+      public: Digests of captured constants that are declared public.
+    """
+    style = dataclasses.replace(STYLES["native"], client_outputs=True)
+    subject = {"name": program.name, "style": "native", "mode": mode, "profile": profile}
+    declared = Declared(frozenset(public))
+    findings, facts = examine(
+        traced_program(program), style, mode="primal", profile=profile, declared=declared
+    )
+    return Report.of(findings, facts, subject)
+
+
 def cohort_size(traced: Traced, style: Style) -> int | None:
     """The number of clients, where the program has an axis of clients."""
     if not style.stacked:
@@ -210,6 +251,8 @@ def _outputs(traced: Traced, style: Style, outs: Sequence[Label], mode: str) -> 
 def _misplaced(traced: Traced, position: int, mode: str) -> Finding:
     value = traced.subjects[position]
     line = producer_line(traced, position)
+    if mode == "primal":
+        return finding("FAD101", line=line, where=f"output {position}")
     if traced.custom:
         return finding("FAD303", line=line, found="client", expected="server", value=value)
     return finding("FAD301", line=line, mode=mode, value=value)

@@ -131,6 +131,7 @@ class Checker:
         self.operands: dict[int, tuple[Path, int]] = {}
         self.recorded: dict[int, Event] = {}
         self.evidence: dict[Path, dict[Var, Label]] = {}
+        self.programs: dict[Path, Jaxpr] = {}
         self.residuals: dict[Path, int] = {}
         self._sources: dict[tuple[Path, int], int] = {}
         self._source_events: dict[int, Event] = {}
@@ -172,6 +173,7 @@ class Checker:
                 called[variable] = f"the result of {equation.primitive.name}"
         if scope.recording:
             self.evidence[scope.path] = env
+            self.programs[scope.path] = jaxpr
         return [_read(env, v) for v in jaxpr.outvars]
 
     def _apply(self, step: Step) -> list[Label]:

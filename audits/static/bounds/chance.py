@@ -35,8 +35,6 @@ _PASSING = frozenset(
         "copy",
         "stop_gradient",
         "convert_element_type",
-        "optimization_barrier",
-        "name",
         "rev",
     }
 )

@@ -241,9 +241,6 @@ _UNIFORM = frozenset(
         "convert_element_type",
         "neg",
         "abs",
-        "name",
-        "optimization_barrier",
-        "federated_broadcast",
     ]
 )
 

@@ -244,14 +244,16 @@ def _exact(prover: Prover, outputs: Sequence[Fact]) -> list[Finding]:
     client_noise = any(site.at_client for site in prover.noise)
     if client_noise:
         return []
-    found = []
-    seen: set[int] = set()
-    for fact in outputs:
-        for event in sorted(fact.raw - seen):
-            seen.add(event)
-            rule = "FAD405" if event in fact.divisors else "FAD415"
-            found.append(finding(rule, line=prover.checker.recorded[event].line, sum=event))
-    return found
+    divisors = frozenset().union(*(f.divisors for f in outputs))
+    exact = frozenset().union(*(f.raw for f in outputs)) | prover.shown
+    return [
+        finding(
+            "FAD405" if event in divisors else "FAD415",
+            line=prover.checker.recorded[event].line,
+            sum=event,
+        )
+        for event in sorted(exact)
+    ]
 
 
 def _undeclared_relation(outputs: Sequence[Fact]) -> list[Finding]:

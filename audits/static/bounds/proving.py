@@ -58,6 +58,7 @@ class Prover:
         self.noise: list[NoiseSite] = []
         self.uses: list[KeyUse] = []
         self.sent: set[int] = set()
+        self.shown: set[int] = set()
         self.server_clips = False
         self.recording = True
         self.count = 1
@@ -159,6 +160,8 @@ class Prover:
         if name == "federated_clip":
             return self._clip(site, path)
         self._watch(site, path)
+        if name in _PASSED_ON:
+            return list(site.facts)
         if self._is_sum(site, path):
             return self._sums(site, path)
         return self._ordinary(site, path)
@@ -171,12 +174,12 @@ class Prover:
             key = site.facts[0]
             self.uses.append(KeyUse(key.number, path, self.count, self._loops))
             self.lineages[key.number] = key.lineage | {key.number}
-        if site.name in ("federated_broadcast", "broadcast_in_dim") or "broadcast" in site.name:
-            sent = site.name != "broadcast_in_dim" or self.checker.was_sent(path)
-            if sent:
-                self.sent |= {f.number for f in site.facts}
-                for fact in site.facts:
-                    self.sent |= fact.lineage & {fact.number}
+        explicit = site.name == "broadcast_in_dim" and self.checker.was_sent(path)
+        for fact, label in zip(site.facts, site.labels):
+            crossing = label.place == Place.SERVER and site.outputs and site.outputs[0].on_clients
+            if explicit or crossing:
+                self.sent.add(fact.number)
+                self.shown |= fact.raw
 
     def _ordinary(self, site: Site, path: Path) -> list[Fact]:
         made = []
@@ -444,6 +447,10 @@ _CALLS = frozenset(
         "custom_linear_solve",
         "linear_solve",
     ]
+)
+# N-ary; each result is its operand, wherever it lives afterwards.
+_PASSED_ON = frozenset(
+    {"federated_broadcast", "optimization_barrier", "device_put", "name", "sharding_constraint"}
 )
 _SUMS = frozenset({"federated_sum"})
 

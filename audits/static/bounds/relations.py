@@ -272,8 +272,6 @@ _RULES: dict[str, Callable[[Site], Found]] = {
     "squeeze": _squeeze,
     "copy": _same,
     "stop_gradient": _same,
-    "name": _same,
-    "optimization_barrier": _same,
     "convert_element_type": _convert,
     "is_finite": _is_finite,
     "ne": _not_equal,

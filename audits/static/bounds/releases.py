@@ -22,8 +22,6 @@ _PASSING = frozenset(
         "stop_gradient",
         "convert_element_type",
         "neg",
-        "optimization_barrier",
-        "name",
     }
 )
 
@@ -94,7 +92,7 @@ def noised(site: Site, line: str) -> tuple[Fact | None, NoiseSite | None]:
             continue
         if not site.shape(index) == site.shape(other) == site.out_shape:
             return None, None  # one draw for many entries, or many draws for one, is other noise
-        if value.linear:
+        if value.linear and site.labels[other].place == Place.SERVER:
             return value, NoiseSite(value.linear, noise, False, line)
         if site.labels[other].place == Place.CLIENT:
             return value, NoiseSite((), noise, True, line)

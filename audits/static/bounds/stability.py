@@ -276,9 +276,7 @@ def _convert(site: Site) -> Norms:
 
 
 _RULES: dict[str, Callable[[Site], Norms]] = {
-    **dict.fromkeys(
-        ("neg", "abs", "copy", "stop_gradient", "name", "optimization_barrier", "rev"), _same
-    ),
+    **dict.fromkeys(("neg", "abs", "copy", "stop_gradient", "rev"), _same),
     **dict.fromkeys(("tanh", "sin"), _contracting),
     "slice": lambda site: site.facts[0].norms,
     "split": lambda site: site.facts[0].norms,

@@ -1,0 +1,331 @@
+"""`certify`: from a computation or a private program to a certificate, or to findings.
+
+Each mode is traced and checked on its own. A private program is also compared with the mechanism it
+was clipped for: every sum must carry a joint clip at most as large as the mechanism's clip norm, and
+every release exactly one such clip.
+
+    computation --trace--> program --check--> certificate, bound to the program's digest
+
+Sources: the claims T, D and M are stated in docs/privacy-model.md.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
+
+import jax
+
+from audits.static.bounds.judging import SumBound
+from audits.static.checking import check_program
+from audits.static.evidence import evidence_of
+from audits.static.findings import Facts, Finding, Report, finding
+from audits.static.rules import Severity
+from privacy.certificates import (
+    Bound,
+    Certificate,
+    Message,
+    Obligation,
+    current_environment,
+)
+from privacy.privatization import PrivateProgram
+from secfad import CLIENTS, SERVER, Computation, Program, jvp, trace, vjp
+from secfad.errors import ModeError, PlacementError, SecfadError
+
+RULE_SET = "2026.1"
+MODES = ("primal", "forward", "reverse", "mixed")
+PLACEMENT_RULES = MappingProxyType(
+    {
+        "implicit-broadcast": "FAD102",
+        "addressed-broadcast": "FAD104",
+        "misplaced-operand": "FAD117",
+        "client-branch": "FAD201",
+        "client-control": "FAD202",
+    }
+)
+ASSUMPTIONS = (
+    "The server is honest but curious: it sends every client the same broadcasts.",
+    "The aggregator reveals the sum over the surviving clients and nothing else.",
+    "Clients run the certified client program on their own data.",
+    "Real arithmetic up to the stated slack; the claim is about the program before compilation.",
+    "Compatibility with secure aggregation is not a privacy claim; only bounded, noised sums are.",
+)
+
+
+class CertificationError(Exception):
+    """A program was not certified.
+
+    Attributes:
+      findings: Why, the most severe first.
+      reports: One per mode that was checked.
+    """
+
+    def __init__(self, reports: Sequence[Report]):
+        self.reports = tuple(reports)
+        self.findings = tuple(
+            f for r in reports for f in r.findings if f.severity == Severity.REJECT
+        )
+        lines = [f"{f.rule} {f.line}: {f.message}. {f.remedy}." for f in self.findings]
+        super().__init__(
+            "Expected a program that communicates by bounded sums and broadcasts only, got:\n"
+            + "\n".join(lines)
+        )
+
+
+def certify(
+    subject: PrivateProgram | Program | Computation,
+    *specs: Any,
+    modes: Sequence[str] = ("primal",),
+    argnums: int | Sequence[int] | None = None,
+    public: Sequence[str] = (),
+) -> Certificate:
+    """Proves a program and states what was proved.
+
+    Guarantees:
+      The certificate is issued only if every mode passed the check; it holds for programs with
+      exactly the stated digests.
+
+    Args:
+      subject: A private program, a traced program, or a computation with its specs.
+      *specs: What the server or one client holds, per argument of a computation.
+      modes: Of a computation: `"primal"`, `"forward"`, `"reverse"`, `"mixed"`.
+      argnums: Server arguments of the derivative modes; all floating-point ones by default.
+      public: Digests of captured constants that are declared public.
+
+    Raises:
+      CertificationError: With the findings of every mode that failed.
+    """
+    reports = check_modes(subject, *specs, modes=modes, argnums=argnums, public=public)
+    if any(report.kind == "reject" for report, _ in reports.values()):
+        raise CertificationError([report for report, _ in reports.values()])
+    return _certificate(subject, reports)
+
+
+def assert_certified(
+    computation: Computation,
+    *specs: Any,
+    modes: Sequence[str] = ("forward", "reverse", "mixed"),
+    argnums: int | Sequence[int] | None = None,
+) -> Certificate:
+    """For test suites: the computation and its derivatives pass, or the test fails.
+
+    Raises:
+      CertificationError: With the findings.
+    """
+    return certify(computation, *specs, modes=("primal", *modes), argnums=argnums)
+
+
+def check_modes(
+    subject: PrivateProgram | Program | Computation,
+    *specs: Any,
+    modes: Sequence[str] = ("primal",),
+    argnums: int | Sequence[int] | None = None,
+    public: Sequence[str] = (),
+) -> dict[str, tuple[Report, Program | None]]:
+    """Checks a subject in each mode; the program is None where there is none.
+
+    Raises:
+      ValueError: An unknown mode.
+    """
+    if isinstance(subject, PrivateProgram):
+        report = check_program(subject.program, profile="secagg+dp", public=public)
+        return {"primal": (_compared(report, subject), subject.program)}
+    if isinstance(subject, Program):
+        return {"primal": (check_program(subject, public=public), subject)}
+    unknown = set(modes) - set(MODES)
+    if unknown:
+        raise ValueError(f"Expected modes among {MODES}, got {sorted(unknown)}.")
+    chosen = _argnums(subject, specs, argnums)
+    return {
+        mode: _checked(subject, specs, mode, chosen, public)
+        for mode in dict.fromkeys(modes)
+        if mode == "primal" or chosen
+    }
+
+
+def _argnums(
+    computation: Computation, specs: Sequence[Any], argnums: int | Sequence[int] | None
+) -> tuple[int, ...]:
+    """Server arguments whose leaves are all floating point."""
+    if argnums is not None:
+        return (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    found = []
+    for position, (placement, spec) in enumerate(zip(computation.placements.values(), specs)):
+        leaves = jax.tree.leaves(spec)
+        floating = all(jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating) for leaf in leaves)
+        if placement is SERVER and leaves and floating:
+            found.append(position)
+    return tuple(found)
+
+
+def _checked(
+    computation: Computation,
+    specs: Sequence[Any],
+    mode: str,
+    argnums: tuple[int, ...],
+    public: Sequence[str],
+) -> tuple[Report, Program | None]:
+    subject = {"name": computation.name, "style": "native", "mode": mode, "profile": "secagg"}
+    try:
+        program = _program(computation, specs, mode, argnums)
+    except (SecfadError, TypeError, ValueError) as error:
+        return Report.of([_refusal(computation, mode, error)], Facts(), subject), None
+    return check_program(program, mode=mode, public=public), program
+
+
+def _program(
+    computation: Computation, specs: Sequence[Any], mode: str, argnums: tuple[int, ...]
+) -> Program:
+    """The program of one mode: directional for forward, pulled back for reverse and mixed."""
+    if mode == "primal":
+        return trace(computation, *specs)
+    if mode == "forward":
+        return trace(jvp(computation, argnums), *specs, *(specs[i] for i in argnums))
+    primal = trace(computation, *specs)
+    avals = [v.aval for v in primal.jaxpr.jaxpr.outvars]
+    if any(p is CLIENTS for p in primal.out_placements):
+        raise ModeError(
+            f"`{computation.name}` returns client values, which have no cotangent at the server. "
+            "Certify the computation without them."
+        )
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]  # type: ignore[attr-defined]
+    cotangent = jax.tree.unflatten(primal.out_tree, shapes)
+    return trace(vjp(computation, argnums, mode=mode), *specs, cotangent)  # type: ignore[arg-type]
+
+
+def _refusal(computation: Computation, mode: str, error: Exception) -> Finding:
+    """What the front end refused, as a finding."""
+    if isinstance(error, PlacementError):
+        rule = PLACEMENT_RULES.get(error.kind, "FAD101")
+        made = finding(
+            rule, line=error.line, value="value", primitive="federated operation",
+            expected="other", found="misplaced", where="the program",
+        )  # fmt: skip
+        return dataclasses.replace(made, message=str(error).removeprefix(f"{error.line}: "))
+    short = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    if mode == "primal" and not isinstance(error, ModeError):
+        return finding("FAD007", function=computation.name, error=short)
+    return finding("FAD304", mode=mode, error=short)
+
+
+def _compared(report: Report, private: PrivateProgram) -> Report:
+    """The proved bounds against the mechanism of a private program."""
+    if report.kind == "reject":
+        return report
+    mechanism = private.mechanism
+    findings = []
+    events = {e.index: e for e in report.facts.events}
+    groups: dict[int, int] = {}
+    for bound in report.facts.bounds:
+        event = events.get(bound.event)
+        if event is None:
+            continue
+        norm = mechanism.clip_norm_of(event.name)
+        number = None if bound.amount is None else bound.amount.number
+        part = bound.fact.part
+        if number is None or part is None or number > norm * (1 + 1e-9):
+            findings.append(_too_large(event, bound, norm, mechanism.noise_multiplier))
+            continue
+        groups[part.group] = event.count
+    released = sum(groups.values())
+    planned = sum(1 for r in private.releases for _ in (r.sums if not mechanism.joint else [r]))
+    if not findings and released > planned:
+        findings.append(
+            finding("FAD403", joint=f"the root of {math.ceil(released / max(planned, 1))} clips")
+        )
+    findings += _repeated(report, mechanism)
+    return Report.of([*report.findings, *report.notes, *findings], report.facts, report.subject)
+
+
+def _too_large(event, bound: SumBound, norm: float, multiplier: float) -> Finding:
+    found = "no joint clip" if bound.fact.part is None else str(bound.amount)
+    return finding(
+        "FAD406",
+        line=event.line,
+        path=event.where,
+        std=f"{norm * multiplier:.6g}",
+        sensitivity=found,
+        multiplier="too small",
+        expected=f"{multiplier:.6g}",
+    )
+
+
+def _repeated(report: Report, mechanism: Any) -> list[Finding]:
+    """One clipped value summed twice counts twice."""
+    seen: set[tuple[int, int]] = set()
+    for bound in report.facts.bounds:
+        part = bound.fact.part
+        if part is None:
+            continue
+        if (part.group, part.index) in seen:
+            return [finding("FAD403", joint="more than one clip norm: a value is summed twice")]
+        seen.add((part.group, part.index))
+    return []
+
+
+def _certificate(
+    subject: PrivateProgram | Program | Computation,
+    reports: dict[str, tuple[Report, Program | None]],
+) -> Certificate:
+    private = isinstance(subject, PrivateProgram)
+    programs = {mode: p for mode, (_, p) in reports.items() if p is not None}
+    first = next(iter(programs.values()))
+    caveats = {f.rule: f.message for r, _ in reports.values() for f in r.findings}
+    notes = {f"{f.rule}: {f.message}" for r, _ in reports.values() for f in r.notes}
+    facts = [r.facts for r, _ in reports.values()]
+    return Certificate(
+        subject=subject.name,
+        digests={mode: p.digest for mode, p in programs.items()},
+        profile="secagg+dp" if private else "secagg",
+        environment=current_environment(),
+        arguments=tuple(arguments_of(first)),
+        schedule={mode: _schedule(r.facts) for mode, (r, _) in reports.items()},
+        bounds={m: _bounds(r.facts) for m, (r, _) in reports.items()} if private else {},
+        mechanism=subject.mechanism.record() if isinstance(subject, PrivateProgram) else {},
+        purpose=subject.purpose if isinstance(subject, PrivateProgram) else "",
+        clients={
+            "residual_bytes": max(f.residual_bytes for f in facts),
+            "readdress": any(f.readdress for f in facts),
+            "stateful": any(f.stateful_clients for f in facts),
+        },
+        cohort={"minimum": 2, "sizes": "all"},
+        obligations=tuple(Obligation(rule, text) for rule, text in sorted(caveats.items())),
+        notes=(f"rule set {RULE_SET}", *sorted(notes)),
+        assumptions=ASSUMPTIONS,
+        evidence={mode: evidence_of(p) for mode, p in programs.items()},
+    )
+
+
+def arguments_of(program: Program) -> list[dict[str, Any]]:
+    """Every argument leaf of a program."""
+    return [
+        {
+            "position": k,
+            "shape": list(v.aval.shape),  # type: ignore[attr-defined]
+            "dtype": str(v.aval.dtype),  # type: ignore[attr-defined]
+            "placement": placement.value,
+        }
+        for k, (v, placement) in enumerate(zip(program.jaxpr.jaxpr.invars, program.in_placements))
+    ]
+
+
+def _schedule(facts: Facts) -> tuple[Message, ...]:
+    return tuple(
+        Message(e.kind, e.name, e.shape, e.dtype, e.bytes, e.depth, e.count, e.line)
+        for e in facts.events
+    )
+
+
+def _bounds(facts: Facts) -> tuple[Bound, ...]:
+    names = {e.index: e.name for e in facts.events}
+    made = []
+    for bound in facts.bounds:
+        amount, part = bound.amount, bound.fact.part
+        norm = "unbounded" if amount is None else str(amount)
+        if amount is not None and amount.number is not None:
+            norm = amount.number
+        group, unit = ("", 1.0) if part is None else (f"clip{part.group}", part.unit)
+        name = names.get(bound.event, "")
+        made.append(Bound(name, norm, bound.proof, group, unit, bound.slack))
+    return tuple(made)
