@@ -26,6 +26,7 @@ import numpy as np
 
 from audits.experiments.errors import CheckpointCorrupt
 from audits.experiments.fedavgm import Learner
+from privacy.execution import Result
 
 _FORMAT = 1
 
@@ -43,8 +44,8 @@ class History:
       baseline_accuracy: See above.
       baseline_learning_rate: See above.
       baseline_momentum: See above.
-      charges: Releases charged so far, by purpose.
-      bytes_up: Mean bytes sent by a client, by purpose; a release taken from the journal has none.
+      bytes_up: Mean bytes sent by a client of a cohort, by purpose, one entry per release that was
+        made; one taken from the journal has none.
       bytes_down: Mean bytes received by a client, likewise.
       replayed: Releases taken from the journal after a crash.
     """
@@ -57,10 +58,17 @@ class History:
     baseline_accuracy: list[float] = field(default_factory=list)
     baseline_learning_rate: list[float] = field(default_factory=list)
     baseline_momentum: list[float] = field(default_factory=list)
-    charges: list[dict[str, int]] = field(default_factory=list)
     bytes_up: dict[str, list[float]] = field(default_factory=dict)
     bytes_down: dict[str, list[float]] = field(default_factory=dict)
     replayed: int = 0
+
+    def count(self, purpose: str, result: Result) -> None:
+        """Adds what one release cost."""
+        if result.replayed:
+            self.replayed += 1
+            return
+        self.bytes_up.setdefault(purpose, []).append(result.bytes_up)
+        self.bytes_down.setdefault(purpose, []).append(result.bytes_down)
 
 
 @dataclass(frozen=True)

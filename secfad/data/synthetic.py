@@ -13,7 +13,7 @@ a cap. Clients are stacked: rows past a client's last example are zero and maske
 
 >>> data = synthetic(clients=3, seed=0, max_examples=80)
 >>> data.train.features.shape, data.train.counts.tolist()
-((3, 72, 60), [72, 51, 72])
+((3, 72, 60), [72, 72, 59])
 
 Sources: Li et al. (2020), "Federated Optimization in Heterogeneous Networks", section 5.1 and its
 generator, which passes alpha and beta as standard deviations (the same at (1, 1)) and draws sizes
@@ -55,10 +55,6 @@ class ClientArrays:
     def counts(self) -> np.ndarray:
         """Number of examples of each client."""
         return self.mask.sum(axis=1).astype(np.int64)
-
-    def of(self, members: np.ndarray) -> "ClientArrays":
-        """The clients with these indices, in this order."""
-        return ClientArrays(self.features[members], self.labels[members], self.mask[members])
 
 
 @dataclass(frozen=True)
