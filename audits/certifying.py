@@ -99,7 +99,7 @@ def certify(
     reports = check_modes(subject, *specs, modes=modes, argnums=argnums, public=public)
     if any(report.kind == "reject" for report, _ in reports.values()):
         raise CertificationError([report for report, _ in reports.values()])
-    return _certificate(subject, reports)
+    return issue(subject, reports)
 
 
 def assert_certified(
@@ -238,16 +238,16 @@ def _compared(report: Report, private: PrivateProgram) -> Report:
     return Report.of([*report.findings, *report.notes, *findings], report.facts, report.subject)
 
 
-def _too_large(event, bound: SumBound, norm: float, multiplier: float) -> Finding:
+def _too_large(event, bound: SumBound, norm: float, multiplier: object) -> Finding:
     found = "no joint clip" if bound.fact.part is None else str(bound.amount)
     return finding(
         "FAD406",
         line=event.line,
         path=event.where,
-        std=f"{norm * multiplier:.6g}",
+        std=f"{multiplier} * {norm:.6g}",
         sensitivity=found,
         multiplier="too small",
-        expected=f"{multiplier:.6g}",
+        expected=multiplier,
     )
 
 
@@ -264,10 +264,11 @@ def _repeated(report: Report, mechanism: Any) -> list[Finding]:
     return []
 
 
-def _certificate(
+def issue(
     subject: PrivateProgram | Program | Computation,
     reports: dict[str, tuple[Report, Program | None]],
 ) -> Certificate:
+    """The certificate of checked modes, none of which was rejected."""
     private = isinstance(subject, PrivateProgram)
     programs = {mode: p for mode, (_, p) in reports.items() if p is not None}
     first = next(iter(programs.values()))

@@ -18,6 +18,7 @@ from audits.static.findings import Facts, Finding, Report, finding
 from audits.static.frontends import PLACEMENTS, Arg, Traced, trace_mode
 from audits.static.interpreter import Checker
 from audits.static.labels import Label, Place
+from audits.static.rules import Severity
 from audits.static.styles import STYLES, Style
 from audits.static.transfer import TRANSFER
 from secfad import CLIENTS, SERVER, Program

@@ -126,9 +126,8 @@ def _drjax_aggregate(step: Step, *, mean: bool) -> Label | list[Label]:
     operand, out = step.equation.invars[0], step.equation.outvars[0]
     if label.place == Place.SERVER:
         return step.refuse("FAD117", expected="client", found="server")
-    if label.place != Place.PUBLIC and not label.axes[0].tag == (
-        CLIENT_AXIS if label.place == Place.CLIENT else REPLICATED
-    ):
+    expected = CLIENT_AXIS if label.place == Place.CLIENT else REPLICATED
+    if label.place != Place.PUBLIC and label.axes[0].tag != expected:
         return step.refuse("FAD117", expected="client", found="rearranged")
     dtype: Any = operand.aval.dtype  # type: ignore[attr-defined]
     if mean and np.issubdtype(dtype, np.integer):

@@ -52,7 +52,7 @@ def _contracted(step: Step, side: int, position: int) -> Label | list[Label]:
         if not axis.sources and not implicit_broadcast(step, 1 - side):
             return step.poisoned()
         step.checker.send(axis.sources, other.depth, step.scope)
-    depth = max(step.scope.depth, *(l.depth for l in step.inputs)) + 1
+    depth = max(step.scope.depth, *(label.depth for label in step.inputs)) + 1
     out = step.equation.outvars[0]
     number = step.checker.message("sum", step, "contraction", out.aval, depth)
     step.note("FAD112", sum=number)

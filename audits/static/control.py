@@ -97,8 +97,10 @@ def cond(step: Step) -> list[Label]:
     if index.place == Place.PUBLIC:
         return joined
     return [
-        l if l.on_clients else l.replace(place=Place.SERVER, depth=max(l.depth, index.depth))
-        for l in joined
+        label
+        if label.on_clients
+        else label.replace(place=Place.SERVER, depth=max(label.depth, index.depth))
+        for label in joined
     ]
 
 
@@ -117,10 +119,12 @@ def _chosen_by_client(step: Step, index: Label, joined: Sequence[Label]) -> list
         if label.place == Place.SERVER and not implicit_broadcast(step, position):
             return step.poisoned()
     return [
-        l.replace(
-            place=Place.CLIENT, depth=max(l.depth, index.depth), phase=max(l.phase, index.phase)
+        label.replace(
+            place=Place.CLIENT,
+            depth=max(label.depth, index.depth),
+            phase=max(label.phase, index.phase),
         )
-        for l in joined
+        for label in joined
     ]
 
 
@@ -148,26 +152,28 @@ def scan(step: Step) -> list[Label]:
     fixed = step.inputs[:constants]
     start = step.inputs[constants : constants + carries]
     stacked = step.inputs[constants + carries :]
-    if any(l.client_axis == 0 for l in stacked):
+    if any(label.client_axis == 0 for label in stacked):
         return _scan_over_clients(step, fixed, start, stacked)
-    slices = [l.replace(axes=l.axes[1:]) for l in stacked]
+    slices = [label.replace(axes=label.axes[1:]) for label in stacked]
     body = step.params["jaxpr"]
     quiet = step.scope.inside("body", recording=False)
     run = lambda carry, scope: step.checker.closed(
         body, [*fixed, *carry, *slices], step.names, scope
     )
     carry = _invariant(start, lambda c: run(c, quiet)[:carries])
-    if carry is None or any(l.poisoned for l in carry):
+    if carry is None or any(label.poisoned for label in carry):
         run(list(start), step.scope.inside("body", count=step.scope.count * length))
         return step.poisoned() if step.checker.findings else step.refuse("FAD001")
     settled, growth = _growth(carry, start, lambda c: run(c, quiet)[:carries], length)
     before = len(step.checker.events)
     out = run(settled, step.scope.inside("body", count=step.scope.count * length))
-    if any(l.poisoned for l in out):
+    if any(label.poisoned for label in out):
         return step.poisoned()
     extra = growth * (length - 1)
     _deepen(step, before, extra)
-    final = [l.replace(depth=l.depth + extra if l.depth else l.depth) for l in out]
+    final = [
+        label.replace(depth=label.depth + extra if label.depth else label.depth) for label in out
+    ]
     return [
         join(a, b) if k < carries else _with_front(a)
         for k, (a, b) in enumerate(zip(final, [*start, *final[carries:]]))
@@ -189,13 +195,13 @@ def _invariant(start: Sequence[Label], body) -> list[Label] | None:
     """Carries that the body reproduces, apart from depth; None if none is found."""
     carry = list(start)
     for _ in range(MAX_PASSES):
-        result = [l.replace(depth=0, phase=-1) for l in body(carry)]
+        result = [label.replace(depth=0, phase=-1) for label in body(carry)]
         merged = [
             join(a.replace(depth=0, phase=-1), b).replace(depth=a.depth, phase=a.phase)
             for a, b in zip(carry, result)
         ]
-        if [l.replace(depth=0, phase=-1) for l in merged] == [
-            l.replace(depth=0, phase=-1) for l in carry
+        if [label.replace(depth=0, phase=-1) for label in merged] == [
+            label.replace(depth=0, phase=-1) for label in carry
         ]:
             return carry
         carry = merged
@@ -230,31 +236,33 @@ def _scan_over_clients(step: Step, fixed, start, stacked) -> list[Label]:
     """`lax.map` over clients: legal if no iteration learns anything from the one before."""
     carries = len(start)
     body = step.params["jaxpr"]
-    if any(l.place != Place.PUBLIC and l.client_axis is None and l.on_clients for l in fixed):
+    if any(
+        label.place != Place.PUBLIC and label.client_axis is None and label.on_clients
+        for label in fixed
+    ):
         return step.refuse("FAD109")
     rows = []
     for label in stacked:
-        if label.client_axis != 0:
-            if label.place != Place.PUBLIC or label.axes[0].tag != REPLICATED:
-                if label.place == Place.SERVER and label.axes[0].sources:
-                    step.checker.send(label.axes[0].sources, label.depth, step.scope)
-                    rows.append(
-                        label.replace(place=Place.COPY, axes=label.axes[1:], phase=label.depth)
-                    )
-                    continue
-                return step.refuse("FAD104" if label.place != Place.PUBLIC else "FAD111")
+        spread = label.axes[0].tag == REPLICATED
+        if label.client_axis != 0 and not (label.place == Place.PUBLIC and spread):
+            if label.place == Place.SERVER and label.axes[0].sources:
+                step.checker.send(label.axes[0].sources, label.depth, step.scope)
+                copy = label.replace(place=Place.COPY, axes=label.axes[1:], phase=label.depth)
+                rows.append(copy)
+                continue
+            return step.refuse("FAD104" if label.place != Place.PUBLIC else "FAD111")
         rows.append(label.replace(axes=label.axes[1:]))
     scope = step.scope.inside("row", client_control=True)
     out = step.checker.closed(body, [*fixed, *start, *rows], step.names, scope)
-    if any(l.poisoned for l in out):
+    if any(label.poisoned for label in out):
         return step.poisoned()
-    if any(l.on_clients for l in out[:carries]):
+    if any(label.on_clients for label in out[:carries]):
         return step.refuse("FAD106")
     ended = [join(a, b) for a, b in zip(out[:carries], start)]
     if ended != list(start):
         return step.refuse("FAD106")
     made = []
-    if any(l.client_axis is not None for l in out):
+    if any(label.client_axis is not None for label in out):
         return step.refuse("FAD109")
     for label in out[carries:]:
         place = Place.CLIENT if label.on_clients else label.place
@@ -274,7 +282,7 @@ def while_(step: Step) -> list[Label]:
     ask = lambda carry, scope: step.checker.closed(test, [*tested, *carry], names, scope)[0]
     run = lambda carry, scope: step.checker.closed(body, [*fixed, *carry], names, scope)
     carry = _invariant(start, lambda c: run(c, quiet))
-    if carry is None or any(l.poisoned for l in carry):
+    if carry is None or any(label.poisoned for label in carry):
         run(list(start), step.scope.inside("body"))
         return step.poisoned() if step.checker.findings else step.refuse("FAD001")
     predicate = ask(carry, step.scope.inside("test", recording=False))
@@ -309,7 +317,7 @@ def _client_loop(step: Step, predicate: Label, carry: list[Label], ask, run) -> 
         e.kind == "sum" for e in step.checker.events[before:]
     ):
         return step.refuse("FAD202")
-    if any(l.poisoned for l in out):
+    if any(label.poisoned for label in out):
         return step.poisoned()
     return [join(a, b) for a, b in zip(held, out)]
 
@@ -325,7 +333,7 @@ def _server_loop(step: Step, predicate: Label, carry, start, ask, run) -> list[L
     depth = max(step.scope.depth, predicate.depth, tested.depth)
     count = step.scope.count * max(length, 1)
     out = run(settled, step.scope.inside("body", depth=depth, count=count))
-    if any(l.poisoned for l in out):
+    if any(label.poisoned for label in out):
         return step.poisoned()
     communicates = len(step.checker.events) > before
     if communicates and (bound is None or asked):
@@ -338,9 +346,9 @@ def _server_loop(step: Step, predicate: Label, carry, start, ask, run) -> list[L
     ended = [join(a, b) for a, b in zip(out, start)]
     decided = predicate.place
     return [
-        l.replace(
-            place=max(l.place, decided),
-            depth=max(l.depth + (extra if l.depth else 0), predicate.depth),
+        label.replace(
+            place=max(label.place, decided),
+            depth=max(label.depth + (extra if label.depth else 0), predicate.depth),
         )
-        for l in ended
+        for label in ended
     ]

@@ -156,7 +156,7 @@ def _with_sources(
     step: Step, labels: Sequence[Label], axes: Sequence[Axis], shape: tuple[int, ...]
 ) -> tuple[Axis, ...]:
     """A server value that becomes replicated here is a possible broadcast of its own."""
-    if join_places(l.place for l in labels) != Place.SERVER or not step.style.stacked:
+    if join_places(label.place for label in labels) != Place.SERVER or not step.style.stacked:
         return tuple(axes)
     made = []
     for position, axis in enumerate(axes):
@@ -171,12 +171,12 @@ def _with_sources(
 def _result(
     step: Step, operands: Sequence[int], labels: Sequence[Label], axes: tuple[Axis, ...]
 ) -> Label:
-    place = join_places(l.place for l in labels)
-    depth = max((l.depth for l in labels), default=0)
-    phase = max((l.phase for l in labels), default=-1)
+    place = join_places(label.place for label in labels)
+    depth = max((label.depth for label in labels), default=0)
+    phase = max((label.phase for label in labels), default=-1)
     if place >= Place.COPY:
-        phase = max([phase] + [l.depth for l in labels if l.place == Place.SERVER])
+        phase = max([phase] + [label.depth for label in labels if label.place == Place.SERVER])
         for index, label in zip(operands, labels):
             if label.place == Place.CLIENT and 0 <= label.phase < phase:
                 step.checker.keep(step, index)
-    return Label(place, axes, depth, phase, any(l.slots for l in labels))
+    return Label(place, axes, depth, phase, any(label.slots for label in labels))

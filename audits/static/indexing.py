@@ -42,8 +42,8 @@ def dynamic_slice(step: Step) -> Label | list[Label]:
 def dynamic_update_slice(step: Step) -> Label | list[Label]:
     """Writes a block; along clients the block must be whole and row by row."""
     target, block = step.inputs[0], step.inputs[1]
-    for axis in {target.client_axis, block.client_axis} - {None}:
-        if step.shape(0)[axis] != step.shape(1)[axis]:
+    for axis in (target.client_axis, block.client_axis):
+        if axis is not None and step.shape(0)[axis] != step.shape(1)[axis]:
             return step.refuse("FAD103" if target.client_axis is None else "FAD107")
     aligned = [target.axes, block.axes]
     joined = meet(step, [0, 1], step.out_shape(), aligned)
@@ -143,7 +143,8 @@ def gather(step: Step) -> Label | list[Label]:
     axis = operand.client_axis
     windowed = _window_axes(numbers, len(operand.axes))
     if axis is not None and axis not in numbers.operand_batching_dims:
-        if axis not in windowed or sizes[axis] != step.shape(0)[axis]:
+        whole = axis in windowed and sizes[axis] == step.shape(0)[axis]
+        if not whole:
             return step.refuse("FAD107")
     if (
         operand.place == Place.SERVER

@@ -81,7 +81,7 @@ class Step:
         """The shape of a result."""
         return tuple(self.equation.outvars[index].aval.shape)  # type: ignore[attr-defined]
 
-    def refuse(self, rule: str, **fields: object) -> list[Label]:
+    def refuse(self, rule: str, **fields: Any) -> list[Label]:
         """Reports a rejection and poisons the results."""
         self.note(rule, Severity.REJECT, **fields)
         return self.poisoned()
@@ -90,10 +90,10 @@ class Step:
         """Results that say nothing more."""
         return [poison(len(v.aval.shape)) for v in self.equation.outvars]  # type: ignore[attr-defined]
 
-    def note(self, rule: str, severity: Severity | None = None, **fields: object) -> None:
+    def note(self, rule: str, severity: Severity | None = None, **fields: Any) -> None:
         """Reports a finding at this equation."""
         if self.scope.recording:
-            filled = {"primitive": self.primitive} | fields
+            filled: dict[str, Any] = {"primitive": self.primitive} | fields
             where = "/".join(map(str, self.scope.path))
             self.checker.findings.append(
                 finding(rule, severity=severity, line=self.line, path=where, **filled)

@@ -82,7 +82,7 @@ def bitcast(step: Step) -> Label | list[Label]:
     label, rank = step.inputs[0], step.first_rank
     if rank < len(label.axes) and label.axes[-1].tag == CLIENT_AXIS:
         return step.refuse("FAD108")
-    return label.replace(axes=(label.axes + (Axis(DATA),))[:rank])
+    return label.replace(axes=(*label.axes, Axis(DATA))[:rank])
 
 
 def reduce_other(step: Step) -> Label | list[Label]:
@@ -99,9 +99,9 @@ def _reduced(step: Step, rule: str) -> Label | list[Label]:
     label, gone = step.inputs[0], set(step.params["axes"])
     if any(label.axes[k].tag == CLIENT_AXIS for k in gone):
         return step.refuse(rule)
-    if label.place == Place.COPY and any(label.axes[k].tag == REPLICATED for k in gone & {0}):
-        if step.style.stacked:
-            return step.refuse(rule)
+    copies = label.place == Place.COPY and step.style.stacked
+    if copies and any(label.axes[k].tag == REPLICATED for k in gone & {0}):
+        return step.refuse(rule)
     axes = tuple(a for k, a in enumerate(label.axes) if k not in gone)
     return label.replace(axes=axes, slots=False)
 

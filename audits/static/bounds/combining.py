@@ -76,17 +76,16 @@ def _summed(site: Site) -> Interval:
 
 def _scaled(site: Site, relation: Relation | None) -> frozenset[Member]:
     """Members whose finiteness makes the result finite."""
-    if site.name == "div" and relation is not None and relation.kind == "scale":
-        if site.facts[1].interval.low > 0 and _amount_finite(site.facts[0]):
-            return relation.members
-    if site.name == "min" and relation is not None and relation.kind == "scale":
+    scale = relation is not None and relation.kind == "scale"
+    if site.name == "div" and scale and site.facts[1].interval.low > 0:
+        return relation.members if _amount_finite(site.facts[0]) else frozenset()
+    if site.name == "min" and scale:
         known = next((f.scaled for f in site.facts if f.scaled), frozenset())
         return known or (frozenset() if _interval(site).inf else relation.members)
     if site.name in ("mul", "div"):
         return _product_scaled(site)
     if site.name in ("neg", "abs", "copy", "broadcast_in_dim", "convert_element_type", "reshape"):
-        moved = relation_of_scaled(site)
-        return moved
+        return relation_of_scaled(site)
     return frozenset()
 
 
@@ -152,9 +151,12 @@ def _selected(site: Site, fact: Fact, number: Number) -> Fact:
     related = test.relation
     if related is None or len(cases) != 2:
         return fact
-    if related.kind == "nan" and cases[1].interval.finite:
-        if _is_member(related, cases[0], site, 1):
-            return fact.replace(interval=fact.interval._replace(nan=False))
+    if (
+        related.kind == "nan"
+        and cases[1].interval.finite
+        and _is_member(related, cases[0], site, 1)
+    ):
+        return fact.replace(interval=fact.interval._replace(nan=False))
     if related.kind not in ("finite", "within") or not cases[0].interval.finite:
         return fact
     kept = cases[1]
@@ -165,7 +167,7 @@ def _selected(site: Site, fact: Fact, number: Number) -> Fact:
     interval = fact.interval._replace(nan=False, inf=False)
     if not cases[0].interval.is_zero:
         return fact.replace(interval=interval)
-    renamed = frozenset(m.value for m in related.members)
+    renamed = (related.kind, related.amount, frozenset(m.value for m in related.members))
     own = number("guarded", kept.number, renamed) if member else site.number
     relation = _guarded_relation(kept.relation, related, number, renamed)
     return fact.replace(number=own, interval=interval, relation=relation, scaled=frozenset())
@@ -176,23 +178,24 @@ def _is_member(related: Relation, fact: Fact, site: Site, index: int) -> bool:
 
 
 def _all_members(related: Relation, fact: Fact, site: Site) -> bool:
-    values = {m.value for m in related.members}
-    aligned = site.shape(0) in ((), site.out_shape) or len(site.shape(0)) == len(site.out_shape)
-    return aligned and all(m.value in values for m in fact.scaled)
+    return all(_tested(related, m.value, site) for m in fact.scaled)
+
+
+def _tested(related: Relation, value: int, site: Site) -> bool:
+    return any(covers(m, value, site.shape(2), site.shape(0)) for m in related.members)
 
 
 def _guarded_relation(
-    relation: Relation | None, test: Relation, number: Number, renamed: frozenset[int]
+    relation: Relation | None, test: Relation, number: Number, renamed: tuple
 ) -> Relation | None:
     """A norm of guarded values, or a factor that is zero where the guard fails."""
     if relation is None:
         return None
     if relation.kind == "scale":
         return relation
-    values = {m.value for m in test.members}
-    if relation.kind not in ("norm", "square") or any(
-        m.value not in values for m in relation.members
-    ):
+    tested = {(m.value, m.kept) for m in test.members}
+    lower = relation.kind in ("norm", "square")
+    if not lower or any((m.value, m.kept) not in tested for m in relation.members):
         return None
     members = frozenset(
         m._replace(value=number("guarded", m.value, renamed)) for m in relation.members
@@ -254,9 +257,10 @@ def _blame(site: Site) -> str:
             return "FAD407"
     if site.name == "mul" and len(site.facts) == 2:
         for one, other, index in ((*site.facts, 1), (*site.facts[::-1], 0)):
-            if one.norms and math.isinf(other.interval.magnitude) and other.relation is None:
-                if site.labels[index].place == Place.CLIENT and other.amount is None:
-                    return "FAD404"
+            free = math.isinf(other.interval.magnitude) and other.relation is None
+            mine = site.labels[index].place == Place.CLIENT and other.amount is None
+            if one.norms and free and mine:
+                return "FAD404"
     return inherited
 
 

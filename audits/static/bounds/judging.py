@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-import numpy as np
+import jax.numpy as jnp
 
 from audits.static.bounds.amounts import Amount, root_of_squares
 from audits.static.bounds.facts import Fact
@@ -102,7 +102,7 @@ def _bound(
         rule = _why_unbounded(prover, fact, mode, primal_bounded)
         return SumBound(event, None, "", fact), [say(rule, mode=mode)]
     found = []
-    if fact.raw:
+    if any(prover.private.get(name) for name, _ in amount.powers):
         found.append(say("FAD410"))
     if not fact.interval.finite:
         found.append(say("FAD407", Severity.CAVEAT))
@@ -124,12 +124,12 @@ def _why_unbounded(prover: Prover, fact: Fact, mode: str, primal_bounded: bool) 
 
 
 def _integer_range(operand: Operand, amount: Amount, clients: int | None, say) -> list[Finding]:
-    dtype = np.dtype(operand.dtype) if operand.dtype not in ("bfloat16",) else np.dtype("f4")
+    dtype = jnp.dtype(operand.dtype)
     if dtype.kind not in "iu":
         return []
     count = clients or 1
     reach = amount.number
-    if reach is None or reach * count > np.iinfo(dtype).max:
+    if reach is None or reach * count > float(jnp.iinfo(dtype).max):
         return [say("FAD413", clients=count, dtype=dtype)]
     return []
 
@@ -268,10 +268,10 @@ def _split(prover: Prover, bounds, multipliers: Sequence[float]) -> list[Finding
     for site, multiplier in zip(prover.noise, multipliers):
         for event, _ in site.linear:
             bound = bounds[event]
-            if bound.fact.proof == "recognised clip" or bound.fact.proof == "clip":
-                if bound.fact.part is None and bound.fact.norms:
-                    depth = prover.checker.recorded[event].depth
-                    phases.setdefault(depth, []).append((multiplier, bound, site))
+            clipped = bound.fact.proof in ("recognised clip", "clip") and bound.fact.norms
+            if clipped and bound.fact.part is None:
+                depth = prover.checker.recorded[event].depth
+                phases.setdefault(depth, []).append((multiplier, bound, site))
     for entries in phases.values():
         if len(entries) < 2 or any(m < JOINT_MULTIPLIER for m, _, _ in entries):
             continue

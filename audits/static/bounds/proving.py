@@ -59,6 +59,7 @@ class Prover:
         self.uses: list[KeyUse] = []
         self.sent: set[int] = set()
         self.shown: set[int] = set()
+        self.private: dict[str, frozenset[int]] = {}
         self.server_clips = False
         self.recording = True
         self.count = 1
@@ -135,9 +136,10 @@ class Prover:
             return Fact(self.number("key constant", id(value)), everything(None))
         kind = array.dtype.kind
         number = self.number("constant", array.dtype.str, array.shape, array.tobytes())
-        if array.size == 0 or kind not in "biuf":
-            if not jnp.issubdtype(array.dtype, jnp.floating):
-                return Fact(number, everything(array.dtype))
+        if (array.size == 0 or kind not in "biuf") and not jnp.issubdtype(
+            array.dtype, jnp.floating
+        ):
+            return Fact(number, everything(array.dtype))
         wide = array.astype(np.float64) if array.size else np.zeros(1)
         nan = bool(np.isnan(wide).any())
         if nan:
@@ -214,10 +216,16 @@ class Prover:
         label = site.outputs[0]
         scalar = not site.out_shape and label.place in (Place.SERVER, Place.COPY)
         if scalar and fact.amount is None:
-            fact = fact.replace(amount=Amount.symbol(f"v{fact.number}"))
+            fact = fact.replace(amount=self._symbol(fact.number, fact.raw))
         if label.place == Place.SERVER and fact.norms and fact.proof == "recognised clip":
             self.server_clips = True
         return fact
+
+    def _symbol(self, number: int, raw: frozenset[int]) -> Amount:
+        """A name for a server scalar, with the un-noised sums behind it."""
+        name = f"v{number}"
+        self.private[name] = raw
+        return Amount.symbol(name)
 
     def _is_sum(self, site: Site, path: Path) -> bool:
         return site.name in _SUMS or self._any_sum(site, path)
@@ -249,7 +257,7 @@ class Prover:
                     _unbounded(out.aval.dtype),  # type: ignore[attr-defined]
                     linear=((event, self._mean_factor(site)),) if event is not None else (),
                     raw=own,
-                    amount=Amount.symbol(f"v{number}") if not out.aval.shape else None,  # type: ignore[attr-defined]
+                    amount=None if out.aval.shape else self._symbol(number, own),  # type: ignore[attr-defined]
                 )
             )
         return made
@@ -462,10 +470,15 @@ def _unbounded(dtype: Any) -> Interval:
 
 def _key(site: Site) -> tuple:
     """Identity of a computation: primitive, parameters and the numbers of its operands."""
-    words = tuple(sorted((k, repr(v)) for k, v in site.params.items() if k not in _UNNAMED))
+    words = tuple(sorted((k, _word(v)) for k, v in site.params.items() if k not in _UNNAMED))
     operands = tuple(f.number for f in site.facts)
     shapes = tuple(str(v.aval) for v in site.equation.outvars)
     return (site.name, words, operands, shapes)
+
+
+def _word(value: Any) -> str:
+    # The text of a large array leaves out its middle.
+    return value.tobytes().hex() if isinstance(value, np.ndarray) else repr(value)
 
 
 _UNNAMED = frozenset({"sharding", "out_sharding", "preferred_element_type", "precision"})

@@ -76,10 +76,14 @@ def _div(site: Site) -> Found:
     factor, related = _factor(top), bottom.relation
     if factor is not None and related is not None and related.kind == "norm":
         return Relation("scale", related.members, factor.over(related.amount))
-    divisor = _factor(bottom)
-    if divisor is not None and divisor.factor > 0 and top.relation is not None:
-        if top.relation.kind in ("norm", "scale") and site.shape(1) in ((), site.out_shape):
-            return top.relation._replace(amount=top.relation.amount.over(divisor))
+    divisor, related = _factor(bottom), top.relation
+    if divisor is None or divisor.factor <= 0 or related is None:
+        return None
+    if site.shape(1) not in ((), site.out_shape):
+        return None
+    # A negative divisor would turn a lower bound of a norm into nothing.
+    if related.kind == "scale" or (related.kind == "norm" and bottom.interval.low > 0):
+        return related._replace(amount=related.amount.over(divisor))
     return None
 
 
@@ -98,13 +102,13 @@ def _rsqrt(site: Site) -> Found:
 def _add(site: Site) -> Found:
     a, b = site.facts
     ra, rb = a.relation, b.relation
-    if ra is not None and rb is not None and ra.kind == rb.kind == "square":
-        if ra.amount == rb.amount and site.shape(0) == site.shape(1):
-            return Relation("square", ra.members | rb.members, ra.amount)
+    both = ra is not None and rb is not None and ra.kind == rb.kind == "square"
+    if both and ra.amount == rb.amount and site.shape(0) == site.shape(1):
+        return Relation("square", ra.members | rb.members, ra.amount)
     for related, other in ((ra, b), (rb, a)):
-        if related is not None and related.kind in ("square", "norm"):
-            if other.interval.low >= 0 and not other.interval.nan:
-                return related
+        lower = related is not None and related.kind in ("square", "norm")
+        if lower and other.interval.low >= 0 and not other.interval.nan:
+            return related
     return None
 
 
@@ -295,6 +299,8 @@ def covers(member: Member, number: int, shape: tuple[int, ...], related: tuple[i
         return False
     if not related:
         return not member.kept
+    if any(mine >= len(shape) for mine, _ in member.kept):
+        return False
     targets = {here for _, here in member.kept}
     aligned = all(mine == here and shape[mine] == related[here] for mine, here in member.kept)
     return aligned and not targets & member.summed

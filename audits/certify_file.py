@@ -1,0 +1,161 @@
+"""What `secfad certify FILE.py:NAME` does: load, check every mode, report, issue.
+
+The file is a Python module with a computation called NAME and the shapes of its arguments, given by
+one of
+
+    SPECS = {"NAME": (spec, ...)}        a tuple of jax.ShapeDtypeStruct, arrays or trees of them
+    def NAME_specs(): return (spec, ...)
+
+NAME may also be a `PrivateProgram` or a `Program`, which need no specs. Loading a file runs it.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from audits.certifying import check_modes, issue
+from audits.reports.github import render_github
+from audits.reports.html import render_html
+from audits.reports.json import render_json
+from audits.reports.sarif import render_sarif
+from audits.reports.text import render_text
+from audits.static.findings import Report
+from privacy.privatization import PrivateProgram
+from secfad import Computation, Program
+
+CERTIFIED, REJECTED, UNUSABLE = 0, 1, 2
+FORMATS = ("text", "json", "sarif", "html", "github")
+
+
+class UnusableInput(Exception):
+    """The file, the name or its specs cannot be used; the message says what to write."""
+
+
+def certify_file(
+    path: str | Path,
+    name: str,
+    *,
+    modes: Sequence[str] | str = "all",
+    format: str = "text",
+    out: str | Path | None = None,
+    certificate: str | Path | None = None,
+    error_on_caveat: bool = False,
+    write: Callable[[str], None] = print,
+) -> int:
+    """Certifies a computation of a file.
+
+    Args:
+      path: A Python file.
+      name: A computation, program or private program in it.
+      modes: `"all"`, or some of `"primal"`, `"forward"`, `"reverse"`, `"mixed"`.
+      format: `"text"`, `"json"`, `"sarif"`, `"html"` or `"github"`.
+      out: Where the report goes instead of `write`.
+      certificate: Where the certificate goes, if one is issued.
+      error_on_caveat: Treat obligations as rejections.
+      write: Takes the report, or the reason why there is none.
+
+    Returns:
+      0 certified, 1 rejected with findings, 2 unusable input.
+    """
+    try:
+        subject, specs = load(path, name)
+        chosen = _modes(modes)
+        if format not in FORMATS:
+            raise UnusableInput(f"Expected a format among {', '.join(FORMATS)}, got {format!r}.")
+        results = check_modes(subject, *specs, modes=chosen)
+    except UnusableInput as error:
+        write(f"{path}: {error}")
+        return UNUSABLE
+    reports = {mode: report for mode, (report, _) in results.items()}
+    text = render(reports, format, title=f"{Path(path).name}:{name}")
+    if out is None:
+        write(text)
+    else:
+        Path(out).write_text(text + "\n")
+    kinds = {report.kind for report in reports.values()}
+    if "reject" in kinds or (error_on_caveat and "caveat" in kinds):
+        return REJECTED
+    if certificate is not None:
+        Path(certificate).write_text(issue(subject, results).to_json() + "\n")
+    return CERTIFIED
+
+
+def _modes(modes: Sequence[str] | str) -> tuple[str, ...]:
+    if isinstance(modes, str):
+        modes = ("primal", "forward", "reverse", "mixed") if modes == "all" else ("primal", modes)
+    known = ("primal", "forward", "reverse", "mixed")
+    if set(modes) - set(known):
+        raise UnusableInput(f"Expected modes among all, {', '.join(known)}, got {list(modes)}.")
+    return tuple(dict.fromkeys(modes))
+
+
+def render(reports: dict[str, Report], format: str, *, title: str) -> str:
+    """The reports in one of the formats."""
+    match format:
+        case "json":
+            return render_json(reports)
+        case "sarif":
+            return render_sarif(reports)
+        case "html":
+            return render_html(reports, title)
+        case "github":
+            return render_github(reports)
+        case _:
+            return "\n\n".join(render_text(report) for report in reports.values())
+
+
+def load(path: str | Path, name: str) -> tuple[Any, tuple]:
+    """The subject and its specs.
+
+    Raises:
+      UnusableInput: The file cannot be loaded, or has no such name or no specs for it.
+    """
+    module = _module(Path(path))
+    if not hasattr(module, name):
+        found = [k for k, v in vars(module).items() if isinstance(v, Computation)]
+        raise UnusableInput(f"Expected a computation `{name}`, got a file with {found or 'none'}.")
+    subject = getattr(module, name)
+    if isinstance(subject, Program | PrivateProgram):
+        return subject, ()
+    if not isinstance(subject, Computation):
+        raise UnusableInput(
+            f"Expected `{name}` to be a computation, got a {type(subject).__name__}. "
+            "Decorate the function with @secfad.computation(argument=secfad.SERVER, ...)."
+        )
+    return subject, _specs(module, name, subject)
+
+
+def _module(path: Path) -> Any:
+    if not path.is_file():
+        raise UnusableInput("Expected a Python file, got none at this path.")
+    label = f"_secfad_subject_{path.stem}"
+    spec = importlib.util.spec_from_file_location(label, path)
+    if spec is None or spec.loader is None:
+        raise UnusableInput("Expected a Python file with the suffix .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[label] = module
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UnusableInput(f"Loading failed with {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def _specs(module: Any, name: str, subject: Computation) -> tuple:
+    declared = getattr(module, "SPECS", {})
+    maker = getattr(module, f"{name}_specs", None)
+    specs = declared.get(name) if isinstance(declared, dict) else None
+    if specs is None and callable(maker):
+        specs = maker()
+    if not isinstance(specs, tuple | list) or len(specs) != len(subject.placements):
+        arguments = ", ".join(subject.placements)
+        raise UnusableInput(
+            f"Expected the shapes of ({arguments}), got {'none' if specs is None else specs!r}. "
+            f'Write SPECS = {{"{name}": (jax.ShapeDtypeStruct(shape, dtype), ...)}} in the file.'
+        )
+    return tuple(specs)

@@ -1,0 +1,32 @@
+"""Findings as workflow commands: annotations on the lines of a pull request."""
+
+from collections.abc import Mapping
+
+from audits.reports.locations import parse
+from audits.static.findings import Report
+from audits.static.rules import Severity
+
+LEVELS = {Severity.REJECT: "error", Severity.CAVEAT: "warning", Severity.NOTE: "notice"}
+
+
+def render_github(reports: Mapping[str, Report]) -> str:
+    """One command per finding."""
+    lines = []
+    for mode, report in reports.items():
+        for finding in report.findings:
+            location = parse(finding.line)
+            place = (
+                "" if location is None else f"file={_property(location.file)},line={location.line},"
+            )
+            title = _property(f"{finding.rule} {finding.name} ({mode})")
+            text = _message(f"{finding.message}. {finding.remedy}.")
+            lines.append(f"::{LEVELS[finding.severity]} {place}title={title}::{text}")
+    return "\n".join(lines)
+
+
+def _message(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _message(text).replace(":", "%3A").replace(",", "%2C")

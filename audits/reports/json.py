@@ -1,0 +1,49 @@
+"""Reports as JSON, for tools: findings, facts and schedule with stable field names."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from audits.static.findings import Finding, Report
+
+SCHEMA = "https://secfad.dev/report"
+VERSION = 1
+
+
+def report_to_dict(report: Report) -> dict[str, Any]:
+    """Plain values; non-finite numbers become text."""
+    facts = {k: v for k, v in dataclasses.asdict(report.facts).items() if k != "bounds"}
+    return {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "subject": dict(report.subject),
+        "kind": report.kind,
+        "findings": [finding_to_dict(f) for f in report.findings],
+        "notes": [finding_to_dict(f) for f in report.notes],
+        "facts": _plain(facts),
+    }
+
+
+def finding_to_dict(finding: Finding) -> dict[str, Any]:
+    """One finding, with the name of its rule."""
+    body = _plain(dataclasses.asdict(finding))
+    return body | {"name": finding.name, "severity": finding.severity.name.lower()}
+
+
+def render_json(reports: Mapping[str, Report]) -> str:
+    """Reports by mode."""
+    return json.dumps(
+        {mode: report_to_dict(r) for mode, r in reports.items()}, indent=2, allow_nan=False
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return value

@@ -1,0 +1,38 @@
+"""Places in source files: from `file:line (function)` to its parts and its text.
+
+>>> parse("model.py:7:4 (step)")
+Location(file='model.py', line=7, column=4, function='step')
+"""
+
+import linecache
+import re
+from typing import NamedTuple
+
+
+class Location(NamedTuple):
+    """A place in a source file; line and column count from one, zero if unknown."""
+
+    file: str
+    line: int
+    column: int
+    function: str
+
+
+_FORM = re.compile(
+    r"^(?P<file>.*?):(?P<line>\d+)(?::(?P<column>\d+))?(?:-\d+(?::\d+)?)?(?: \((?P<function>.*)\))?$"
+)
+
+
+def parse(text: str) -> Location | None:
+    """The parts of a location, or None if there is none."""
+    match = _FORM.match(text.strip())
+    if match is None:
+        return None
+    return Location(
+        match["file"], int(match["line"]), int(match["column"] or 0), match["function"] or ""
+    )
+
+
+def source_line(location: Location) -> str:
+    """The text of the line; empty if the file cannot be read."""
+    return linecache.getline(location.file, location.line).rstrip("\n")

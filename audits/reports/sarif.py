@@ -1,0 +1,100 @@
+"""Reports as SARIF 2.1.0, for code-scanning services.
+
+Only findings become results: services turn passes into alerts, so passes live in the certificate.
+An acknowledged caveat is a result with a suppression. The fingerprint of a result is its rule and the
+text of its line, so that it survives an edit above it.
+
+Source: OASIS, Static Analysis Results Interchange Format (SARIF) 2.1.0.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from audits.reports.locations import Location, parse, source_line
+from audits.static.catalogue import RULES
+from audits.static.findings import Finding, Report
+from audits.static.rules import Severity
+
+SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+LEVELS = {Severity.REJECT: "error", Severity.CAVEAT: "warning", Severity.NOTE: "note"}
+
+
+def render_sarif(reports: Mapping[str, Report], acknowledged: Collection[str] = ()) -> str:
+    """One run with the findings of all modes."""
+    results = [
+        _result(finding, mode, acknowledged)
+        for mode, report in reports.items()
+        for finding in report.findings
+    ]
+    return json.dumps(
+        {
+            "$schema": SCHEMA,
+            "version": "2.1.0",
+            "runs": [
+                {
+                    "tool": {"driver": _driver()},
+                    "results": results,
+                    "columnKind": "unicodeCodePoints",
+                }
+            ],
+        },
+        indent=2,
+    )
+
+
+def _driver() -> dict[str, Any]:
+    return {
+        "name": "secfad",
+        "informationUri": "https://secfad.dev",
+        "rules": [
+            {
+                "id": r.id,
+                "name": "".join(word.capitalize() for word in r.name.split("-")),
+                "shortDescription": {"text": r.name.replace("-", " ")},
+                "fullDescription": {"text": r.why},
+                "help": {"text": f"{r.remedy}."},
+                "defaultConfiguration": {"level": LEVELS[r.severity]},
+            }
+            for r in RULES.values()
+        ],
+    }
+
+
+def _result(finding: Finding, mode: str, acknowledged: Collection[str]) -> dict[str, Any]:
+    location = parse(finding.line)
+    made: dict[str, Any] = {
+        "ruleId": finding.rule,
+        "ruleIndex": list(RULES).index(finding.rule),
+        "level": LEVELS[finding.severity],
+        "message": {"text": f"{finding.message}. {finding.remedy}."},
+        "partialFingerprints": {"rule/line/v1": _fingerprint(finding, mode, location)},
+        "properties": {"mode": mode, "path": finding.where},
+    }
+    if location is not None:
+        made["locations"] = [_physical(location)]
+        steps = [parse(text) for text in finding.entered]
+        flow = [{"location": _physical(step)} for step in (*steps, location) if step is not None]
+        if len(flow) > 1:
+            made["codeFlows"] = [{"threadFlows": [{"locations": flow}]}]
+    if finding.severity == Severity.CAVEAT and finding.rule in acknowledged:
+        made["suppressions"] = [{"kind": "external", "justification": "acknowledged by the run"}]
+    return made
+
+
+def _physical(location: Location) -> dict[str, Any]:
+    region: dict[str, Any] = {"startLine": max(location.line, 1)}
+    if location.column:
+        region["startColumn"] = location.column
+    return {
+        "physicalLocation": {
+            "artifactLocation": {"uri": location.file.replace("\\", "/")},
+            "region": region,
+        }
+    }
+
+
+def _fingerprint(finding: Finding, mode: str, location: Location | None) -> str:
+    text = source_line(location).strip() if location else ""
+    return hashlib.sha256(f"{finding.rule}\n{mode}\n{text}".encode()).hexdigest()[:32]
