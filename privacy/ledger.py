@@ -86,9 +86,10 @@ class Ledger:
     Guarantees:
       Everything released through open reservations, however adaptively chosen, is
       (epsilon, delta)-DP for the ledger's budget and relation, one client being the unit, against
-      those who see the releases and not who takes part; and so is each purpose for its own budget.
-      This holds across processes, crashes and retries, given that no release happens without an
-      open reservation and that noise and clipping are as declared in it.
+      those who see the releases and not who takes part. What one purpose adds to all others is
+      bounded by its own budget in the same sense. This holds across processes, crashes and retries,
+      given that no release happens without an open reservation and that noise, clipping and
+      sampling are as declared in it.
 
     Source: docs/ledger-slots.md.
     """
@@ -269,10 +270,11 @@ class Ledger:
         """
         self.charter.check_purpose(purpose)
         z = effective_noise_multiplier(releases, self.charter.relation)
+        charged = effective_noise_multiplier(releases, self.charter.relation, charged=True)
         q = sampling_probability(sampling_rate)
         if isinstance(round, bool) or not isinstance(round, int) or round < 0:
             raise InvalidEvent(f"Expected round as an int of at least 0, got {round!r}.")
-        terms = draw_terms(sampling, q, z, population=self.charter.population)
+        terms = draw_terms(sampling, q, charged, population=self.charter.population)
         body: dict[str, Any] = {
             "purpose": purpose,
             "run_id": check_name(run_id, "a run_id"),
@@ -281,6 +283,7 @@ class Ledger:
             "sampling": {"kind": sampling, "q": q},
             "releases": [release.record() for release in releases],
             "noise_multiplier": z,
+            "charged_multiplier": charged,
             "event": events.event_of(terms),
             "process": os.getpid(),
             "time": self._clock(),
@@ -292,7 +295,7 @@ class Ledger:
                     f"Expected a fresh cohort draw, got {cohort_id!r}, charged by record {row[0]}."
                     " List all releases of one draw in one reservation, or draw again."
                 )
-            body |= payment(self.store, self.charter, purpose, sampling, q, z)
+            body |= payment(self.store, self.charter, purpose, sampling, q, charged)
             seq = self.store.append("reserve", body).seq
         return Reservation(self.store, self._clock, seq, purpose, run_id, round, cohort_id, q, z)
 

@@ -116,7 +116,7 @@ def _declare(connection: sqlite3.Connection, body: Mapping[str, Any]) -> None:
 
 def _charge(connection: sqlite3.Connection, body: Mapping[str, Any], sign: int) -> None:
     if body["slot"] is not None:
-        least = fits_multiplier(body["noise_multiplier"])
+        least = fits_multiplier(body["charged_multiplier"])
         changed = connection.execute(
             "UPDATE slots SET spent = spent + ?"
             " WHERE slot = ? AND purpose = ? AND q >= ? AND z <= ?",

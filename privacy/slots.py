@@ -37,10 +37,15 @@ from privacy.relations import Relation
 from privacy.terms import Terms
 
 TOTAL = "total"
-# A discrete Gaussian is charged as a continuous one; below this many grid steps that is refused.
+# Fewest grid steps of discrete noise on a sum, and of one client's share of it.
 MIN_GRID_STD = 8.0
-# Slots are priced with this much less noise, so that z computed with rounding errors still fits.
-_PRICING_SLACK = 1e-12
+MIN_SHARE_STD = 2.5
+# A discrete Gaussian is a randomised rounding of a continuous one whose variance is smaller by this
+# (docs/ledger-slots.md, section 1), which is what it is charged as.
+_ROUNDING_VARIANCE = 4.0
+# Slots are priced with this much less noise, so that rounding errors of z and noise on a fine grid
+# still fit a slot of the same z. It changes epsilon by a few parts in a million.
+_PRICING_SLACK = 1e-6
 _MAX_REPORT_TYPES = 16
 
 
@@ -95,9 +100,9 @@ class Release:
       noise_party: "server" or "clients".
       units: "model" (floats) or "grid" (integer steps).
       group: Sums that are clipped jointly share a group; None: clipped on its own.
-      noise_kind: "gaussian", or "discrete_gaussian", which is charged as its continuous equivalent
-        and therefore needs units="grid" and a std of at least 8 steps.
-      min_survivors: Fewest survivors the noise was sized for; needed for noise_party="clients".
+      noise_kind: "gaussian", or "discrete_gaussian" on integers: needs units="grid" and a std of at
+        least 8 steps, and 2.5 for each client's share where clients add it.
+      min_survivors: Fewest survivors the noise was sized for; needed for discrete noise by clients.
     """
 
     name: str
@@ -126,14 +131,32 @@ class Release:
         if self.min_survivors is not None:
             count = positive_count(self.min_survivors, "min_survivors")
             object.__setattr__(self, "min_survivors", count)
-        if self.noise_kind != "gaussian" and (
-            self.units != "grid" or self.noise_std < MIN_GRID_STD
-        ):
+        if self.noise_kind == "discrete_gaussian":
+            self._check_discrete()
+
+    def _check_discrete(self) -> None:
+        if self.units != "grid" or self.noise_std < MIN_GRID_STD:
             raise InvalidEvent(
                 f"Expected discrete noise of at least {MIN_GRID_STD:g} grid steps with units='grid',"
                 f" got {self.noise_std} {self.units} units in release {self.name!r}."
                 " Use a finer encoding scale."
             )
+        if self.noise_party == "server":
+            return
+        share = self.noise_std / math.sqrt(self.min_survivors) if self.min_survivors else 0.0
+        if share < MIN_SHARE_STD:
+            raise InvalidEvent(
+                f"Expected noise by clients with min_survivors and shares of at least"
+                f" {MIN_SHARE_STD:g} grid steps, got min_survivors={self.min_survivors} and shares of"
+                f" {share:g} steps in release {self.name!r}. Use a finer encoding scale."
+            )
+
+    @property
+    def charged_std(self) -> float:
+        """Standard deviation of the continuous Gaussian that it is charged as."""
+        if self.noise_kind == "gaussian":
+            return self.noise_std
+        return math.sqrt(self.noise_std**2 - _ROUNDING_VARIANCE)
 
     def record(self) -> dict[str, Any]:
         """The release as JSON, for the ledger."""
@@ -147,12 +170,15 @@ _CHOICES = {
 }
 
 
-def effective_noise_multiplier(releases: Sequence[Release], relation: Relation) -> float:
+def effective_noise_multiplier(
+    releases: Sequence[Release], relation: Relation, *, charged: bool = False
+) -> float:
     """The z of the one Gaussian equal to everything released on one cohort draw.
 
     Guarantees:
       Under the relation, the releases' joint privacy loss is that of one Gaussian sum with noise
-      multiplier z (noise over per-client norm), sampled as the cohort was.
+      multiplier z (noise over per-client norm), sampled as the cohort was. For discrete noise this
+      holds exactly for charged=True, and otherwise up to the fineness of the grid.
 
     Raises:
       InvalidEvent: No releases, repeated names, or a sensitivity below what the relation and the
@@ -174,7 +200,8 @@ def effective_noise_multiplier(releases: Sequence[Release], relation: Relation) 
                 " Pass the sensitivity of the relation that the ledger was created with."
             )
         key = f"group {release.group}" if release.group is not None else f"sum {release.name}"
-        ratio = release.sensitivity / factor / release.noise_std
+        std = release.charged_std if charged else release.noise_std
+        ratio = release.sensitivity / factor / std
         groups[key] = max(groups.get(key, 0.0), ratio)
     return elementary.joint_noise_multiplier([(1 / ratio, 1) for ratio in groups.values()])
 

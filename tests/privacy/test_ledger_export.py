@@ -96,7 +96,7 @@ def test_import_refuses_a_draw_that_its_slot_does_not_dominate(exported, tmp_pat
     ledger, _ = exported
     records = list(ledger.entries())
     body = next(record.body for record in records if record.kind == "reserve")
-    louder = {**body, "cohort_id": "new", "noise_multiplier": 0.5}
+    louder = {**body, "cohort_id": "new", "charged_multiplier": 0.5}
     records.append(Record.after(records[-1], "reserve", louder))
     (tmp_path / "a2.jsonl").write_text("".join(json.dumps(vars(r)) + "\n" for r in records))
     with pytest.raises(LedgerCorrupt, match="dominate"):

@@ -1,8 +1,11 @@
+import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from privacy.accounting import price
 from privacy.budgets import Budget
@@ -20,6 +23,7 @@ from privacy.slots import (
 )
 from privacy.terms import Gaussian
 
+GRID = {"noise_kind": "discrete_gaussian", "units": "grid", "noise_std": 50.0}
 ADD, REPLACE = Relation.ADD_OR_REMOVE_ONE, Relation.REPLACE_ONE
 
 
@@ -78,6 +82,48 @@ def test_integer_sensitivity_larger_than_the_clip_is_what_counts():
     assert math.isclose(effective_noise_multiplier([grid], ADD), 100 / 112.5, rel_tol=1e-15)
 
 
+def hockey_stick(p, q, epsilon):
+    return max(
+        np.maximum(p - math.exp(epsilon) * q, 0).sum(),
+        np.maximum(q - math.exp(epsilon) * p, 0).sum(),
+    )
+
+
+@pytest.mark.parametrize(("sigma", "shift"), [(8, 1), (8, 8), (8, 24), (20, 7), (64, 64)])
+@pytest.mark.parametrize("q", [1.0, 0.1, 0.001])
+def test_discrete_noise_is_never_worse_than_the_gaussian_it_is_charged_as(sigma, shift, q):
+    grid = Release("a", 1.0, shift, sigma, units="grid", noise_kind="discrete_gaussian")
+    z = effective_noise_multiplier([grid], ADD, charged=True)
+    assert z < effective_noise_multiplier([grid], ADD) == sigma / shift
+    x = np.arange(-40 * sigma - shift, 40 * sigma + shift)
+    without = np.exp(-(x**2) / (2 * sigma**2))
+    moved = np.exp(-((x - shift) ** 2) / (2 * sigma**2))
+    without, moved = without / without.sum(), moved / moved.sum()
+    true = (1 - q) * without + q * moved
+    for epsilon in (0.01, 0.1, 0.5, 1.0, 2.0, 4.0):
+        add = z**2 * math.log((math.expm1(epsilon) + q) / q) + 0.5
+        tail = norm.sf(add, 0, z)
+        charged = q * norm.sf(add, 1, z) + (1 - q) * tail - math.exp(epsilon) * tail
+        assert hockey_stick(true, without, epsilon) <= charged * (1 + 1e-9) + 1e-15
+
+
+def test_discrete_noise_may_be_worse_than_a_gaussian_of_the_same_deviation():
+    x = np.arange(-400, 400)
+    pair = [np.exp(-((x - shift) ** 2) / (2 * 8**2)) for shift in (1, 0)]
+    true = hockey_stick(pair[0] / pair[0].sum(), pair[1] / pair[1].sum(), 0.5)
+    crossing = 64 * 0.5 + 0.5
+    same = norm.sf(crossing, 1, 8) - math.exp(0.5) * norm.sf(crossing, 0, 8)
+    assert true > same * 1.01
+
+
+def test_a_fine_grid_fits_a_slot_of_the_same_multiplier():
+    grid = Release("a", 1.0, 5000.0, 5000.0, units="grid", noise_kind="discrete_gaussian")
+    charged = effective_noise_multiplier([grid], ADD, charged=True)
+    assert charged < 1.0 <= fits_multiplier(charged)
+    coarse = Release("a", 1.0, 50.0, 50.0, units="grid", noise_kind="discrete_gaussian")
+    assert fits_multiplier(effective_noise_multiplier([coarse], ADD, charged=True)) < 1.0
+
+
 def test_replace_one_with_add_remove_sensitivity_is_refused():
     with pytest.raises(InvalidEvent, match="2 x clip_norm"):
         effective_noise_multiplier([release()], REPLACE)
@@ -105,6 +151,8 @@ def test_a_release_needs_positive_finite_numbers(field, value):
         {"noise_kind": "laplace"},
         {"noise_kind": "discrete_gaussian"},
         {"noise_kind": "discrete_gaussian", "units": "grid", "noise_std": 7.9},
+        {**GRID, "noise_party": "clients"},
+        {**GRID, "noise_party": "clients", "min_survivors": 401},
         {"name": ""},
         {"group": ""},
         {"min_survivors": 0},
@@ -150,8 +198,6 @@ def test_plan_shows_both_views_by_purpose_and_in_total():
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.floats(1e-6, 1.0), st.floats(1e-2, 1e3))
 def test_tallies_round_to_more_sampling_and_less_noise(q, z):
-    import json
-
     ((leaf, count),) = parse_event(json.loads(tally_key(((Gaussian(z, q), 1),))))
     assert count == 1
     assert leaf.q >= q * (1 - 1e-12)
