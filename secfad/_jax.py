@@ -204,7 +204,7 @@ def _drop_unused_operands(used: list[bool], equation: JaxprEqn):
     if not any(used):
         return [False] * len(equation.invars), None
     kept = [[v for v, u in zip(vs, used) if u] for vs in (equation.invars, equation.outvars)]
-    return list(used), equation.replace(invars=kept[0], outvars=kept[1])
+    return list(used), equation.replace(invars=kept[0], outvars=kept[1])  # type: ignore[arg-type]
 
 
 def _save_results(saveable, unknown_in, instantiated_in, equation):

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 import jax.numpy as jnp
 from jax import dtypes
 
-from secfad._jax import Literal, Var
+from secfad._jax import Literal, Var, spec
 from secfad.blocks import Atom, Block, Branch, Loop, Step, While
 
 
 def is_differentiable(atom: Atom) -> bool:
     """True for floating-point and complex values."""
-    return dtypes.issubdtype(atom.aval.dtype, jnp.inexact)
+    return dtypes.issubdtype(spec(atom.aval).dtype, jnp.inexact)
 
 
 def active_variables(block: Block, active_inputs: Sequence[bool]) -> set[Var]:

@@ -58,7 +58,7 @@ def _checked_leaf(leaf: Any, aval: Any, at_clients: bool, name: str) -> Any:
     return jnp.asarray(array)
 
 
-def label(path: Sequence[Any], names: Sequence[str]) -> str:
+def label(path: tuple[Any, ...], names: Sequence[str]) -> str:
     """What errors call a leaf: `batch['x']`."""
     return f"`{names[path[0].idx]}{jax.tree_util.keystr(path[1:])}`"
 

@@ -13,7 +13,6 @@ Sources: Abadi et al. (2016), section 3.1; the finite guard: Lebensold et al. an
 of TensorFlow Federated's clipping factories.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -86,7 +85,7 @@ def _units(norms: Any, structure: Any, count: int) -> tuple[float, ...]:
         return (1.0,) * count
     if isinstance(norms, int | float):
         return (_checked_positive(norms, "norms"),) * count
-    if isinstance(norms, Sequence) and jax.tree.structure(norms) != structure:
+    if jax.tree.structure(norms) != structure:
         raise ValueError(
             f"Expected norms with the structure {structure}, got {jax.tree.structure(norms)}. "
             "Give one number per leaf, or one for all."

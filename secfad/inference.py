@@ -319,7 +319,8 @@ class _Scope:
 def _renamed(body: ClosedJaxpr, inputs: Sequence[Atom] | None = None) -> ClosedJaxpr:
     """The program with new variables, so that a body that is used twice is two programs."""
     jaxpr = body.jaxpr
-    env: dict[Var, Atom] = {v: Var(v.aval) for v in jaxpr.constvars}
+    constants = [Var(v.aval) for v in jaxpr.constvars]
+    env: dict[Var, Atom] = dict(zip(jaxpr.constvars, constants))
     arguments = [Var(v.aval) for v in jaxpr.invars] if inputs is None else list(inputs)
     env.update(zip(jaxpr.invars, arguments))
 
@@ -336,6 +337,6 @@ def _renamed(body: ClosedJaxpr, inputs: Sequence[Atom] | None = None) -> ClosedJ
         [v for v in arguments if isinstance(v, Var)],
         [now(v) for v in jaxpr.outvars],
         equations,
-        [env[v] for v in jaxpr.constvars],
+        constants,
     )
     return ClosedJaxpr(fresh, body.consts)

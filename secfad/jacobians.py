@@ -83,7 +83,7 @@ def _jacobians(
         columns = [i for i, need in enumerate(needs) if need]
         if not columns:
             continue
-        out = local.jaxpr.outvars[row].aval
+        out = _jax.spec(local.jaxpr.outvars[row].aval)
         inputs = sum(math.prod(wires[i].shape) for i in columns)
         _warn_if_large(name, message, math.prod(out.shape), inputs)
 

@@ -12,7 +12,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 
@@ -22,6 +22,7 @@ from secfad.errors import ArgumentError, ModeError
 from secfad.mixed import surrogate
 from secfad.placements import CLIENTS, SERVER
 from secfad.planning import choose_mode
+from secfad.tracing import require_placed
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -90,7 +91,7 @@ def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward
 
     def fun(*args: Any) -> Any:
         primals, tangents = args[: len(names)], args[len(names) :]
-        local = _local(computation, chosen, mode, primals)
+        local = _local(computation, chosen, mode, tuple(primals))
         values = tuple(primals[i] for i in chosen)
         with _explaining(computation.name, mode):
             return jax.jvp(
@@ -117,7 +118,7 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
 
     def fun(*args: Any) -> Any:
         *primals, cotangent = args
-        local = _local(computation, chosen, mode, primals)
+        local = _local(computation, chosen, mode, tuple(primals))
         values = tuple(primals[i] for i in chosen)
         with _explaining(computation.name, mode):
             value, pull = jax.vjp(lambda *x: local(*_replaced(primals, chosen, x)), *values)
@@ -136,9 +137,11 @@ def _derived(
         _require_server_arguments(computation, chosen, mode)
 
     def fun(*args: Any) -> Any:
-        use = mode
+        use: Any = mode
         if mode == "auto":
-            use = choose_mode(lambda m: _derived(computation, argnums, m, kind, derive), args)
+            use = choose_mode(
+                lambda m: _derived(computation, argnums, cast(Mode, m), kind, derive), args
+            )
         local = _local(computation, chosen, use, args)
         with _explaining(computation.name, use):
             return derive(local, args, argnums, use)
@@ -184,10 +187,13 @@ def _size(tree: Any) -> int:
 def _local(
     computation: Computation, chosen: Sequence[int], mode: str, args: Sequence[Any]
 ) -> Callable:
-    """The function that JAX differentiates in a mode."""
-    if mode != "mixed":
-        return computation.fun
+    """The function that JAX differentiates in a mode; refuses a program that is badly placed."""
     specs = tuple(jax.tree.map(lambda x: _jax.spec(jax.typeof(x)), arg) for arg in args)
+    if mode != "mixed":
+        # Without this, a forgotten broadcast would make each client's own partial derivative of
+        # what looks like a derivative at the server.
+        require_placed(computation, specs)
+        return computation.fun
     return surrogate(computation, specs, chosen)
 
 

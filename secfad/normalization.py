@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from secfad.calls import CONTROL_FLOW, CUSTOM_RULES, JIT, SCAN, Communicates, as_call, bodies
+from secfad.calls import COND, CONTROL_FLOW, CUSTOM_RULES, JIT, SCAN, Communicates, as_call, bodies
 from secfad.primitives import broadcast_p
 
 
@@ -157,6 +157,8 @@ class _Merger:
             self._broadcast(equation)
         elif equation.primitive is SCAN:
             self._scan(equation)
+        elif equation.primitive is COND:
+            self._cond(equation)
         elif equation.primitive in CONTROL_FLOW:
             self.equations.append(
                 equation.replace(params={k: _merged(v) for k, v in equation.params.items()})
@@ -177,6 +179,28 @@ class _Merger:
             operands, results = zip(*fresh)
             self.equations.append(equation.replace(invars=list(operands), outvars=list(results)))
 
+    def _cond(self, equation: JaxprEqn) -> None:
+        """Branches take what was broadcast before from outside."""
+        branches = [_merge_broadcasts(b.jaxpr) for b in equation.params["branches"]]
+        known = [v for v in equation.invars[1:] if isinstance(v, Var) and v in self.sent]
+        known = [v for v in dict.fromkeys(known) if any(_sends(b, v, equation) for b in branches)]
+        bodies = []
+        for branch, body in zip(branches, equation.params["branches"]):
+            merger = _Merger()
+            entering = [Var(self.sent[v].aval) for v in known]
+            for variable, inner in zip(equation.invars[1:], branch.invars):
+                if variable in known:
+                    merger.sent[inner] = entering[known.index(variable)]
+            for inside in branch.eqns:
+                merger.add(inside)
+            outvars = [_lookup(merger.env, v) for v in branch.outvars]
+            invars = [*branch.invars, *entering]
+            jaxpr = _jax.new_jaxpr(invars, outvars, merger.equations, branch.constvars)
+            bodies.append(ClosedJaxpr(jaxpr, body.consts))
+        invars = [*equation.invars, *(self.sent[v] for v in known)]
+        params = equation.params | {"branches": tuple(bodies)}
+        self.equations.append(equation.replace(invars=invars, params=params))
+
     def _scan(self, equation: JaxprEqn) -> None:
         body, consts = equation.params["jaxpr"], equation.params["num_consts"]
         inner = ClosedJaxpr(_merge_broadcasts(body.jaxpr), body.consts)
@@ -192,6 +216,16 @@ class _Merger:
             self._broadcast(send.replace(invars=outer, outvars=results))
             received += [(v, _lookup(self.env, r)) for v, r in zip(send.outvars, results)]
         self.equations.append(_with_constants(equation, inner, moved, received))
+
+
+def _sends(branch: Jaxpr, variable: Var, equation: JaxprEqn) -> bool:
+    """True if a branch broadcasts the operand of the cond that stands for this variable."""
+    inner = {b for v, b in zip(equation.invars[1:], branch.invars) if v is variable}
+    return any(
+        e.primitive is broadcast_p
+        and not inner.isdisjoint(v for v in e.invars if isinstance(v, Var))
+        for e in branch.eqns
+    )
 
 
 def _merged(value):

@@ -55,7 +55,7 @@ def simulate(computation: Computation) -> Callable:
                 "Declare one with CLIENTS, so that the number of clients is known."
             )
         leaves, tree = jax.tree.flatten(specs)
-        key = (tree, tuple((s.shape, s.dtype) for s in leaves), jax.config.jax_enable_x64)
+        key = (tree, tuple((s.shape, s.dtype) for s in leaves), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
         if key in compiled:
             return compiled[key](*bound)
         program = trace_flat(computation, specs)

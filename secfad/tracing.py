@@ -8,6 +8,7 @@
 1
 """
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,6 +86,18 @@ def trace_flat(computation: Computation, structs: tuple) -> Program:
     )
 
 
+_placed: "weakref.WeakKeyDictionary[Computation, set]" = weakref.WeakKeyDictionary()
+
+
+def require_placed(computation: Computation, structs: tuple) -> None:
+    """Raises PlacementError unless the computation is well placed; remembers that it is."""
+    leaves, tree = jax.tree.flatten(structs)
+    key = (tree, tuple((s.shape, s.dtype) for s in leaves))
+    if key not in _placed.setdefault(computation, set()):
+        trace_flat(computation, structs)
+        _placed[computation].add(key)
+
+
 def flat_placements(
     computation: Computation, args: Sequence[Any]
 ) -> tuple[list[Placement], list[str]]:
@@ -103,7 +116,8 @@ def as_struct(leaf: Any, name: str) -> jax.ShapeDtypeStruct:
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return leaf
     try:
-        return jax.ShapeDtypeStruct(jnp.shape(leaf), canonical_dtype(leaf))
+        dtype = canonical_dtype(leaf)
+        return jax.ShapeDtypeStruct(jnp.shape(leaf), dtype)
     except TypeError as error:
         raise ArgumentError(
             f"Expected arrays in argument `{name}`, got a {type(leaf).__name__}. "

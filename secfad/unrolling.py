@@ -115,8 +115,9 @@ class _Writer:
             ]
             inner = dict(zip(body.inputs, [*values[: step.constants], *carry, *slices]))
             for variable, value in body.constants.items():
-                inner[variable] = self._new(variable, None)
-                self.constants[inner[variable]] = value
+                captured = self._new(variable, None)
+                inner[variable] = captured
+                self.constants[captured] = value
             self.write(body, flags, inner)
             out = [_now(inner, v) for v in body.results]
             carry = out[: step.carries]

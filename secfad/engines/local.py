@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from secfad._jax import Literal, Var
+from secfad._jax import Literal, Var, spec
 from secfad.arguments import checked_arguments, cohort_size
 from secfad.blocks import Atom, Block, Branch, Loop, Sum, While
 from secfad.errors import CohortError
@@ -192,7 +192,7 @@ class _Run:
         self.rounds += 1
         self.answered = answer.clients
         for (_, _, result), value in zip(sent, answer.values, strict=True):
-            env.values[result] = jnp.asarray(value, result.aval.dtype)
+            env.values[result] = jnp.asarray(value, spec(result.aval).dtype)
         for _, operand, result in pairs:
             if env.block.placement(operand) is not CLIENTS:
                 env.values[result] = _times(answer.clients, env.at_server(operand), result)
@@ -244,7 +244,7 @@ class _Run:
     def _collected(self, column: list[Any], result: Atom, body: Block) -> Any:
         at_clients = body.placement(result) is CLIENTS
         if not column:
-            empty = jnp.zeros((0, *result.aval.shape), result.aval.dtype)
+            empty = jnp.zeros((0, *spec(result.aval).shape), spec(result.aval).dtype)
             return Held(empty, shared=True) if at_clients else empty
         if not at_clients:
             return jnp.stack([jnp.asarray(v) for v in column])
@@ -333,4 +333,4 @@ def _slice(value: Any, index: int) -> Any:
 
 
 def _times(count: float, constant: Any, result: Atom) -> jax.Array:
-    return jnp.asarray(jnp.asarray(constant) * np.asarray(count), result.aval.dtype)
+    return jnp.asarray(jnp.asarray(constant) * np.asarray(count), spec(result.aval).dtype)

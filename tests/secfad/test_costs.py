@@ -1,0 +1,147 @@
+"""Costs are those of the messages that an engine really sends; Fig. 4 has the paper's figures."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import secfad as fad
+from secfad.engines.local import plain_sum
+
+S, C = fad.SERVER, fad.CLIENTS
+D = 3
+
+
+def loss(w, x, y):
+    return jnp.mean((x @ w - y) ** 2)
+
+
+@fad.computation(hyper=S, w=S, m=S, x=C, y=C)
+def figure4(hyper, w, m, x, y):
+    """A FedAvgM round, then the loss of the new model."""
+    delta = fad.mean(0.1 * jax.grad(loss)(fad.broadcast(w, name="model"), x, y), name="delta")
+    new = w - hyper[0] * (hyper[1] * m + delta)
+    return fad.mean(loss(fad.broadcast(new, name="new_model"), x, y), name="loss")
+
+
+FLOAT = jnp.float32
+SPECS = [jax.ShapeDtypeStruct(s, FLOAT) for s in ((2,), (D,), (D,), (4, D), (4,))]
+ARGS = [jnp.ones(s.shape if i < 3 else (6, *s.shape)) for i, s in enumerate(SPECS)]
+
+
+def derived(mode):
+    return fad.trace(fad.value_and_grad(figure4, mode=mode), *SPECS)
+
+
+def test_value_of_figure_4():
+    costs = fad.trace(figure4, *SPECS).costs
+    assert (costs.contacts, costs.rounds, costs.readdressed) == (2, 2, False)
+    assert (costs.down_bytes, costs.up_bytes) == (2 * D * 4, (D + 1) * 4)
+
+
+def test_reverse_mode_of_figure_4_needs_three_contacts_with_the_same_clients():
+    costs = derived("reverse").costs
+    assert costs.contacts == 3
+    assert costs.readdressed
+    assert costs.state_bytes > 0
+
+
+def test_forward_mode_of_figure_4_needs_two_contacts():
+    costs = derived("forward").costs
+    assert (costs.contacts, costs.readdressed, costs.state_bytes) == (2, False, 0)
+    assert costs.down_bytes > fad.trace(figure4, *SPECS).costs.down_bytes
+
+
+def test_mixed_mode_of_figure_4_needs_two_contacts_no_state_and_no_further_download():
+    costs, value = derived("mixed").costs, fad.trace(figure4, *SPECS).costs
+    assert (costs.contacts, costs.readdressed, costs.state_bytes) == (2, False, 0)
+    assert costs.down_bytes == value.down_bytes
+    # The Jacobian of the loss with respect to the new model; none of the first round, whose model
+    # does not depend on the hyperparameters.
+    assert costs.up_bytes == value.up_bytes + D * 4
+    assert costs.sums == 3
+
+
+def test_auto_takes_mixed_mode_for_figure_4():
+    assert derived("auto").digest == derived("mixed").digest
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse", "mixed"])
+def test_reported_uploads_are_those_that_the_engine_sends(mode):
+    sent = []
+
+    def watch(upload):
+        sent.append(sum(v[0].nbytes for v in upload.values))
+        return plain_sum(upload)
+
+    program = derived(mode)
+    fad.execute(program, *ARGS, aggregate=watch)
+    assert sum(sent) == program.costs.up_bytes
+    assert len(sent) == program.rounds
+
+
+def test_sums_that_can_travel_together_share_a_round():
+    @fad.computation(w=S, x=C)
+    def fun(w, x):
+        received = fad.broadcast(w)
+        return fad.sum(received * x, name="one") * fad.sum(x**2, name="two")
+
+    assert fad.trace(fun, 1.0, 1.0).costs.contacts == 1
+
+
+def test_numerator_and_denominator_of_a_mean_share_a_message():
+    @fad.computation(w=S, x=C, n=C)
+    def fun(w, x, n):
+        first = fad.sum(x, name="first")
+        return fad.mean(x * fad.broadcast(first), weights=n, name="mean")
+
+    rounds = [len(getattr(i, "uploads", ())) for i in fad.trace(fun, 1.0, 1.0, 1.0).schedule.items]
+    assert rounds.count(1) == 2
+
+
+def test_scan_multiplies_the_costs_of_its_body():
+    @fad.computation(w=S, x=C)
+    def fun(w, x):
+        step = lambda w, _: (w - fad.sum(fad.broadcast(w) * x), None)
+        return jax.lax.scan(step, w, None, length=1000)[0]
+
+    program = fad.trace(fun, jnp.ones(D), jnp.ones(D))
+    assert program.costs.contacts == 1000
+    assert program.costs.up_bytes == 1000 * D * 4
+    assert len(program.schedule.items) < 5
+
+
+def test_while_loop_costs_have_no_bound():
+    @fad.computation(w=S, x=C)
+    def fun(w, x):
+        return jax.lax.while_loop(lambda w: w < 1, lambda w: w + fad.sum(x * fad.broadcast(w)), w)
+
+    assert fad.trace(fun, 1.0, 1.0).rounds == float("inf")
+
+
+def test_branch_costs_at_most_its_dearest_branch():
+    @fad.computation(w=S, x=C)
+    def fun(w, x):
+        return jax.lax.cond(
+            w[0] > 0, lambda w: fad.sum(fad.broadcast(w) * x), lambda w: fad.sum(x) * w, w
+        )
+
+    costs = fad.trace(fun, jnp.ones(D), jnp.ones(D)).costs
+    assert (costs.rounds, costs.up_bytes, costs.down_bytes) == (1, D * 4, D * 4)
+
+
+def test_client_state_is_what_a_later_round_needs():
+    @fad.computation(w=S, x=C)
+    def fun(w, x):
+        held = jnp.exp(x * fad.broadcast(w))
+        return fad.sum(held * fad.broadcast(fad.sum(held)))
+
+    costs = fad.trace(fun, jnp.ones(D), jnp.ones(D)).costs
+    assert (costs.state_bytes, costs.readdressed) == (D * 4, True)
+
+
+def test_second_visit_that_needs_no_state_is_no_readdressing():
+    @fad.computation(w=S, x=C)
+    def fun(w, x):
+        return fad.sum(x * fad.broadcast(fad.sum(x)))
+
+    assert not fad.trace(fun, jnp.ones(D), jnp.ones(D)).costs.readdressed

@@ -1,0 +1,118 @@
+"""The digest is a function of what is computed, of nothing else, and of all of it."""
+
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import secfad as fad
+from secfad.errors import TracingError
+
+ROW = jax.ShapeDtypeStruct((3,), jnp.float32)
+
+
+def program(fun, spec=ROW, places=(fad.SERVER, fad.CLIENTS)):
+    names = fun.__code__.co_varnames[:2]
+    made = fad.computation(**dict(zip(names, places)))(fun)
+    return fad.trace(made, spec, spec)
+
+
+def scaled_by(constant, name="total"):
+    def fun(w, x):
+        return fad.sum(fad.broadcast(w) * x * constant, name=name)
+
+    return program(fun)
+
+
+SCRIPT = """
+import jax, jax.numpy as jnp, numpy as np
+{blank}
+import secfad as fad
+
+@fad.computation(w=fad.SERVER, x=fad.CLIENTS)
+def fun(w, x):
+    scale = np.arange(3, dtype=np.float32)
+    inner = jax.jit(lambda v: jax.lax.scan(lambda c, _: (c * v, None), v, None, length=2)[0])
+    return fad.mean(inner(fad.broadcast(w)) * x * scale)
+
+spec = jax.ShapeDtypeStruct((3,), jnp.float32)
+print(fad.trace(fad.grad(fad.computation(w=fad.SERVER, x=fad.CLIENTS)(
+    lambda w, x: jnp.sum(fun(w, x)))), spec, spec).digest)
+"""
+
+
+def test_digest_is_the_same_in_another_process_and_on_another_line():
+    digests = set()
+    for blank in ("", "# a comment\n\n\n"):
+        code = textwrap.dedent(SCRIPT).replace("{blank}", blank)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        digests.add(done.stdout.strip())
+    assert len(digests) == 1
+    assert len(digests.pop()) == 64
+
+
+def test_constants_count_by_value_though_the_printed_programs_are_equal():
+    one, other = (scaled_by(np.arange(3, dtype=np.float32) + k) for k in (0, 1))
+    assert str(one.jaxpr.jaxpr) == str(other.jaxpr.jaxpr)
+    assert one.digest != other.digest
+
+
+def test_one_ulp_of_a_constant_counts():
+    one = np.ones(3, np.float32)
+    assert scaled_by(one).digest != scaled_by(np.nextafter(one, np.float32(2))).digest
+
+
+def test_equal_programs_have_equal_digests():
+    assert scaled_by(np.ones(3, np.float32)).digest == scaled_by(np.ones(3, np.float32)).digest
+
+
+def test_message_names_count():
+    assert scaled_by(2.0).digest != scaled_by(2.0, name="other").digest
+
+
+def test_placements_count():
+    def fun(w, x):
+        return x
+
+    one = program(fun, places=(fad.SERVER, fad.CLIENTS))
+    other = program(fun, places=(fad.CLIENTS, fad.CLIENTS))
+    assert one.digest != other.digest
+
+
+def test_shapes_and_dtypes_count():
+    def fun(w, x):
+        return fad.sum(x)
+
+    specs = [((3,), jnp.float32), ((4,), jnp.float32), ((3,), jnp.int32)]
+    digests = {program(fun, jax.ShapeDtypeStruct(*spec)).digest for spec in specs}
+    assert len(digests) == 3
+
+
+def test_order_of_operands_counts():
+    subtract = [lambda w, x: fad.sum(x - 2.0), lambda w, x: fad.sum(2.0 - x)]
+    assert program(subtract[0]).digest != program(subtract[1]).digest
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x),
+        lambda x: jax.experimental.io_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x),
+    ],
+    ids=["pure_callback", "io_callback"],
+)
+def test_host_functions_have_no_digest(call):
+    traced = program(lambda w, x: fad.sum(call(x)))
+    with pytest.raises(TracingError, match="host functions"):
+        traced.digest
+
+
+def test_repr_shows_name_arguments_and_digest():
+    made = scaled_by(1.0)
+    assert repr(made) == f"<Program fun(w, x) {made.digest[:12]}>"
