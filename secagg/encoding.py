@@ -23,7 +23,7 @@ import numpy as np
 from secagg import ring
 from secagg.context import framed
 from secagg.errors import EncodingError, ParameterError
-from secagg.streams import Randomness, as_stream
+from secagg.streams import Randomness, SecureStream, as_stream
 
 BLOCK = 1 << 14
 
@@ -49,7 +49,7 @@ class Encoding:
     Guarantees:
       `decode` of a sum of at most `clients` encoded vectors is the exact sum of the rounded
       values: |sum| <= clients·max_weight·⌈clip·scale⌉ <= 2**(modulus_bits - 1) - 1. Rounding is
-      unbiased (to 2**-53) with variance at most 1/(4·scale**2) per entry.
+      unbiased, to 2**-32 of an integer, with variance at most 1/(4·scale**2) per entry.
 
     Attributes:
       clip: Values are expected in [-clip, clip].
@@ -117,25 +117,43 @@ class Encoding:
         Raises:
           EncodingError: NaN or infinity; or outside the clip when `on_excess` is "error".
         """
+        return self._rounded(values, entropy, np.dtype(np.int64))
+
+    def encode(self, values: np.ndarray, entropy: Randomness = None) -> np.ndarray:
+        """Encodes a real array, flattened, to a ring vector; see `round` for the errors."""
+        return self.encode_counted(values, entropy).vector
+
+    def encode_counted(self, values: np.ndarray, entropy: Randomness = None) -> Encoded:
+        """Like `encode`, with the number of entries that the clip changed."""
+        rounded = self._rounded(values, entropy, ring.word(self.modulus_bits))
+        return Encoded(ring.reduce(rounded.vector, self.modulus_bits), rounded.clipped)
+
+    def _rounded(self, values: np.ndarray, entropy: Randomness, dtype: np.dtype) -> Encoded:
+        """Rounds block by block, in the cache, into words that wrap."""
         stream = as_stream(entropy)
         flat = _real_vector(values)
-        integers = np.empty(flat.size, dtype=np.int64)
+        result = np.empty(flat.size, dtype=dtype)
+        size = min(BLOCK, flat.size)
+        reals, integers = np.empty(size), np.empty(size, dtype=np.int64)
+        draws = np.empty(size, dtype="<u4")
+        narrow = self.greatest_integer < 1 << 30
         clipped = 0
         for start in range(0, flat.size, BLOCK):
-            part = flat[start : start + BLOCK].astype(np.float64)
+            stop = min(start + BLOCK, flat.size)
+            part, whole = reals[: stop - start], integers[: stop - start]
+            part[:] = flat[start:stop]
             clipped += self._clip(part, start)
-            part *= self.scale
-            floor = np.floor(part)
-            part -= floor
-            up = stream.uniform(part.size) < part
-            np.add(floor, up, out=integers[start : start + BLOCK], casting="unsafe")
-        return Encoded(integers, clipped)
+            if narrow:
+                self._round_narrow(part, whole, stream.fill(draws[: stop - start]))
+            else:
+                self._round_wide(part, whole, stream)
+            np.copyto(result[start:stop], whole, casting="unsafe")
+        return Encoded(result, clipped)
 
     def _clip(self, part: np.ndarray, start: int) -> int:
-        worst = np.abs(part).max()
-        if worst <= self.clip:
+        if part.max() <= self.clip and part.min() >= -self.clip:  # false for NaN
             return 0
-        if not np.isfinite(worst):
+        if not np.isfinite(part).all():
             where = start + int(np.argmax(~np.isfinite(part)))
             raise EncodingError(
                 f"Expected finite values, got {part[where - start]} at entry {where}. "
@@ -151,14 +169,18 @@ class Encoding:
         np.clip(part, -self.clip, self.clip, out=part)
         return outside
 
-    def encode(self, values: np.ndarray, entropy: Randomness = None) -> np.ndarray:
-        """Encodes a real array, flattened, to a ring vector; see `round` for the errors."""
-        return self.encode_integers(self.round(values, entropy).vector)
+    def _round_narrow(self, part: np.ndarray, whole: np.ndarray, draws: np.ndarray) -> None:
+        """floor(y + u) in fixed point with 32 fractional bits; y fits in the other 32."""
+        part *= self.scale * 2.0**32
+        np.copyto(whole, part, casting="unsafe")
+        whole += draws
+        whole >>= 32
 
-    def encode_counted(self, values: np.ndarray, entropy: Randomness = None) -> Encoded:
-        """Like `encode`, with the number of entries that the clip changed."""
-        rounded = self.round(values, entropy)
-        return Encoded(self.encode_integers(rounded.vector), rounded.clipped)
+    def _round_wide(self, part: np.ndarray, whole: np.ndarray, stream: SecureStream) -> None:
+        part *= self.scale
+        floor = np.floor(part)
+        part -= floor
+        np.add(floor, stream.uniform(part.size) < part, out=whole, casting="unsafe")
 
     def encode_integers(self, integers: np.ndarray, *, weight: int = 1) -> np.ndarray:
         """Integers of one client, times its weight, to ring elements.

@@ -12,6 +12,7 @@ Sources: docs/secagg-spec.md, sections "Drop-outs" and "Refusals".
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -97,6 +98,10 @@ class Script:
                     f"Expected a fault of secagg.faults in one of the phases {ORDER}, got "
                     f'{fault!r}. For example secagg.Drop(3, "mask").'
                 )
+        self._by_place: dict[tuple, list] = defaultdict(list)
+        for fault in self.faults:
+            place = (getattr(fault, "phase", None), getattr(fault, "client", None))
+            self._by_place[(type(fault), *place)].append(fault)
 
     @property
     def only_drops(self) -> bool:
@@ -140,10 +145,4 @@ class Script:
         return bool(self._of(phase, None, Crash))
 
     def _of(self, phase: Phase, client: int | None, kind: type) -> list:
-        return [
-            fault
-            for fault in self.faults
-            if isinstance(fault, kind)
-            and getattr(fault, "phase", None) == phase.name.lower()
-            and getattr(fault, "client", None) == client
-        ]
+        return self._by_place.get((kind, phase.name.lower(), client), [])

@@ -36,6 +36,9 @@ class Graph:
     ring: tuple[int, ...] | None = None
     reach: int = 0
     _position: dict[int, int] = field(init=False, repr=False, compare=False)
+    _known: dict[int, tuple[int, ...]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self):
         order = self.members if self.ring is None else self.ring
@@ -68,10 +71,13 @@ class Graph:
         """The other ends of a member's edges, increasing."""
         if self.ring is None:
             return tuple(other for other in self.members if other != member)
-        here, size = self._position[member], len(self.ring)
-        steps = [step for step in range(-self.reach, self.reach + 1) if step]
-        found = {self.ring[(here + step) % size] for step in steps}
-        return tuple(sorted(found - {member}))
+        known = self._known.get(member)
+        if known is None:
+            here, size = self._position[member], len(self.ring)
+            steps = range(-self.reach, self.reach + 1)
+            found = {self.ring[(here + step) % size] for step in steps} - {member}
+            known = self._known[member] = tuple(sorted(found))
+        return known
 
     def holders(self, member: int) -> tuple[int, ...]:
         """Who holds shares of a member's secrets, in the order of the share points 1, 2, ....
@@ -80,6 +86,10 @@ class Graph:
         enough. On the ring it must not: the active threshold counts k shares.
         """
         return self.members if self.ring is None else self.neighbours(member)
+
+    def held(self, holder: int) -> tuple[int, ...]:
+        """Whose shares a client holds: holding is symmetric on both graphs."""
+        return self.holders(holder)
 
     def pairs(self) -> np.ndarray:
         """Every edge once, as rows (lower index, higher index)."""

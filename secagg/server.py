@@ -102,6 +102,7 @@ class Server:
         self._received: dict[int, Any] = {}
         self._log: list[bytes] = []
         self._doubted: set[int] = set()
+        self._public_keys: set[bytes] = set()
 
     @property
     def waiting(self) -> frozenset[int]:
@@ -210,9 +211,8 @@ class Server:
     # Phase 0.
 
     def _check_advertisement(self, sender: int, message: messages.Advertisement) -> None:
-        known = {key for ad in self._received.values() for key in (ad.channel_key, ad.mask_key)}
         mine = {message.channel_key, message.mask_key}
-        if len(mine) < 2 or known & mine:
+        if len(mine) < 2 or self._public_keys & mine:
             raise RemoteProtocolError(f"Expected fresh keys of client {sender}, got known ones.")
         if self._roster is not None:
             text = keys.advertisement_text(self._setup, sender, message)
@@ -220,6 +220,7 @@ class Server:
                 raise RemoteProtocolError(
                     f"Expected keys signed by roster entry {sender}, got an invalid signature."
                 )
+        self._public_keys |= mine
 
     def _after_advertise(self) -> dict[int, bytes]:
         needed = max(self.parameters.quorum, (self.parameters.neighbours or 0) + 1)
@@ -240,6 +241,7 @@ class Server:
 
     def _after_share(self) -> dict[int, bytes]:
         self._sharers = self._enough(self.parameters.quorum, "shared their secrets")
+        self._sharing = frozenset(self._sharers)
         tag, answer = context_tag(self._context), {}
         for member in self._sharers:
             senders = [v for v in self._graph.neighbours(member) if v in self._received]
@@ -284,7 +286,7 @@ class Server:
     # Phase 4.
 
     def _check_disclosure(self, sender: int, message: messages.Disclosure) -> None:
-        held = [owner for owner in self._sharers if sender in self._graph.holders(owner)]
+        held = [owner for owner in self._graph.held(sender) if owner in self._sharing]
         alive = {owner for owner in held if owner in self._vectors}
         if message.seeds.keys() != alive or message.keys.keys() != set(held) - alive:
             raise MalformedMessage(

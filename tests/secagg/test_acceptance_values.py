@@ -213,6 +213,14 @@ def test_e10_stochastic_rounding_is_unbiased_and_stays_within_one(y):
     assert abs(q.mean() - y) <= 5 * error + 1e-15  # false alarm once in 1.7 million
 
 
+def test_e10_rounding_of_great_integers_is_unbiased_too():
+    encoding = Encoding(clip=1.0, scale=2.0**40, clients=10, modulus_bits=64)
+    y = -(2.0**39) + 0.25
+    q = encoding.round(np.full(100_000, y / 2.0**40), stream()).vector
+    assert set(np.unique(q)) == {-(2**39), -(2**39) + 1}
+    assert abs((q + 2**39).mean() - 0.25) < 5 * math.sqrt(0.25 * 0.75 / len(q))
+
+
 def test_e10_rounding_is_not_to_nearest():
     encoding = Encoding(clip=1.0, scale=1.0, clients=10)
     q = encoding.round(np.full(10_000, 0.1), stream()).vector
