@@ -15,7 +15,7 @@ import importlib.resources
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -191,9 +191,7 @@ def _problem(item) -> str:
 
 
 def _known(location: tuple) -> list[str]:
-    section: type[BaseModel] = Configuration
+    section: Any = Configuration
     for part in location:
-        annotation = section.model_fields[str(part)].annotation
-        assert annotation is not None and issubclass(annotation, BaseModel)
-        section = annotation
+        section = section.model_fields[str(part)].annotation
     return sorted(section.model_fields)

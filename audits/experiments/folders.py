@@ -134,7 +134,9 @@ class RunFolder:
             )
         return ledger
 
-    def read_progress(self, configuration: Configuration, ledger: privacy.Ledger) -> Progress | None:
+    def read_progress(
+        self, configuration: Configuration, ledger: privacy.Ledger
+    ) -> Progress | None:
         """The state to go on from, or None at the beginning.
 
         Raises:

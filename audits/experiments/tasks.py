@@ -127,6 +127,4 @@ def sections(configuration: Configuration) -> dict[str, ReleaseSection]:
 
 def specs_of(tree: Any) -> Any:
     """Shapes and dtypes of a tree."""
-    return jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(np.shape(a), np.asarray(a).dtype), tree
-    )
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), np.asarray(a).dtype), tree)

@@ -1,0 +1,208 @@
+"""`secfad`: the command line.
+
+Exit codes: 0 done, 1 rejected (not certified, over budget, a ledger that does not verify), 2 unusable
+input, 101 a fault of our own. Errors that the packages raise on purpose are shown as one message,
+without a traceback. What a command needs is imported when it runs, so that help is quick.
+"""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+REJECTED, UNUSABLE, INTERNAL = 1, 2, 101
+
+app = typer.Typer(
+    help="Private federated automatic differentiation: certify, run, account.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ledger_app = typer.Typer(
+    help="What was spent on what, and what may still be.", no_args_is_help=True
+)
+app.add_typer(ledger_app, name="ledger")
+
+LedgerPath = Annotated[Path, typer.Argument(help="A ledger file, such as ledger.db of a run.")]
+
+
+def main() -> None:
+    """Runs the command of this process and exits."""
+    try:
+        app(prog_name="secfad")
+    except Exception as error:
+        code = _exit_code(error)
+        if code == INTERNAL:
+            traceback.print_exception(error)
+            typer.echo("This is a fault of secfad, not of its input. Please report it.", err=True)
+        else:
+            typer.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(code)
+
+
+def _exit_code(error: Exception) -> int:
+    """What an exception means to a caller of the command."""
+    from audits.certifying import CertificationError
+    from audits.experiments.errors import ExperimentError
+    from privacy.certificates import CertificateError
+    from privacy.errors import BudgetExceeded, LedgerCorrupt, PrivacyError
+    from secagg.errors import SecAggError
+    from secfad.errors import SecfadError
+
+    if isinstance(error, CertificationError | CertificateError | BudgetExceeded | LedgerCorrupt):
+        return REJECTED
+    if isinstance(error, ExperimentError | PrivacyError | SecAggError | SecfadError | OSError):
+        return UNUSABLE
+    return INTERNAL
+
+
+@app.command()
+def certify(
+    target: Annotated[
+        str | None, typer.Argument(metavar="FILE.py:NAME", help="A computation in a file.")
+    ] = None,
+    mode: Annotated[
+        Literal["all", "primal", "forward", "reverse", "mixed"],
+        typer.Option(help="Which derivatives to certify beside the computation itself."),
+    ] = "all",
+    format: Annotated[
+        Literal["text", "json", "sarif", "html", "github"], typer.Option(help="Of the report.")
+    ] = "text",
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where the report goes.")] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="Where the certificate goes, if one is issued.")
+    ] = None,
+    explain: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Explain a rule, such as FAD102, and stop.")
+    ] = None,
+) -> None:
+    """Proves that a computation and its derivatives communicate by broadcast and sum only.
+
+    Loading a file runs it. Exit code 0: certified; 1: rejected with findings; 2: unusable input.
+    """
+    if explain is not None:
+        typer.echo(_explanation(explain))
+        return
+    path, separator, name = (target or "").rpartition(":")
+    if not separator or not path or not name:
+        raise typer.BadParameter("Expected FILE.py:NAME, such as model.py:round_loss.")
+    from audits.certify_file import certify_file
+
+    code = certify_file(
+        path, name, modes=mode, format=format, out=out, certificate=certificate, write=typer.echo
+    )
+    raise typer.Exit(code)
+
+
+def _explanation(name: str) -> str:
+    """The card of a rule."""
+    from audits.static.catalogue import RULES
+
+    rule = RULES.get(name.upper())
+    if rule is None:
+        raise typer.BadParameter(f"Expected a rule such as FAD102, got {name!r}.")
+    return (
+        f"{rule.id} {rule.name} ({rule.severity.name.lower()})\n\n{rule.message}\n\n"
+        f"Why: {rule.why}\n\nExample:\n{rule.example}\n\nInstead: {rule.remedy}"
+    )
+
+
+@app.command()
+def run(
+    source: Annotated[str, typer.Argument(metavar="CONFIG.toml|quickstart", help="What to run.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; by default the next free runs/NAME.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run that was interrupted.")
+    ] = False,
+) -> None:
+    """Runs a private experiment: certify, SecAgg and noise, one ledger, results and plots."""
+    from audits.experiments.configuration import load
+
+    configuration = load(source)
+    from rich.console import Console
+
+    from audits.experiments.console import default_folder, run_experiment
+
+    folder = out or default_folder(configuration.name, resume=resume)
+    run_experiment(configuration, folder, resume=resume, console=Console())
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
+    """Writes one self-contained HTML page of a run."""
+    from audits.experiments.pages import write_page
+
+    typer.echo(str(write_page(folder)))
+
+
+@ledger_app.command("show")
+def ledger_show(path: LedgerPath) -> None:
+    """Shows budgets, what was spent by purpose in both views, and the slots that are left."""
+    from rich.console import Console
+
+    from audits.experiments.ledgers import overview
+    from privacy import Ledger
+
+    with Ledger.open(path) as ledger:
+        Console().print(overview(ledger))
+
+
+@ledger_app.command("verify")
+def ledger_verify(
+    path: LedgerPath,
+    head: Annotated[
+        str | None, typer.Option(help="A head from a checkpoint or results.json to look for.")
+    ] = None,
+) -> None:
+    """Checks every record and every total; exit code 1 names the first bad record."""
+    from privacy import Ledger, LedgerCorrupt
+
+    with Ledger.open(path) as ledger:
+        ledger.verify()
+        if head is not None and not ledger.is_descendant_of(head):
+            raise LedgerCorrupt(
+                f"Expected a ledger that contains the head {head}, got one that ends in "
+                f"{ledger.head}. It was cut short, or is another one."
+            )
+        typer.echo(f"verified: {sum(1 for _ in ledger.entries())} records, head {ledger.head}")
+
+
+@ledger_app.command("plan")
+def ledger_plan(
+    path: LedgerPath,
+    slot: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PURPOSE,RATE,NOISE,COUNT", help="Further releases; repeatable."),
+    ] = None,
+) -> None:
+    """Prices further releases together with all declared ones; writes nothing."""
+    from rich.console import Console
+
+    from audits.experiments.ledgers import parse_slot, quote
+    from privacy import Ledger
+
+    with Ledger.open(path) as ledger:
+        plan = ledger.plan([parse_slot(text) for text in slot or ()])
+    Console().print(quote(plan))
+    raise typer.Exit(0 if plan.fits else REJECTED)
+
+
+@ledger_app.command("export")
+def ledger_export(
+    path: LedgerPath,
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new file, one record per line.")],
+) -> None:
+    """Writes the chain as lines of JSON and prints its head."""
+    from privacy import Ledger
+    from privacy.ledger_export import export_ledger
+
+    with Ledger.open(path) as ledger:
+        typer.echo(export_ledger(ledger, out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Console: one experiment from its configuration to its folder, shown while it runs.
+
+Source: docs/architecture.md, "The main job".
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from audits.experiments import pages, plots, results
+from audits.experiments.checkpoints import Progress as RunProgress
+from audits.experiments.configuration import Configuration
+from audits.experiments.folders import RunFolder
+from audits.experiments.running import Run
+from audits.experiments.tasks import make_task
+
+
+def default_folder(name: str, *, resume: bool, base: Path = Path("runs")) -> Path:
+    """runs/NAME, runs/NAME-2, ...: the first free one, or the newest one to resume."""
+    label = name.replace(" ", "-")
+    candidates = [base / label]
+    while candidates[-1].exists():
+        candidates.append(base / f"{label}-{len(candidates) + 1}")
+    return candidates[-2] if resume and len(candidates) > 1 else candidates[-1]
+
+
+def run_experiment(
+    configuration: Configuration, path: Path, *, resume: bool, console: Console
+) -> None:
+    """Certifies, runs and reports an experiment.
+
+    Raises:
+      ExperimentError: The folder cannot be used, or this run cannot be continued in it.
+      audits.CertificationError: A program does not pass; nothing was sent or charged.
+      PrivacyError: A round was refused; what was finished before is in the checkpoint.
+    """
+    started = time.monotonic()
+    folder = RunFolder(path)
+    with folder.locked():
+        folder.claim(configuration, resume=resume)
+        if folder.results.exists():
+            console.print("This run is finished; nothing to do.")
+        else:
+            _complete(configuration, folder, started, console)
+        found = pages.read_results(folder.path)
+        pages.write_page(folder.path)
+    console.print(results.summary(found))
+    if found["stopped_early"]:
+        console.print(f"[bold]Stopped early:[/bold] {escape(found['stopped_early'])}")
+    for note in found["notes"]:
+        console.print(f"- {escape(note)}")
+    console.print(f"Written to {escape(str(folder.path))}", soft_wrap=True)
+
+
+def _complete(
+    configuration: Configuration, folder: RunFolder, started: float, console: Console
+) -> None:
+    task = make_task(configuration)
+    for purpose, certificate in task.certificates.items():
+        console.print(f"certified {purpose}: {certificate.id[:16]}")
+    with folder.open_ledger(task) as ledger:
+        run = Run(task, folder, ledger)
+        with _bar(configuration, console) as observe:
+            progress = run.finish(observe)
+        found = results.collect(run, progress, time.monotonic() - started)
+        plots.draw(found, folder.path)
+        results.write(folder, run, found)
+
+
+@contextmanager
+def _bar(configuration: Configuration, console: Console) -> Iterator:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        name, rounds = configuration.name, configuration.schedule.rounds
+        shown = bar.add_task(name, total=rounds, figures="")
+
+        def observe(progress: RunProgress) -> None:
+            loss, rate = progress.history.loss[-1], progress.private.learning_rate
+            figures = f"loss {loss:.3f}  learning rate {rate:.3f}"
+            bar.update(shown, completed=progress.round, figures=figures)
+
+        yield observe
