@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from privacy.privatization import PrivateProgram, privatize
     from privacy.releases import ReleaseJournal
     from privacy.slots import Release, Slot
+    from privacy.training import Query, Trained, train
 
 __all__ = [
     "Budget",
@@ -34,14 +35,17 @@ __all__ = [
     "PoissonSampling",
     "PrivacyError",
     "PrivateProgram",
+    "Query",
     "Release",
     "ReleaseJournal",
     "Result",
     "RunRefused",
     "Slot",
+    "Trained",
     "epsilon",
     "privatize",
     "run",
+    "train",
 ]
 
 _HOMES = {
@@ -57,14 +61,17 @@ _HOMES = {
     "PoissonSampling": "privacy.cohorts",
     "PrivacyError": "privacy.errors",
     "PrivateProgram": "privacy.privatization",
+    "Query": "privacy.training",
     "Release": "privacy.slots",
     "ReleaseJournal": "privacy.releases",
     "Result": "privacy.execution",
     "RunRefused": "privacy.errors",
     "Slot": "privacy.slots",
+    "Trained": "privacy.training",
     "epsilon": "privacy.accounting",
     "privatize": "privacy.privatization",
     "run": "privacy.execution",
+    "train": "privacy.training",
 }
 
 

@@ -9,6 +9,7 @@ Each message says what was expected, what came, and what to do. The tree:
     +-- RunRefused                      a private run was not started; nothing was sent or charged
     |   +-- NonFiniteData               a client's or the server's data hold NaN or infinity
     |   +-- CohortTooSmall              a cohort below the minimum of secure aggregation
+    |   +-- ResumeRefused               a checkpoint that does not belong to this run and ledger
     +-- JournalCorrupt                  a journalled release is not what was written
     +-- BudgetExceeded                  a charge or a plan does not fit; nothing was written
     +-- LedgerError
@@ -89,6 +90,10 @@ class NonFiniteData(RunRefused, ValueError):
 
 class CohortTooSmall(RunRefused, ValueError):
     """A cohort has fewer clients than secure aggregation may release a sum of."""
+
+
+class ResumeRefused(RunRefused):
+    """A checkpoint is damaged, or belongs to another run, or its ledger forgot charges."""
 
 
 class JournalCorrupt(PrivacyError):

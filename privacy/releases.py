@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from privacy.checkpoints import write_durably
 from privacy.errors import JournalCorrupt
 
 
@@ -75,14 +76,7 @@ class ReleaseJournal:
             digest=np.array(released.digest),
             **arrays,
         )
-        target = self._file(seq)
-        partial = target.with_suffix(".partial")
-        with open(partial, "wb") as file:
-            file.write(buffer.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-        _sync_folder(self.path)
+        write_durably(self._file(seq), buffer.getvalue())
 
     def read(self, seq: int) -> Released | None:
         """The release of a ledger record, or None if it was never made durable.
@@ -112,11 +106,3 @@ class ReleaseJournal:
             f"Expected an unaltered release in {file}, got a file whose hash does not match. "
             "Remove it to release that round again; the earlier charge stays."
         )
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
