@@ -88,7 +88,8 @@ class Codec:
     def encode(self, message: Message, tag: bytes, party: int) -> bytes:
         """The bytes of a message under a context tag."""
         header = HEADER.pack(VERSION, message.kind, tag, party)
-        return header + getattr(self, f"_put_{message.kind.name.lower()}")(message)
+        body = getattr(self, f"_put_{message.kind.name.lower()}")(message)
+        return b"".join((header, body))
 
     def decode(self, data: bytes, tag: bytes) -> Envelope:
         """The message of some bytes.
@@ -171,7 +172,10 @@ class Codec:
         sharers = self._members(reader)
         return messages.Inbox(sharers, reader.table(SEALED_BYTES, self.clients))
 
-    def _put_masked_input(self, message: messages.MaskedInput) -> bytes:
+    def _put_masked_input(self, message: messages.MaskedInput) -> bytes | np.ndarray:
+        word = ring.word(self.modulus_bits)
+        if self.modulus_bits == 8 * word.itemsize:  # the vector's own bytes: saves a copy
+            return np.ascontiguousarray(message.vector, dtype=word).view(np.uint8)
         return ring.pack(message.vector, self.modulus_bits)
 
     def _get_masked_input(self, reader: "_Reader") -> messages.MaskedInput:

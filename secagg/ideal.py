@@ -9,12 +9,14 @@ the wire format and the graph. Not a way to aggregate for real: one party knows 
 >>> masked_sum(x, SecureStream(), modulus_bits=32)
 array([6, 9], dtype=uint32)
 
-Sources: docs/secagg-spec.md, section "Fidelity".
+Sources: docs/secagg-spec.md, section "Simulation".
 """
+
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from secagg import ring
+from secagg import primitives, ring
 from secagg.codec import (
     COUNT,
     HEADER,
@@ -42,6 +44,7 @@ def masked_sum(
     *,
     modulus_bits: int,
     view: np.ndarray | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """Masks vectors with masks of sum zero and adds them up.
 
@@ -53,28 +56,46 @@ def masked_sum(
       stream: Source of the masks.
       modulus_bits: b.
       view: Array of the same shape that receives the masked vectors, or None to drop them.
+      threads: Ranges of coordinates that are worked on at the same time.
     """
+    length = vectors.shape[1]
+    total = np.zeros(length, dtype=vectors.dtype)
+    step = max(-(-length // threads), 1)
+    with ThreadPoolExecutor(threads) as pool:
+        jobs = []
+        for start in range(0, length, step):
+            columns = slice(start, start + step)
+            part = None if view is None else view[:, columns]
+            source = SecureStream(stream.bytes(primitives.KEY_BYTES))
+            jobs.append(pool.submit(_add_masked, vectors[:, columns], source, total[columns], part))
+        for job in jobs:
+            job.result()
+    for masked in () if view is None else view:
+        ring.reduce(masked, modulus_bits)
+    return ring.reduce(total, modulus_bits)
+
+
+def _add_masked(
+    vectors: np.ndarray, stream: SecureStream, total: np.ndarray, view: np.ndarray | None
+) -> None:
+    """Adds masked columns to a total, block by block in the cache."""
     clients, length = vectors.shape
-    total = np.empty(length, dtype=vectors.dtype)
     step = BLOCK_BYTES // vectors.itemsize
-    drawn = np.empty(min(step, length), dtype=vectors.dtype)
-    masks, masked = np.empty_like(drawn), np.empty_like(drawn)
+    buffers = [np.empty(min(step, length), dtype=vectors.dtype) for _ in range(3)]
     for start in range(0, length, step):
         stop = min(start + step, length)
-        mask, mask_sum = drawn[: stop - start], masks[: stop - start]
-        here, partial = masked[: stop - start], total[start:stop]
-        mask_sum[:], partial[:] = 0, 0
+        mask, mask_sum, masked = (buffer[: stop - start] for buffer in buffers)
+        mask_sum[:] = 0
         for client in range(clients):
             if client < clients - 1:
                 stream.fill(mask)
                 mask_sum += mask
             else:
                 np.negative(mask_sum, out=mask)
-            np.add(vectors[client, start:stop], mask, out=here)
-            partial += here
+            np.add(vectors[client, start:stop], mask, out=masked)
+            total[start:stop] += masked
             if view is not None:
-                view[client, start:stop] = ring.reduce(here, modulus_bits)
-    return ring.reduce(total, modulus_bits)
+                view[client, start:stop] = masked
 
 
 class Census:
@@ -82,11 +103,12 @@ class Census:
 
     def __init__(self, parameters: Parameters, script: Script, stream: SecureStream, pinned):
         self.parameters = parameters
+        self.codec = Codec(parameters)
         self.phases = phases(parameters.active)
-        self.heard: dict[Phase, tuple[int, ...]] = {}
+        self.heard: dict[Phase, frozenset[int]] = {}
         for phase in self.phases:
             gone = script.gone(phase)
-            heard = tuple(i for i in range(parameters.clients) if i not in gone)
+            heard = frozenset(range(parameters.clients)) - gone
             needed = parameters.shares_needed if phase is Phase.UNMASK else parameters.quorum
             if len(heard) < needed:
                 raise BelowThreshold(
@@ -95,7 +117,7 @@ class Census:
             self.heard[phase] = heard
         context = digest(Purpose.IDEAL, stream.bytes(32))
         self.graph = Graph.derived(self.heard[Phase.ADVERTISE], parameters, context)
-        self.survivors = self.heard[Phase.MASK]
+        self.survivors = tuple(sorted(self.heard[Phase.MASK]))
         sharers = self.heard[Phase.SHARE]
         check_survivors(self.survivors, sharers, self.graph, parameters, pinned)
 
@@ -118,27 +140,30 @@ class Census:
         ]
 
     def _around(self, client: int, phase: Phase) -> int:
-        return sum(v in self.heard[phase] for v in self.graph.neighbours(client))
+        heard = self.heard[phase]
+        if self.graph.ring is None:
+            return len(heard) - (client in heard)
+        return sum(neighbour in heard for neighbour in self.graph.neighbours(client))
 
     def _up(self, phase: Phase, client: int) -> int:
-        codec, row = Codec(self.parameters), COUNT.size
+        codec, row = self.codec, COUNT.size
         if phase is Phase.ADVERTISE:
             return HEADER.size + codec.advertisement_bytes
         if phase is Phase.SHARE:
-            others = len(self.graph.neighbours(client))
+            others = self._around(client, Phase.ADVERTISE)
             return HEADER.size + COUNT.size + others * (row + SEALED_BYTES)
         if phase is Phase.MASK:
             return HEADER.size + codec.vector_bytes
         if phase is Phase.CONFIRM:
             return HEADER.size + SIGNATURE_BYTES
-        own = client in self.graph.holders(client)
+        own = self.graph.ring is None
         alive = self._around(client, Phase.MASK) + own
         dropped = self._around(client, Phase.SHARE) + own - alive
         shares = alive * (row + SEED_SHARE_BYTES) + dropped * (row + KEY_SHARE_BYTES)
         return HEADER.size + 2 * COUNT.size + shares
 
     def _down(self, phase: Phase, client: int) -> int:
-        codec, row = Codec(self.parameters), COUNT.size
+        codec, row = self.codec, COUNT.size
         if phase is Phase.SHARE:
             members = len(self.heard[Phase.ADVERTISE])
             return HEADER.size + COUNT.size + members * (row + codec.advertisement_bytes)

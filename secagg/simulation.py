@@ -25,7 +25,7 @@ from secagg.client import Client
 from secagg.cohorts import CohortLedger
 from secagg.errors import EncodingError, LocalProtocolError, RemoteProtocolError, SecAggError
 from secagg.faults import Drop, Fault, Script
-from secagg.fleet import Fleet
+from secagg.fleet import THREADED_WORDS, Fleet
 from secagg.ideal import Census, masked_sum
 from secagg.parameters import Parameters
 from secagg.roster import Roster, lasting_names
@@ -197,7 +197,7 @@ def simulate(
         entropy,
     )
     if fidelity == "ideal":
-        return _ideal(words, setting, script, record)
+        return _ideal(words, setting, script, threads or _cores())
     if fidelity != "protocol":
         raise LocalProtocolError(f'Expected fidelity "protocol" or "ideal", got {fidelity!r}.')
     if engine == "individuals" or (engine == "auto" and not script.only_drops):
@@ -209,7 +209,7 @@ def simulate(
             identities=setting.identities,
             roster=roster,
             entropy=entropy,
-            threads=threads or len(os.sched_getaffinity(0)),
+            threads=threads or _cores(),
         )
     else:
         raise LocalProtocolError(
@@ -286,6 +286,12 @@ class _Conversation:
         )
 
 
+def _cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def _claimed_sender(data: bytes, sent: Mapping[int, bytes]) -> int:
     """Whose connection a refused message came on: for a changed message, any of the senders'."""
     claimed = int.from_bytes(data[10:14], "little")
@@ -304,7 +310,7 @@ def _as_words(vectors: np.ndarray, parameters: Parameters) -> np.ndarray:
     return np.asarray(array, dtype=ring.word(parameters.modulus_bits))
 
 
-def _ideal(words: np.ndarray, setting: Setting, script: Script, record: str) -> Outcome:
+def _ideal(words: np.ndarray, setting: Setting, script: Script, threads: int) -> Outcome:
     if not script.only_drops:
         raise LocalProtocolError(
             'Expected only drop-outs with fidelity="ideal", got other faults. '
@@ -317,7 +323,8 @@ def _ideal(words: np.ndarray, setting: Setting, script: Script, record: str) -> 
     if setting.ledger is not None:
         setting.ledger.admit(lasting_names(census.survivors, setting.roster))
     chosen = words if len(census.survivors) == len(words) else words[list(census.survivors)]
-    total = masked_sum(chosen, stream, modulus_bits=parameters.modulus_bits)
+    threads = threads if parameters.length >= THREADED_WORDS else 1
+    total = masked_sum(chosen, stream, modulus_bits=parameters.modulus_bits, threads=threads)
     transcript = Transcript(
         parameters=parameters,
         fidelity="ideal",
