@@ -215,6 +215,11 @@ def check_program(
     findings, facts = examine(
         traced_program(program), style, mode="primal", profile=profile, declared=declared
     )
+    if program.costs.readdressed and not facts.readdress:
+        # The engine waits for the survivors of a sum before it divides by their number, so it may
+        # contact clients again where data dependence alone would not.
+        facts = dataclasses.replace(facts, readdress=True)
+        findings += [finding("FAD306"), finding("FAD305", bytes=program.costs.state_bytes)]
     return Report.of(findings, facts, subject)
 
 

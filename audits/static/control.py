@@ -49,9 +49,7 @@ def linear_solve(step: Step) -> list[Label]:
     names = step.names[first : first + lengths.solve] + step.names[-len(right) :]
     if jaxprs.solve is None:
         return step.refuse("FAD001")
-    return step.checker.closed(
-        jaxprs.solve, [*constants, *right], names, step.scope.inside("solve")
-    )
+    return step.checker.closed(jaxprs.solve, [*constants, *right], names, step.inside("solve"))
 
 
 def _only_body(step: Step) -> ClosedJaxpr | Jaxpr | None:
@@ -66,7 +64,7 @@ def _only_body(step: Step) -> ClosedJaxpr | Jaxpr | None:
 def _enter(
     step: Step, body: ClosedJaxpr | Jaxpr, labels: Sequence[Label], scope: Scope | None = None
 ) -> list[Label]:
-    scope = scope or step.scope
+    scope = scope or step.inside()
     if isinstance(body, ClosedJaxpr):
         return step.checker.closed(body, list(labels), step.names, scope)
     return step.checker.jaxpr(body, [], list(labels), step.names, scope)
@@ -80,7 +78,7 @@ def cond(step: Step) -> list[Label]:
     results, schedules = [], []
     before = len(step.checker.events)
     for position, branch in enumerate(step.params["branches"]):
-        scope = step.scope.inside(
+        scope = step.inside(
             f"branch{position}",
             client_control=step.scope.client_control or by_client,
             depth=step.scope.depth if by_client else depth,
@@ -156,17 +154,17 @@ def scan(step: Step) -> list[Label]:
         return _scan_over_clients(step, fixed, start, stacked)
     slices = [label.replace(axes=label.axes[1:]) for label in stacked]
     body = step.params["jaxpr"]
-    quiet = step.scope.inside("body", recording=False)
+    quiet = step.inside("body", recording=False)
     run = lambda carry, scope: step.checker.closed(
         body, [*fixed, *carry, *slices], step.names, scope
     )
     carry = _invariant(start, lambda c: run(c, quiet)[:carries])
     if carry is None or any(label.poisoned for label in carry):
-        run(list(start), step.scope.inside("body", count=step.scope.count * length))
+        run(list(start), step.inside("body", count=step.scope.count * length))
         return step.poisoned() if step.checker.findings else step.refuse("FAD001")
     settled, growth = _growth(carry, start, lambda c: run(c, quiet)[:carries], length)
     before = len(step.checker.events)
-    out = run(settled, step.scope.inside("body", count=step.scope.count * length))
+    out = run(settled, step.inside("body", count=step.scope.count * length))
     if any(label.poisoned for label in out):
         return step.poisoned()
     extra = growth * (length - 1)
@@ -252,7 +250,7 @@ def _scan_over_clients(step: Step, fixed, start, stacked) -> list[Label]:
                 continue
             return step.refuse("FAD104" if label.place != Place.PUBLIC else "FAD111")
         rows.append(label.replace(axes=label.axes[1:]))
-    scope = step.scope.inside("row", client_control=True)
+    scope = step.inside("row", client_control=True)
     out = step.checker.closed(body, [*fixed, *start, *rows], step.names, scope)
     if any(label.poisoned for label in out):
         return step.poisoned()
@@ -278,14 +276,14 @@ def while_(step: Step) -> list[Label]:
     tested, fixed = step.inputs[:conds], step.inputs[conds : conds + bodies]
     start = step.inputs[conds + bodies :]
     names = step.names
-    quiet = step.scope.inside("body", recording=False)
+    quiet = step.inside("body", recording=False)
     ask = lambda carry, scope: step.checker.closed(test, [*tested, *carry], names, scope)[0]
     run = lambda carry, scope: step.checker.closed(body, [*fixed, *carry], names, scope)
     carry = _invariant(start, lambda c: run(c, quiet))
     if carry is None or any(label.poisoned for label in carry):
-        run(list(start), step.scope.inside("body"))
+        run(list(start), step.inside("body"))
         return step.poisoned() if step.checker.findings else step.refuse("FAD001")
-    predicate = ask(carry, step.scope.inside("test", recording=False))
+    predicate = ask(carry, step.inside("test", recording=False))
     if predicate.on_clients:
         return _client_loop(step, predicate, carry, ask, run)
     return _server_loop(step, predicate, carry, start, ask, run)
@@ -306,13 +304,13 @@ def _client_loop(step: Step, predicate: Label, carry: list[Label], ask, run) -> 
         held.append(
             label.replace(place=Place.CLIENT, axes=axes, depth=max(label.depth, predicate.depth))
         )
-    quiet = step.scope.inside("body", recording=False, client_control=True)
+    quiet = step.inside("body", recording=False, client_control=True)
     held = _invariant(held, lambda c: run(c, quiet))
     if held is None:
         return step.refuse("FAD001")
     before = len(step.checker.events)
-    ask(held, step.scope.inside("test", client_control=True))
-    out = run(held, step.scope.inside("body", client_control=True))
+    ask(held, step.inside("test", client_control=True))
+    out = run(held, step.inside("body", client_control=True))
     if len(step.checker.events) > before and any(
         e.kind == "sum" for e in step.checker.events[before:]
     ):
@@ -323,16 +321,16 @@ def _client_loop(step: Step, predicate: Label, carry: list[Label], ask, run) -> 
 
 
 def _server_loop(step: Step, predicate: Label, carry, start, ask, run) -> list[Label]:
-    quiet = step.scope.inside("body", recording=False)
+    quiet = step.inside("body", recording=False)
     bound = loop_bound(step.equation)
     length = MAX_PASSES if bound is None else bound.iterations
     settled, growth = _growth(carry, start, lambda c: run(c, quiet), max(length, 1))
     before = len(step.checker.events)
-    tested = ask(settled, step.scope.inside("test"))
+    tested = ask(settled, step.inside("test"))
     asked = len(step.checker.events) > before
     depth = max(step.scope.depth, predicate.depth, tested.depth)
     count = step.scope.count * max(length, 1)
-    out = run(settled, step.scope.inside("body", depth=depth, count=count))
+    out = run(settled, step.inside("body", depth=depth, count=count))
     if any(label.poisoned for label in out):
         return step.poisoned()
     communicates = len(step.checker.events) > before

@@ -7,6 +7,7 @@ first, because what is certified is what runs.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from audits.static.labels import (
     data_axes,
 )
 from audits.static.styles import CLIENT_AXIS_NAME, Style
-from secfad import _jax
+from secfad import CLIENTS, SERVER, Computation, _jax, jacobian
 from secfad._jax import ClosedJaxpr, Jaxpr, sub_jaxprs
 
 PLACEMENTS = {
@@ -121,6 +122,8 @@ def trace_mode(
         return _forward(fn, args, style, wrt)
     if mode == "vjp":
         return _reverse(fn, args, style, wrt)
+    if mode == "mixed" and style.name == "native":
+        return _mixed(fn, args, style, wrt)
     raise ValueError(
         f'Expected the mode "primal", "jvp", "vjp" or "mixed", got {mode!r}. '
         'Mixed mode is checked through `style="native"` only.'
@@ -199,6 +202,16 @@ def has_custom_rules(jaxpr: Jaxpr) -> bool:
                 if has_custom_rules(body.jaxpr if isinstance(body, ClosedJaxpr) else body):
                     return True
     return False
+
+
+def _mixed(fn: Callable, args: Sequence[Arg], style: Style, wrt: Sequence[int]) -> Traced:
+    """Summed local Jacobians in the primal's rounds; the server differentiates."""
+    words = {Place.SERVER: SERVER, Place.CLIENT: CLIENTS}
+    placements = {a.name: words[PLACEMENTS[a.placement]] for a in args}
+    name = getattr(fn, "__name__", "program")
+    computation = Computation(getattr(fn, "fun", fn), MappingProxyType(placements), name)
+    derived = jacobian(computation, tuple(wrt), mode="mixed")
+    return _traced(derived.fun, args, style)
 
 
 def _float_or_float0(dtype: Any) -> Any:

@@ -35,6 +35,7 @@ class Scope:
       depth: Sums that the control decision to come here had to wait for.
       client_control: Client data decides whether this place runs.
       recording: Findings and messages count; off while a loop looks for its invariant.
+      caller: The equation whose body this is; its line serves where the body has none.
     """
 
     path: Path = ()
@@ -42,6 +43,7 @@ class Scope:
     depth: int = 0
     client_control: bool = False
     recording: bool = True
+    caller: "Step | None" = None
 
     def inside(self, *steps: int | str, **changes) -> "Scope":
         """The scope of a nested jaxpr."""
@@ -101,8 +103,17 @@ class Step:
 
     @property
     def line(self) -> str:
-        """The user's line."""
-        return user_line(self.equation)
+        """The user's line; that of the call where a library's own program is the body."""
+        own = user_line(self.equation)
+        caller = self.scope.caller
+        outer = "" if caller is None else caller.line
+        # A library function is traced once, so its body may name the file of another call.
+        same_file = own.split(":")[0] == outer.split(":")[0]
+        return own if own and (same_file or not outer) else outer
+
+    def inside(self, *steps: int | str, **changes: Any) -> "Scope":
+        """The scope of a jaxpr inside this equation."""
+        return self.scope.inside(*steps, caller=self, **changes)
 
     @property
     def first_rank(self) -> int:

@@ -56,7 +56,7 @@ def _conjuncts(test: Jaxpr) -> list[JaxprEqn]:
         equation = made.get(atom) if isinstance(atom, Var) else None
         if equation is None:
             continue
-        if equation.primitive.name == "and":
+        if equation.primitive.name in ("and", "convert_element_type"):
             pending.extend(equation.invars)
         else:
             found.append(equation)

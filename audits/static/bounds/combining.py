@@ -17,7 +17,7 @@ LOW_PRECISION = frozenset({"bfloat16", "float16"})
 Number = Callable[..., int]
 
 
-def combine(site: Site, number: Number, line: str) -> tuple[Fact, NoiseSite | None]:
+def combine(site: Site, number: Number, line: Callable[[], str]) -> tuple[Fact, NoiseSite | None]:
     """The fact of a single-result equation that is neither control flow nor communication."""
     operand, noise = noised(site, line)
     if operand is not None and noise is not None:
@@ -39,7 +39,7 @@ def combine(site: Site, number: Number, line: str) -> tuple[Fact, NoiseSite | No
         direct=direct_of(site),
         proof=_proof(site),
     )
-    return (_selected(site, fact, number) if site.name == "select_n" else fact), None
+    return (_selected(site, fact, number) if site.name == "select_n" else fact), noise
 
 
 def _with_noise(site: Site, operand: Fact, noise: NoiseSite) -> Fact:
@@ -76,12 +76,12 @@ def _summed(site: Site) -> Interval:
 
 def _scaled(site: Site, relation: Relation | None) -> frozenset[Member]:
     """Members whose finiteness makes the result finite."""
-    scale = relation is not None and relation.kind == "scale"
-    if site.name == "div" and scale and site.facts[1].interval.low > 0:
-        return relation.members if _amount_finite(site.facts[0]) else frozenset()
-    if site.name == "min" and scale:
+    members = frozenset() if relation is None or relation.kind != "scale" else relation.members
+    if site.name == "div" and members and site.facts[1].interval.low > 0:
+        return members if _amount_finite(site.facts[0]) else frozenset()
+    if site.name == "min" and members:
         known = next((f.scaled for f in site.facts if f.scaled), frozenset())
-        return known or (frozenset() if _interval(site).inf else relation.members)
+        return known or (frozenset() if _interval(site).inf else members)
     if site.name in ("mul", "div"):
         return _product_scaled(site)
     if site.name in ("neg", "abs", "copy", "broadcast_in_dim", "convert_element_type", "reshape"):

@@ -124,6 +124,7 @@ class Fact:
       noise: It is Gaussian noise.
       draw: How far towards a normal number a random draw has come.
       lineage: Keys it is made from.
+      random: A random draw entered it.
     """
 
     number: int
@@ -144,6 +145,7 @@ class Fact:
     noise: Noise | None = None
     draw: Any = None
     lineage: frozenset[int] = frozenset()
+    random: bool = False
 
     def replace(self, **changes) -> "Fact":
         """The fact with some parts changed."""
@@ -197,4 +199,5 @@ def join_facts(number: int, a: Fact, b: Fact) -> Fact:
         divisors=a.divisors | b.divisors,
         direct=a.direct or b.direct,
         lineage=a.lineage | b.lineage,
+        random=a.random or b.random,
     )

@@ -9,6 +9,7 @@ any normaliser needs a declared neighbouring relation, because nothing else show
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -179,6 +180,16 @@ def _noise(
     found, multipliers = [], []
     wanted = list(declared or ())
     for position, site in enumerate(prover.noise):
+        if not site.known:
+            fields: dict[str, Any] = {
+                "std": "unknown",
+                "sensitivity": "the sum",
+                "multiplier": "unknown",
+            }
+            expected = "independent normal draws of the shape of the sum"
+            found.append(finding("FAD406", line=site.line, expected=expected, **fields))
+            multipliers.append(math.nan)
+            continue
         if site.at_client:
             if site.noise.place != Place.CLIENT:
                 found.append(finding("FAD503", line=site.line))
@@ -291,6 +302,8 @@ def keys(prover: Prover) -> list[Finding]:
         uses[use.key] = uses.get(use.key, 0) + times
     noise_keys: dict[int, list[NoiseSite]] = {}
     for site in prover.noise:
+        if not site.known:
+            continue
         noise_keys.setdefault(site.noise.key, []).append(site)
     for key, sites in noise_keys.items():
         line = sites[-1].line

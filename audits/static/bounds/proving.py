@@ -65,6 +65,7 @@ class Prover:
         self.count = 1
         self.lineages: dict[int, frozenset[int]] = {}
         self.born: dict[int, tuple[int, ...]] = {}
+        self._callers: list[Any] = []
         self._loops: tuple[int, ...] = ()
         self._numbers: dict[Any, int] = {}
         self._by_path: dict[tuple[Path, int], int] = {
@@ -149,16 +150,32 @@ class Prover:
 
     # Equations.
 
+    def line(self, site: Site) -> str:
+        """The user's line, or that of the call whose body has none."""
+        lines = [user_line(e) for e in (*self._callers, site.equation)]
+        outer = next((text for text in lines if text), "")
+        return lines[-1] if lines[-1].split(":")[0] == outer.split(":")[0] else outer
+
     def _apply(self, site: Site, path: Path) -> list[Fact]:
-        name = site.name
-        if name in _CALLS:
-            return self._call(site, path)
-        if name == "cond":
+        if site.name not in _NESTING:
+            return self._leaf(site, path)
+        self._callers.append(site.equation)
+        try:
+            return self._nested(site, path)
+        finally:
+            self._callers.pop()
+
+    def _nested(self, site: Site, path: Path) -> list[Fact]:
+        if site.name == "cond":
             return self._cond(site, path)
-        if name == "scan":
+        if site.name == "scan":
             return self._scan(site, path)
-        if name == "while":
+        if site.name == "while":
             return self._while(site, path)
+        return self._call(site, path)
+
+    def _leaf(self, site: Site, path: Path) -> list[Fact]:
+        name = site.name
         if name == "federated_clip":
             return self._clip(site, path)
         self._watch(site, path)
@@ -193,13 +210,16 @@ class Prover:
                 outputs=[site.outputs[position]],
                 number=number,
             )
-            fact, noise = combine(one, self.number, user_line(site.equation) if site.facts else "")
+            fact, noise = combine(one, self.number, lambda: self.line(site))
             fact = fact.replace(
                 norms=fact.norms or norms_of(one),
                 lineage=lineage_of(one),
                 draw=draw_of(one),
                 noise=noise_of(one),
+                random=site.name == "random_bits" or any(f.random for f in site.facts),
             )
+            if noise is not None:
+                fact = fact.replace(random=False)
             if noise is not None and self.recording:
                 self.noise.append(noise)
             made.append(self._settled(fact, one))
@@ -247,7 +267,7 @@ class Prover:
                     tuple(aval.shape),
                     label.client_axis,
                     str(aval.dtype),
-                    user_line(site.equation),
+                    self.line(site),
                 )
             own = frozenset() if event is None else frozenset({event})
             number = self.number("sum", path, position)
@@ -358,6 +378,7 @@ class Prover:
         return Fact(
             number, fact.interval, raw=fact.raw, divisors=fact.divisors, blame=fact.blame,
             lineage=fact.lineage | {number} if fact.lineage else frozenset(),
+            random=fact.random,
         )  # fmt: skip
 
     def _stack(self, fact: Fact, path: Path, index: int) -> Fact:
@@ -368,6 +389,7 @@ class Prover:
             divisors=fact.divisors,
             direct=fact.direct,
             blame=fact.blame,
+            random=fact.random,
         )
 
     def _steady(self, start: Sequence[Fact], body, path: Path) -> list[Fact]:
@@ -456,6 +478,7 @@ _CALLS = frozenset(
         "linear_solve",
     ]
 )
+_NESTING = _CALLS | {"cond", "scan", "while"}
 # N-ary; each result is its operand, wherever it lives afterwards.
 _PASSED_ON = frozenset(
     {"federated_broadcast", "optimization_barrier", "device_put", "name", "sharding_constraint"}

@@ -102,12 +102,13 @@ def _rsqrt(site: Site) -> Found:
 def _add(site: Site) -> Found:
     a, b = site.facts
     ra, rb = a.relation, b.relation
-    both = ra is not None and rb is not None and ra.kind == rb.kind == "square"
-    if both and ra.amount == rb.amount and site.shape(0) == site.shape(1):
-        return Relation("square", ra.members | rb.members, ra.amount)
+    if ra is not None and rb is not None and ra.kind == rb.kind == "square":  # noqa: SIM102
+        if ra.amount == rb.amount and site.shape(0) == site.shape(1):
+            return Relation("square", ra.members | rb.members, ra.amount)
     for related, other in ((ra, b), (rb, a)):
-        lower = related is not None and related.kind in ("square", "norm")
-        if lower and other.interval.low >= 0 and not other.interval.nan:
+        if related is None or related.kind not in ("square", "norm"):
+            continue
+        if other.interval.low >= 0 and not other.interval.nan:
             return related
     return None
 

@@ -6,6 +6,7 @@ sum and a mean cannot be lost.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 from audits.static.bounds.amounts import Amount
 from audits.static.bounds.facts import Fact, Noise
@@ -34,6 +35,7 @@ class NoiseSite:
       linear: The sums and their factors in the value to which noise is added; empty at a client.
       noise: The noise.
       at_client: Each client adds its own.
+      known: It is Gaussian with a known deviation, one draw for each entry.
       line: The user's line.
     """
 
@@ -41,6 +43,7 @@ class NoiseSite:
     noise: Noise
     at_client: bool
     line: str
+    known: bool = True
 
 
 def linear_of(site: Site) -> tuple[tuple[int, Amount], ...]:
@@ -82,10 +85,26 @@ def _merged(a, b):
     return tuple(sorted(total.items()))
 
 
-def noised(site: Site, line: str) -> tuple[Fact | None, NoiseSite | None]:
+def noised(site: Site, line: Callable[[], str]) -> tuple[Fact | None, NoiseSite | None]:
     """The operand that noise is added to, and the record of it, if this is such an addition."""
     if site.name not in ("add", "add_any", "sub"):
         return None, None
+    found = _gaussian(site, line)
+    return (None, _unknown(site, line)) if found[0] is None else found
+
+
+def _unknown(site: Site, line: Callable[[], str]) -> NoiseSite | None:
+    """A random value is added to un-noised sums, but it is no Gaussian noise that is understood."""
+    for index, other in ((0, 1), (1, 0)):
+        drawn, value = site.facts[index], site.facts[other]
+        server = site.labels[other].place == Place.SERVER
+        if server and drawn.random and not drawn.raw and value.raw and not value.random:
+            noise = drawn.noise or Noise(Amount(0.0), -1, int(Place.SERVER))
+            return NoiseSite(value.linear, noise, False, line(), known=False)
+    return None
+
+
+def _gaussian(site: Site, line: Callable[[], str]) -> tuple[Fact | None, NoiseSite | None]:
     for index, other in ((0, 1), (1, 0)):
         noise, value = site.facts[index].noise, site.facts[other]
         if noise is None or value.noise is not None:
@@ -93,9 +112,9 @@ def noised(site: Site, line: str) -> tuple[Fact | None, NoiseSite | None]:
         if not site.shape(index) == site.shape(other) == site.out_shape:
             return None, None  # one draw for many entries, or many draws for one, is other noise
         if value.linear and site.labels[other].place == Place.SERVER:
-            return value, NoiseSite(value.linear, noise, False, line)
+            return value, NoiseSite(value.linear, noise, False, line())
         if site.labels[other].place == Place.CLIENT:
-            return value, NoiseSite((), noise, True, line)
+            return value, NoiseSite((), noise, True, line())
     return None, None
 
 

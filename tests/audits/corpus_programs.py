@@ -1,0 +1,528 @@
+"""Programs whose verdict is known, by style. Each is a claim: this shape of program must be judged so.
+
+`CASES` is a list of `Case`; the functions are ordinary user code. Nothing here imports the checker.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+import secfad as fad
+
+N = 6  # clients of stacked programs
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    name: str
+    style: str
+    fn: Callable
+    args: tuple  # (name, shape, dtype, placement)
+    kind: str
+    rules: frozenset = frozenset()
+    mode: str = "primal"
+    wrt: tuple = ()
+    profile: str = "secagg"
+
+
+CASES: list[Case] = []
+
+
+def case(kind, *rules, style="stacked", args, mode="primal", wrt=(), profile="secagg"):
+    def add(fn):
+        filled = tuple((n, s, "float32" if len(r) == 1 else r[1], r[0]) for n, s, *r in args)
+        CASES.append(
+            Case(fn.__name__, style, fn, filled, kind, frozenset(rules), mode, wrt, profile)
+        )
+        return fn
+
+    return add
+
+
+X = ("x", (N, 3), "clients")
+W = ("w", (3,), "server")
+V = ("v", (3,), "clients")
+KEY = ("key", (), "server", "key<fry>")
+
+
+def guarded(v, c=1.0):
+    n = jnp.sqrt(jnp.sum(v**2))
+    good = jnp.isfinite(n)
+    return jnp.where(
+        good, v * jnp.where(good, jnp.minimum(1.0, c / jnp.maximum(n, 1e-9)), 0.0), 0.0
+    )
+
+
+# Stacked: communication.
+
+
+@case("accept", args=[W, X])
+def gradient_step_with_explicit_broadcast(w, x):
+    wb = jnp.broadcast_to(w, (N, *w.shape))
+    return w - jnp.mean(jax.vmap(jax.grad(lambda a, b: jnp.sum(jnp.tanh(a * b))))(wb, x), axis=0)
+
+
+@case("accept", args=[X])
+def local_sort_then_sum(x):
+    return jnp.sum(jnp.sort(x, axis=1), axis=0)
+
+
+@case("accept", args=[("x", (N, 4, 4), "clients")])
+def local_linear_algebra(x):
+    eye = jnp.broadcast_to(jnp.eye(4), (N, 4, 4))
+    solved = jnp.linalg.solve(x @ jnp.swapaxes(x, 1, 2) + eye, x)
+    return jnp.sum(solved, axis=0)
+
+
+@case("accept", args=[("x", (N, 8), "clients")])
+def local_fft(x):
+    return jnp.sum(jnp.abs(jnp.fft.rfft(x, axis=1)), axis=0)
+
+
+@case("accept", args=[("x", (N, 5, 3), "clients"), ("i", (N, 5), "clients", "int32")])
+def local_lookup_by_own_index(x, i):
+    return jnp.sum(jax.vmap(lambda a, k: a[k])(x, i % 5), axis=0)
+
+
+@case("accept", args=[("x", (N, 12), "clients")])
+def local_reshape(x):
+    return jnp.sum(jnp.max(jnp.reshape(x, (N, 3, 4)), axis=2), axis=0)
+
+
+@case("accept", args=[("x", (N, N), "clients")])
+def data_axis_as_long_as_the_cohort(x):
+    return jnp.sum(jnp.cumsum(x, axis=1)[:, ::-1], axis=0)
+
+
+@case("reject", "FAD106", args=[("x", (N, N), "clients")])
+def client_axis_as_long_as_data(x):
+    return jnp.sum(jnp.cumsum(x, axis=0), axis=0)
+
+
+@case("accept", args=[("x", (N, 6), "clients")])
+def local_scan(x):
+    def run(row):
+        return lax.scan(lambda c, v: (0.5 * c + v, c), 0.0, row)[0]
+
+    return jnp.sum(jax.vmap(run)(x), axis=0)
+
+
+@case("accept", "FAD102", args=[X])
+def map_over_clients_one_by_one(x):
+    return jnp.sum(lax.map(jnp.sin, x), axis=0)
+
+
+@case("reject", "FAD104", args=[("table", (9, 3), "server"), ("i", (N,), "clients", "int32")])
+def federated_select(table, i):
+    return jnp.sum(table[i], axis=0)
+
+
+@case("reject", "FAD111", "FAD104", args=[X])
+def one_hot_of_position(x):
+    return jnp.sum(jnp.eye(N)[:, :3] * x, axis=0)
+
+
+@case("reject", "FAD107", args=[X])
+def rolled_neighbours(x):
+    return jnp.sum(x * jnp.roll(x, 1, axis=0), axis=0)
+
+
+@case("reject", "FAD107", args=[X, ("k", (), "server", "int32")])
+def server_picks_a_client(x, k):
+    return lax.dynamic_index_in_dim(x, k, 0, keepdims=False)
+
+
+@case("reject", "FAD109", args=[X])
+def gram_matrix_of_clients(x):
+    return x @ x.T
+
+
+@case("reject", "FAD105", args=[X])
+def logsumexp_over_clients(x):
+    return jax.nn.logsumexp(x, axis=0)
+
+
+@case("reject", "FAD105", args=[X])
+def any_client_negative(x):
+    return jnp.any(x < 0)
+
+
+@case("reject", "FAD106", args=[X])
+def top_two_clients(x):
+    return lax.top_k(x.T, 2)[0]
+
+
+@case("reject", "FAD104", args=[("m", (N,), "server"), X])
+def server_weights_in_a_contraction(m, x):
+    return m @ x
+
+
+@case("reject", "FAD101", args=[X])
+def rows_in_a_tuple(x):
+    return jnp.sum(x, axis=0), x[:, 0] * 2
+
+
+@case("reject", "FAD101", "FAD109", args=[X])
+def residual_of_the_mean_returned(x):
+    return x - jnp.broadcast_to(jnp.mean(x, axis=0), x.shape)
+
+
+@case("reject", "FAD103", "FAD107", args=[X])
+def overwritten_slot(x):
+    return jnp.zeros(3).at[:].set(x[0])
+
+
+@case("reject", "FAD103", "FAD109", "FAD104", args=[X, ("i", (N,), "clients", "int32")])
+def segment_sum_over_clients(x, i):
+    return jax.ops.segment_sum(x, i, num_segments=4)
+
+
+@case("reject", "FAD108", args=[X])
+def flattened_cohort(x):
+    return jnp.sum(x.reshape(2, -1), axis=1)
+
+
+@case("reject", "FAD106", args=[X])
+def sequential_training(x):
+    return lax.scan(lambda w, row: (w * 0.9 + row, None), jnp.zeros(3), x)[0]
+
+
+@case("reject", "FAD201", "FAD202", "FAD101", "FAD107", args=[X, W])
+def branch_on_one_client(x, w):
+    return lax.cond(x[0, 0] > 0, lambda: w, lambda: -w)
+
+
+@case("reject", "FAD003", args=[X])
+def printed_rows(x):
+    jax.debug.print("{}", x)
+    return jnp.sum(x, axis=0)
+
+
+@case("reject", "FAD003", "FAD004", args=[X])
+def callback_inside_vmap(x):
+    def peek(v):
+        out = jax.ShapeDtypeStruct(v.shape, v.dtype)
+        return jax.pure_callback(lambda a: a, out, v, vmap_method="sequential")
+
+    return jnp.sum(jax.vmap(peek)(x), axis=0)
+
+
+@case("reject", "FAD203", args=[X, W])
+def sum_until_small(x, w):
+    return lax.while_loop(
+        lambda w: jnp.sum(w) > 0.1,
+        lambda w: w - jnp.sum(x * jnp.broadcast_to(w, x.shape), axis=0),
+        w,
+    )
+
+
+@case("caveat", "FAD204", "FAD203", args=[X, W])
+def sum_at_most_ten_times(x, w):
+    def step(c):
+        return c[0] - jnp.sum(x * jnp.broadcast_to(c[0], x.shape), axis=0), c[1] + 1
+
+    return lax.while_loop(lambda c: (c[1] < 10) & (jnp.sum(c[0]) > 0.1), step, (w, 0))[0]
+
+
+@case("caveat", "FAD701", args=[X, ("s", (N, 3), "client_state")])
+def error_feedback(x, s):
+    sent = jnp.round(x + s)
+    return jnp.sum(sent, axis=0), x + s - sent
+
+
+@case("caveat", "FAD112", args=[X])
+def covariance_by_einsum(x):
+    return jnp.einsum("ca,cb->ab", x, x)
+
+
+@case("caveat", "FAD102", args=[X, W])
+def rank_promotion(x, w):
+    return jnp.sum(x - w, axis=0)
+
+
+@case(
+    "reject",
+    "FAD301",
+    "FAD102",
+    "FAD112",
+    args=[("x", (N, 5, 3), "clients"), W],
+    mode="vjp",
+    wrt=(1,),
+)
+def reverse_through_a_matrix_product(x, w):
+    return jnp.sum(jnp.mean(jnp.sin(x @ w), axis=1), axis=0)
+
+
+@case("reject", "FAD005", args=[W])
+def captured_matrix(w):
+    return w * jnp.sum(jnp.asarray([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), axis=0)
+
+
+# Native: communication.
+
+
+@case("accept", style="native", args=[W, V])
+def native_round(w, v):
+    return w - fad.mean(jnp.tanh(fad.broadcast(w) * v))
+
+
+@case("reject", "FAD102", style="native", args=[W, V])
+def native_missing_broadcast(w, v):
+    return fad.sum(v - w)
+
+
+@case("reject", "FAD102", style="native", args=[W, V])
+def native_missing_broadcast_under_jit(w, v):
+    return fad.sum(jax.jit(lambda a: a * w)(v))
+
+
+@case("reject", "FAD104", style="native", args=[V])
+def native_broadcast_of_a_client_value(v):
+    return fad.sum(fad.broadcast(v))
+
+
+@case("reject", "FAD117", style="native", args=[W])
+def native_sum_of_a_server_value(w):
+    return fad.sum(w)
+
+
+@case("reject", "FAD101", style="native", args=[V])
+def native_client_value_returned(v):
+    return v * 2
+
+
+@case("reject", "FAD202", "FAD102", style="native", args=[V])
+def native_sum_in_a_client_loop(v):
+    return lax.while_loop(lambda c: jnp.sum(c) > 1, lambda c: c * jnp.sum(fad.sum(v)), v)
+
+
+@case("reject", "FAD201", "FAD102", style="native", args=[W, V])
+def native_client_decides_server_loop(w, v):
+    return lax.while_loop(lambda c: c[0] < v[0], lambda c: (c[0] + 1, c[1] * 2), (0.0, w))[1]
+
+
+@case("accept", style="native", args=[W, V])
+def native_server_branch_after_a_sum(w, v):
+    s = fad.sum(v)
+    return lax.cond(jnp.sum(s) > 0, lambda: w + s, lambda: w)
+
+
+@case("caveat", "FAD205", "FAD204", style="native", args=[W, V])
+def native_branches_that_communicate_differently(w, v):
+    return lax.cond(jnp.sum(w) > 0, lambda: fad.sum(v), lambda: w)
+
+
+@case("accept", style="native", args=[W, V], mode="jvp", wrt=(0,))
+def native_forward(w, v):
+    return fad.mean(jnp.sum((fad.broadcast(w) * v) ** 2))
+
+
+@case("accept", style="native", args=[W, V], mode="vjp", wrt=(0,))
+def native_reverse_of_one_round(w, v):
+    return fad.mean(jnp.sum((fad.broadcast(w) * v) ** 2))
+
+
+@case("caveat", "FAD306", "FAD305", style="native", args=[W, V], mode="vjp", wrt=(0,))
+def native_reverse_of_two_rounds(w, v):
+    g = fad.mean(jnp.sin(fad.broadcast(w) * v))
+    return jnp.sum(jnp.tanh(fad.mean(jnp.cos(fad.broadcast(w * g) * v))))
+
+
+@case("accept", style="native", args=[W, V], mode="mixed", wrt=(0,))
+def native_mixed_of_two_rounds(w, v):
+    g = fad.mean(jnp.sin(fad.broadcast(w) * v))
+    return jnp.sum(jnp.tanh(fad.mean(jnp.cos(fad.broadcast(w * g) * v))))
+
+
+@case("reject", "FAD304", style="native", args=[W, V], mode="vjp", wrt=(0,))
+def native_reverse_of_a_while(w, v):
+    wb = fad.broadcast(w)
+    return fad.sum(lax.while_loop(lambda a: jnp.sum(a) > 1, lambda a: a * 0.5, v * wb))
+
+
+# SPMD and DrJAX.
+
+
+@case("accept", style="spmd", args=[V])
+def spmd_sum(v):
+    return lax.psum(v, "clients")
+
+
+@case("caveat", "FAD102", style="spmd", args=[V])
+def spmd_centred(v):
+    m = lax.pmean(v, "clients")
+    return lax.psum((v - m) ** 2, "clients")
+
+
+@case("reject", "FAD105", style="spmd", args=[V])
+def spmd_max(v):
+    return lax.pmax(v, "clients")
+
+
+@case("reject", "FAD113", style="spmd", args=[V])
+def spmd_all_to_all(v):
+    return lax.all_to_all(jnp.zeros((8, 2)) + v[0], "clients", 0, 0)
+
+
+@case("reject", "FAD202", style="spmd", args=[V])
+def spmd_sum_in_client_loop(v):
+    return lax.fori_loop(0, jnp.int32(v[0]), lambda i, a: a + lax.psum(v, "clients"), v)
+
+
+# Bounds.
+
+DP = {"profile": "secagg+dp"}
+
+
+@case("accept", args=[X], **DP)
+def bounded_by_a_guarded_clip(x):
+    return jnp.sum(jax.vmap(guarded)(x), axis=0)
+
+
+@case("accept", style="native", args=[W, V], **DP)
+def bounded_by_the_blessed_clip(w, v):
+    return w - fad.mean(fad.clip(jnp.sin(fad.broadcast(w) * v), 0.5))
+
+
+@case("accept", style="native", args=[V, ("u", (2, 2), "clients")], **DP)
+def bounded_jointly(v, u):
+    return fad.sum(fad.clip((v, u), 1.0))
+
+
+@case("reject", "FAD401", style="native", args=[V], **DP)
+def unbounded_next_to_a_clip(v):
+    return fad.sum((fad.clip(v, 1.0), v))
+
+
+@case("reject", "FAD401", style="native", args=[V], **DP)
+def clipped_then_divided_by_data(v):
+    return fad.sum(fad.clip(v, 1.0) / v)
+
+
+@case("reject", "FAD401", "FAD404", style="native", args=[V], **DP)
+def clipped_then_multiplied_by_data(v):
+    return fad.sum(fad.clip(v, 1.0) * v)
+
+
+@case("reject", "FAD401", "FAD407", args=[X], **DP)
+def norm_of_another_value(x):
+    def client(v):
+        n = jnp.sqrt(jnp.sum((0.1 * jnp.sin(v)) ** 2))
+        good = jnp.isfinite(n)
+        return jnp.where(good, v * jnp.minimum(1.0, 1 / jnp.maximum(n, 1e-9)), 0.0)
+
+    return jnp.sum(jax.vmap(client)(x), axis=0)
+
+
+@case("reject", "FAD401", args=[X], **DP)
+def norm_over_part_of_the_value(x):
+    def client(v):
+        n = jnp.sqrt(jnp.sum(v[:2] ** 2))
+        good = jnp.isfinite(n)
+        return jnp.where(good, v * jnp.minimum(1.0, 1 / jnp.maximum(n, 1e-9)), 0.0)
+
+    return jnp.sum(jax.vmap(client)(x), axis=0)
+
+
+@case("reject", "FAD401", "FAD407", args=[X], **DP)
+def clip_that_raises_small_norms(x):
+    def client(v):
+        n = jnp.linalg.norm(v)
+        return jnp.where(jnp.isfinite(n), v * jnp.maximum(1.0, 1 / jnp.maximum(n, 1e-9)), 0.0)
+
+    return jnp.sum(jax.vmap(client)(x), axis=0)
+
+
+@case("reject", "FAD401", "FAD407", args=[X], **DP)
+def guard_with_the_branches_swapped(x):
+    def client(v):
+        n = jnp.linalg.norm(v)
+        return jnp.where(n < 1.0, v / n, v)
+
+    return jnp.sum(jax.vmap(client)(x), axis=0)
+
+
+@case("reject", "FAD407", "FAD401", args=[X], **DP)
+def where_form_without_guard(x):
+    return jnp.sum(
+        jax.vmap(lambda v: jnp.where(jnp.linalg.norm(v) > 1, v / jnp.linalg.norm(v), v))(x), axis=0
+    )
+
+
+@case("caveat", "FAD407", args=[X], **DP)
+def min_form_without_guard(x):
+    return jnp.sum(jax.vmap(lambda v: v * jnp.minimum(1.0, 2.0 / jnp.linalg.norm(v)))(x), axis=0)
+
+
+@case("caveat", "FAD408", args=[("x", (N, 64), "clients", "bfloat16")], **DP)
+def low_precision_clip(x):
+    return jnp.sum(jax.vmap(guarded)(x).astype(jnp.float32), axis=0)
+
+
+@case("reject", "FAD413", args=[("x", (N, 3), "clients", "int8")], **DP)
+def small_integers(x):
+    return jnp.sum(x, axis=0, dtype=jnp.int8)
+
+
+@case("reject", "FAD401", args=[X], **DP)
+def nan_kept_out_but_infinity_kept_in(x):
+    return jnp.sum(jnp.where(jnp.isnan(x), 0.0, x), axis=0)
+
+
+@case("reject", "FAD501", args=[KEY, X], **DP)
+def one_draw_for_two_sums(key, x):
+    z = jax.random.normal(key, (3,))
+    u = jax.vmap(guarded)(x)
+    return jnp.sum(u, axis=0) + z, jnp.sum(u * 0.5, axis=0) + z
+
+
+@case("reject", "FAD501", args=[KEY, X], **DP)
+def key_used_in_every_iteration(key, x):
+    def step(w, _):
+        s = jnp.sum(jax.vmap(guarded)(x), axis=0) + jax.random.normal(key, (3,))
+        return w - s / N, None
+
+    return lax.scan(step, jnp.zeros(3), None, length=4)[0]
+
+
+@case("accept", args=[KEY, X], **DP)
+def key_split_in_every_iteration(key, x):
+    def step(c, _):
+        w, k = c
+        k, here = jax.random.split(k)
+        s = jnp.sum(jax.vmap(guarded)(x), axis=0) + jax.random.normal(here, (3,))
+        return (w - s / N, k), None
+
+    return lax.scan(step, (jnp.zeros(3), key), None, length=4)[0][0]
+
+
+@case("reject", "FAD406", "FAD415", args=[KEY, X], **DP)
+def one_number_of_noise_for_all_entries(key, x):
+    s = jnp.sum(jax.vmap(guarded)(x), axis=0)
+    return (s + jax.random.normal(key, ())) / N
+
+
+@case("reject", "FAD406", "FAD415", args=[KEY, X], **DP)
+def uniform_noise_is_not_gaussian(key, x):
+    s = jnp.sum(jax.vmap(guarded)(x), axis=0)
+    keys = jax.random.split(key)
+    other = jnp.sum(jax.vmap(guarded)(x), axis=0) + jax.random.normal(keys[1], (3,))
+    return (s + jax.random.uniform(keys[0], (3,))) / N, other / N
+
+
+@case("reject", "FAD406", args=[KEY, X], **DP)
+def too_little_noise(key, x):
+    s = jnp.sum(jax.vmap(guarded)(x), axis=0)
+    return (s + 0.01 * jax.random.normal(key, (3,))) / N
+
+
+@case("reject", "FAD406", "FAD415", args=[KEY, X], **DP)
+def noise_with_a_clipped_tail(key, x):
+    s = jnp.sum(jax.vmap(guarded)(x), axis=0)
+    k1, k2 = jax.random.split(key)
+    z = jnp.clip(jax.random.normal(k1, (3,)), -0.1, 0.1)
+    t = jnp.sum(jax.vmap(guarded)(x), axis=0) + jax.random.normal(k2, (3,))
+    return (s + z) / N, t / N

@@ -1,0 +1,35 @@
+"""The verdict of every program of the corpus, and where findings point."""
+
+from pathlib import Path
+
+import pytest
+from corpus_programs import CASES
+
+import audits
+
+
+def judged(case):
+    args = [audits.Arg(*a) for a in case.args]
+    return audits.check(
+        case.fn, args, style=case.style, mode=case.mode, wrt=case.wrt, profile=case.profile
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_program_is_judged_as_stated(case):
+    report = judged(case)
+    rules = {f.rule for f in report.findings}
+    assert report.kind == case.kind, (report.kind, rules, [f.message for f in report.findings])
+    if case.kind != "accept":
+        assert rules & case.rules, rules
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.kind == "reject"], ids=lambda c: c.name)
+def test_rejection_names_a_line_of_the_users_file(case):
+    findings = [f for f in judged(case).findings if f.severity == 2]
+    findings = [f for f in findings if f.rule not in ("FAD304", "FAD005")]
+    for finding in findings:
+        assert (
+            Path(finding.line.split(":")[0]).name
+            == Path(__file__).with_name("corpus_programs.py").name
+        ), finding
