@@ -13,8 +13,10 @@ from secfad._jax import ClosedJaxpr
 from secfad.blocks import Block
 from secfad.costs import Costs, costs
 from secfad.digests import digest
+from secfad.drawing import to_svg
 from secfad.placements import Placement
 from secfad.stages import Schedule, schedule
+from secfad.tables import table
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,6 +66,14 @@ class Program:
         places = [p.value for p in self.in_placements]
         outs = [p.value if p else "constant" for p in self.out_placements]
         return digest(self.jaxpr, [*places, "->", *outs, str(self.in_tree), str(self.out_tree)])
+
+    def table(self) -> str:
+        """Every message and stage, round by round, as text; the costs in the last line."""
+        return table(self.name, self.schedule)
+
+    def to_svg(self) -> str:
+        """The federated computational graph: server lane, client lane, messages with sizes."""
+        return to_svg(self.name, self.schedule)
 
     def __repr__(self) -> str:
         arguments = ", ".join(self.argument_names)

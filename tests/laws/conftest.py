@@ -23,3 +23,11 @@ _load("federated_programs")
 def double_precision():
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Thousands of tiny programs are compiled once each: how fast they run does not matter."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

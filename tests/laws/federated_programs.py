@@ -68,7 +68,7 @@ class Case:
         out = jax.eval_shape(self.oracle, *self.args(2))
         return isinstance(out, jax.ShapeDtypeStruct) and out.shape == ()
 
-    def expected_derivative(self, args: tuple) -> Any:
+    def expected_derivative(self, *args: Any) -> Any:
         """The centralised derivative, by forward mode: defined for every entry."""
         return jax.jacfwd(self.oracle, argnums=self.wrt)(*args)
 
