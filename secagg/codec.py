@@ -142,22 +142,14 @@ class Codec:
         return self.advertisement_body(message)
 
     def _get_advertisement(self, reader: "_Reader") -> messages.Advertisement:
-        body = reader.take(self.advertisement_bytes)
-        parts = [body[start : start + KEY_BYTES] for start in range(0, 3 * KEY_BYTES, KEY_BYTES)]
-        for key in parts[:2]:
-            fault = primitives.public_key_fault(key)
-            if fault:
-                raise MalformedMessage(f"Expected sound X25519 public keys, got {fault}.")
-        return messages.Advertisement(*parts, signature=body[3 * KEY_BYTES :])
+        return _advertisement(reader.take(self.advertisement_bytes))
 
     def _put_key_list(self, message: messages.KeyList) -> bytes:
         return _put_table({i: self.advertisement_body(ad) for i, ad in message.keys.items()})
 
     def _get_key_list(self, reader: "_Reader") -> messages.KeyList:
         table = reader.table(self.advertisement_bytes, self.clients)
-        return messages.KeyList(
-            {i: self._get_advertisement(_Reader(b, 0, reader.kind)) for i, b in table.items()}
-        )
+        return messages.KeyList({index: _advertisement(body) for index, body in table.items()})
 
     def _put_shares(self, message: messages.Shares) -> bytes:
         return _put_table(message.sealed)
@@ -228,6 +220,17 @@ class Codec:
                 f"Expected clients below {self.clients}, got {members[-1]} in a set of clients."
             )
         return tuple(members.tolist())
+
+
+def _advertisement(body: bytes) -> messages.Advertisement:
+    channel_key, mask_key = body[:KEY_BYTES], body[KEY_BYTES : 2 * KEY_BYTES]
+    for key in (channel_key, mask_key):
+        fault = primitives.public_key_fault(key)
+        if fault:
+            raise MalformedMessage(f"Expected sound X25519 public keys, got {fault}.")
+    return messages.Advertisement(
+        channel_key, mask_key, body[2 * KEY_BYTES : 3 * KEY_BYTES], body[3 * KEY_BYTES :]
+    )
 
 
 def _put_table(rows: Mapping[int, bytes]) -> bytes:
