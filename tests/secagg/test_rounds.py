@@ -1,3 +1,6 @@
+import pickle
+from pathlib import Path
+
 import pytest
 
 from secagg.context import Purpose, framed, label
@@ -25,6 +28,11 @@ def test_the_diagram_shows_every_transition():
     assert diagram().count("-->") == len(CLIENT) + 1
 
 
+def test_the_specification_shows_the_diagram_of_the_table():
+    text = (Path(__file__).parents[2] / "docs" / "secagg-spec.md").read_text()
+    assert diagram() in text
+
+
 def test_labels_differ_by_purpose_context_and_parties():
     labels = {
         label(purpose, context, *parties)
@@ -42,8 +50,6 @@ def test_framing_is_injective():
 
 
 def test_aborts_survive_pickling():
-    import pickle
-
     error = pickle.loads(pickle.dumps(BelowThreshold("unmask", "too few.", (3,))))
     assert isinstance(error, BelowThreshold)
     assert (error.phase, error.reason, error.culprits) == ("unmask", "too few.", (3,))
