@@ -256,7 +256,10 @@ class Server:
         check_survivors(self._alive, self._sharers, self._graph, self.parameters, self._pinned)
         if self._ledger is not None:
             self._ledger.admit(lasting_names(self._alive, self._roster))
-        self._vectors = {member: self._received[member].vector for member in self._alive}
+        self._living = frozenset(self._alive)
+        self._total = np.zeros(self.parameters.length, ring.word(self.parameters.modulus_bits))
+        for message in self._received.values():
+            self._total += message.vector
         return self._to(self._alive, messages.Survivors(self._alive))
 
     # Phase 3, active model.
@@ -287,7 +290,7 @@ class Server:
 
     def _check_disclosure(self, sender: int, message: messages.Disclosure) -> None:
         held = [owner for owner in self._graph.held(sender) if owner in self._sharing]
-        alive = {owner for owner in held if owner in self._vectors}
+        alive = {owner for owner in held if owner in self._living}
         if message.seeds.keys() != alive or message.keys.keys() != set(held) - alive:
             raise MalformedMessage(
                 f"Expected of {sender} seed shares of survivors and key shares of the dropped, "
@@ -306,7 +309,7 @@ class Server:
         )
         private = recovery.rebuild(
             recovery.gather(self._received, self._graph, "keys"),
-            [owner for owner in self._sharers if owner not in self._vectors],
+            [owner for owner in self._sharers if owner not in self._living],
             secret_bytes=KEY_BYTES,
             check=recovery.key_check(self._announced),
             **size,
@@ -314,22 +317,16 @@ class Server:
         terms = recovery.seed_terms(seeds.secrets, self._context)
         terms += recovery.dropped_terms(
             private.secrets,
-            self._vectors,
+            self._living,
             graph=self._graph,
             announced=self._announced,
             context=self._context,
         )
         culprits = tuple(sorted({*seeds.culprits, *private.culprits}))
-        self.result = Result(self._unmasked(terms), self._alive, culprits)
-        self._vectors = {}
+        masks.accumulate(self._total, terms)
+        total = ring.reduce(self._total, self.parameters.modulus_bits)
+        self.result = Result(total, self._alive, culprits)
         return {}
-
-    def _unmasked(self, terms: list[tuple[bytes, int]]) -> np.ndarray:
-        total = np.zeros(self.parameters.length, dtype=ring.word(self.parameters.modulus_bits))
-        for vector in self._vectors.values():
-            total += vector
-        masks.accumulate(total, terms)
-        return ring.reduce(total, self.parameters.modulus_bits)
 
 
 def _entries(saved: bytes) -> list[bytes]:

@@ -140,7 +140,9 @@ def pair_masks_with(r, colluder):
 
 def test_p4_at_the_threshold_colluders_unmask_a_victim(new_round, vectors_of):
     """t colluders hold enough shares of both secrets: the bound on corruption is tight."""
-    r = new_round(PLAIN).advance(Phase.UNMASK)
+    r = new_round(PLAIN).advance(Phase.MASK)
+    masked = r.server._codec.decode(r.sent[0], r.sent[0][2:10]).message.vector
+    r.advance(Phase.UNMASK)
     victim, colluders = 0, (1, 2, 3)
     assert len(colluders) == PLAIN.threshold
     disclosures = {}
@@ -164,7 +166,7 @@ def test_p4_at_the_threshold_colluders_unmask_a_victim(new_round, vectors_of):
         check=recovery.key_check(r.server._announced),
         **size,
     ).secrets
-    vector = r.server._vectors[victim].copy()
+    vector = masked.copy()
     others = set(range(1, 5))
     terms = recovery.dropped_terms(
         key, others, graph=graph, announced=r.server._announced, context=context
