@@ -5,9 +5,9 @@
 Every product is timed next to its own limit, in the same process and minutes, so the ratios carry
 to other machines. The limit of a masked stage is one AES-128-CTR keystream and one addition per
 mask and coordinate, plus the encoding and one key agreement per neighbour; of a share stage one
-key agreement and one signature check per neighbour, and 0.1 ms. Expected: kernel at most 1.2 times its limit, client masked stage,
-server unmasking and share stage at most 1.5 times theirs. One JSON line per question, minimum of
-the repeats.
+key agreement and one signature check per neighbour, and 0.1 ms. Expected: kernel at most 1.2
+times its limit, client masked stage, server unmasking and share stage at most 1.5 times theirs.
+One JSON line per question, processor time, minimum of the repeats.
 
 `--flower` also times the SecAgg+ helper functions of Flower (package flwr, not a dependency) on
 the same numbers of clients, neighbours and coordinates.
@@ -121,17 +121,17 @@ class Ring:
         self.sent = {c.index: c.advertise() for c in self.clients}
 
     def step(self, vectors=None, drops=()):
-        """One phase; gives the time of client 0's answer."""
+        """One phase; gives the least time of a client's answer."""
         for index, data in self.sent.items():
             if index not in drops:
                 self.server.receive(data)
         answers = self.server.close_phase()
-        self.sent, taken = {}, None
+        self.sent, times = {}, []
         for index, data in answers.items():
             start = time.process_time()
             self.sent[index] = self.clients[index].receive(data, vectors)
-            taken = time.process_time() - start if index == min(answers) else taken
-        return taken
+            times.append(time.process_time() - start)
+        return min(times)
 
 
 def stages(size):
