@@ -12,9 +12,12 @@ from secfad.modes import vjp as vjp
 from secfad.placements import CLIENTS as CLIENTS
 from secfad.placements import SERVER as SERVER
 from secfad.placements import Placement as Placement
+from secfad.planning import CostModel as CostModel
 from secfad.primitives import broadcast as broadcast
 from secfad.primitives import mean as mean
 from secfad.primitives import sum as sum
 from secfad.programs import Program as Program
+from secfad.reports import Plan as Plan
+from secfad.reports import plan as plan
 from secfad.simulation import simulate as simulate
 from secfad.tracing import trace as trace

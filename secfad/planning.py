@@ -53,8 +53,11 @@ class CostModel:
         )
 
 
+STANDARD = CostModel()
+
+
 def choose_mode(
-    derive: Callable[[str], Any], args: Sequence[Any], model: CostModel = CostModel()
+    derive: Callable[[str], Any], args: Sequence[Any], model: CostModel = STANDARD
 ) -> str:
     """The cheapest mode for a derivative at arguments of these shapes.
 

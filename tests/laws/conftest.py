@@ -31,3 +31,12 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Longer evidence runs when it is asked for: `pytest -m slow`."""
+    if "slow" not in config.option.markexpr:
+        here = Path(__file__).parent
+        late = [i for i in items if i.get_closest_marker("slow") and here in i.path.parents]
+        items[:] = [i for i in items if i not in late]
+        config.hook.pytest_deselected(items=late)

@@ -37,7 +37,13 @@ def close(got, expected, tolerance=1e-10):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize(("outer", "inner"), list(itertools.product(MODES, MODES)))
+PAIRS = [
+    pytest.param(*pair, marks=() if "mixed" in pair else pytest.mark.slow)
+    for pair in itertools.product(MODES, MODES)
+]
+
+
+@pytest.mark.parametrize(("outer", "inner"), PAIRS)
 def test_second_derivatives_by_composing_any_two_modes(outer, inner):
     hessian = fad.jacobian(fad.grad(fun, mode=inner), mode=outer)
     expected = jax.hessian(central)(W, X)
@@ -45,6 +51,7 @@ def test_second_derivatives_by_composing_any_two_modes(outer, inner):
     close(fad.execute(fad.trace(hessian, *SPECS), W, X), expected, 1e-8)
 
 
+@pytest.mark.slow
 def test_third_derivative():
     third = fad.jacobian(fad.jacobian(fad.grad(fun, mode="mixed"), mode="mixed"), mode="forward")
     close(fad.simulate(third)(W, X), jax.jacfwd(jax.hessian(central))(W, X), 1e-8)

@@ -1,0 +1,122 @@
+"""The plan shows every mode with its price or its reason; tables and pictures say what is sent."""
+
+import xml.etree.ElementTree as ElementTree
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import secfad as fad
+from secfad.errors import ArgumentError, ModeError
+from secfad.reports import modes_table
+
+S, C = fad.SERVER, fad.CLIENTS
+ROW = jax.ShapeDtypeStruct((3,), jnp.float32)
+
+
+@fad.computation(w=S, x=C)
+def two_rounds(w, x):
+    first = fad.mean(jnp.sin(fad.broadcast(w, name="model") * x), name="first")
+    return fad.mean(jnp.sum(fad.broadcast(w - first, name="new") * x) ** 2, name="loss")
+
+
+@fad.computation(w=S, x=C)
+def endless(w, x):
+    body = lambda w: w - fad.sum(fad.broadcast(w) * x)
+    return jnp.sum(jax.lax.while_loop(lambda w: w[0] > 0, body, w))
+
+
+def test_plan_agrees_with_what_auto_takes():
+    made = fad.plan(two_rounds, ROW, ROW)
+    auto = fad.trace(fad.value_and_grad(two_rounds, mode="auto"), ROW, ROW)
+    assert made[made.mode].program.digest == auto.digest
+
+
+def test_plan_prices_by_the_model():
+    bytes_only = fad.CostModel(contact=0, state=0, up_byte=1, down_byte=0)
+    made = fad.plan(two_rounds, ROW, ROW, cost=bytes_only)
+    for option in made.options:
+        assert option.cost == option.program.costs.up_bytes
+
+
+def test_refused_modes_keep_their_reasons():
+    made = fad.plan(endless, ROW, ROW)
+    assert made.mode == "forward"
+    assert made["reverse"].program is None
+    assert "while loop" in made["reverse"].note
+    assert "data-dependent" in made["mixed"].note
+
+
+def test_forbidden_readdressing_is_shown_as_not_allowed():
+    strict = fad.CostModel(readdress=False)
+    assert "not allowed" in fad.plan(two_rounds, ROW, ROW, cost=strict).table()
+
+
+def test_plan_without_any_mode_names_each_reason():
+    strict = fad.CostModel(readdress=False)
+
+    @fad.computation(w=S, x=C)
+    def impossible(w, x):
+        body = lambda w: w - fad.sum(x * stay(fad.broadcast(w)))
+        return jnp.sum(jax.lax.while_loop(lambda w: w[0] > 0, body, w))
+
+    made = fad.plan(impossible, ROW, ROW, cost=strict)
+    assert "no mode can be used" in made.table()
+    with pytest.raises(ModeError, match=r"mixed: .* forward: .* reverse: "):
+        made.mode
+
+
+@jax.custom_vjp
+def stay(x):
+    return x
+
+
+stay.defvjp(lambda x: (x, None), lambda _, g: (g,))
+
+
+def test_table_of_modes_has_a_line_per_mode_and_a_choice():
+    lines = modes_table(two_rounds, (ROW, ROW)).splitlines()
+    assert [line.split()[0] for line in lines[2:6]] == ["value", "mixed", "forward", "reverse"]
+    assert lines[-1] == "cheapest: mixed"
+
+
+def test_table_of_modes_differentiates_the_first_floating_server_argument():
+    made = fad.computation(n=S, x=C, w=S)(
+        lambda n, x, w: n * fad.sum(jnp.sum(x * fad.broadcast(w)))
+    )
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    assert "cheapest" in modes_table(made, (count, ROW, ROW))
+    with pytest.raises(ArgumentError, match="to differentiate, got none"):
+        modes_table(fad.computation(x=C)(lambda x: fad.sum(x)), (ROW,))
+
+
+def test_program_table_lists_every_message_and_the_costs():
+    table = fad.trace(two_rounds, ROW, ROW).table()
+    for word in ("model", "first", "new", "loss", "float32[3]", "round 2", "contacts 2"):
+        assert word in table
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse", "mixed"])
+def test_picture_is_well_formed_and_names_every_message(mode):
+    program = fad.trace(fad.value_and_grad(two_rounds, mode=mode), ROW, ROW)
+    root = ElementTree.fromstring(program.to_svg())
+    words = " ".join(e.text or "" for e in root.iter() if e.tag.endswith("text"))
+    for item in program.schedule.items:
+        for message in (*getattr(item, "downloads", ()), *getattr(item, "uploads", ())):
+            assert message.name in words
+    width = float(root.get("width"))
+    boxes = [e for e in root.iter() if e.tag.endswith("rect")]
+    spans = sorted((float(b.get("x")), float(b.get("x")) + float(b.get("width"))) for b in boxes)
+    assert all(0 <= left < right <= width for left, right in spans)
+    assert len({b.get("y") for b in boxes}) == 2
+
+
+def test_picture_frames_what_the_server_repeats():
+    @fad.computation(w=S, x=C)
+    def looped(w, x):
+        step = lambda w, _: (w - fad.sum(fad.broadcast(w) * x), None)
+        return jax.lax.scan(step, w, None, length=7)[0]
+
+    program = fad.trace(looped, ROW, ROW)
+    assert "repeat 7 times" in program.to_svg()
+    assert "repeat 7 times" in program.table()
