@@ -188,6 +188,9 @@ def ledger_plan(
     with Ledger.open(path) as ledger:
         plan = ledger.plan([parse_slot(text) for text in slot or ()])
     Console().print(quote(plan))
+    typer.echo(
+        "together with everything declared, this " + ("fits" if plan.fits else "does not fit")
+    )
     raise typer.Exit(0 if plan.fits else REJECTED)
 
 

@@ -121,7 +121,8 @@ def read(path: Path) -> Progress | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as data:
+        # np.load leaves a file open that it opened itself and could not read.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
             header = json.loads(str(data["header"]))
             if header["format"] != _FORMAT:
                 raise ValueError(f"format {header['format']}")

@@ -45,9 +45,8 @@ def _slots(slots: Sequence[privacy.Slot]) -> str:
 
 def quote(plan: Plan) -> Table:
     """A plan's epsilons, by purpose and in both views."""
-    verdict = "fits" if plan.fits else "does not fit"
-    table = Table(title=f"with everything declared: {verdict}", title_justify="left")
-    for name in ("purpose", "released", "server"):
+    table = Table()
+    for name in ("purpose", "epsilon, released view", "epsilon, server view"):
         table.add_column(name, justify="left" if name == "purpose" else "right")
     for scope in plan.released:
         table.add_row(scope, f"{plan.released[scope]:.4f}", f"{plan.server[scope]:.4f}")

@@ -42,7 +42,6 @@ def _loss(axes: Any, results: Mapping[str, Any]) -> None:
 def _hyperparameters(axes: Any, results: Mapping[str, Any]) -> None:
     left, right = axes
     _pair(left, results, "learning_rate", "server learning rate")
-    left.set_yscale("log")
     _pair(right, results, "momentum", "server momentum")
 
 

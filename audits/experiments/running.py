@@ -84,6 +84,8 @@ class Run:
         sampling, history = self.task.sampling, before.history
         first, second = sampling.draw(), sampling.draw()
         learner, stopped = self._private_round(before, first, second)
+        if learner is before.private:
+            return replace(before, stopped=stopped, ledger_head=self.ledger.head)
         twin = before.baseline
         if baseline is not None and twin is not None:
             twin = baseline.round(twin, first.members, second.members)
