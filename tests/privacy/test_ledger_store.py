@@ -1,6 +1,7 @@
 """Tampering, crashes and concurrency, each against a real file and real processes."""
 
 import contextlib
+import hashlib
 import os
 import random
 import shutil
@@ -12,7 +13,7 @@ import pytest
 
 from privacy import Budget, BudgetExceeded, Ledger, LedgerCorrupt, Release, Slot
 from privacy.errors import LedgerError
-from privacy.ledger_records import Record, check_chain
+from privacy.ledger_records import Record, chain_hash, check_chain
 
 RELEASE = Release("delta", clip_norm=1.0, sensitivity=1.0, noise_std=20.0)
 
@@ -165,6 +166,44 @@ def test_the_tables_themselves_refuse_to_overspend(path):
         with pytest.raises(sqlite3.IntegrityError):
             connection.execute(f"UPDATE slots SET {change}")
     connection.close()
+
+
+def rehashed(path, seq, prev=None):
+    """Changes record seq and gives it a hash of its own that fits."""
+    with Ledger.open(path) as ledger:
+        record = ledger.store.get(seq)
+    text = record.text.replace('"time":', '"tim":')
+    value = chain_hash(seq, record.kind, prev or record.prev, text)
+    tamper(path, f"UPDATE records SET text = '{text}', hash = '{value}' WHERE seq = {seq}")
+    return value
+
+
+def test_a_record_with_a_new_hash_of_its_own_breaks_the_chain_behind_it(path):
+    rehashed(path, 6)
+    with pytest.raises(LedgerCorrupt, match="record 7 is bad: it does not continue") as caught:
+        verify(path)
+    assert caught.value.record == 7
+
+
+def test_a_new_hash_cannot_be_hidden_by_a_new_link(path):
+    value = rehashed(path, 6)
+    connection = sqlite3.connect(path)
+    connection.execute(f"UPDATE records SET prev = '{value}' WHERE seq = 7")
+    connection.commit()
+    connection.close()
+    with pytest.raises(LedgerCorrupt, match="record 7 is bad: its content") as caught:
+        verify(path)
+    assert caught.value.record == 7
+
+
+def test_the_chain_is_the_documented_one(path):
+    """Computed here from the bytes, for whoever verifies an export in another language."""
+    with Ledger.open(path) as ledger:
+        for record in ledger.entries():
+            message = b"secfad ledger 1\0" + record.seq.to_bytes(8, "big")
+            for part in (record.kind, record.prev, record.text):
+                message += len(part.encode()).to_bytes(8, "big") + part.encode()
+            assert hashlib.sha256(message).hexdigest() == record.hash
 
 
 def test_the_hash_covers_every_part_with_its_length():

@@ -232,6 +232,22 @@ def test_undecided_words_are_resolved_as_the_true_distribution_says(law, more):
             assert uniform >= truth[-1]
 
 
+class VagueLaw:
+    """Thirds that are known badly until more than 200 bits are asked for."""
+
+    def weights(self, bits):
+        third, room = 2**bits // 3, 2 ** (bits - 40) if bits < 200 else 1
+        return [third - room] * 3, [third + room + 1] * 3, 0
+
+
+@pytest.mark.parametrize(("below", "outcome"), [(True, 0), (False, 1)])
+def test_a_draw_waits_until_the_enclosures_decide_it(below, outcome):
+    table = Table(VagueLaw())
+    near = 2**160 // 3 + (-(2**100) if below else 2**100)  # within 2^-60 of one third
+    tail = b"".join((near >> shift & 2**64 - 1).to_bytes(8, "little") for shift in (64, 0))
+    assert table.resolve(near >> 128, Script(tail + bytes(64))) == outcome
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.floats(16.0, 2.0**30), st.integers(0, 2**62), st.sampled_from(["square", "linear"]))
 def test_integer_bounds_of_gamma_hold(scale, seed, kind):
