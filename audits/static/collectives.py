@@ -203,11 +203,6 @@ def reference(step: Step) -> list[Label]:
     return step.refuse("FAD004")
 
 
-def refused(step: Step) -> list[Label]:
-    """Decided: no rule, and none is planned until someone needs it."""
-    return step.refuse("FAD001")
-
-
 def random_bits(step: Step) -> Label:
     """Random draws: as many different entries as asked for."""
     label = step.inputs[0]

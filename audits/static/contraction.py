@@ -3,7 +3,6 @@
 from audits.static.elementwise import implicit_broadcast, meet
 from audits.static.interpreter import Step
 from audits.static.labels import (
-    CLIENT_AXIS,
     DATA,
     POSITION,
     Axis,
@@ -122,44 +121,43 @@ def conv(step: Step) -> Label | list[Label]:
 def window(step: Step) -> Label | list[Label]:
     """Pooling: the window must not reach across clients."""
     label = step.inputs[0]
-    if not _window_misses_clients(step, label):
+    if label.client_axis is not None and not _untouched(step, label.client_axis):
         return step.refuse("FAD109")
-    return label.replace(axes=_blurred(label), slots=False)
+    return label.replace(axes=_blurred(step, label), slots=False)
 
 
 def pool_gradient(step: Step) -> Label | list[Label]:
     """The transpose of pooling: both operands row by row."""
-    if not all(_window_misses_clients(step, label) for label in step.inputs):
-        return step.refuse("FAD109")
-    if len({label.client_axis for label in step.inputs}) > 1:
-        return step.refuse("FAD109")
-    aligned = [_blurred(label) for label in step.inputs]
+    for label in step.inputs:
+        if label.client_axis is not None and not _untouched(step, label.client_axis):
+            return step.refuse("FAD109")
+    aligned = [_blurred(step, label) for label in step.inputs]
     joined = meet(step, range(len(step.inputs)), step.out_shape(), aligned)
     return step.poisoned() if joined is None else joined.replace(slots=False)
 
 
-def _blurred(label: Label) -> tuple[Axis, ...]:
-    return tuple(a if a.tag == CLIENT_AXIS else Axis(DATA) for a in label.axes)
+def _blurred(step: Step, label: Label) -> tuple[Axis, ...]:
+    return tuple(a if _untouched(step, k) else Axis(DATA) for k, a in enumerate(label.axes))
 
 
-def _window_misses_clients(step: Step, label: Label) -> bool:
-    axis = label.client_axis
-    if axis is None:
-        return True
-    trivial = {
-        "window_dimensions": 1,
-        "window_strides": 1,
-        "base_dilation": 1,
-        "window_dilation": 1,
-        "padding": (0, 0),
-    }
-    for name, value in trivial.items():
+_TRIVIAL = {
+    "window_dimensions": 1,
+    "window_strides": 1,
+    "base_dilation": 1,
+    "window_dilation": 1,
+    "padding": (0, 0),
+}
+
+
+def _untouched(step: Step, axis: int) -> bool:
+    """Whether the window leaves an axis as it is."""
+    for name, value in _TRIVIAL.items():
         found = step.params.get(name)
-        if found is not None and tuple_or_number(found[axis]) != value:
+        if found is not None and _plain(found[axis]) != value:
             return False
     return True
 
 
-def tuple_or_number(value):
+def _plain(value):
     """A padding pair as a tuple, a number as it is."""
     return tuple(value) if isinstance(value, list | tuple) else value

@@ -78,7 +78,7 @@ _FAMILIES: Mapping[str, str] = {
         dot_product_attention_fwd dot_product_attention_bwd dot_product_attention_fwd_wrapper
         dot_product_attention_bwd_wrapper dot_product_attention_fp8_fwd dot_product_attention_fp8_bwd
         dot_product_attention_fp8_fwd_wrapper dot_product_attention_fp8_bwd_wrapper scaled_matmul
-        scaled_matmul_wrapper scaled_dot call_hi_primitive""",
+        scaled_matmul_wrapper scaled_dot call_hi_primitive call_hi_primitive_linearized""",
     "reference": """new_ref get swap addupdate freeze free_ref empty_ref accum_grad_in_ref run_state
         new_box box_get box_set new_log log_extend log_read pin unpin broadcast_to""",
     "refused": """after_all approx_top_k cholesky_update create_token custom_lin custom_vmap_call

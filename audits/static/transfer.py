@@ -65,7 +65,6 @@ TRANSFER: Mapping[str, Rule] = MappingProxyType(
         "callback": collectives.callback,
         "kernel": collectives.kernel,
         "reference": collectives.reference,
-        "refused": collectives.refused,
     }
 )
 

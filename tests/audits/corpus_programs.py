@@ -526,3 +526,178 @@ def noise_with_a_clipped_tail(key, x):
     z = jnp.clip(jax.random.normal(k1, (3,)), -0.1, 0.1)
     t = jnp.sum(jax.vmap(guarded)(x), axis=0) + jax.random.normal(k2, (3,))
     return (s + z) / N, t / N
+
+
+# One accepted program at least for every rule that accepts, and one refusal for every refusal.
+
+
+@case("accept", args=[("x", (N, 6), "clients"), ("i", (N,), "clients", "int32")])
+def local_pieces(x, i):
+    a, b = jnp.split(x, 2, axis=1)
+    both = jnp.stack([a, b], axis=1)
+    padded = jnp.pad(jnp.concatenate([a, b], axis=1), ((0, 0), (1, 1)))
+    turned = jnp.flip(lax.slice_in_dim(padded, 0, 4, axis=1), axis=1)
+    best = lax.top_k(turned, 2)[0]
+    return jnp.sum(best, axis=0), jnp.sum(jnp.prod(both, axis=1), axis=0), jnp.sum(i, axis=0)
+
+
+@case("caveat", "FAD602", args=[("x", (N, 6), "clients"), ("i", (N,), "clients", "int32")])
+def written_at_an_own_position(x, i):
+    row = jax.vmap(lambda r, k: lax.dynamic_update_slice(jnp.zeros(6), r[:2], (k,)))(x, i)
+    return jnp.sum(row, axis=0)
+
+
+@case("accept", style="native", args=[("v", (6,), "clients"), ("i", (), "clients", "int32")])
+def native_dynamic_slice(v, i):
+    return fad.sum(lax.dynamic_slice(v, (i,), (2,)))
+
+
+@case("caveat", "FAD602", style="native", args=[V, ("i", (), "clients", "int32")])
+def native_written_at_an_own_position(v, i):
+    return fad.sum(lax.dynamic_update_slice(jnp.zeros(6), v, (i,)))
+
+
+@case("accept", args=[("x", (N, 8, 4), "clients")])
+def local_pooling(x):
+    return jnp.sum(lax.reduce_window(x, 0.0, lax.add, (1, 2, 1), (1, 2, 1), "VALID"), axis=0)
+
+
+@case("reject", "FAD109", args=[("x", (N, 8, 4), "clients")])
+def pooling_across_clients(x):
+    return jnp.sum(lax.reduce_window(x, 0.0, lax.add, (2, 1, 1), (1, 1, 1), "SAME"), axis=0)
+
+
+@case("accept", args=[("x", (N, 8, 8, 1), "clients")])
+def local_convolution_and_pooling(x):
+    kernel = jnp.ones((3, 3, 1, 2))
+    y = lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    pooled = lambda z: jnp.sum(
+        lax.reduce_window(z, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    )
+    return jnp.sum(jax.vmap(jax.grad(lambda z: pooled(z[None])))(y), axis=0)
+
+
+@case("accept", args=[("k", (N,), "clients", "key<fry>"), ("raw", (N, 2), "clients", "uint32")])
+def client_randomness(k, raw):
+    def draw(key, words):
+        first, second = jax.random.split(key)
+        other = jax.random.wrap_key_data(jax.random.key_data(second) ^ words)
+        mixed = jax.random.fold_in(jax.random.key(jax.random.bits(first)), 3)
+        return jax.random.normal(other, (2,)) + jax.random.uniform(mixed, (2,))
+
+    return jnp.sum(jax.vmap(draw)(k, raw), axis=0)
+
+
+@case("accept", style="native", args=[W, V])
+def native_implicit_step(w, v):
+    matvec = lambda u: u + fad.sum(fad.broadcast(u) * v * v)
+    return matvec(matvec(w))
+
+
+@case("accept", style="native", args=[W, V])
+def native_local_solve(w, v):
+    a = jnp.outer(v, v) + jnp.eye(3)
+    return fad.sum(jnp.linalg.solve(a, fad.broadcast(w)))
+
+
+@case("accept", style="native", args=[W, V])
+def native_custom_rule(w, v):
+    return fad.sum(jax.nn.relu(fad.broadcast(w) * v)) + jax.nn.silu(w)
+
+
+@case("accept", style="native", args=[W, V])
+def native_client_loop(w, v):
+    wb = fad.broadcast(w)
+    return fad.sum(lax.while_loop(lambda c: jnp.sum(c) > 1, lambda c: 0.5 * c, v * wb))
+
+
+@case("accept", style="native", args=[W, V])
+def native_scan_of_rounds(w, v):
+    step = lambda c, _: (c - 0.1 * fad.mean(jnp.sin(fad.broadcast(c) * v)), None)
+    return lax.scan(step, w, None, length=5)[0]
+
+
+@case("accept", style="native", args=[W, V])
+def native_barrier(w, v):
+    a, b = lax.optimization_barrier((fad.broadcast(w), v))
+    return fad.sum(a * b)
+
+
+@case("reject", "FAD102", style="native", args=[W, V])
+def native_barrier_does_not_launder(w, v):
+    a, b = lax.optimization_barrier((w, v))
+    return fad.sum(a * b)
+
+
+@case("reject", "FAD002", args=[X])
+def foreign_kernel(x):
+    return jnp.sum(jax.ffi.ffi_call("k", jax.ShapeDtypeStruct(x.shape, x.dtype))(x), axis=0)
+
+
+@case("reject", "FAD004", args=[X])
+def mutable_cell(x):
+    cell = jax.new_ref(jnp.zeros_like(x))
+    cell[...] = x
+    return jnp.sum(cell[...], axis=0)
+
+
+@case("reject", "FAD001", args=[X])
+def undecided_primitive(x):
+    return jnp.sum(jnp.linalg.eigvals(x.T @ x * 0 + jnp.ones((3, 3))).real) + jnp.sum(x)
+
+
+@case("reject", "FAD111", style="spmd", args=[V])
+def spmd_position(v):
+    return lax.psum(v * lax.axis_index("clients"), "clients")
+
+
+@case("reject", "FAD110", style="spmd", args=[V])
+def spmd_groups(v):
+    return lax.psum(v, "clients", axis_index_groups=[[0, 1, 2, 3], [4, 5, 6, 7]])
+
+
+@case("accept", style="spmd", args=[V])
+def spmd_local_bits(v):
+    return lax.psum(jnp.float32(lax.bitcast_convert_type(v, jnp.uint32) & 1), "clients")
+
+
+def _drjax():
+    import drjax
+
+    program = drjax.program(placements={"clients": N})
+
+    @case("accept", style="drjax", args=[W, X])
+    @program
+    def drjax_round(w, x):
+        g = drjax.map_fn(lambda a, b: jnp.sin(a * b), (drjax.broadcast(w), x))
+        return w - drjax.reduce_mean(g)
+
+    @case("accept", style="drjax", args=[W, X], mode="jvp", wrt=(0,))
+    @program
+    def drjax_forward(w, x):
+        return drjax.reduce_sum(drjax.map_fn(lambda a, b: a * b, (drjax.broadcast(w), x)))
+
+    @case("accept", style="drjax", args=[W, X], mode="vjp", wrt=(0,))
+    @program
+    def drjax_reverse(w, x):
+        return drjax.reduce_sum(drjax.map_fn(lambda a, b: a * b, (drjax.broadcast(w), x)))
+
+    @case("reject", "FAD103", style="drjax", args=[X])
+    @program
+    def drjax_summed_by_hand(x):
+        return jnp.sum(x, axis=0)
+
+    @case("reject", "FAD102", style="drjax", args=[W, X])
+    @program
+    def drjax_captured(w, x):
+        return drjax.reduce_sum(drjax.map_fn(lambda b: w * b, (x,)))
+
+    @case("reject", "FAD109", "FAD117", style="drjax", args=[X])
+    @program
+    def drjax_gathered(x):
+        return drjax.reduce_sum(x[:, None] * x[None])
+
+
+_drjax()

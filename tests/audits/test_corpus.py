@@ -7,6 +7,8 @@ from corpus_programs import CASES
 
 import audits
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh
+
 
 def judged(case):
     args = [audits.Arg(*a) for a in case.args]

@@ -4,6 +4,8 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import jax.numpy as jnp
+
 from audits.static.bounds.amounts import Amount
 from audits.static.bounds.facts import Fact, Interval, Member, Relation
 from audits.static.bounds.intervals import interval_of
@@ -15,6 +17,7 @@ from audits.static.labels import Place
 
 LOW_PRECISION = frozenset({"bfloat16", "float16"})
 Number = Callable[..., int]
+Alternatives = frozenset[frozenset[Member]]
 
 
 def combine(site: Site, number: Number, line: Callable[[], str]) -> tuple[Fact, NoiseSite | None]:
@@ -74,54 +77,80 @@ def _summed(site: Site) -> Interval:
     return wide._replace(nan=wide.nan or (i.inf and i.low < 0 < i.high and size > 1))
 
 
-def _scaled(site: Site, relation: Relation | None) -> frozenset[Member]:
-    """Members whose finiteness makes the result finite."""
+def _scaled(site: Site, relation: Relation | None) -> Alternatives:
+    """Sets of members; the finiteness of all members of one set makes the result finite."""
     members = frozenset() if relation is None or relation.kind != "scale" else relation.members
     if site.name == "div" and members and site.facts[1].interval.low > 0:
-        return members if _amount_finite(site.facts[0]) else frozenset()
+        return frozenset({members} if _amount_finite(site.facts[0]) else ())
     if site.name == "min" and members:
         known = next((f.scaled for f in site.facts if f.scaled), frozenset())
-        return known or (frozenset() if _interval(site).inf else members)
+        return known or frozenset(() if _interval(site).inf else {members})
+    if site.name in ("max", "min"):
+        return _limited(site)
     if site.name in ("mul", "div"):
         return _product_scaled(site)
+    if site.name in _TAME:
+        fact = site.facts[1 if site.name == "clamp" else 0]
+        own = frozenset({itself(fact, len(site.out_shape))})
+        return frozenset({own}) | (fact.scaled if site.name != "clamp" else frozenset())
     if site.name in ("neg", "abs", "copy", "broadcast_in_dim", "convert_element_type", "reshape"):
         return relation_of_scaled(site)
     return frozenset()
+
+
+# Finite for every finite operand.
+_TAME = frozenset(
+    {"tanh", "erf", "logistic", "sin", "cos", "sign", "clamp", "round", "floor", "ceil"}
+)
 
 
 def _amount_finite(fact: Fact) -> bool:
     return fact.interval.finite or fact.amount is not None
 
 
-def relation_of_scaled(site: Site) -> frozenset[Member]:
+def _limited(site: Site) -> Alternatives:
+    """A maximum or minimum with a finite value is finite if the other operand is."""
+    for index, other in ((0, 1), (1, 0)):
+        if site.facts[other].interval.finite and site.shape(index) == site.out_shape:
+            fact = site.facts[index]
+            return frozenset({frozenset({itself(fact, len(site.out_shape))})}) | fact.scaled
+    return frozenset()
+
+
+def relation_of_scaled(site: Site) -> Alternatives:
     """Follows guards through axis changes exactly as relations are followed."""
-    carried = Relation("finite", site.facts[0].scaled)
-    if not carried.members:
-        return frozenset()
-    stand_in = site.facts[0].replace(relation=carried)
-    moved = relation_of(dataclasses.replace(site, facts=[stand_in, *site.facts[1:]]))
-    return frozenset() if moved is None else moved.members
+    found = set()
+    for members in site.facts[0].scaled:
+        stand_in = site.facts[0].replace(relation=Relation("finite", members))
+        moved = relation_of(dataclasses.replace(site, facts=[stand_in, *site.facts[1:]]))
+        if moved is not None:
+            found.add(moved.members)
+    return frozenset(found)
 
 
-def _product_scaled(site: Site) -> frozenset[Member]:
+def _product_scaled(site: Site) -> Alternatives:
     """V * s is finite if v is and s is finite whenever v is; v / n if n is at least positive."""
     for index, other in ((0, 1), (1, 0)):
         if site.shape(index) != site.out_shape:
             continue
         fact, factor = site.facts[index], site.facts[other]
-        own = itself(fact, len(site.shape(index)))
+        own = frozenset({itself(fact, len(site.shape(index)))})
         if site.name == "div":
             if index == 0 and factor.interval.low > 0:
                 return _covered(factor.relation, fact, site, index, other) or (
                     frozenset({own}) if factor.interval.finite else frozenset()
                 )
             continue
-        if factor.interval.finite and (
-            factor.interval.magnitude <= 1 or scales(factor, fact, site)
-        ):
+        reach = max(abs(fact.interval.low), abs(fact.interval.high))
+        limit = float(jnp.finfo(site.dtype).max) if jnp.issubdtype(site.dtype, jnp.floating) else 0
+        size = factor.interval.magnitude
+        small = size <= 1 or reach * size < limit
+        if factor.interval.finite and (small or scales(factor, fact, site)):
             return frozenset({own}) | fact.scaled
-        if factor.scaled and any(
-            covers(m, fact.number, site.shape(index), site.shape(other)) for m in factor.scaled
+        if any(
+            covers(m, fact.number, site.shape(index), site.shape(other))
+            for members in factor.scaled
+            for m in members
         ):
             return frozenset({own}) | fact.scaled
     return frozenset()
@@ -136,12 +165,12 @@ def scales(factor: Fact, fact: Fact, site: Site) -> bool:
     return any(covers(m, fact.number, shape, other) for m in related.members)
 
 
-def _covered(relation, fact: Fact, site: Site, index: int, other: int) -> frozenset[Member]:
+def _covered(relation, fact: Fact, site: Site, index: int, other: int) -> Alternatives:
     if relation is None or relation.kind != "norm":
         return frozenset()
     for member in relation.members:
         if covers(member, fact.number, site.shape(index), site.shape(other)):
-            return frozenset({itself(fact, len(site.shape(index)))})
+            return frozenset({frozenset({itself(fact, len(site.shape(index)))})})
     return frozenset()
 
 
@@ -178,7 +207,7 @@ def _is_member(related: Relation, fact: Fact, site: Site, index: int) -> bool:
 
 
 def _all_members(related: Relation, fact: Fact, site: Site) -> bool:
-    return all(_tested(related, m.value, site) for m in fact.scaled)
+    return any(all(_tested(related, m.value, site) for m in members) for members in fact.scaled)
 
 
 def _tested(related: Relation, value: int, site: Site) -> bool:

@@ -112,7 +112,7 @@ class Fact:
       proof: Why the norms hold: "clip", "recognised clip" or "bounded operation".
       part: Its place in a joint clip.
       relation: What it says about the norm of others.
-      scaled: The finiteness of these members makes it finite.
+      scaled: Sets of members; the finiteness of all members of one set makes it finite.
       multiple: The value is `multiple[1]` times the value `multiple[0]`.
       amount: Its magnitude, for a number or a server scalar.
       blame: Rule that explains why there is no bound.
@@ -133,7 +133,7 @@ class Fact:
     proof: str = ""
     part: Part | None = None
     relation: Relation | None = None
-    scaled: frozenset[Member] = frozenset()
+    scaled: frozenset[frozenset[Member]] = frozenset()
     multiple: tuple[int, Amount] | None = None
     amount: Amount | None = None
     blame: str = ""

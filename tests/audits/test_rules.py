@@ -1,0 +1,119 @@
+"""The rule table and the transfer rules: none missing, none superfluous."""
+
+import functools
+from pathlib import Path
+
+import pytest
+from corpus_programs import CASES
+from test_corpus import judged
+
+from audits.static import checking, registry
+from audits.static.catalogue import RULES
+from audits.static.families import ACCEPTING, DECISIONS
+from audits.static.frontends import Arg, trace_mode
+from audits.static.styles import STYLES
+from audits.static.transfer import TRANSFER, mutated
+from secfad._jax import ClosedJaxpr, Primitive, sub_jaxprs
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh
+DOCS = Path(__file__).parents[2] / "docs" / "rules"
+
+
+def families_of(case):
+    """The families whose rules a program needs."""
+    args = [Arg(*a) for a in case.args]
+    try:
+        traced = trace_mode(case.fn, args, style=STYLES[case.style], mode=case.mode, wrt=case.wrt)
+    except Exception:
+        return {"untraceable"}
+    found = set()
+
+    def visit(jaxpr):
+        for equation in jaxpr.eqns:
+            found.add(registry.family(equation.primitive, style=case.style))
+            for value in equation.params.values():
+                for body in sub_jaxprs(value):
+                    visit(body.jaxpr if isinstance(body, ClosedJaxpr) else body)
+
+    visit(traced.closed.jaxpr)
+    return found
+
+
+@functools.cache
+def needs():
+    return [(case, families_of(case)) for case in CASES]
+
+
+# No program of the corpus can reach these: their names are refused wherever they stand.
+UNREACHED = {"linear_solve"}
+
+
+@pytest.mark.parametrize("family", sorted(set(TRANSFER) - UNREACHED))
+def test_every_transfer_rule_is_needed(family, monkeypatch):
+    programs = needs()
+    monkeypatch.setattr(checking, "TRANSFER", mutated(family, None))
+    for case, needed in programs:
+        if family in needed:
+            report = judged(case)
+            rules = {f.rule for f in report.findings}
+            if report.kind != case.kind or (case.kind != "accept" and not rules & case.rules):
+                return
+    pytest.fail(f"no program of the corpus notices that the rule of {family} is gone")
+
+
+def test_every_accepting_family_has_a_rule():
+    assert set(TRANSFER) >= ACCEPTING
+
+
+def test_every_primitive_of_the_installed_jax_has_a_decision():
+    from jax._src.interpreters import ad, batching, mlir
+
+    registries = (mlir._lowerings, ad.primitive_jvps, ad.primitive_transposes,
+                  batching.fancy_primitive_batchers)  # fmt: skip
+    own = ("federated_", "broadcast_", "sum_from_", "mean_from_")
+    names = {p.name for r in registries for p in r if "jax" in type(p).__module__}
+    undecided = {n for n in names if n not in DECISIONS and not n.startswith(own)}
+    assert not undecided - {"fake", "sum_from_clients"}, sorted(undecided)
+
+
+def test_accepted_primitives_are_known_by_identity():
+    missing = []
+    for name, family in DECISIONS.items():
+        if family in ACCEPTING and name not in {n for _, n in registry._registered().values()}:
+            missing.append(name)
+    # Names of other JAX versions, and of primitives that only reverse mode makes.
+    assert set(missing) <= {
+        "pjit", "core_call", "call", "checkpoint", "remat", "remat2", "custom_vjp_call_jaxpr",
+        "custom_jvp_call", "pvary", "scatter_add", "scatter_sub", "scatter_mul", "scatter_min",
+        "scatter_max", "random_clone", "geqrf", "custom_linear_solve", "linear_solve",
+        "reduce_and_scatter", "select_and_scatter_add", "psum2",
+    }, missing  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["add", "federated_sum", "federated_broadcast", "psum", "jit"])
+def test_primitive_with_a_borrowed_name_is_an_impostor(name):
+    assert registry.family(Primitive(name), style="native") == registry.IMPOSTOR
+
+
+def test_unheard_of_primitive_is_unknown():
+    assert registry.family(Primitive("fresh_from_the_lab"), style="native") == registry.UNKNOWN
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda r: r.id)
+def test_rule_card_is_complete(rule):
+    assert rule.message[0] in "`{" or rule.message[0].islower()
+    assert not rule.message.endswith(".")
+    assert len(rule.why) > 20
+    assert rule.example
+    assert rule.remedy[0].isupper()
+
+
+def test_rule_pages_are_those_of_the_table():
+    from audits.static.catalogue.pages import pages
+
+    stated = pages()
+    assert {p.name for p in DOCS.glob("*.md")} == set(stated)
+    for name, text in stated.items():
+        assert (DOCS / name).read_text() == text, (
+            f"run python -m audits.static.catalogue.pages: {name}"
+        )
