@@ -180,42 +180,45 @@ def simulate(
       EncodingError: `vectors` is not an array of ring elements of the right shape.
     """
     words = _as_words(vectors, parameters)
-    absent = () if pinned is None else set(range(parameters.clients)) - set(pinned)
-    script = Script([*faults, *(Drop(client, "advertise") for client in sorted(absent))])
+    setting = _settled(parameters, context, identities, pinned, ledger, entropy)
+    absent = () if pinned is None else sorted(set(range(parameters.clients)) - set(pinned))
+    script = Script([*faults, *(Drop(client, "advertise") for client in absent)])
+    threads = threads or _cores()
+    if fidelity == "ideal":
+        return _ideal(words, setting, script, threads)
+    if fidelity != "protocol":
+        raise LocalProtocolError(f'Expected fidelity "protocol" or "ideal", got {fidelity!r}.')
+    parties = _parties(engine, setting, script, threads)
+    return _Conversation(setting, script, parties, record).run(words)
+
+
+def _settled(parameters, context, identities, pinned, ledger, entropy: Entropy) -> Setting:
+    """The setting of a round, with fresh identities if the active model needs and lacks them."""
     if parameters.active and identities is None:
         identities = [
             primitives.SigningKey(entropy(primitives.KEY_BYTES)) for _ in range(parameters.clients)
         ]
     roster = Roster(tuple(key.public for key in identities)) if identities else None
-    setting = Setting(
-        parameters,
-        context,
-        identities or (),
-        roster,
-        None if pinned is None else frozenset(pinned),
-        ledger,
-        entropy,
-    )
-    if fidelity == "ideal":
-        return _ideal(words, setting, script, threads or _cores())
-    if fidelity != "protocol":
-        raise LocalProtocolError(f'Expected fidelity "protocol" or "ideal", got {fidelity!r}.')
+    pinned = None if pinned is None else frozenset(pinned)
+    return Setting(parameters, context, identities or (), roster, pinned, ledger, entropy)
+
+
+def _parties(engine: str, setting: Setting, script: Script, threads: int) -> Individuals | Fleet:
+    """The clients, by the engine asked for or the fastest that can play the script."""
     if engine == "individuals" or (engine == "auto" and not script.only_drops):
-        parties = Individuals(setting)
-    elif script.only_drops:
-        parties = Fleet(
-            parameters,
-            context=context,
-            identities=setting.identities,
-            roster=roster,
-            entropy=entropy,
-            threads=threads or _cores(),
-        )
-    else:
+        return Individuals(setting)
+    if not script.only_drops:
         raise LocalProtocolError(
             'Expected only drop-outs with engine="fleet", got other faults. Use engine="auto".'
         )
-    return _Conversation(setting, script, parties, record).run(words)
+    return Fleet(
+        setting.parameters,
+        context=setting.context,
+        identities=setting.identities,
+        roster=setting.roster,
+        entropy=setting.entropy,
+        threads=threads,
+    )
 
 
 class _Conversation:
