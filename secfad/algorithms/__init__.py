@@ -1,0 +1,17 @@
+"""Federated algorithms, each a short program of broadcasts and sums.
+
+    fedopt          FedAvg, FedAvgM, FedAdam, FedYogi, FedAdagrad; `local`: FedProx, Per-FedAvg
+    scaffold        control variates, with declared client state
+    hypergradients  learned server and client learning rates, momentum, client weighting
+    aggitd          bilevel optimisation: forward matrix, reverse, shared rounds, FedNest
+    baffle          K scalars per round: forward differences or exact directional derivatives
+    compression     training in random subspaces: static, time-varying, K subspaces
+    schedulers      FedHyper, FATHOM, FedEx: baselines for learned hyperparameters
+
+`TABLE` holds one small example of each, with a centralised oracle and closed-form costs.
+
+Sources: named in each module.
+"""
+
+from secfad.algorithms.table import TABLE as TABLE
+from secfad.algorithms.table import Algorithm as Algorithm
