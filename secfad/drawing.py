@@ -62,8 +62,7 @@ class _Canvas:
         for item in plan.items:
             match item:
                 case Stage():
-                    if item.placement is not None:
-                        self.box("server", _SERVER_Y, f"{len(item.jaxpr.eqns)} eqns", 64)
+                    self.box("server", _SERVER_Y, f"{len(item.jaxpr.eqns)} eqns", 64)
                 case Round():
                     self.round(item, plan)
                 case Nested():

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from secfad import _jax
 from secfad.arguments import agreed_size, client_specs
@@ -22,12 +23,16 @@ from secfad.interpreting import Interpreter
 from secfad.normalization import normalise
 from secfad.placements import CLIENTS
 from secfad.programs import Program
+from secfad.stages import schedule
+from secfad.streaming import stream
 from secfad.tracing import trace_flat
 
 _jax.hide_file_from_tracebacks(__file__)
 
 
-def simulate(computation: Computation) -> Callable:
+def simulate(
+    computation: Computation, *, chunk_size: int | None = None, mesh: Mesh | None = None
+) -> Callable:
     """Makes a computation a JAX function of all clients' data.
 
     Guarantees:
@@ -35,6 +40,11 @@ def simulate(computation: Computation) -> Callable:
 
     Args:
       computation: What to run.
+      chunk_size: How many clients are computed at a time; all of them by default. With it, memory
+        for client work does not grow with the cohort, and it is the computation, not the simulation,
+        that should be differentiated: a client's residuals would be kept for all of them.
+      mesh: Devices over which clients are sharded, along all axes of the mesh together. The number
+        of clients (with `chunk_size`, that number) must be a multiple of the number of devices.
 
     Returns:
       A function of the computation's arguments, in which client arguments, and client-placed
@@ -44,25 +54,30 @@ def simulate(computation: Computation) -> Callable:
       PlacementError: When called, if a value is used where it does not live.
       CohortError: When called, if client arguments disagree on the number of clients.
     """
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"Expected chunk_size to be at least 1, got {chunk_size}.")
     compiled: dict[Any, Callable] = {}
 
     def run(*args: Any, **kwargs: Any) -> Any:
         bound = computation.bind(*args, **kwargs)
         specs, sizes = client_specs(computation, bound)
-        if agreed_size(computation.name, sizes) is None:
+        clients = agreed_size(computation.name, sizes)
+        if clients is None:
             raise CohortError(
                 f"`{computation.name}` expected an argument placed at the clients, got none. "
                 "Declare one with CLIENTS, so that the number of clients is known."
             )
         leaves, tree = jax.tree.flatten(specs)
-        key = (tree, tuple((s.shape, s.dtype) for s in leaves), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+        _require_shards(clients, chunk_size, mesh)
+        streamed = clients if chunk_size else None
+        key = (tree, streamed, tuple((s.shape, s.dtype) for s in leaves), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
         if key in compiled:
             return compiled[key](*bound)
         program = trace_flat(computation, specs)
         if any(isinstance(c, _jax.Tracer) for c in program.source.consts):
             # The computation uses values of an outer trace: valid in this call only.
-            return fuse(program)(*bound)
-        compiled[key] = jax.jit(fuse(program))
+            return _whole(program, clients, chunk_size, mesh)(*bound)
+        compiled[key] = jax.jit(_whole(program, clients, chunk_size, mesh))
         return compiled[key](*bound)
 
     run.__name__ = f"simulate_{computation.name}"
@@ -70,32 +85,78 @@ def simulate(computation: Computation) -> Callable:
     return run
 
 
+def _require_shards(clients: int, chunk_size: int | None, mesh: Mesh | None) -> None:
+    together = min(chunk_size, clients) if chunk_size else clients
+    if mesh is not None and (together % mesh.size or (chunk_size and clients % together)):
+        what = (
+            "chunk_size that divides the cohort and is"
+            if chunk_size
+            else "number of clients that is"
+        )
+        raise CohortError(
+            f"Expected a {what} a multiple of the {mesh.size} devices of the mesh, got {together} of "
+            f"{clients} clients. Add clients of weight 0, or use fewer devices."
+        )
+
+
+def _whole(
+    program: Program, clients: int, chunk_size: int | None, mesh: Mesh | None
+) -> Callable[..., Any]:
+    """The program as a function of its arguments, fused or streamed, sharded or not."""
+    sharding = None
+    if mesh is not None:
+        # A mesh with explicit axes would want shardings in the types of all values inside.
+        automatic = Mesh(mesh.devices, mesh.axis_names)
+        sharding = NamedSharding(automatic, PartitionSpec(mesh.axis_names))
+
+    def constrain(value: Any) -> Any:
+        return value if sharding is None else jax.lax.with_sharding_constraint(value, sharding)
+
+    if chunk_size is None:
+        fused = _fused_leaves(program)
+        places = program.in_placements
+
+        def over_leaves(*leaves: Any) -> list[Any]:
+            return fused(*(constrain(x) if p is CLIENTS else x for x, p in zip(leaves, places)))
+    else:
+        block = _with_rules(program)
+        over_leaves = stream(schedule(block), clients, chunk_size, constrain)
+
+    def whole(*args: Any) -> Any:
+        return jax.tree.unflatten(program.out_tree, over_leaves(*jax.tree.leaves(args)))
+
+    return whole
+
+
 def fuse(program: Program) -> Callable:
     """The program as a function of all clients' data."""
+    fused = _fused_leaves(program)
+
+    def whole(*args: Any) -> Any:
+        return jax.tree.unflatten(program.out_tree, fused(*jax.tree.leaves(args)))
+
+    return whole
+
+
+def _fused_leaves(program: Program) -> Callable[..., list[Any]]:
     in_axes = [0 if p is CLIENTS else None for p in program.in_placements]
     out_axes = [0 if p is CLIENTS else None for p in program.out_placements]
-
     if program.block.rewritten:
         # The program as traced has branch residuals without a placement, so it has no axes either.
-        normal = normalise(program.source, erase_rules=False)
-        block = place(
-            normal, program.in_placements, [""] * len(program.in_placements), keep_rules=True
-        )
-        one_client = functools.partial(_interpreted, block)
+        one_client = functools.partial(_interpreted, _with_rules(program))
     else:
 
         def one_client(*leaves: Any) -> list[Any]:
             return _jax.eval_jaxpr(program.source.jaxpr, program.source.consts, *leaves)
 
-    over_clients = jax.vmap(
-        one_client, in_axes=in_axes, out_axes=out_axes, axis_name=_jax.client_axis
-    )
+    return jax.vmap(one_client, in_axes=in_axes, out_axes=out_axes, axis_name=_jax.client_axis)
 
-    def fused(*args: Any) -> Any:
-        leaves = jax.tree.leaves(args)
-        return jax.tree.unflatten(program.out_tree, over_clients(*leaves))
 
-    return fused
+def _with_rules(program: Program) -> Block:
+    """The placed program with the custom derivative rules of client and server code."""
+    normal = normalise(program.source, erase_rules=False)
+    places = program.in_placements
+    return place(normal, places, ["an argument"] * len(places), keep_rules=True)
 
 
 def _interpreted(block: Block, *leaves: Any) -> list[Any]:

@@ -100,11 +100,13 @@ class Schedule:
       block: The placed program.
       sizes: Sums of constants only; the number of clients times the constant.
       items: Server stages, rounds and nested control flow.
+      constants: What is computed first, from no argument; both sides can.
     """
 
     block: Block
     sizes: tuple[Sum, ...]
     items: tuple[Stage | Round | Nested, ...]
+    constants: Stage | None = None
 
 
 def schedule(block: Block) -> Schedule:
@@ -124,8 +126,7 @@ class _Cutter:
     def schedule(self) -> Schedule:
         items: list[Stage | Round | Nested] = []
         shared = self._shared_constants()
-        if shared:
-            items.append(self.stage(None, (), shared))
+        constants = self.stage(None, (), shared) if shared else None
         held: dict[Var, None] = {}
         for index, tick in enumerate(self.table.ticks):
             if tick.server:
@@ -134,7 +135,7 @@ class _Cutter:
                 items.append(self._round(tick, index, held))
             for step in tick.structured:
                 items.append(Nested(step, tuple(schedule(b) for b in inner_blocks(step))))
-        return Schedule(self.block, self.table.sizes, tuple(items))
+        return Schedule(self.block, self.table.sizes, tuple(items), constants)
 
     def _round(self, tick: Tick, index: int, held: dict[Var, None]) -> Round:
         stage = self.stage(CLIENTS, tick.client, self._needed(tick.client))

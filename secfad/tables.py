@@ -102,8 +102,7 @@ def _lines(plan: Schedule, depth: int, counter: _Counter) -> Iterator[str]:
     for item in plan.items:
         match item:
             case Stage():
-                if item.placement is not None:
-                    yield f"{margin}server  {_equations(item)}"
+                yield f"{margin}server  {_equations(item)}"
             case Round():
                 down, up = messages(item, plan)
                 yield margin + (f"round {counter.next()}" if up or down else "clients alone")

@@ -1,0 +1,189 @@
+"""Chunks of clients, a mesh of devices and unequal clients give the numbers of the plain simulation."""
+
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import secfad as fad
+from secfad.cohorts import bucket, client_keys, pad
+from secfad.errors import CohortError
+
+S, C = fad.SERVER, fad.CLIENTS
+RNG = np.random.default_rng(0)
+W = jnp.asarray(RNG.normal(size=3), jnp.float32)
+X = jnp.asarray(RNG.normal(size=(7, 3)), jnp.float32)
+
+
+@fad.computation(w=S, x=C)
+def two_rounds(w, x):
+    held = jnp.tanh(fad.broadcast(w, name="model") * x)
+    first = fad.mean(held, name="first")
+    return fad.mean(jnp.sum(jnp.cos(fad.broadcast(first) * held)), name="second"), held
+
+
+@fad.computation(w=S, x=C)
+def controlled(w, x):
+    def step(carry, i):
+        w, state = carry
+        g = fad.mean(jnp.sin(fad.broadcast(w) * x) + state, name="g")
+        w = jax.lax.cond(i > 0, lambda w: w - fad.sum(fad.broadcast(w) * x * 0.1), lambda w: w, w)
+        return (w - 0.3 * g, 0.5 * state + x), (jnp.sum(g), state)
+
+    carry, (losses, states) = jax.lax.scan(step, (w, jnp.zeros(3)), jnp.arange(3))
+    total = jax.lax.while_loop(lambda t: t < 1, lambda t: t + fad.sum(1.0), jnp.sum(carry[0]) * 0)
+    return carry, losses, states, total
+
+
+def scalar(w, x):
+    return two_rounds.fun(w, x)[0]
+
+
+PROGRAMS = {
+    "two_rounds": two_rounds,
+    "controlled": controlled,
+    "reverse": fad.grad(fad.computation(w=S, x=C)(scalar), mode="reverse"),
+    "mixed": fad.value_and_grad(fad.computation(w=S, x=C)(scalar), mode="mixed"),
+}
+
+
+def close(got, expected):
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected)):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
+def test_chunks_of_any_size_give_the_plain_numbers(name, chunk_size):
+    if chunk_size in (1, 100) and name not in ("two_rounds", "controlled"):
+        pytest.skip("sizes at the ends are tested on the values")
+    got = fad.simulate(PROGRAMS[name], chunk_size=chunk_size)(W, X)
+    close(got, fad.simulate(PROGRAMS[name])(W, X))
+
+
+def test_chunks_need_no_memory_per_client():
+    @fad.computation(w=S, key=C)
+    def loss(w, key):
+        data = jax.random.normal(key, (64, w.shape[0]))
+        return fad.mean(jnp.mean((data @ fad.broadcast(w)) ** 2), name="loss")
+
+    def temporary_bytes(clients, chunk_size):
+        run = jax.jit(fad.simulate(fad.grad(loss), chunk_size=chunk_size))
+        keys = jax.eval_shape(lambda: client_keys(jax.random.key(0), clients))
+        w = jax.ShapeDtypeStruct((256,), jnp.float32)
+        return run.lower(w, keys).compile().memory_analysis().temp_size_in_bytes
+
+    small, large = temporary_bytes(100, 10), temporary_bytes(1000, 10)
+    assert large < 1.2 * small
+    assert temporary_bytes(1000, None) > 10 * large
+
+
+def test_chunk_size_is_at_least_one():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        fad.simulate(two_rounds, chunk_size=0)
+
+
+MESH = """
+import jax, jax.numpy as jnp, numpy as np
+import secfad as fad
+from secfad.errors import CohortError
+
+@fad.computation(w=fad.SERVER, x=fad.CLIENTS)
+def loss(w, x):
+    held = jnp.tanh(fad.broadcast(w) * x)
+    first = fad.mean(held, name="first")
+    return fad.mean(jnp.sum(jnp.cos(fad.broadcast(first) * held)), name="second")
+
+mesh = jax.make_mesh((4, 2), ("a", "b"))
+w, x = jnp.arange(3.0), jnp.asarray(np.random.default_rng(0).normal(size=(16, 3)), jnp.float32)
+derived = fad.value_and_grad(loss)
+expected = fad.simulate(derived)(w, x)
+for options in ({}, {"chunk_size": 8}):
+    run = fad.simulate(derived, mesh=mesh, **options)
+    for a, b in zip(jax.tree.leaves(run(w, x)), jax.tree.leaves(expected)):
+        np.testing.assert_allclose(a, b, rtol=2e-5)
+    text = jax.jit(run).lower(w, x).compile().as_text()
+    assert "all-reduce" in text, options
+try:
+    fad.simulate(derived, mesh=mesh)(w, x[:15])
+except CohortError as error:
+    assert "8 devices" in str(error)
+else:
+    raise AssertionError("15 clients fit on 8 devices?")
+print(len(jax.devices()))
+"""
+
+
+def test_a_mesh_of_eight_devices_gives_the_plain_numbers():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(MESH)],
+        capture_output=True,
+        text=True,
+        env={**_environment(), **flags},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "8"
+
+
+def _environment():
+    import os
+    from pathlib import Path
+
+    return {**os.environ, "PYTHONPATH": str(Path(fad.__file__).parent.parent)}
+
+
+def test_clients_have_their_own_keys_in_a_cohort_of_any_size():
+    keys = client_keys(jax.random.key(0), 5)
+    draws = jax.vmap(jax.random.normal)(keys)
+    assert len(set(draws.tolist())) == 5
+    np.testing.assert_array_equal(
+        jax.random.key_data(client_keys(jax.random.key(0), 3)), jax.random.key_data(keys)[:3]
+    )
+
+
+RAGGED = [{"x": RNG.normal(size=(n, 2)), "y": RNG.normal(size=n)} for n in (3, 1, 9, 4, 2)]
+
+
+def federated_mean_loss(batch, weights):
+    @fad.computation(batch=C, weight=C)
+    def loss(batch, weight):
+        per_example = (batch["x"].sum(1) - batch["y"]) ** 2
+        return fad.sum((jnp.vdot(weight, per_example), jnp.sum(weight)), name="loss")
+
+    return fad.simulate(loss)(jax.tree.map(jnp.asarray, batch), jnp.asarray(weights))
+
+
+def test_padded_clients_give_the_loss_over_real_examples():
+    total, count = federated_mean_loss(*pad(RAGGED))
+    expected = sum(float(((t["x"].sum(1) - t["y"]) ** 2).sum()) for t in RAGGED)
+    np.testing.assert_allclose([total, count], [expected, 19], rtol=1e-5)
+
+
+def test_buckets_hold_every_client_once_with_little_padding():
+    buckets = bucket(RAGGED)
+    members = np.concatenate([m for m, _, _ in buckets])
+    assert sorted(members.tolist()) == [0, 1, 2, 3, 4]
+    assert [w.shape[1] for _, _, w in buckets] == [1, 2, 4, 16]
+    totals = [federated_mean_loss(batch, weights) for _, batch, weights in buckets]
+    together = federated_mean_loss(*pad(RAGGED))
+    np.testing.assert_allclose(np.sum(totals, axis=0), np.asarray(together), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("trees", "options", "words"),
+    [
+        ([], {}, "at least one client"),
+        ([np.ones((3, 2))], {"length": 2}, "got 3 at client 0"),
+        ([{"x": np.ones(3), "y": np.ones(2)}], {}, r"client 0, got lengths \[2, 3\]"),
+    ],
+)
+def test_unusable_ragged_data_is_refused(trees, options, words):
+    with pytest.raises(CohortError, match=words):
+        pad(trees, **options)
