@@ -32,7 +32,7 @@ from secagg.rounds import Phase
 
 BLOCK = 1 << 19
 SIZES = {
-    "tiny": {"d": 20_000, "k": 8, "n": 30, "repeats": 1, "rounds": [(20, 500)]},
+    "tiny": {"d": 5_000, "k": 8, "n": 30, "repeats": 1, "rounds": [(20, 500)]},
     "normal": {
         "d": 1_000_000,
         "k": 12,
@@ -274,11 +274,11 @@ def commit():
     return asked.stdout.strip() or "unknown"
 
 
-def main():
+def main(command=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="normal")
     parser.add_argument("--flower", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(command)
     size = SIZES[arguments.size]
     facts = {"commit": commit(), "numpy": np.__version__, "machine": platform.machine()}
     results = [kernel(size), *stages(size), *rounds(size), ideal(size)]

@@ -31,10 +31,11 @@ class Parameters:
     """Public parameters of one secure sum.
 
     Guarantees:
-      Semi-honest: the server, even if it lies about drop-outs, learns nothing but sums over at
-      least `quorum` clients. Active: the same against a server that deviates in any way and
-      colludes with fewer than a third of the clients (complete graph) or with `corrupt` of them
-      (ring), provided the roster of identities is authentic.
+      Semi-honest: the server, even if it colludes with `corrupt` of the clients and lies about
+      drop-outs, learns nothing but one sum over at least `quorum` clients. Active, complete
+      graph: the same against a server that deviates in any way, provided the roster of
+      identities is authentic. Active, ring: the same with probability 1 - 2**-security_bits, for
+      drop-outs and corrupt clients that were not chosen after the ring was known.
 
     Attributes:
       clients: n, the number of invited clients; their indices are 0..n-1.
@@ -45,8 +46,8 @@ class Parameters:
       adversary: "semi-honest", or "active" with signed keys and the consistency phase.
       graph: "complete", or "ring" where a client shares secrets with k neighbours only.
       neighbours: k of the ring; None takes the least safe one.
-      corrupt: Fraction of clients that may collude with the server (used by the ring).
-      dropout: Fraction of clients that may drop out (used by the ring).
+      corrupt: Fraction of clients that may collude with the server.
+      dropout: Fraction of clients that may drop out; sizes the ring.
       security_bits: Statistical security of the ring graph.
       correctness_bits: The ring fails for lack of shares with probability 2**-this at most.
     """
@@ -104,8 +105,7 @@ class Parameters:
                 f"Expected no neighbours for the complete graph, got {self.neighbours}. "
                 'Use graph="ring" to choose k.'
             )
-        half = self.clients // 2 + 1
-        lowest = half if self.adversary == "semi-honest" else 2 * self.clients // 3 + 1
+        lowest = self._majority
         if self.threshold is None:
             object.__setattr__(self, "threshold", lowest)
         self._check_threshold(lowest, self.clients)
@@ -155,14 +155,25 @@ class Parameters:
         """Least number of clients in every phase, and so of inputs in any released sum.
 
         On the complete graph it is the threshold. On the ring the threshold is about one
-        neighbourhood, so the quorum is what the complete graph would need: more than half the
-        clients, more than two thirds against the active server, whose confirmations then
-        overlap in an honest client.
+        neighbourhood, so the quorum is what the complete graph would need; against the active
+        server, who may make clients drop out, also no more drop-outs than were declared.
         """
         if self.graph == "complete":
             return max(self.min_cohort, self.shares_needed)
-        share = 2 * self.clients // 3 if self.active else self.clients // 2
-        return max(self.min_cohort, share + 1)
+        present = self.clients - math.floor(self.dropout * self.clients) if self.active else 0
+        return max(self.min_cohort, self._majority, present)
+
+    @property
+    def _majority(self) -> int:
+        """More than half the clients and more than the corrupt ones.
+
+        Against the active server: more than two thirds, and so many that any two such sets have
+        an honest client in common.
+        """
+        n, corrupt = self.clients, math.floor(self.corrupt * self.clients)
+        if self.active:
+            return max(2 * n // 3, (n + corrupt) // 2) + 1
+        return max(n // 2, corrupt) + 1
 
     @property
     def guaranteed_honest(self) -> int:

@@ -193,8 +193,6 @@ def verify_transcript(transcript: Transcript, *, pinned: Collection[int] | None 
         if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.digest:
             raise VerificationError(f"Expected bytes that match their digest in {record[:4]}.")
         pending = _replay(server, record, data, pending)
-    if pending:
-        raise VerificationError(f"Expected messages to clients {sorted(pending)}, got none.")
     _finish(server, transcript)
 
 

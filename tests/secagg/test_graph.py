@@ -97,6 +97,23 @@ def test_nonsense_parameters_are_refused(arguments):
         Parameters(**{"clients": 10, "length": 1, **arguments})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "quorum"),
+    [
+        ({"clients": 100}, 51),
+        ({"clients": 100, "corrupt": 0.6}, 61),
+        ({"clients": 100, "adversary": "active"}, 67),
+        ({"clients": 100, "adversary": "active", "corrupt": 0.5}, 76),
+        ({"clients": 100, "threshold": 80}, 80),
+        ({"clients": 4, "min_cohort": 4}, 4),
+        ({"clients": 1000, "graph": "ring"}, 501),
+        ({"clients": 1000, "graph": "ring", "adversary": "active"}, 950),
+    ],
+)
+def test_the_quorum_follows_the_threat_model(arguments, quorum):
+    assert Parameters(length=1, **arguments).quorum == quorum
+
+
 def test_canonical_bytes_tell_parameters_apart():
     variants = [
         {},
