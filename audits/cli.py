@@ -113,7 +113,8 @@ def _explanation(name: str) -> str:
 def run(
     source: Annotated[str, typer.Argument(metavar="CONFIG.toml|quickstart", help="What to run.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; by default the next free runs/NAME.")
+        Path | None,
+        typer.Option(help="Folder of the run; by default the next free secfad-runs/NAME."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run that was interrupted.")

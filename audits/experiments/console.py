@@ -20,8 +20,8 @@ from audits.experiments.running import Run
 from audits.experiments.tasks import make_task
 
 
-def default_folder(name: str, *, resume: bool, base: Path = Path("runs")) -> Path:
-    """runs/NAME, runs/NAME-2, ...: the first free one, or the newest one to resume."""
+def default_folder(name: str, *, resume: bool, base: Path = Path("secfad-runs")) -> Path:
+    """secfad-runs/NAME, secfad-runs/NAME-2, ...: the first free one, or the newest one to resume."""
     label = name.replace(" ", "-")
     candidates = [base / label]
     while candidates[-1].exists():
