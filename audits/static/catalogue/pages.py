@@ -40,7 +40,7 @@ def page(rule: Rule) -> str:
         f"> {rule.message}\n\n"
         f"**Effect.** {EFFECTS[rule.severity]}\n\n"
         f"## Why\n\n{rule.why}\n\n"
-        f"## Example\n\n```python\n{rule.example}\n```\n\n"
+        f"## Example\n\n```\n{rule.example}\n```\n\n"
         f"## Instead\n\n{rule.remedy}.\n"
     )
 

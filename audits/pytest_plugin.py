@@ -1,0 +1,98 @@
+"""A pytest plugin: certificates as tests, and their facts as snapshots reviewed in diffs.
+
+Enable it in a `conftest.py`:
+
+    pytest_plugins = ["audits.pytest_plugin"]
+
+    def test_my_round(certified):
+        certified(my_round, *specs, modes=("forward", "mixed"), snapshot="my_round.json")
+
+The snapshot holds what a reviewer should notice: rounds, messages, bytes, obligations and bounds per
+mode. It is written when it is missing or with `--update-certificates`; otherwise a difference fails.
+
+Source: TensorFlow Federated's habit of asserting in unit tests that no aggregation is insecure.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audits.certifying import CertificationError, check_modes, issue
+from audits.static.findings import Report
+from privacy.certificates import Certificate
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--update-certificates`."""
+    group = parser.getgroup("secfad")
+    group.addoption(
+        "--update-certificates",
+        action="store_true",
+        help="write the facts of certificates to their snapshots instead of comparing",
+    )
+
+
+@pytest.fixture
+def certified(request: pytest.FixtureRequest) -> Callable[..., Certificate]:
+    """Certifies a subject, compares its facts with a snapshot next to the test file."""
+
+    def check(
+        subject: Any,
+        *specs: Any,
+        modes: Sequence[str] = ("primal",),
+        argnums: int | Sequence[int] | None = None,
+        snapshot: str | None = None,
+    ) -> Certificate:
+        results = check_modes(subject, *specs, modes=modes, argnums=argnums)
+        reports = {mode: report for mode, (report, _) in results.items()}
+        if any(report.kind == "reject" for report in reports.values()):
+            raise CertificationError(list(reports.values()))
+        if snapshot is not None:
+            path = Path(request.path).parent / "certificates" / snapshot
+            compare(
+                path, facts(reports), update=bool(request.config.getoption("update_certificates"))
+            )
+        return issue(subject, results)
+
+    return check
+
+
+def facts(reports: Mapping[str, Report]) -> dict[str, Any]:
+    """What a snapshot holds: no lines, no digests, so that harmless edits do not change it."""
+    return {
+        mode: {
+            "rounds": report.facts.rounds,
+            "messages": [
+                f"{e.kind} {e.name} {e.dtype}{list(e.shape)} phase {e.depth} x {e.count}"
+                for e in report.facts.events
+            ],
+            "up_bytes": report.facts.up_bytes,
+            "down_bytes": report.facts.down_bytes,
+            "readdress": report.facts.readdress,
+            "obligations": sorted({f.rule for f in report.findings}),
+            "sensitivity": list(report.facts.sensitivity),
+        }
+        for mode, report in reports.items()
+    }
+
+
+def compare(path: Path, found: Mapping[str, Any], *, update: bool) -> None:
+    """Compares facts with a snapshot, or writes it.
+
+    Raises:
+      AssertionError: They differ; the message shows both.
+    """
+    text = json.dumps(found, indent=2, sort_keys=True) + "\n"
+    if update or not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return
+    stated = path.read_text()
+    if stated != text:
+        raise AssertionError(
+            f"Expected the facts in {path}, got others:\n{text}\n"
+            "If the change is intended, run pytest --update-certificates and review the difference."
+        )

@@ -1,0 +1,132 @@
+"""The verifier accepts what the checker proved, and nothing that was altered since."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import audits
+import secfad as fad
+from audits.static.verification import VerificationError, verify
+from privacy.certificates import Certificate
+from privacy.mechanisms import Gaussian
+from privacy.privatization import privatize
+
+
+def spec(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+@fad.computation(w=fad.SERVER, x=fad.CLIENTS)
+def rounds(w, x):
+    def step(w, _):
+        local = jax.lax.while_loop(
+            lambda v: jnp.sum(v) > 1, lambda v: 0.5 * v, fad.broadcast(w) * x
+        )
+        return w - 0.1 * fad.mean(jnp.sin(local), name="step"), None
+
+    w = jax.lax.scan(step, w, None, length=3)[0]
+    best = jax.lax.cond(jnp.sum(w) > 0, lambda a: a, lambda a: -a, w)
+    return fad.mean(jnp.sum(jax.nn.relu(fad.broadcast(best, name="last") * x)), name="loss")
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return audits.certify(rounds, spec(3), spec(3)), fad.trace(rounds, spec(3), spec(3))
+
+
+@pytest.fixture(scope="module")
+def private():
+    made = privatize(
+        rounds, spec(3), spec(3), mechanism=Gaussian(noise_multiplier=1.0, clip_norm=0.5)
+    )
+    return audits.certify(made), made.program
+
+
+def test_certificates_are_confirmed_also_after_a_journey_through_json(plain, private):
+    for certificate, program in (plain, private):
+        verify(certificate, program)
+        verify(Certificate.from_json(certificate.to_json()), program)
+
+
+def test_every_derivative_mode_is_confirmed():
+    modes = ("primal", "forward", "mixed")
+
+    @fad.computation(w=fad.SERVER, x=fad.CLIENTS)
+    def two(w, x):
+        g = fad.mean(jnp.sin(fad.broadcast(w) * x))
+        return fad.mean(jnp.sum(fad.broadcast(w - g) * x))
+
+    results = audits.certifying.check_modes(two, spec(3), spec(3), modes=modes)
+    certificate = audits.certifying.issue(two, results)
+    for mode in modes:
+        verify(certificate, results[mode][1], mode)
+
+
+def test_another_program_is_not_confirmed(plain, private):
+    with pytest.raises(VerificationError, match="FAD006"):
+        verify(plain[0], private[1])
+
+
+def altered(certificate, **changes):
+    return dataclasses.replace(certificate, **changes)
+
+
+def test_evidence_that_calls_a_client_value_the_servers_is_refused(plain):
+    certificate, program = plain
+    refused = 0
+    letters = dict(certificate.evidence["primal"])
+    for path, text in letters.items():
+        for position, letter in enumerate(text):
+            for other in set("KSBC") - {letter}:
+                changed = text[:position] + other + text[position + 1 :]
+                evidence = {"primal": letters | {path: changed}}
+                try:
+                    verify(altered(certificate, evidence=evidence), program)
+                except VerificationError:
+                    refused += 1
+                else:
+                    # Saying "a client's own" of a public value or a copy is weaker, not wrong.
+                    assert (letter, other) in {("K", "S"), ("K", "B"), ("K", "C"), ("B", "C")}
+    assert refused > 50
+
+
+@pytest.mark.parametrize("part", ["name", "shape", "count", "kind", "dtype"])
+def test_altered_schedule_is_refused(plain, part):
+    certificate, program = plain
+    first, *rest = certificate.schedule["primal"]
+    value = {"name": "x", "shape": (7,), "count": 99, "kind": "sum", "dtype": "int8"}[part]
+    schedule = {"primal": (dataclasses.replace(first, **{part: value}), *rest)}
+    with pytest.raises(VerificationError, match="messages"):
+        verify(altered(certificate, schedule=schedule), program)
+
+
+def test_truncated_schedule_and_missing_evidence_are_refused(plain):
+    certificate, program = plain
+    schedule = {"primal": certificate.schedule["primal"][:-1]}
+    with pytest.raises(VerificationError, match="messages"):
+        verify(altered(certificate, schedule=schedule), program)
+    with pytest.raises(VerificationError, match="no evidence"):
+        verify(altered(certificate, evidence={}), program)
+
+
+def test_smaller_bound_than_the_clip_is_refused(private):
+    certificate, program = private
+    bounds = tuple(dataclasses.replace(b, norm=0.25) for b in certificate.bounds["primal"])
+    with pytest.raises(VerificationError, match=r"clipped to 0\.5"):
+        verify(altered(certificate, bounds={"primal": bounds}), program)
+
+
+def test_unclipped_program_cannot_borrow_the_profile(plain):
+    certificate, program = plain
+    with pytest.raises(VerificationError, match="not clipped"):
+        verify(altered(certificate, profile="secagg+dp"), program)
+
+
+def test_evidence_is_part_of_the_certificates_id(plain):
+    certificate, _ = plain
+    body = json.loads(certificate.to_json())
+    body["evidence"]["primal"][""] = "K" * len(body["evidence"]["primal"][""])
+    assert Certificate.from_json(json.dumps(body)).id != certificate.id
