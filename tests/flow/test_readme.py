@@ -1,0 +1,64 @@
+"""The README says what is run, and its example runs."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs/index.md",
+    "docs/architecture.md",
+    "docs/privacy-model.md",
+    "docs/pitfalls.md",
+    "docs/limitations.md",
+)
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_continuous_integration_runs_the_commands_of_the_readme():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    commands = [block.strip() for block in blocks("sh")]
+    assert commands == [
+        "python3 -m venv .venv && . .venv/bin/activate",
+        "pip install . && secfad run quickstart",
+        "pip install -e '.[test]' && pytest",
+    ]
+    for command in commands[1:]:
+        assert command in script
+        for part in command.split(" && "):
+            assert re.search(rf"^(.* && |time )?{re.escape(part)}( && .*)?$", script, re.MULTILINE)
+    assert script.rstrip().endswith(commands[2])
+
+
+def test_the_example_runs_as_it_stands(tmp_path):
+    [example] = blocks("python")
+    (tmp_path / "example.py").write_text(example)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "example.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "released:" in run.stdout
+    assert (tmp_path / "ledger.db").exists()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
