@@ -288,16 +288,21 @@ class Ledger:
             "process": os.getpid(),
             "time": self._clock(),
         }
-        with self.store.transaction() as connection:
-            taken = "SELECT seq FROM reservations WHERE cohort_id = ?"
-            if row := connection.execute(taken, (cohort_id,)).fetchone():
-                raise CohortReused(
-                    f"Expected a fresh cohort draw, got {cohort_id!r}, charged by record {row[0]}."
-                    " List all releases of one draw in one reservation, or draw again."
-                )
+        with self.store.transaction():
+            self._check_fresh(cohort_id)
             body |= payment(self.store, self.charter, purpose, sampling, q, charged)
             seq = self.store.append("reserve", body).seq
         return Reservation(self.store, self._clock, seq, purpose, run_id, round, cohort_id, q, z)
+
+    def _check_fresh(self, cohort_id: str) -> None:
+        with self.store.reading() as connection:
+            taken = "SELECT seq FROM reservations WHERE cohort_id = ?"
+            row = connection.execute(taken, (cohort_id,)).fetchone()
+        if row:
+            raise CohortReused(
+                f"Expected a fresh cohort draw, got {cohort_id!r}, charged by record {row[0]}."
+                " List all releases of one draw in one reservation, or draw again."
+            )
 
     # Reading.
 

@@ -167,7 +167,7 @@ def test_a_caller_who_changes_the_event_later_does_not_change_the_price():
 EVENTS = st.tuples(st.floats(1e-4, 1.0), st.floats(0.3, 50.0), st.integers(1, 500))
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(EVENTS, st.sampled_from(["pld", "rdp"]), st.floats(1e-10, 1e-2))
 def test_epsilon_is_never_negative_and_falls_with_noise_and_rises_with_rate(event, accountant, d):
     q, z, count = event
@@ -194,7 +194,7 @@ def test_one_gaussian_is_priced_at_any_size(z, delta, accountant):
 
 
 @pytest.mark.parametrize("accountant", ["pld", "rdp"])
-@pytest.mark.parametrize("z", [0.02, 0.1, 1e3, 1e9])
+@pytest.mark.parametrize("z", [0.05, 1e3, 1e9])
 @pytest.mark.parametrize("q", [1e-300, 0.9999999])
 def test_extreme_samples_have_a_price_that_is_a_number(accountant, q, z):
     value = privacy.epsilon(repeated(poisson(q, gaussian(z)), 10), 1e-6, accountant=accountant)

@@ -17,14 +17,18 @@ def both(*events):
 SPENT = schedule(0.02, 2.0, 20)
 
 
-@pytest.mark.parametrize("spent", [None, SPENT])
 @pytest.mark.parametrize(
-    ("q", "rounds", "accountant"),
-    [(0.02, 200, "pld"), (0.01, 1000, "rdp"), (1.0, 10, "gdp"), (1.0, 1, "pld")],
+    ("q", "rounds", "accountant", "spent"),
+    [
+        (0.02, 20, "pld", SPENT),
+        (0.01, 1000, "rdp", None),
+        (0.01, 1000, "rdp", SPENT),
+        (1.0, 10, "gdp", None),
+        (1.0, 10, "gdp", schedule(1.0, 20.0, 2)),
+        (1.0, 1, "pld", None),
+    ],
 )
 def test_noise_is_enough_and_hardly_more_than_enough(q, rounds, accountant, spent):
-    if spent and accountant == "gdp":
-        spent = schedule(1.0, 20.0, 2)
     budget = Budget(3.0, 1e-5)
     z = noise_multiplier_for(
         budget, sampling_rate=q, rounds=rounds, spent=spent, accountant=accountant
