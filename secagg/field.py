@@ -15,12 +15,26 @@ import numpy as np
 PRIME = 2**31 - 1
 ELEMENT_BITS = 30
 MAX_INNER = 1 << 20
+ONE_THREAD = 1 << 18
 
 
 def matmul(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Matrix product of int64 arrays of field elements; leading dimensions broadcast."""
-    assert left.shape[-1] <= MAX_INNER
-    low_l, high_l = (left & 0xFFFF).astype(np.float64), (left >> 16).astype(np.float64)
+    """Matrix product of int64 matrices of field elements.
+
+    Columns go in pieces that the BLAS works on with one thread: for products of this size waking
+    its threads costs more than they gain, and far more on a busy machine.
+    """
+    assert left.shape[1] <= MAX_INNER
+    halves = (left & 0xFFFF).astype(np.float64), (left >> 16).astype(np.float64)
+    width = max(ONE_THREAD // max(left.size, 1), 8)
+    pieces = [
+        _matmul_piece(*halves, right[:, start : start + width])
+        for start in range(0, right.shape[1], width)
+    ]
+    return np.concatenate(pieces, axis=1) if len(pieces) > 1 else pieces[0]
+
+
+def _matmul_piece(low_l: np.ndarray, high_l: np.ndarray, right: np.ndarray) -> np.ndarray:
     low_r, high_r = (right & 0xFFFF).astype(np.float64), (right >> 16).astype(np.float64)
     high = (high_l @ high_r).astype(np.int64) % PRIME
     middle = (high_l @ low_r + low_l @ high_r).astype(np.int64) % PRIME
