@@ -44,6 +44,7 @@ def main() -> None:
 
 def _exit_code(error: Exception) -> int:
     """What an exception means to a caller of the command."""
+    from audits.certify_file import UnusableInput
     from audits.certifying import CertificationError
     from audits.experiments.errors import ExperimentError
     from privacy.certificates import CertificateError
@@ -53,9 +54,8 @@ def _exit_code(error: Exception) -> int:
 
     if isinstance(error, CertificationError | CertificateError | BudgetExceeded | LedgerCorrupt):
         return REJECTED
-    if isinstance(error, ExperimentError | PrivacyError | SecAggError | SecfadError | OSError):
-        return UNUSABLE
-    return INTERNAL
+    unusable = (ExperimentError, UnusableInput, PrivacyError, SecAggError, SecfadError, OSError)
+    return UNUSABLE if isinstance(error, unusable) else INTERNAL
 
 
 @app.command()
@@ -85,15 +85,21 @@ def certify(
     if explain is not None:
         typer.echo(_explanation(explain))
         return
-    path, separator, name = (target or "").rpartition(":")
-    if not separator or not path or not name:
-        raise typer.BadParameter("Expected FILE.py:NAME, such as model.py:round_loss.")
+    path, name = _split(target or "")
     from audits.certify_file import certify_file
 
     code = certify_file(
         path, name, modes=mode, format=format, out=out, certificate=certificate, write=typer.echo
     )
     raise typer.Exit(code)
+
+
+def _split(target: str) -> tuple[str, str]:
+    """FILE.py:NAME as two."""
+    path, _, name = target.rpartition(":")
+    if not path or not name:
+        raise typer.BadParameter("Expected FILE.py:NAME, such as model.py:round_loss.")
+    return path, name
 
 
 def _explanation(name: str) -> str:
@@ -107,6 +113,28 @@ def _explanation(name: str) -> str:
         f"{rule.id} {rule.name} ({rule.severity.name.lower()})\n\n{rule.message}\n\n"
         f"Why: {rule.why}\n\nExample:\n{rule.example}\n\nInstead: {rule.remedy}"
     )
+
+
+@app.command()
+def modes(
+    target: Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="A computation in a file.")],
+) -> None:
+    """Shows what each mode of the derivative costs: rounds, bytes, and the same clients again.
+
+    Differentiates by the first server argument of floating-point numbers. Loading a file runs it.
+    """
+    path, name = _split(target)
+    from audits.certify_file import UnusableInput, load
+    from secfad import Computation
+    from secfad.reports import modes_table
+
+    subject, specs = load(path, name)
+    if not isinstance(subject, Computation):
+        raise UnusableInput(
+            f"Expected `{name}` to be a computation, got a {type(subject).__name__}. "
+            "A program has a mode already."
+        )
+    typer.echo(modes_table(subject, specs))
 
 
 @app.command()

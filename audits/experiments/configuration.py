@@ -143,7 +143,7 @@ def load(source: str) -> Configuration:
     Raises:
       ConfigurationError: No such file, not TOML, or a key that is unknown, missing or out of bounds.
     """
-    return parse(_text(source), source)
+    return parse(text_of(source), source)
 
 
 def parse(text: str, source: str = "text") -> Configuration:
@@ -164,7 +164,12 @@ def parse(text: str, source: str = "text") -> Configuration:
         ) from None
 
 
-def _text(source: str) -> str:
+def text_of(source: str) -> str:
+    """The TOML text of a file, or of the configuration in the package.
+
+    Raises:
+      ConfigurationError: No such file, or not UTF-8 text.
+    """
     if source == "quickstart":
         package = importlib.resources.files("audits.experiments")
         return package.joinpath("quickstart.toml").read_text(encoding="utf-8")

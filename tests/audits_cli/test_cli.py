@@ -78,7 +78,7 @@ def test_help_is_quick_and_lists_the_commands():
         timeout=60,
     )
     assert run.returncode == 0
-    for name in ("certify", "run", "ledger", "report"):
+    for name in ("certify", "modes", "run", "ledger", "report"):
         assert name in run.stdout
 
 
@@ -108,6 +108,16 @@ def test_unusable_input_is_exit_code_2(command, model, tmp_path):
     assert command("certify", "no-name")[0] == 2
     assert command("certify")[0] == 2
     assert command("frobnicate")[0] == 2
+
+
+def test_the_modes_are_shown_side_by_side(command, model, tmp_path):
+    code, text, _ = command("modes", f"{model}:loss")
+    assert code == 0
+    for mode in ("forward", "reverse", "mixed"):
+        assert mode in text
+    code, _, message = command("modes", f"{model}:absent")
+    assert code == 2
+    assert "absent" in message
 
 
 def test_a_rule_is_explained(command):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from audits.experiments import pages
+from audits.experiments import configuration, pages
 from audits.experiments.tasks import PURPOSES
 from privacy import Ledger
 
@@ -47,9 +47,9 @@ def start(environment, config, out, moment="never", call=0):
     )
 
 
-def finish(environment, config, out):
+def finish(environment, config, out, timeout=300):
     process = start(environment, config, out)
-    text, _ = process.communicate(timeout=300)
+    text, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0, text
 
 
@@ -66,7 +66,7 @@ def check(out, rounds):
     with Ledger.open(out / "ledger.db") as ledger:
         ledger.verify()
         assert ledger.head == results["ledger"]["head"]
-        reservations = ledger.find(f"tiny-{ledger.id[:12]}")
+        reservations = ledger.find(f"{results['name']}-{ledger.id[:12]}")
         released = Counter((r.purpose, r.round) for r in reservations if r.state == "committed")
         lost = [r for r in reservations if r.state != "committed"]
         assert results["rounds"] == rounds
@@ -119,3 +119,27 @@ def test_random_kills_do_not_change_what_is_charged(tmp_path, tiny_text, environ
 @pytest.mark.slow
 def test_twenty_random_kills_do_not_change_what_is_charged(tmp_path, tiny_text, environment):
     assert kill_at_random(tmp_path, tiny_text, environment, kills=20, rounds=60, seed=2) <= 20
+
+
+@pytest.mark.slow
+def test_the_quickstart_survives_twenty_kills(tmp_path, environment):
+    # Twenty kills cost up to twenty charges, which must have been planned, and paid for, before.
+    text = configuration.text_of("quickstart")
+    for old, new in (
+        ("spare_slots = 4", "spare_slots = 20"),
+        ("epsilon = 8.0", "epsilon = 9.0"),
+        ("epsilon = 7.5", "epsilon = 8.5"),
+        ("epsilon = 2.5", "epsilon = 3.0"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    config, out = tmp_path / "config.toml", tmp_path / "out"
+    config.write_text(text)
+    instants = random.Random(3)
+    for _ in range(20):
+        child = start(environment, config, out)
+        time.sleep(instants.uniform(0, 12))
+        child.kill()
+        child.communicate()
+    finish(environment, config, out, timeout=600)
+    assert check(out, configuration.parse(text).schedule.rounds) <= 20
