@@ -61,6 +61,7 @@ def _complete(
     configuration: Configuration, folder: RunFolder, started: float, console: Console
 ) -> None:
     task = make_task(configuration)
+    folder.write_certificates(task)
     for purpose, certificate in task.certificates.items():
         console.print(f"certified {purpose}: {certificate.id[:16]}")
     with folder.open_ledger(task) as ledger:
@@ -69,7 +70,7 @@ def _complete(
             progress = run.finish(observe)
         found = results.collect(run, progress, time.monotonic() - started)
         plots.draw(found, folder.path)
-        results.write(folder, run, found)
+        results.write(folder, found)
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """Folders: what a run leaves on disk, and when a folder may be used or continued.
 
     configuration.json   written first; its digest decides whether a run may be continued here
+    certificate.json     of both programs, before the first round
     ledger.db            every charge; never restored from a checkpoint
     releases/            released sums, durable before the ledger commits them
     checkpoint.npz       the state after the last finished round, with the ledger's head
-    certificate.json, results.json, *.png, report.html
+    results.json, *.png, report.html
 
 A ledger that does not contain the head of the checkpoint is another one or an older copy: going on
 with it would spend the same budget twice.
@@ -96,6 +97,12 @@ class RunFolder:
             checkpoints.write_durably(mine, json.dumps(body, indent=2).encode())
         else:
             _require_same(mine, configuration)
+
+    def write_certificates(self, task: Task) -> None:
+        """Writes certificate.json: purpose to certificate, before the first round."""
+        certificates = {purpose: c.to_dict() for purpose, c in task.certificates.items()}
+        text = json.dumps(certificates, indent=1)
+        checkpoints.write_durably(self.path / "certificate.json", text.encode())
 
     def open_ledger(self, task: Task) -> privacy.Ledger:
         """The run's ledger: new before the first round, and the same one ever after.

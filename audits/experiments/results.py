@@ -81,12 +81,8 @@ def collect(run: Run, progress: Progress, seconds: float) -> dict[str, Any]:
     }
 
 
-def write(folder: RunFolder, run: Run, results: Mapping[str, Any]) -> None:
-    """Writes certificate.json, then results.json, which says that the run is complete."""
-    certificates = {name: c.to_dict() for name, c in run.task.certificates.items()}
-    checkpoints.write_durably(
-        folder.path / "certificate.json", json.dumps(certificates, indent=1).encode()
-    )
+def write(folder: RunFolder, results: Mapping[str, Any]) -> None:
+    """Writes results.json, which says that the run is complete."""
     checkpoints.write_durably(folder.results, json.dumps(results, indent=1).encode())
 
 
