@@ -78,7 +78,41 @@ def check(
         primal = check(fn, args, style=style, profile=profile, public=public)
         declared = dataclasses.replace(declared, primal_bounded=primal.kind != "reject")
     findings, facts = examine(traced, chosen, mode=mode, profile=profile, declared=declared)
+    if chosen.sums_by_reduction and not any(f.severity == Severity.REJECT for f in findings):
+        findings += _other_cohorts(fn, args, chosen, mode, wrt, declared)
     return Report.of(findings, facts, subject)
+
+
+def _other_cohorts(
+    fn: Callable,
+    args: Sequence[Arg],
+    style: Style,
+    mode: str,
+    wrt: Sequence[int],
+    declared: "Declared",
+) -> list[Finding]:
+    """A program may branch on the number of clients: look at one fewer and at three more."""
+    held = [a.shape[0] for a in args if PLACEMENTS[a.placement] == Place.CLIENT and a.shape]
+    for size in {n for k in held[:1] for n in (k - 1, k + 3) if n >= MINIMUM_CLIENTS}:
+        resized = [
+            dataclasses.replace(a, shape=(size, *a.shape[1:]))
+            if PLACEMENTS[a.placement] == Place.CLIENT and a.shape
+            else a
+            for a in args
+        ]
+        try:
+            traced = trace_mode(fn, resized, style=style, mode=mode, wrt=wrt)
+        except Exception:
+            continue  # a program for one size of cohort says so by itself
+        found, _ = examine(traced, style, mode=mode, profile="secagg", declared=declared)
+        rejected = next((f for f in found if f.severity == Severity.REJECT), None)
+        if rejected is not None:
+            return [
+                finding(
+                    "FAD605", line=rejected.line, clients=held[0], other=size, cause=rejected.rule
+                )
+            ]
+    return []
 
 
 @dataclasses.dataclass(frozen=True)

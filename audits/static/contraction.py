@@ -3,8 +3,12 @@
 from audits.static.elementwise import implicit_broadcast, meet
 from audits.static.interpreter import Step
 from audits.static.labels import (
+    CLIENT_AXIS,
     DATA,
+    MERGED,
+    MERGED_COPIES,
     POSITION,
+    REPLICATED,
     Axis,
     Label,
     Place,
@@ -97,25 +101,75 @@ def _leading(step: Step, label: Label, lead: int) -> Label | list[Label]:
 
 
 def conv(step: Step) -> Label | list[Label]:
-    """Clients may be the batch axis of the images; kernels shared by all clients are constants."""
+    """Clients may be the batch axis of the images, or a group of features for each client."""
     numbers = step.params["dimension_numbers"]
-    image, kernel = step.inputs
-    batch = numbers.lhs_spec[0]
-    if kernel.client_axis is not None:
-        return step.refuse("FAD109")
-    if image.client_axis is not None:
-        plain = step.params["batch_group_count"] == 1
-        if image.client_axis != batch or not plain:
-            return step.refuse("FAD109")
     rank = step.first_rank
+    image, kernel = step.inputs
     from_image: list[Axis | None] = [Axis(DATA)] * rank
-    out = numbers.out_spec[0]
-    if step.params["batch_group_count"] == 1:
-        from_image[out] = image.axes[batch]
     from_kernel: list[Axis | None] = [Axis(DATA)] * rank
-    from_kernel[out] = None
+    batch, feature = numbers.out_spec[0], numbers.out_spec[1]
+    single = step.params["batch_group_count"] == 1
+    placed = {numbers.lhs_spec[0]: batch} if single else {}
+    inputs, outputs = numbers.lhs_spec[1], numbers.rhs_spec[0]
+    folded = _folded(image.axes[inputs], step.shape(0)[inputs])
+    folds = _folded(kernel.axes[outputs], step.shape(1)[outputs])
+    if single and _grouped(step, folded, folds):
+        placed[inputs] = feature
+    for axis, tagged in enumerate(image.axes):
+        if axis in placed:
+            from_image[placed[axis]] = _as_rows(folded if axis == inputs else tagged)
+        elif tagged.tag in (CLIENT_AXIS, MERGED):
+            return step.refuse("FAD109")
+    from_kernel[batch] = None
+    for axis, tagged in enumerate(kernel.axes):
+        if axis == outputs and single and folds.tag in (MERGED, MERGED_COPIES):
+            from_kernel[feature] = _as_rows(folds)
+            if from_image[feature] == Axis(DATA):
+                if step.params["feature_group_count"] != 1:
+                    return step.refuse("FAD104")  # each client would see other features
+                from_image[feature] = None
+        elif tagged.tag in (CLIENT_AXIS, MERGED):
+            return step.refuse("FAD109")
     joined = meet(step, [0, 1], step.out_shape(), [tuple(from_image), tuple(from_kernel)])
-    return step.poisoned() if joined is None else joined.replace(slots=False)
+    return step.poisoned() if joined is None else _merged_again(step, joined)
+
+
+def _folded(axis: Axis, size: int) -> Axis:
+    """An axis of rows as one merged with features, of which there is one per row."""
+    if axis.tag == CLIENT_AXIS:
+        return Axis(MERGED, rows=size)
+    return Axis(MERGED_COPIES, axis.sources, size) if axis.tag == REPLICATED else axis
+
+
+def _grouped(step: Step, image: Axis, kernel: Axis) -> bool:
+    """Features of image and kernel are groups by client, and the convolution keeps them apart."""
+    merged = (MERGED, MERGED_COPIES)
+    if image.tag not in merged or kernel.tag not in merged or image.rows != kernel.rows:
+        return False
+    return image.rows > 0 and step.params["feature_group_count"] % image.rows == 0
+
+
+def _as_rows(axis: Axis) -> Axis:
+    """A merged axis as the axis of rows that it stands for, for the rule where operands meet."""
+    if axis.tag == MERGED:
+        return Axis(CLIENT_AXIS, rows=axis.rows)
+    return Axis(REPLICATED, axis.sources, axis.rows) if axis.tag == MERGED_COPIES else axis
+
+
+def _merged_again(step: Step, joined: Label) -> Label:
+    """An axis of rows that is longer than the rows is merged with what they were merged with."""
+    axes = []
+    for axis, size in zip(joined.axes, step.out_shape()):
+        known = {a.rows for label in step.inputs for a in label.axes if a.rows}
+        known |= {step.shape(k)[label.client_axis] for k, label in enumerate(step.inputs)
+                  if label.client_axis is not None}  # fmt: skip
+        if axis.tag == REPLICATED and joined.place == Place.SERVER:
+            axes.append(Axis(DATA))
+        elif axis.tag == CLIENT_AXIS and size not in known:
+            axes.append(Axis(MERGED, rows=known.pop() if len(known) == 1 else -1))
+        else:
+            axes.append(axis)
+    return joined.replace(axes=tuple(axes), slots=False)
 
 
 def window(step: Step) -> Label | list[Label]:

@@ -10,6 +10,7 @@ from audits.static.interpreter import Step, nbytes
 from audits.static.labels import (
     CLIENT_AXIS,
     DATA,
+    MERGED,
     POSITION,
     REPLICATED,
     Axis,
@@ -123,7 +124,9 @@ def _regions(
         return True
     position = next((k for k, axis in enumerate(axes) if axis.tag == CLIENT_AXIS), None)
     if position is not None and any(
-        step.inputs[i].place == Place.CLIENT and step.inputs[i].client_axis is None for i in clients
+        step.inputs[i].place == Place.CLIENT
+        and not {CLIENT_AXIS, MERGED} & set(step.inputs[i].tags)
+        for i in clients
     ):
         step.refuse("FAD109")
         return False

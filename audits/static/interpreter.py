@@ -16,7 +16,17 @@ import numpy as np
 
 from audits.static import registry
 from audits.static.findings import Event, Finding, finding
-from audits.static.labels import Label, Place, data_axes, poison, public
+from audits.static.labels import (
+    DATA,
+    MERGED,
+    MERGED_COPIES,
+    Axis,
+    Label,
+    Place,
+    data_axes,
+    poison,
+    public,
+)
 from audits.static.rules import Severity
 from audits.static.styles import Style
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, user_line
@@ -196,9 +206,21 @@ class Checker:
         handler = self.rules.get(family)
         if handler is None:
             return step.refuse("FAD001")
+        if family not in _MERGING and not self._unmerged(step):
+            return step.refuse("FAD108")
         results = handler(step)
         results = results if isinstance(results, list) else [results]
         return [self._below_control(label, step.scope) for label in results]
+
+    def _unmerged(self, step: Step) -> bool:
+        """Forgets merged copies; merged clients may not go further, which is what False says."""
+        for index, label in enumerate(step.inputs):
+            if MERGED in label.tags:
+                return False
+            if MERGED_COPIES in label.tags:
+                axes = tuple(Axis(DATA) if a.tag == MERGED_COPIES else a for a in label.axes)
+                step.inputs[index] = label.replace(axes=axes)
+        return True
 
     def _below_control(self, label: Label, scope: Scope) -> Label:
         return label if label.depth >= scope.depth else label.replace(depth=scope.depth)
@@ -292,6 +314,10 @@ class Checker:
         if step.scope.recording:
             aval: Any = step.equation.invars[index].aval
             self.residuals[(*step.scope.path, index)] = nbytes(aval.shape, aval.dtype)
+
+
+# What may touch an axis that merges clients with data.
+_MERGING = frozenset({"reshape", "transpose", "conv", "call", "custom_rule"})
 
 
 def constant_digest(array: np.ndarray) -> str:

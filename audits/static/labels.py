@@ -7,6 +7,11 @@ or a client's own. Where programs carry an axis of clients, each array axis has 
     r  replicated: all rows are equal
     i  position-dependent public content, such as an iota
     d  data
+    m  the axis of clients merged with data axes, clients first
+    q  a replicated axis merged with data axes, replicas first
+
+Merged axes appear where a mapped convolution folds clients into features; only reshapes, transposes
+and convolutions may touch them.
 
 The axis of clients is followed from the arguments, never found by its size. `depth` counts the sums
 that must follow one another before the value exists; `phase` is the depth of the latest broadcast it
@@ -24,6 +29,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 CLIENT_AXIS, REPLICATED, POSITION, DATA = "c", "r", "i", "d"
+MERGED, MERGED_COPIES = "m", "q"
 
 
 class Place(enum.IntEnum):
@@ -36,10 +42,14 @@ class Place(enum.IntEnum):
 
 
 class Axis(NamedTuple):
-    """Tag of one array axis; a replicated axis remembers which broadcasts it stands for."""
+    """Tag of one array axis.
+
+    A replicated axis remembers which broadcasts it stands for; a merged one how many rows it has.
+    """
 
     tag: str
     sources: frozenset[int] = frozenset()
+    rows: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,9 +120,13 @@ def join_places(places: Iterable[Place]) -> Place:
 
 def join_axis(a: Axis, b: Axis) -> Axis:
     """What is known of an axis when either may be the case."""
-    if a.tag == b.tag:
-        return Axis(a.tag, a.sources | b.sources)
+    if a.tag == b.tag and a.rows == b.rows:
+        return Axis(a.tag, a.sources | b.sources, a.rows)
+    if MERGED in (a.tag, b.tag):
+        return Axis(MERGED, rows=-1)
     tags = {a.tag, b.tag}
+    if MERGED_COPIES in tags:
+        return Axis(DATA)
     if CLIENT_AXIS in tags:
         return Axis(CLIENT_AXIS if tags == {CLIENT_AXIS, REPLICATED} else DATA)
     return Axis(POSITION if DATA not in tags else DATA)

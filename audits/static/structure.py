@@ -4,7 +4,17 @@ import math
 from collections.abc import Sequence
 
 from audits.static.interpreter import Step, nbytes
-from audits.static.labels import CLIENT_AXIS, DATA, POSITION, REPLICATED, Axis, Label, Place
+from audits.static.labels import (
+    CLIENT_AXIS,
+    DATA,
+    MERGED,
+    MERGED_COPIES,
+    POSITION,
+    REPLICATED,
+    Axis,
+    Label,
+    Place,
+)
 
 
 def broadcast_in_dim(step: Step) -> Label | list[Label]:
@@ -31,11 +41,12 @@ def broadcast_in_dim(step: Step) -> Label | list[Label]:
 
 def reshape(step: Step) -> Label | list[Label]:
     """The axis of clients survives if its size and the entries before it stay the same."""
-    label = step.inputs[0]
-    if step.params.get("dimensions") is not None:
-        return step.refuse("FAD001")
-    axes = reshaped_axes(label.axes, step.shape(0), step.out_shape())
-    if label.client_axis is not None and CLIENT_AXIS not in {a.tag for a in axes}:
+    label, shape = step.inputs[0], step.shape(0)
+    order = step.params.get("dimensions") or range(len(shape))
+    before = tuple(label.axes[k] for k in order)
+    axes = reshaped_axes(before, tuple(shape[k] for k in order), step.out_shape())
+    held = {CLIENT_AXIS, MERGED}
+    if held & {a.tag for a in before} and not held & {a.tag for a in axes}:
         return step.refuse("FAD108")
     return label.replace(axes=axes)
 
@@ -43,19 +54,50 @@ def reshape(step: Step) -> Label | list[Label]:
 def reshaped_axes(
     axes: Sequence[Axis], shape: Sequence[int], out: Sequence[int]
 ) -> tuple[Axis, ...]:
-    """Tags after a reshape; merged axes are replicated only if all of them were."""
+    """Tags after a reshape; merged axes are replicated only if all of them were.
+
+    Row-major order keeps an axis where size and entries before it are the same. An axis of rows that
+    is merged with all that follows up to a boundary is remembered as merged, and can be split again.
+    """
+    merged_at, split_at = {}, {}
+    for k, axis in enumerate(axes):
+        start = math.prod(shape[:k])
+        if axis.tag in (CLIENT_AXIS, REPLICATED):
+            merged_at[start] = (axis, shape[k])
+        elif axis.tag in (MERGED, MERGED_COPIES) and axis.rows > 0:
+            split_at[start, axis.rows] = axis
     before = {(size, math.prod(shape[:k])): axes[k] for k, size in enumerate(shape) if size != 1}
     kept = {(size, math.prod(out[:k])) for k, size in enumerate(out) if size != 1}
     lost = [a for key, a in before.items() if key not in kept]
     tags = {a.tag for a in lost}
+    kinds = {DATA, CLIENT_AXIS, MERGED, MERGED_COPIES}
     if tags <= {REPLICATED}:
         merged = Axis(REPLICATED, frozenset().union(*(a.sources for a in lost)))
     else:
-        merged = Axis(DATA if tags & {DATA, CLIENT_AXIS} else POSITION)
-    return tuple(
-        Axis(DATA) if size == 1 else before.get((size, math.prod(out[:k])), merged)
-        for k, size in enumerate(out)
-    )
+        merged = Axis(DATA if tags & kinds else POSITION)
+    made = []
+    for k, size in enumerate(out):
+        start = math.prod(out[:k])
+        if size == 1:
+            made.append(Axis(DATA))
+        elif (size, start) in before:
+            made.append(before[size, start])
+        elif (start, size) in split_at:
+            axis = split_at[start, size]
+            made.append(Axis(CLIENT_AXIS if axis.tag == MERGED else REPLICATED, axis.sources))
+        elif start in merged_at and merged.tag != REPLICATED and _whole(size, start, shape):
+            axis, rows = merged_at[start]
+            tag = MERGED if axis.tag == CLIENT_AXIS else MERGED_COPIES
+            made.append(Axis(tag, axis.sources, rows) if size % rows == 0 else merged)
+        else:
+            made.append(merged)
+    return tuple(made)
+
+
+def _whole(size: int, start: int, shape: Sequence[int]) -> bool:
+    """Whether an output axis ends where an input axis ends."""
+    ends = {math.prod(shape[: k + 1]) for k in range(len(shape))}
+    return start * size in ends
 
 
 def transpose(step: Step) -> Label:

@@ -557,6 +557,37 @@ def native_written_at_an_own_position(v, i):
     return fad.sum(lax.dynamic_update_slice(jnp.zeros(6), v, (i,)))
 
 
+@case("accept", args=[("x", (N, 2, 6, 6, 1), "clients"), ("k", (3, 3, 1, 2), "server")])
+def own_copy_of_a_kernel(x, k):
+    def client(k, x):
+        y = lax.conv_general_dilated(
+            x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jnp.sum(jnp.sin(y))
+
+    return jnp.sum(jax.vmap(jax.grad(client))(jnp.broadcast_to(k, (N, *k.shape)), x), axis=0)
+
+
+@case("reject", "FAD108", "FAD109", args=[("x", (2, 6, 6, N), "clients")])
+def features_are_not_clients(x):
+    return jnp.sum(jnp.reshape(jnp.moveaxis(x, 0, -1), (6, 6, -1)) ** 2, axis=2)
+
+
+@case("reject", "FAD108", "FAD109", args=[("x", (N, 6, 6, 2), "clients")])
+def convolution_across_merged_clients(x):
+    merged = jnp.moveaxis(x, 0, 2).reshape(1, 6, 6, 2 * N)
+    k = jnp.ones((3, 3, 2 * N, 4))
+    y = lax.conv_general_dilated(
+        merged, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return jnp.sum(y, axis=0)
+
+
+@case("caveat", "FAD605", args=[X])
+def branch_on_the_cohort_size(x):
+    return jnp.sum(x, axis=0) if x.shape[0] > 5 else x
+
+
 @case("accept", args=[("x", (N, 8, 4), "clients")])
 def local_pooling(x):
     return jnp.sum(lax.reduce_window(x, 0.0, lax.add, (1, 2, 1), (1, 2, 1), "VALID"), axis=0)

@@ -90,7 +90,7 @@ EXPOSURE = (
         "FAD605",
         "fixed-cohort-size",
         CAVEAT,
-        "result holds for cohort size {clients} only: with {other} clients it is rejected ({rule})",
+        "result holds for cohort size {clients} only: with {other} clients it is rejected ({cause})",
         why="The program branches on the number of clients in Python.",
         example="if x.shape[0] >= 8: ...",
         remedy="Write one program for all cohort sizes",
