@@ -104,7 +104,7 @@ def _traffic(progress: Progress) -> dict[str, dict[str, float]]:
     }
 
 
-def budget_curve(run: Run, progress: Progress, points: int = 12) -> list[dict[str, float]]:
+def budget_curve(run: Run, progress: Progress, points: int = 8) -> list[dict[str, float]]:
     """Epsilon spent after some of the rounds, in the released-model view."""
     charter, curve = run.ledger.charter, []
     rounds = sorted({round(progress.round * k / points) for k in range(1, points + 1)} | {1})
