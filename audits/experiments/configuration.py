@@ -93,6 +93,9 @@ class EngineSection(Section):
     fidelity: Literal["protocol", "ideal"] = Field(
         description='"protocol": every SecAgg message; "ideal": masks drawn so that they cancel'
     )
+    noise: Literal["central", "distributed"] = Field(
+        description='"central": the server adds it to the sum; "distributed": clients add shares'
+    )
     baseline: bool = Field(
         description="run the same schedule without privacy; only for data that are public"
     )

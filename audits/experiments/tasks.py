@@ -98,7 +98,9 @@ def _privatized(
     model = specs_of(learner.model)
     mechanisms = {
         purpose: privacy.Gaussian(
-            noise_multiplier=section.noise_multiplier, clip_norm=section.clip_norm
+            noise_multiplier=section.noise_multiplier,
+            clip_norm=section.clip_norm,
+            noise=configuration.engine.noise,
         )
         for purpose, section in sections(configuration).items()
     }

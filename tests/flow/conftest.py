@@ -44,6 +44,7 @@ clip_norm = 0.3
 
 [engine]
 fidelity = "protocol"
+noise = "central"
 baseline = true
 """
 

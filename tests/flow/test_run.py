@@ -132,6 +132,22 @@ def test_two_processes_cannot_run_in_one_folder(tmp_path):
         pass
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('fidelity = "protocol"', 'fidelity = "ideal"'),
+        ('noise = "central"', 'noise = "distributed"'),
+        ("baseline = true", "baseline = false"),
+    ],
+)
+def test_every_engine_setting_finishes_with_the_same_charges(tmp_path, tiny_text, old, new):
+    assert old in tiny_text
+    run(tiny_text.replace(old, new).replace("rounds = 3", "rounds = 1"), tmp_path / "out")
+    results = pages.read_results(tmp_path / "out")
+    assert results["ledger"]["charges"] == {"training": 1, "hypergradient": 1}
+    assert (results["baseline"] is None) == ("false" in new)
+
+
 class TestStartedRun:
     """A run of one round out of three, to be continued or refused."""
 
