@@ -186,7 +186,7 @@ class Checker:
         called: dict[Var, str] = dict(zip(jaxpr.invars, names))
         for position, equation in enumerate(jaxpr.eqns):
             here = scope.inside(position)
-            inputs = [_read(env, v) for v in equation.invars]
+            inputs = [self._value(env, v, here) for v in equation.invars]
             texts = [_name(called, v) for v in equation.invars]
             results = self._apply(Step(self, equation, inputs, texts, here))
             for variable, label in zip(equation.outvars, results):
@@ -195,7 +195,10 @@ class Checker:
         if scope.recording:
             self.evidence[scope.path] = env
             self.programs[scope.path] = jaxpr
-        return [_read(env, v) for v in jaxpr.outvars]
+        return [self._value(env, v, scope) for v in jaxpr.outvars]
+
+    def _value(self, env: Mapping[Var, Label], atom: Var | Literal, scope: Scope) -> Label:
+        return self._constant(atom.val, scope) if isinstance(atom, Literal) else env[atom]
 
     def _apply(self, step: Step) -> list[Label]:
         if any(label.poisoned for label in step.inputs):
@@ -337,12 +340,6 @@ def _as_numpy(value: Any) -> np.ndarray | None:
 
 def _uniform(array: np.ndarray) -> bool:
     return array.size <= 1 or bool(np.all(array == array.flat[0]))
-
-
-def _read(env: Mapping[Var, Label], atom: Var | Literal) -> Label:
-    if isinstance(atom, Literal):
-        return public(len(np.shape(atom.val)))
-    return env[atom]
 
 
 def _name(names: Mapping[Var, str], atom: Var | Literal) -> str:

@@ -513,6 +513,28 @@ def uniform_noise_is_not_gaussian(key, x):
     return (s + jax.random.uniform(keys[0], (3,))) / N, other / N
 
 
+CLIENT_KEYS = ("keys", (N,), "client_key", "key<fry>")
+
+
+@case("accept", args=[CLIENT_KEYS, X], **DP)
+def noise_by_the_clients(keys, x):
+    add = lambda k, v: guarded(v) + 0.5 * jax.random.normal(k, v.shape)
+    return jnp.sum(jax.vmap(add)(keys, x), axis=0) / N
+
+
+@case("reject", "FAD406", args=[CLIENT_KEYS, X], **DP)
+def too_little_noise_by_the_clients(keys, x):
+    add = lambda k, v: guarded(v) + 0.01 * jax.random.normal(k, v.shape)
+    return jnp.sum(jax.vmap(add)(keys, x), axis=0) / N
+
+
+@case("reject", "FAD415", args=[CLIENT_KEYS, X], **DP)
+def one_sum_without_the_clients_noise(keys, x):
+    add = lambda k, v: guarded(v) + jax.random.normal(k, v.shape)
+    exact = jnp.sum(jnp.clip(jnp.where(jnp.isfinite(x), x, 0.0), 0, 1), axis=0)
+    return jnp.sum(jax.vmap(add)(keys, x), axis=0) / N, exact / N
+
+
 @case("reject", "FAD406", args=[KEY, X], **DP)
 def too_little_noise(key, x):
     s = jnp.sum(jax.vmap(guarded)(x), axis=0)

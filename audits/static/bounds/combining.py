@@ -51,7 +51,7 @@ def _with_noise(site: Site, operand: Fact, noise: NoiseSite) -> Fact:
     whole = Interval(-math.inf, math.inf)
     direct = bool(noise.linear) and all(a == Amount(1.0) for _, a in noise.linear)
     if noise.at_client:
-        return operand.replace(number=site.number, part=None, noise=None)
+        return operand.replace(number=site.number, part=None, noise=None, mixed=noise.noise)
     return Fact(
         site.number,
         whole,

@@ -125,6 +125,7 @@ class Fact:
       draw: How far towards a normal number a random draw has come.
       lineage: Keys it is made from.
       random: A random draw entered it.
+      mixed: The noise that the client itself added.
     """
 
     number: int
@@ -146,6 +147,7 @@ class Fact:
     draw: Any = None
     lineage: frozenset[int] = frozenset()
     random: bool = False
+    mixed: Noise | None = None
 
     def replace(self, **changes) -> "Fact":
         """The fact with some parts changed."""

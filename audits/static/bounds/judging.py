@@ -81,7 +81,7 @@ def judge(
         relation = neighbouring or "add_remove"
         found, multipliers = _noise(prover, by_event, relation, clients, declared)
         findings += found
-        findings += _exact(prover, outputs)
+        findings += _exact(prover, outputs, by_event, clients, relation)
         findings += keys(prover)
         if neighbouring is None:
             findings += _undeclared_relation(outputs)
@@ -250,11 +250,16 @@ def _mismatch(
     return []
 
 
-def _exact(prover: Prover, outputs: Sequence[Fact]) -> list[Finding]:
+def _exact(
+    prover: Prover,
+    outputs: Sequence[Fact],
+    bounds: dict[int, SumBound],
+    clients: int | None,
+    relation: str,
+) -> list[Finding]:
     """With noise in the program, every sum that is used must be noised."""
-    client_noise = any(site.at_client for site in prover.noise)
-    if client_noise:
-        return []
+    if any(site.at_client for site in prover.noise):
+        return _by_clients(prover, bounds, clients, relation)
     divisors = frozenset().union(*(f.divisors for f in outputs))
     exact = frozenset().union(*(f.raw for f in outputs)) | prover.shown
     return [
@@ -265,6 +270,28 @@ def _exact(prover: Prover, outputs: Sequence[Fact]) -> list[Finding]:
         )
         for event in sorted(exact)
     ]
+
+
+def _by_clients(
+    prover: Prover, bounds: dict[int, SumBound], clients: int | None, relation: str
+) -> list[Finding]:
+    """Each client adds its own noise: the deviations of all clients add in squares."""
+    found = []
+    for operand in prover.operands.values():
+        noise, bound = operand.fact.mixed, bounds[operand.event].amount
+        if noise is None:
+            found.append(finding("FAD415", line=operand.line, sum=operand.event))
+            continue
+        if bound is None:
+            continue
+        total = noise.std.scaled(math.sqrt(clients or 1))
+        ratio = total.over(bound.scaled(REPLACE_FACTOR[relation])).number
+        if ratio is None or ratio < LEAST_MULTIPLIER:
+            multiplier = "unknown" if ratio is None else f"{ratio:.4g}"
+            fields: dict[str, Any] = {"std": total, "sensitivity": bound, "multiplier": multiplier}
+            expected = f"at least {LEAST_MULTIPLIER}"
+            found.append(finding("FAD406", line=operand.line, expected=expected, **fields))
+    return found
 
 
 def _undeclared_relation(outputs: Sequence[Fact]) -> list[Finding]:
