@@ -13,6 +13,7 @@ the clients and costs no message.
 Source: Rothchild et al. (2021/22), "Intrinsic gradient compression for federated learning".
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -81,7 +82,7 @@ def time_varying(
     return time_varying_round
 
 
-def subspace(loss: Loss, project: Projection, index: int) -> fad.Computation:
+def subspace(loss: Loss, projects: Sequence[Projection], index: int) -> fad.Computation:
     """`(coordinates, held, batch, size) -> gradient` of the public group that serves one subspace.
 
     `coordinates` has shape (K, d); the cohort is the group, the result has shape (d,). A round of
@@ -91,7 +92,7 @@ def subspace(loss: Loss, project: Projection, index: int) -> fad.Computation:
     @fad.computation(coordinates=fad.SERVER, held=fad.CLIENTS, batch=fad.CLIENTS, size=fad.CLIENTS)
     def subspace_gradient(coordinates, held, batch, size):
         sent = fad.broadcast(coordinates, name="coordinates")
-        gradient = jax.grad(lambda s: loss(combined(held, project, sent.at[index].set(s)), batch))(
+        gradient = jax.grad(lambda s: loss(combined(held, projects, sent.at[index].set(s)), batch))(
             sent[index]
         )
         return fad.mean(gradient, weights=size, name="compressed")
@@ -99,7 +100,7 @@ def subspace(loss: Loss, project: Projection, index: int) -> fad.Computation:
     return subspace_gradient
 
 
-def hidden_subspace(loss: Loss, project: Projection) -> fad.Computation:
+def hidden_subspace(loss: Loss, projects: Sequence[Projection]) -> fad.Computation:
     """`(coordinates, held, batch, size) -> gradients (K, d)`, where `held["choice"]` stays secret.
 
     A client sends zeros for the subspaces that it does not serve; each row is divided by the sizes of
@@ -109,7 +110,7 @@ def hidden_subspace(loss: Loss, project: Projection) -> fad.Computation:
     @fad.computation(coordinates=fad.SERVER, held=fad.CLIENTS, batch=fad.CLIENTS, size=fad.CLIENTS)
     def hidden_subspace_gradient(coordinates, held, batch, size):
         sent = fad.broadcast(coordinates, name="coordinates")
-        gradient = jax.grad(lambda s: loss(combined(held, project, s), batch))(sent)
+        gradient = jax.grad(lambda s: loss(combined(held, projects, s), batch))(sent)
         serves = size * jax.nn.one_hot(held["choice"], sent.shape[0], dtype=gradient.dtype)
         total, sizes = fad.sum((serves[:, None] * gradient, serves), name="compressed")
         served = sizes > 0
@@ -118,10 +119,14 @@ def hidden_subspace(loss: Loss, project: Projection) -> fad.Computation:
     return hidden_subspace_gradient
 
 
-def combined(held: Tree, project: Projection, coordinates: jax.Array) -> Tree:
-    """The model `base + sum_k A_k s_k`, whose matrix k has the key `held["key"]` folded with k."""
+def combined(held: Tree, projects: Sequence[Projection], coordinates: jax.Array) -> Tree:
+    """The model `base + sum_k A_k s_k`."""
     flat, unravel = ravel_pytree(held["base"])
-    for index in range(coordinates.shape[0]):
-        key = jax.random.fold_in(held["key"], index)
-        flat = flat + project(key, coordinates[index], flat.size)
+    for project, row in zip(projects, rows(coordinates)):
+        flat = flat + project(held["key"], row, flat.size)
     return unravel(flat)
+
+
+def rows(matrix: jax.Array) -> list[jax.Array]:
+    """The rows of a matrix, one by one."""
+    return [matrix[k] for k in range(matrix.shape[0])]

@@ -188,10 +188,13 @@ def _scaffold() -> Algorithm:
     )  # fmt: skip
 
 
+_SERVER = MappingProxyType({"learning_rate": 0.9, "momentum": 0.5})
+
+
 def _judged(client: Tree) -> Callable[[int], tuple]:
     def make(clients):
         hyper = {
-            "server": {"learning_rate": jnp.asarray(0.9), "momentum": jnp.asarray(0.5)},
+            "server": {k: jnp.asarray(v) for k, v in _SERVER.items()},
             "client": {k: jnp.asarray(v) for k, v in client.items()},
         }
         state = (optax.TraceState(trace=_model(9)), optax.EmptyState())
@@ -202,12 +205,12 @@ def _judged(client: Tree) -> Callable[[int], tuple]:
 
 
 def _central_update(hyper, model, trace, batches, sizes):
-    client = hyper["client"]
+    client, server = hyper["client"], hyper["server"] or _SERVER
     weights = sizes ** client.get("exponent", 1.0)
     moved = centralised.deltas(jax.grad(loss), model, batches, client.get("learning_rate", 0.3))
     delta = centralised.average(moved, list(weights))
-    trace = centralised.minus(delta, trace, -hyper["server"]["momentum"])
-    return centralised.minus(model, trace, hyper["server"]["learning_rate"])
+    trace = centralised.minus(delta, trace, -server["momentum"])
+    return centralised.minus(model, trace, server["learning_rate"])
 
 
 def _learned(name: str, client: Tree) -> Algorithm:
@@ -226,13 +229,14 @@ def _learned(name: str, client: Tree) -> Algorithm:
 
 
 def _parallel(name: str, client: Tree, down: int, up: int) -> Algorithm:
-    """Two hyperparameter steps need two rounds; here tangents are given, as from an earlier one."""
-    round_ = fedopt.make_round(loss, fedopt.fedavgm, local.sgd(0.3))
+    """Tangents are given, as from an earlier round."""
+    optimizer = (lambda h: fedopt.fedavgm(_SERVER)) if client else fedopt.fedavgm
+    round_ = fedopt.make_round(loss, optimizer, local.sgd(0.3))
     computation = hypergradients.parallel(round_, loss, optax.sgd(0.2))
 
     def make(clients):
         hyper, model, state, *data = _judged(client)(clients)
-        if "exponent" in client:
+        if client:
             hyper = {"server": {}, "client": hyper["client"]}
         start = hypergradients.initial_learner(
             hyper, model, lambda h: optax.identity(), optax.sgd(0.2)
@@ -256,7 +260,8 @@ def _parallel_reference(learner, batches, sizes, judged, judge_sizes):
     rows = jax.tree.leaves(jax.tree.map(of_leaf, learner.model, learner.tangents))
     hyper = unravel(flat - 0.2 * g @ jnp.concatenate(rows))
     new = lambda h: _central_update(h, learner.model, learner.state[0].trace, batches, sizes)
-    return hyper, new(hyper), jax.jacrev(new)(hyper)
+    in_use = hyper | {"client": learner.hyper["client"]}
+    return hyper, new(in_use), jax.jacrev(new)(in_use)
 
 
 def _bilevel_example() -> aggitd.Bilevel:
@@ -371,8 +376,8 @@ def _compression() -> list[Algorithm]:
     twice = lambda n: (
         _normal(51, d), _normal(50, d), descent.init(jnp.zeros(d)), _held(n), _batch(n), _sizes(n)
     )  # fmt: skip
-    group = compression.subspace(loss, projections.fastfood, 1)
-    hidden = compression.hidden_subspace(loss, projections.fastfood)
+    group = compression.subspace(loss, projections.family(projections.fastfood, count), 1)
+    hidden = compression.hidden_subspace(loss, projections.family(projections.fastfood, count))
     return [
         *found,
         Algorithm("igc_time_varying", varying, twice, _static_reference(projections.fastfood, True),
@@ -491,6 +496,7 @@ _ENTRIES = [
     _learned("learned_client_rate", {"learning_rate": 0.3}),
     _learned("learned_weighting", {"exponent": 0.6}),
     _parallel("parallel_server", {}, _MODEL_SIZE, 2 * _MODEL_SIZE + 2),
+    _parallel("parallel_weighting", {"exponent": 0.6}, _MODEL_SIZE + 1, 3 * _MODEL_SIZE + 3),
     *_aggitd(),
     _baffle("baffle", 1e-3),
     _baffle("forward_gradient", None),

@@ -1,0 +1,66 @@
+"""docs/reproductions.md, written from the results and nothing else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+HEAD = """# Reproductions
+
+Written by `python -m experiments report --out DIR` from the results of `python -m experiments all`; do
+not edit. Intervals are 95 % bootstrap intervals over paired seeds. A paper's numbers are not printed
+where the paper could not be read: the comparison is then one of orderings or shapes. Of the federated
+AD paper the text was at hand; of AggITD, BAFFLE and intrinsic gradient compression the abstracts,
+released code or descriptions of it.
+"""
+
+
+def write_report(results: Path, page: Path) -> None:
+    """Writes the page.
+
+    Raises:
+      FileNotFoundError: There are no results.
+      ValueError: A result is from a tiny run.
+    """
+    records = [json.loads(path.read_text("utf-8")) for path in sorted(results.glob("*.json"))]
+    if not records:
+        raise FileNotFoundError(f"Expected results NAME.json in {results}, got none.")
+    tiny = [r["name"] for r in records if r["tiny"]]
+    if tiny:
+        raise ValueError(f"Expected full runs, got tiny ones: {tiny}. Run them without --tiny.")
+    parts = [HEAD, _summary(records), *(_section(record) for record in records)]
+    page.write_text("\n".join(parts), "utf-8")
+
+
+def _summary(records: list[dict[str, Any]]) -> str:
+    rows = [
+        (f"`{r['name']}`", r["shows"], f"{sum(c['passed'] for c in r['criteria'])} of "
+         f"{len(r['criteria'])}", f"{r['seconds']:.0f} s")
+        for r in records
+    ]  # fmt: skip
+    return _table([("experiment", "shows", "criteria that hold", "time"), *rows])
+
+
+def _section(record: dict[str, Any]) -> str:
+    lines = [
+        f"## `{record['name']}`: {record['shows']}",
+        "",
+        f"Answers to: {record['matches']}.",
+        "",
+    ]
+    criteria = [
+        ("yes" if c["passed"] else "**no**", c["claim"], c["figure"]) for c in record["criteria"]
+    ]
+    lines.append(_table([("holds", "criterion", "found"), *criteria]))
+    if record["table"]:
+        lines.append(_table(record["table"]))
+    settings = "; ".join(f"{name}: {value}" for name, value in record["settings"].items())
+    lines += [f"Settings: {settings}.", ""]
+    lines += [f"- {note}" for note in record["notes"]]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return "\n".join([*lines, "", f"Run with {versions}.", ""])
+
+
+def _table(rows) -> str:
+    first, *rest = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    lines = [first, ["---"] * len(first), *rest]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -1,0 +1,77 @@
+"""Tiny runs of every experiment, and the page that is written from full ones."""
+
+import json
+
+import pytest
+
+from experiments.__main__ import main
+from experiments.outcomes import Options, run_and_save
+from experiments.registry import EXPERIMENTS
+from experiments.report import write_report
+from experiments.statistics import best_of, interval
+
+# What compiles many programs runs in the longer profile.
+LONG = {"agg-1", "agg-2", "baf-1", "baf-2", "fad-3", "igc-1"}
+NAMES = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in EXPERIMENTS]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tiny_run_gives_criteria_a_record_and_a_picture(name, tmp_path):
+    if name not in ("fad-1", "fad-2"):
+        pytest.importorskip("sklearn")
+    outcome, _ = run_and_save(EXPERIMENTS[name], Options(tiny=True), tmp_path)
+    record = json.loads((tmp_path / f"{name}.json").read_text())
+    assert record["name"] == name
+    assert record["tiny"]
+    assert record["criteria"]
+    assert all(criterion.figure for criterion in outcome.criteria)
+    assert (tmp_path / f"{name}.png").exists() == bool(outcome.curves)
+
+
+def record(**changes):
+    return {
+        "name": "x-1", "shows": "That", "matches": "Fig. 1", "tiny": False, "seconds": 3.2,
+        "criteria": [{"claim": "a is above b", "figure": "1 [0, 2]", "passed": False}],
+        "settings": {"seeds": 3}, "notes": ["Ours."], "table": [["k"], ["1"]],
+        "versions": {"jax": "1"},
+    } | changes  # fmt: skip
+
+
+def test_page_says_what_did_not_hold(tmp_path):
+    (tmp_path / "x-1.json").write_text(json.dumps(record()))
+    write_report(tmp_path, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "| **no** | a is above b | 1 [0, 2] |" in page
+    assert "| `x-1` | That | 0 of 1 | 3 s |" in page
+    assert "- Ours." in page
+
+
+def test_page_is_not_written_from_tiny_runs_or_from_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="got none"):
+        write_report(tmp_path, tmp_path / "page.md")
+    (tmp_path / "x-1.json").write_text(json.dumps(record(tiny=True)))
+    with pytest.raises(ValueError, match="x-1"):
+        write_report(tmp_path, tmp_path / "page.md")
+
+
+def test_command_runs_one_experiment_and_its_status_says_whether_all_held(capsys):
+    pytest.importorskip("sklearn")
+    assert main(["igc-2", "--tiny"]) == 0
+    assert "holds: numbers down and up" in capsys.readouterr().out
+
+
+def test_interval_covers_a_known_mean_and_shrinks_with_the_sample():
+    few, many = interval([0.0, 2.0] * 5), interval([0.0, 2.0] * 500)
+    assert few.low < 1 < few.high
+    assert many.high - many.low < (few.high - few.low) / 5
+
+
+def test_interval_with_a_missing_value_passes_no_test():
+    found = interval([1.0, float("nan")])
+    assert not found.low > 0
+    assert not found.high < 2
+
+
+def test_best_of_one_is_the_mean_and_of_many_the_maximum():
+    assert abs(best_of([1.0, 2.0, 3.0], 1) - 2.0) < 0.05
+    assert best_of([1.0, 2.0, 3.0], 50) == pytest.approx(3.0, abs=1e-6)
