@@ -26,6 +26,7 @@ from secfad.blocks import (
     communicates,
 )
 from secfad.calls import COND, CUSTOM_RULES, SCAN, WHILE, Communicates, as_call
+from secfad.dependence import separated
 from secfad.errors import PlacementError
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.primitives import broadcast_p, sum_p
@@ -174,6 +175,12 @@ class _Scope:
     def _local(self, equation: JaxprEqn) -> None:
         labels = {self.label(v) for v in equation.invars} - {None}
         if len(labels) < 2:
+            flags = [self.label(v) is not None for v in equation.invars]
+            parts = separated(equation, flags) if labels and not all(flags) else None
+            if parts is not None:
+                for free in parts[0]:
+                    self.define(Local(free, None), [None] * len(free.outvars))
+                equation = parts[1]
             placement = labels.pop() if labels else None
             self.define(Local(equation, placement), [placement] * len(equation.outvars))
             return

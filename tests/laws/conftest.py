@@ -17,6 +17,7 @@ def _load(name: str) -> None:
 
 
 _load("federated_programs")
+_load("random_programs")
 
 
 @pytest.fixture(autouse=True)

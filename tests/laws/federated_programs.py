@@ -296,6 +296,17 @@ def learned_weighting(q, w, x):
     return fad.mean(norm, weights=norm ** fad.broadcast(q), name="loss")
 
 
+@entry(
+    "sc",
+    lambda n: (normal(0, 3), normal(1, n, 3)),
+    lambda w, x: jnp.sum(w * len(x) * jnp.cos(jnp.arange(3.0)) + (x * jnp.sin(w)).sum(0)),
+)
+def sums_of_constants(w, x):
+    constant = jnp.cos(jnp.arange(3.0))
+    total, rest = fad.sum((constant, x * jnp.sin(fad.broadcast(w))), name="both")
+    return jnp.sum(w * total + rest)
+
+
 # --- several rounds ----------------------------------------------------------------------------
 
 
