@@ -39,8 +39,12 @@ def data():
     ]
 
 
-@pytest.mark.parametrize(("mode", "releases"), [("forward", 2), ("reverse", 3), ("mixed", 2)])
-def test_mode_is_certified_run_and_charged(tmp_path, data, mode, releases):
+# Reverse mode goes back to the clients of an earlier round: a run must say that it knows.
+CASES = [("forward", 2, ()), ("reverse", 3, ("FAD306",)), ("mixed", 2, ())]
+
+
+@pytest.mark.parametrize(("mode", "releases", "obligations"), CASES)
+def test_mode_is_certified_run_and_charged(tmp_path, data, mode, releases, obligations):
     private = privacy.privatize(
         fad.value_and_grad(round_loss, mode=mode),
         *SPECS,
@@ -56,7 +60,7 @@ def test_mode_is_certified_run_and_charged(tmp_path, data, mode, releases):
         population=POPULATION,
         slots=[privacy.Slot("hypergradient", 1.0, joint * (1 - 1e-9), 1)],
     ) as ledger:
-        result = evaluate(private, certificate, ledger, data)
+        result = evaluate(private, certificate, ledger, data, obligations)
         (reserve,) = (r.body for r in ledger.entries() if r.kind == "reserve")
     value, gradient = result.value
     assert np.isfinite(float(value))
@@ -67,7 +71,7 @@ def test_mode_is_certified_run_and_charged(tmp_path, data, mode, releases):
     )
 
 
-def evaluate(private, certificate, ledger, data):
+def evaluate(private, certificate, ledger, data, obligations):
     return privacy.run(
         private,
         data,
@@ -77,6 +81,7 @@ def evaluate(private, certificate, ledger, data):
         run_id="modes",
         round=0,
         fidelity="ideal",
+        acknowledge=obligations,
     )
 
 
