@@ -171,6 +171,9 @@ def examine(
     checker, outs = walk(traced, style, mode=mode, public=declared.public)
     findings = [*checker.findings, *_outputs(traced, style, outs, mode)]
     facts = _facts(checker, traced, clients)
+    if checker.poisoned and not any(f.severity == Severity.REJECT for f in findings):
+        # Whatever stopped the walk must not pass because its reason was lost.
+        findings.append(finding("FAD001", primitive="a part that could not be followed"))
     if profile == "secagg+dp" and not any(f.severity == Severity.REJECT for f in findings):
         found, facts = _bounded(checker, traced, facts, mode=mode, declared=declared)
         findings += found

@@ -88,9 +88,13 @@ def cond(step: Step) -> list[Label]:
         schedules.append(step.checker.events[start:])
     if any(label.poisoned for branch in results for label in branch):
         return step.poisoned()
+    if not by_client and not all(agree(step, column) for column in zip(*results)):
+        return step.poisoned()
     joined = [_join_all(column) for column in zip(*results)]
     if by_client:
         return _chosen_by_client(step, index, joined)
+    if not _announced(step, index, joined, step.names[0]):
+        return step.poisoned()
     _keep_largest(step, before, schedules)
     if index.place == Place.PUBLIC:
         return joined
@@ -100,6 +104,35 @@ def cond(step: Step) -> list[Label]:
         else label.replace(place=Place.SERVER, depth=max(label.depth, index.depth))
         for label in joined
     ]
+
+
+def agree(step: Step, labels: Sequence[Label]) -> bool:
+    """Values that can be each other's place in a branch or loop: not the server's and a client's.
+
+    A client that may hold either would receive the server's value without a broadcast.
+    """
+    server = next((label for label in labels if label.place == Place.SERVER), None)
+    clients = [label for label in labels if label.on_clients]
+    if server is None or not clients:
+        return True
+    client = next((label for label in clients if label.client_axis is not None), clients[0])
+    axis = client.client_axis
+    if axis is not None and step.style.sums_by_reduction:
+        if server.axes[axis].tag == REPLICATED:
+            step.checker.send(server.axes[axis].sources, server.depth, step.scope)
+            return True
+        step.refuse("FAD104")
+        return False
+    step.note("FAD102", step.style.implicit, value="a value of the loop or branch")
+    return step.style.implicit != Severity.REJECT
+
+
+def _announced(step: Step, decided: Label, results: Sequence[Label], name: str) -> bool:
+    """A decision of the server that clients must follow is a server value used by clients."""
+    if decided.place != Place.SERVER or not any(label.on_clients for label in results):
+        return True
+    step.note("FAD102", step.style.implicit, value=name)
+    return step.style.implicit != Severity.REJECT
 
 
 def _join_all(column: Sequence[Label]) -> Label:
@@ -162,6 +195,8 @@ def scan(step: Step) -> list[Label]:
     if carry is None or any(label.poisoned for label in carry):
         run(list(start), step.inside("body", count=step.scope.count * length))
         return step.poisoned() if step.checker.findings else step.refuse("FAD001")
+    if not all(agree(step, pair) for pair in zip(start, carry, run(carry, quiet))):
+        return step.poisoned()
     settled, growth = _growth(carry, start, lambda c: run(c, quiet)[:carries], length)
     before = len(step.checker.events)
     out = run(settled, step.inside("body", count=step.scope.count * length))
@@ -283,6 +318,8 @@ def while_(step: Step) -> list[Label]:
     if carry is None or any(label.poisoned for label in carry):
         run(list(start), step.inside("body"))
         return step.poisoned() if step.checker.findings else step.refuse("FAD001")
+    if not all(agree(step, pair) for pair in zip(start, carry, run(carry, quiet))):
+        return step.poisoned()
     predicate = ask(carry, step.inside("test", recording=False))
     if predicate.on_clients:
         return _client_loop(step, predicate, carry, ask, run)
@@ -321,6 +358,8 @@ def _client_loop(step: Step, predicate: Label, carry: list[Label], ask, run) -> 
 
 
 def _server_loop(step: Step, predicate: Label, carry, start, ask, run) -> list[Label]:
+    if not _announced(step, predicate, carry, "the condition of the loop"):
+        return step.poisoned()
     quiet = step.inside("body", recording=False)
     bound = loop_bound(step.equation)
     length = MAX_PASSES if bound is None else bound.iterations

@@ -100,6 +100,7 @@ class Step:
 
     def poisoned(self) -> list[Label]:
         """Results that say nothing more."""
+        self.checker.poisoned |= self.scope.recording
         return [poison(len(v.aval.shape)) for v in self.equation.outvars]  # type: ignore[attr-defined]
 
     def note(self, rule: str, severity: Severity | None = None, **fields: Any) -> None:
@@ -149,6 +150,7 @@ class Checker:
         self.mode = mode
         self.findings: list[Finding] = []
         self.events: list[Event] = []
+        self.poisoned = False
         self.operands: dict[int, tuple[Path, int]] = {}
         self.recorded: dict[int, Event] = {}
         self.evidence: dict[Path, dict[Var, Label]] = {}

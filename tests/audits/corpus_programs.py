@@ -684,6 +684,44 @@ def native_barrier_does_not_launder(w, v):
     return fad.sum(a * b)
 
 
+@case("reject", "FAD102", style="native", args=[W, V])
+def native_branch_between_server_and_client(w, v):
+    return fad.sum(lax.cond(jnp.sum(w) > 0, lambda: w, lambda: v))
+
+
+@case("reject", "FAD102", style="native", args=[W, V])
+def native_clients_follow_a_server_decision(w, v):
+    return fad.sum(lax.cond(jnp.sum(w) > 0, jnp.sin, jnp.cos, v))
+
+
+@case("reject", "FAD102", style="native", args=[W, V])
+def native_clients_follow_a_server_loop(w, v):
+    return fad.sum(
+        lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + w[0], c[1] * 2), (w[1], v))[1]
+    )
+
+
+@case("reject", "FAD102", style="native", args=[W, V])
+def native_carry_starts_at_the_server(w, v):
+    return fad.sum(lax.scan(lambda c, _: (v, None), w, None, length=2)[0])
+
+
+@case("reject", "FAD102", style="native", args=[W, V])
+def native_carry_becomes_the_servers(w, v):
+    return fad.sum(lax.scan(lambda c, _: (w, None), v, None, length=2)[0])
+
+
+@case("accept", style="native", args=[W, V])
+def native_decision_that_was_broadcast(w, v):
+    decision = fad.broadcast(jnp.sum(w))
+    return fad.sum(lax.cond(decision > 0, jnp.sin, jnp.cos, v))
+
+
+@case("reject", "FAD104", args=[("s", (N, 3), "server"), X])
+def rows_of_the_server_in_a_loop(s, x):
+    return jnp.sum(lax.scan(lambda c, _: (x, None), s, None, length=2)[0], axis=0)
+
+
 @case("reject", "FAD002", args=[X])
 def foreign_kernel(x):
     return jnp.sum(jax.ffi.ffi_call("k", jax.ShapeDtypeStruct(x.shape, x.dtype))(x), axis=0)
