@@ -1,5 +1,6 @@
 """secfad: federated automatic differentiation in JAX, over broadcast and sum only."""
 
+from secfad import cohorts as cohorts
 from secfad.clipping import clip as clip
 from secfad.computations import Computation as Computation
 from secfad.computations import computation as computation
