@@ -535,6 +535,38 @@ def one_sum_without_the_clients_noise(keys, x):
     return jnp.sum(jax.vmap(add)(keys, x), axis=0) / N, exact / N
 
 
+@case("reject", "FAD504", args=[KEY, X], **DP)
+def noise_taken_away_again(key, x):
+    z = jax.random.normal(key, (3,))
+    return (jnp.sum(jax.vmap(guarded)(x), axis=0) + z) / N - z / N
+
+
+@case("reject", "FAD504", args=[KEY, X], **DP)
+def noise_returned_too(key, x):
+    z = jax.random.normal(key, (3,))
+    return (jnp.sum(jax.vmap(guarded)(x), axis=0) + z) / N, jnp.exp(z)
+
+
+@case("reject", "FAD504", args=[KEY, X], **DP)
+def noise_key_returned_too(key, x):
+    z = jax.random.normal(jax.random.split(key)[0], (3,))
+    return (jnp.sum(jax.vmap(guarded)(x), axis=0) + z) / N, jax.random.key_data(key)
+
+
+@case("caveat", "FAD414", args=[KEY, X], **DP)
+def one_sum_noised_twice(key, x):
+    s = jnp.sum(jax.vmap(guarded)(x), axis=0)
+    a, b = (jax.random.normal(k, (3,)) for k in jax.random.split(key))
+    return (s + a) / N, (s + b) / N
+
+
+@case("accept", args=[KEY, X], **DP)
+def next_key_returned(key, x):
+    here, following = jax.random.split(key)
+    z = jax.random.normal(here, (3,))
+    return (jnp.sum(jax.vmap(guarded)(x), axis=0) + z) / N, following
+
+
 @case("reject", "FAD406", args=[KEY, X], **DP)
 def too_little_noise(key, x):
     s = jnp.sum(jax.vmap(guarded)(x), axis=0)

@@ -157,3 +157,22 @@ def _public_factor(fact: Fact) -> Amount | None:
     if interval.low == interval.high and interval.finite:
         return Amount(abs(interval.low))
     return fact.amount
+
+
+# Nobody can go back from these results to the key.
+_ONE_WAY = frozenset({"random_bits", "random_split", "random_fold_in", "threefry2x32"})
+# These pick some of the keys of an array.
+_PICKING = frozenset({"slice", "dynamic_slice", "gather", "squeeze"})
+
+
+def draws_of(site: Site) -> frozenset[int]:
+    """Keys whose draws entered the result."""
+    drawn = frozenset().union(*(f.draws for f in site.facts))
+    return drawn | {site.facts[0].number} if site.name == "random_bits" else drawn
+
+
+def reveals_of(site: Site) -> frozenset[int]:
+    """Keys that whoever sees the result can compute."""
+    if site.name in _ONE_WAY or (site.name in _PICKING and site.facts[0].lineage):
+        return frozenset({site.number}) if site.name != "random_bits" else frozenset()
+    return frozenset().union(*(f.reveals for f in site.facts))

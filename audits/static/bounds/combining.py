@@ -58,6 +58,7 @@ def _with_noise(site: Site, operand: Fact, noise: NoiseSite) -> Fact:
         raw=operand.raw - hidden,
         divisors=operand.divisors - hidden,
         direct=direct,
+        draws=operand.draws,
     )
 
 

@@ -124,7 +124,8 @@ class Fact:
       noise: It is Gaussian noise.
       draw: How far towards a normal number a random draw has come.
       lineage: Keys it is made from.
-      random: A random draw entered it.
+      draws: Keys of the random draws that entered it.
+      reveals: Keys that can be computed from it.
       mixed: The noise that the client itself added.
     """
 
@@ -146,7 +147,8 @@ class Fact:
     noise: Noise | None = None
     draw: Any = None
     lineage: frozenset[int] = frozenset()
-    random: bool = False
+    draws: frozenset[int] = frozenset()
+    reveals: frozenset[int] = frozenset()
     mixed: Noise | None = None
 
     def replace(self, **changes) -> "Fact":
@@ -201,5 +203,6 @@ def join_facts(number: int, a: Fact, b: Fact) -> Fact:
         divisors=a.divisors | b.divisors,
         direct=a.direct or b.direct,
         lineage=a.lineage | b.lineage,
-        random=a.random or b.random,
+        draws=a.draws | b.draws,
+        reveals=a.reveals | b.reveals,
     )

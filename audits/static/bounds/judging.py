@@ -82,7 +82,8 @@ def judge(
         found, multipliers = _noise(prover, by_event, relation, clients, declared)
         findings += found
         findings += _exact(prover, outputs, by_event, clients, relation)
-        findings += keys(prover)
+        findings += keys(prover, outputs)
+        findings += _noised_twice(prover)
         if neighbouring is None:
             findings += _undeclared_relation(outputs)
         if declared is None and all(f.severity < Severity.REJECT for f in findings):
@@ -294,6 +295,16 @@ def _by_clients(
     return found
 
 
+def _noised_twice(prover: Prover) -> list[Finding]:
+    """One sum with two independent noises is two releases, and averaging them halves the noise."""
+    times: dict[int, int] = {}
+    for site in prover.noise:
+        for event, _ in site.linear:
+            times[event] = times.get(event, 0) + 1
+    most = max(times.values(), default=0)
+    return [finding("FAD414", severity=Severity.CAVEAT, count=most)] if most > 1 else []
+
+
 def _undeclared_relation(outputs: Sequence[Fact]) -> list[Finding]:
     if any(fact.direct for fact in outputs):
         return [finding("FAD412", found="add or remove one", expected="not declared")]
@@ -320,9 +331,11 @@ def _split(prover: Prover, bounds, multipliers: Sequence[float]) -> list[Finding
     return []
 
 
-def keys(prover: Prover) -> list[Finding]:
+def keys(prover: Prover, outputs: Sequence[Fact]) -> list[Finding]:
     """Noise keys must be secret, fresh and used for nothing else."""
     found = []
+    drawn = frozenset().union(*(f.draws for f in outputs)) | prover.shown_draws
+    revealed = frozenset().union(*(f.reveals for f in outputs))
     uses: dict[int, int] = {}
     for use in prover.uses:
         times = use.count if prover.reused(use) else 1
@@ -339,6 +352,9 @@ def keys(prover: Prover) -> list[Finding]:
             found.append(finding("FAD505", line=line))
         if prover.lineages.get(key, frozenset({key})) & prover.sent and not sites[0].at_client:
             found.append(finding("FAD502", line=line))
+        ancestors = prover.lineages.get(key, frozenset()) | {key}
+        if not sites[0].at_client and (key in drawn or ancestors & revealed):
+            found.append(finding("FAD504", line=line, other="a value that is released"))
         if len(sites) > 1:
             found.append(finding("FAD501", line=line, count=len(sites)))
         elif uses.get(key, 1) > 1:

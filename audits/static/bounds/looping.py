@@ -90,7 +90,8 @@ class ControlFlow:
         return Fact(
             number, fact.interval, raw=fact.raw, divisors=fact.divisors, blame=fact.blame,
             lineage=fact.lineage | {number} if fact.lineage else frozenset(),
-            random=fact.random,
+            draws=fact.draws,
+            reveals=fact.reveals,
         )  # fmt: skip
 
     def _stack(self, fact: Fact, path: Path, index: int) -> Fact:
@@ -101,7 +102,8 @@ class ControlFlow:
             divisors=fact.divisors,
             direct=fact.direct,
             blame=fact.blame,
-            random=fact.random,
+            draws=fact.draws,
+            reveals=fact.reveals,
         )
 
     def _steady(self, start: Sequence[Fact], body, path: Path) -> list[Fact]:

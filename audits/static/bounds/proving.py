@@ -13,7 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from audits.static.bounds.amounts import Amount
-from audits.static.bounds.chance import SINKS, draw_of, lineage_of, noise_of
+from audits.static.bounds.chance import (
+    SINKS,
+    draw_of,
+    draws_of,
+    lineage_of,
+    noise_of,
+    reveals_of,
+)
 from audits.static.bounds.combining import combine
 from audits.static.bounds.facts import Fact, Interval, Norm, Part, everything
 from audits.static.bounds.looping import ControlFlow, KeyUse
@@ -48,6 +55,7 @@ class Prover(ControlFlow):
         self.uses: list[KeyUse] = []
         self.sent: set[int] = set()
         self.shown: set[int] = set()
+        self.shown_draws: frozenset[int] = frozenset()
         self.private: dict[str, frozenset[int]] = {}
         self.server_clips = False
         self.recording = True
@@ -86,7 +94,11 @@ class Prover(ControlFlow):
         amount = Amount.symbol(name) if not aval.shape and label.place == Place.SERVER else None
         key = str(aval.dtype).startswith("key<") or str(aval.dtype) == "uint32"
         return Fact(
-            number, interval, amount=amount, lineage=frozenset({number}) if key else frozenset()
+            number,
+            interval,
+            amount=amount,
+            lineage=frozenset({number}) if key else frozenset(),
+            reveals=frozenset({number}) if key else frozenset(),
         )
 
     def closed(self, closed: ClosedJaxpr, facts: Sequence[Fact], path: Path) -> list[Fact]:
@@ -186,8 +198,9 @@ class Prover(ControlFlow):
         for fact, label in zip(site.facts, site.labels):
             crossing = label.place == Place.SERVER and site.outputs and site.outputs[0].on_clients
             if explicit or crossing:
-                self.sent.add(fact.number)
+                self.sent |= fact.reveals | {fact.number}
                 self.shown |= fact.raw
+                self.shown_draws |= fact.draws
 
     def _ordinary(self, site: Site, path: Path) -> list[Fact]:
         made = []
@@ -205,10 +218,9 @@ class Prover(ControlFlow):
                 lineage=lineage_of(one),
                 draw=draw_of(one),
                 noise=noise_of(one),
-                random=site.name == "random_bits" or any(f.random for f in site.facts),
+                draws=fact.draws if noise is not None else draws_of(one),
+                reveals=reveals_of(one),
             )
-            if noise is not None:
-                fact = fact.replace(random=False)
             if noise is not None and self.recording:
                 self.noise.append(noise)
             made.append(self._settled(fact, one))

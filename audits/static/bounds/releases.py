@@ -98,7 +98,7 @@ def _unknown(site: Site, line: Callable[[], str]) -> NoiseSite | None:
     for index, other in ((0, 1), (1, 0)):
         drawn, value = site.facts[index], site.facts[other]
         server = site.labels[other].place == Place.SERVER
-        if server and drawn.random and not drawn.raw and value.raw and not value.random:
+        if server and drawn.draws and not drawn.raw and value.raw and not value.draws:
             noise = drawn.noise or Noise(Amount(0.0), -1, int(Place.SERVER))
             return NoiseSite(value.linear, noise, False, line(), known=False)
     return None
