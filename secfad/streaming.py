@@ -73,7 +73,8 @@ class _Runner:
         for variable, value in zip(block.inputs, inputs):
             env[variable] = _at_place(value, block, variable)
         if plan.constants is not None:
-            env.update(zip(plan.constants.outputs, plan.constants()))
+            known = plan.constants(*(env[v] for v in plan.constants.inputs))
+            env.update(zip(plan.constants.outputs, known))
         for step in plan.sizes:
             for operand, result in zip(step.inputs, step.outputs):
                 env[result] = self._times(_read(env, operand), result)

@@ -144,7 +144,8 @@ class _Run:
     def block(self, plan: Schedule, inputs: Sequence[Any]) -> list[Any]:
         env = _Environment(plan.block, inputs)
         if plan.constants is not None:
-            env.values.update(zip(plan.constants.outputs, plan.constants.compiled()))
+            known = plan.constants.compiled(*(env.at_server(v) for v in plan.constants.inputs))
+            env.values.update(zip(plan.constants.outputs, known))
         for step in plan.sizes:
             self._sizes(step, env)
         for item in plan.items:
