@@ -30,6 +30,7 @@ __all__ = [
     "Tracer",
     "Var",
     "client_axis",
+    "client_contraction",
     "dce",
     "eval_jaxpr",
     "evaluate",
@@ -253,4 +254,26 @@ def local_primitive(name: str, reference: Callable) -> Primitive:
     ad.primitive_jvps[primitive] = jvp
     batching.fancy_primitive_batchers[primitive] = batch
     mlir.register_lowering(primitive, mlir.lower_fun(reference, multiple_results=True))
+    return primitive
+
+
+def client_contraction(name: str, reference: Callable, place: Callable) -> Primitive:
+    """A primitive that stands for `reference` summed over clients, until the clients' axis is mapped.
+
+    It lives only between the start of a fused simulation and its mapping over clients, so it has no
+    derivative and no lowering. `place` is the rule for the clients' axis, as in `linear_primitive`.
+    """
+    primitive = Primitive(name)
+
+    def abstract_eval(*avals, **params):
+        shape = jax.eval_shape(functools.partial(reference, **params), *map(spec, avals))
+        return ShapedArray(shape.shape, shape.dtype)
+
+    def batch(axis_data, operands, dims, **params):
+        fronted = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims)]
+        mapped = [d is not None for d in dims]
+        return place(axis_data.size, fronted, mapped, params), None
+
+    primitive.def_abstract_eval(abstract_eval)
+    batching.fancy_primitive_batchers[primitive] = batch
     return primitive

@@ -17,6 +17,7 @@ from secfad import _jax
 from secfad.arguments import agreed_size, client_specs
 from secfad.blocks import Block
 from secfad.computations import Computation
+from secfad.contractions import contract
 from secfad.errors import CohortError
 from secfad.inference import place
 from secfad.interpreting import Interpreter
@@ -145,9 +146,10 @@ def _fused_leaves(program: Program) -> Callable[..., list[Any]]:
         # The program as traced has branch residuals without a placement, so it has no axes either.
         one_client = functools.partial(_interpreted, _with_rules(program))
     else:
+        source = contract(program.source)
 
         def one_client(*leaves: Any) -> list[Any]:
-            return _jax.eval_jaxpr(program.source.jaxpr, program.source.consts, *leaves)
+            return _jax.eval_jaxpr(source.jaxpr, source.consts, *leaves)
 
     return jax.vmap(one_client, in_axes=in_axes, out_axes=out_axes, axis_name=_jax.client_axis)
 
