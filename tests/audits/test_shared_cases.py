@@ -8,7 +8,7 @@ import pytest
 import audits
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "cases" / "checker" / "cases.jsonl"
-CASES = [json.loads(line) for line in CORPUS.open()] if CORPUS.exists() else []
+CASES = [json.loads(t) for t in CORPUS.read_text().splitlines()] if CORPUS.exists() else []
 FACTS = ("rounds", "sums", "broadcasts", "up_bytes", "down_bytes")
 # The declared relation is not part of the question that is asked, so the answer is a caveat.
 UNDECLARED = {"ST-D48"}
