@@ -7,6 +7,7 @@ from experiments.bilevel import agg_1, agg_2
 from experiments.forward_only import baf_1, baf_2, baf_3
 from experiments.modes_agree import fad_3
 from experiments.outcomes import Options, Outcome
+from experiments.private import dp_a, dp_b, dp_e
 from experiments.server_learning import fad_2
 from experiments.subspaces import igc_1, igc_2
 from experiments.weighting import fad_1
@@ -23,5 +24,8 @@ EXPERIMENTS: MappingProxyType[str, Callable[[Options], Outcome]] = MappingProxyT
         "baf-3": baf_3,
         "igc-1": igc_1,
         "igc-2": igc_2,
+        "dp-a": dp_a,
+        "dp-b": dp_b,
+        "dp-e": dp_e,
     }
 )

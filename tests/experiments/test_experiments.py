@@ -11,13 +11,13 @@ from experiments.report import write_report
 from experiments.statistics import best_of, interval
 
 # What compiles many programs runs in the longer profile.
-LONG = {"agg-1", "agg-2", "baf-1", "baf-2", "fad-3", "igc-1"}
+LONG = {"agg-1", "agg-2", "baf-1", "baf-2", "dp-a", "dp-b", "dp-e", "fad-3", "igc-1"}
 NAMES = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in EXPERIMENTS]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tiny_run_gives_criteria_a_record_and_a_picture(name, tmp_path):
-    if name not in ("fad-1", "fad-2"):
+    if name.startswith(("agg-2", "baf", "igc")):
         pytest.importorskip("sklearn")
     outcome, _ = run_and_save(EXPERIMENTS[name], Options(tiny=True), tmp_path)
     record = json.loads((tmp_path / f"{name}.json").read_text())
