@@ -11,6 +11,7 @@ Sources: the claims T, D and M are stated in docs/privacy-model.md.
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
@@ -138,11 +139,14 @@ def check_modes(
     if unknown:
         raise ValueError(f"Expected modes among {MODES}, got {sorted(unknown)}.")
     chosen = _argnums(subject, specs, argnums)
-    return {
-        mode: _checked(subject, specs, mode, chosen, public)
-        for mode in dict.fromkeys(modes)
-        if mode == "primal" or chosen
-    }
+    reports: dict[str, tuple[Report, Program | None]] = {}
+    for mode in dict.fromkeys(modes):
+        if mode == "primal" or chosen:
+            reports[mode] = _checked(subject, specs, mode, chosen, public)
+        if mode == "primal" and reports[mode][1] is None:
+            # Its derivatives would repeat the same finding: one cause, one diagnostic.
+            return reports
+    return reports
 
 
 def _argnums(
@@ -199,8 +203,9 @@ def _refusal(computation: Computation, mode: str, error: Exception) -> Finding:
     """What the front end refused, as a finding."""
     if isinstance(error, PlacementError):
         rule = PLACEMENT_RULES.get(error.kind, "FAD101")
+        named = re.search(r"server value \(argument `([^`]+)`\)", str(error))
         made = finding(
-            rule, line=error.line, value="value", primitive="federated operation",
+            rule, line=error.line, value=named.group(1) if named else "the server value", primitive="federated operation",
             expected="other", found="misplaced", where="the program",
         )  # fmt: skip
         return dataclasses.replace(made, message=str(error).removeprefix(f"{error.line}: "))
