@@ -205,9 +205,14 @@ def _refusal(computation: Computation, mode: str, error: Exception) -> Finding:
         rule = PLACEMENT_RULES.get(error.kind, "FAD101")
         named = re.search(r"server value \(argument `([^`]+)`\)", str(error))
         made = finding(
-            rule, line=error.line, value=named.group(1) if named else "the server value", primitive="federated operation",
-            expected="other", found="misplaced", where="the program",
-        )  # fmt: skip
+            rule,
+            line=error.line,
+            value=named.group(1) if named else "the server value",
+            primitive="federated operation",
+            expected="other",
+            found="misplaced",
+            where="the program",
+        )
         return dataclasses.replace(made, message=str(error).removeprefix(f"{error.line}: "))
     short = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     if mode == "primal" and not isinstance(error, ModeError):
