@@ -33,6 +33,15 @@ from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.scheduling import Tick, timetable
 
 
+def _function(jaxpr: Jaxpr, constants: tuple[Any, ...]) -> Callable:
+    # Refers to no stage: a compiled function inside a cycle of references may outlive its key in
+    # JAX's caches, which know functions by identity.
+    def evaluate(*values: Any) -> list[Any]:
+        return _jax.eval_jaxpr(jaxpr, constants, *values)
+
+    return evaluate
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
     """A program at one place.
@@ -58,13 +67,19 @@ class Stage:
     @functools.cached_property
     def compiled(self) -> Callable:
         """The stage, compiled."""
-        return jax.jit(self.__call__)
+        return jax.jit(_function(self.jaxpr, self.constants))
 
-    @functools.cache  # noqa: B019 - a stage lives as long as its program
+    @functools.cached_property
+    def _over_clients(self) -> dict[tuple[bool, ...], Callable]:
+        return {}
+
     def compiled_over_clients(self, mapped: tuple[bool, ...]) -> Callable:
         """The stage for all clients at once; `mapped` says which inputs differ between clients."""
-        axes = tuple(0 if m else None for m in mapped)
-        return jax.jit(jax.vmap(self.__call__, in_axes=axes, axis_size=None))
+        if mapped not in self._over_clients:
+            axes = tuple(0 if m else None for m in mapped)
+            over = jax.vmap(_function(self.jaxpr, self.constants), in_axes=axes)
+            self._over_clients[mapped] = jax.jit(over)
+        return self._over_clients[mapped]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
