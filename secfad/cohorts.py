@@ -79,7 +79,7 @@ def bucket(
     for level in sorted(set(levels.tolist())):
         members = np.flatnonzero(levels == level)
         length = max(int(counts[members].max()), int(np.ceil(growth**level - 1e-9)))
-        stacked, weights = pad([trees[i] for i in members], length=length)
+        stacked, weights = pad([trees[int(i)] for i in members], length=length)
         buckets.append((members, stacked, weights))
     return buckets
 
