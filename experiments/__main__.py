@@ -16,12 +16,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tiny", action="store_true", help="seconds; figures mean nothing")
     parser.add_argument("--out", type=Path, help="folder for NAME.json and NAME.png")
     parser.add_argument("--shakespeare", type=Path, help="text of the plays, for fad-2 and fad-3")
-    parser.add_argument("--page", type=Path, default=Path("docs/reproductions.md"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where report writes")
     given = parser.parse_args(arguments)
     if given.name == "report":
         if given.out is None:
             parser.error("report needs --out, the folder with the results")
-        write_report(given.out, given.page)
+        write_report(given.out, given.docs)
         return 0
     options = Options(tiny=given.tiny, shakespeare=given.shakespeare)
     names = list(EXPERIMENTS) if given.name == "all" else [given.name]

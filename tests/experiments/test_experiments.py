@@ -39,19 +39,28 @@ def record(**changes):
 
 def test_page_says_what_did_not_hold(tmp_path):
     (tmp_path / "x-1.json").write_text(json.dumps(record()))
-    write_report(tmp_path, tmp_path / "page.md")
-    page = (tmp_path / "page.md").read_text()
+    write_report(tmp_path, tmp_path)
+    page = (tmp_path / "reproductions.md").read_text()
+    assert not (tmp_path / "findings.md").exists()
     assert "| **no** | a is above b | 1 [0, 2] |" in page
     assert "| `x-1` | That | 0 of 1 | 3 s |" in page
     assert "- Ours." in page
 
 
+def test_private_results_have_a_page_of_their_own(tmp_path):
+    (tmp_path / "x-1.json").write_text(json.dumps(record()))
+    (tmp_path / "dp-x.json").write_text(json.dumps(record(name="dp-x", shows="Noise")))
+    write_report(tmp_path, tmp_path)
+    assert "dp-x" in (tmp_path / "findings.md").read_text()
+    assert "dp-x" not in (tmp_path / "reproductions.md").read_text()
+
+
 def test_page_is_not_written_from_tiny_runs_or_from_nothing(tmp_path):
     with pytest.raises(FileNotFoundError, match="got none"):
-        write_report(tmp_path, tmp_path / "page.md")
+        write_report(tmp_path, tmp_path)
     (tmp_path / "x-1.json").write_text(json.dumps(record(tiny=True)))
     with pytest.raises(ValueError, match="x-1"):
-        write_report(tmp_path, tmp_path / "page.md")
+        write_report(tmp_path, tmp_path)
 
 
 def test_command_runs_one_experiment_and_its_status_says_whether_all_held(capsys):
