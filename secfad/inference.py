@@ -213,6 +213,17 @@ class _Scope:
         labels = {self.label(v) for v in equation.invars} - {None}
         return len(labels) < 2 and not self.talks(equation)
 
+    def _apart(self, equation: JaxprEqn) -> bool:
+        """Places a silent loop of the server beside a silent one of the clients as two loops."""
+        if self.talks(equation):
+            return False
+        parts = separated(equation, [self.label(v) is CLIENTS for v in equation.invars])
+        if parts is None or any(self.label(v) is SERVER for v in parts[1].invars):
+            return False
+        for part in (*parts[0], parts[1]):
+            self._local(part)
+        return True
+
     def _body(self, body: ClosedJaxpr, inputs: Sequence[Atom], labels: Sequence[Label]) -> Block:
         origins = [self.origin(v) for v in inputs]
         return _Scope(self.talks, self.keep_rules, self.torn).block(_renamed(body), labels, origins)
@@ -220,6 +231,8 @@ class _Scope:
     def _scan(self, equation: JaxprEqn) -> None:
         if self._stays_local(equation):
             self._local(equation)
+            return
+        if self._apart(equation):
             return
         params, inputs = equation.params, equation.invars
         consts, carries = params["num_consts"], params["num_carry"]

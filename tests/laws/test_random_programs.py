@@ -51,7 +51,7 @@ def check(steps):
         for name, params in names(program.jaxpr.jaxpr):
             assert "axis_name" not in params, name
             assert not name.startswith("psum"), name
-    assert traced["mixed"].costs.contacts == fad.trace(made, spec, spec).costs.contacts
+    assert traced["mixed"].costs.contacts <= fad.trace(made, spec, spec).costs.contacts
     target(float(traced["reverse"].costs.contacts))
 
 

@@ -145,3 +145,14 @@ def test_second_visit_that_needs_no_state_is_no_readdressing():
         return fad.sum(x * fad.broadcast(fad.sum(x)))
 
     assert not fad.trace(fun, jnp.ones(D), jnp.ones(D)).costs.readdressed
+
+
+def test_a_silent_loop_over_values_of_both_places_is_no_barrier():
+    @fad.computation(w=S, x=C)
+    def fun(w, x):
+        step = lambda c, _: ((jnp.sin(c[0]), jnp.cos(c[1])), None)
+        w, x = jax.lax.scan(step, (w, x * fad.broadcast(w)), None, length=2)[0]
+        return w + fad.sum(x)
+
+    costs = fad.trace(fun, jnp.ones(D), jnp.ones(D)).costs
+    assert (costs.contacts, costs.state_bytes) == (1, 0)
