@@ -158,7 +158,7 @@ def _check(
         )
     paths = jax.tree_util.tree_leaves_with_path(tuple(args))
     for leaf, (path, _) in zip(leaves, paths):
-        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not np.isfinite(np.asarray(leaf)).all():
             raise NonFiniteData(
                 f"Expected finite numbers in {label(path, program.argument_names)}, got NaN or "
                 "infinity. Nothing was sent or charged; clean the data, or mask the entry."
