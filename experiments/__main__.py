@@ -10,7 +10,7 @@ from experiments.report import write_report
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status 0 if every criterion held, 1 otherwise."""
+    """Exit status 0 if every criterion of what ran held, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m experiments")
     parser.add_argument("name", choices=[*EXPERIMENTS, "all", "report"])
     parser.add_argument("--tiny", action="store_true", help="seconds; figures mean nothing")
@@ -25,6 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     options = Options(tiny=given.tiny, shakespeare=given.shakespeare)
     names = list(EXPERIMENTS) if given.name == "all" else [given.name]
+    if given.name == "all" and not given.tiny and given.shakespeare is None:
+        print("fad-2: left out, it needs --shakespeare FILE")
+        names.remove("fad-2")
     passed = [_run(name, options, given.out) for name in names]
     return 0 if all(passed) else 1
 

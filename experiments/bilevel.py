@@ -124,9 +124,10 @@ def _agg_1(options: Options) -> Outcome:
         settings={"rounds": rounds, "seeds": seeds, "clients": CLIENTS, "lower size": LOWER,
                   "upper size": UPPER, "step": 1.0, "splits of D": splits},
         notes=("Form B is our derivation; the paper's pseudo-code and figures were not at hand.",
-               "The step is 1 over the largest eigenvalue. Local Hessians are kept invertible, so that "
-               "the local estimate exists, and differ around the mean only: with full participation the "
-               "federated methods see the mean problem, whatever the clients' differences."),
+               "The step is 1 over the largest eigenvalue of the mean Hessian. Clients' Hessians differ "
+               "around that mean only: with full participation the federated methods see the mean "
+               "problem. At condition 100 some local Hessians are nearly singular, so the local "
+               "estimate is judged at condition 10."),
         table=(("setting", "D, best split", "B", "A", "local"), *rows),
     )  # fmt: skip
 
