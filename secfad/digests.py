@@ -132,6 +132,9 @@ def _param(hasher, value: Any, primitive: str) -> None:
             _feed(hasher, f"{type(value).__name__}:{value!r}")
         case enum.Enum():
             _feed(hasher, f"{type(value).__name__}.{value.name}")
+        case _ if _is_key_generator(value):
+            # A record of functions; its name says which generator of JAX it is.
+            _feed(hasher, f"PRNGImpl:{value.name}")
         case tuple() | list():
             _feed(hasher, f"{type(value).__name__}{len(value)}")
             for item in value:
@@ -147,6 +150,11 @@ def _param(hasher, value: Any, primitive: str) -> None:
             _feed(hasher, "set", *sorted(map(repr, value)))
         case _:
             _object(hasher, value, primitive)
+
+
+def _is_key_generator(value: Any) -> bool:
+    kind = type(value)
+    return kind.__name__ == "PRNGImpl" and kind.__module__.startswith("jax.")
 
 
 def _object(hasher, value: Any, primitive: str) -> None:

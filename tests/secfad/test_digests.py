@@ -116,3 +116,15 @@ def test_host_functions_have_no_digest(call):
 def test_repr_shows_name_arguments_and_digest():
     made = scaled_by(1.0)
     assert repr(made) == f"<Program fun(w, x) {made.digest[:12]}>"
+
+
+def test_programs_may_make_keys_and_the_generator_counts():
+    def digest(generator):
+        @fad.computation(x=fad.CLIENTS)
+        def noisy(x):
+            key = jax.random.key(3, impl=generator)
+            return fad.sum(x * jax.random.normal(key, x.shape, x.dtype))
+
+        return fad.trace(noisy, jax.ShapeDtypeStruct((3,), jnp.float32)).digest
+
+    assert digest("threefry2x32") == digest("threefry2x32") != digest("rbg")
