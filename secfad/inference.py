@@ -33,6 +33,9 @@ from secfad.primitives import broadcast_p, sum_p
 from secfad.residuals import split_operands, split_results
 
 Label = Placement | None
+# JAX lets the branches of a `cond` share residuals, and recomputes branches under `checkpoint`; through
+# a loop or a checkpoint what belongs to whom cannot always be told (docs/limitations.md).
+_REVERSE_HINT = " (if this is a reverse derivative through a `cond` that communicates, use mode='mixed' or 'forward')"
 
 
 def place(
@@ -304,7 +307,9 @@ class _Scope:
         joined = [next((label for label in column if label), None) for column in columns]
         index = self.label(equation.invars[0])
         if CLIENTS in joined and index is SERVER and not talks:
-            raise self._mixture(equation, ": the server would choose between client values")
+            raise self._mixture(
+                equation, ": the server would choose between client values" + _REVERSE_HINT
+            )
         # What a server value chooses is the server's, even where the branches are constants.
         labels = [index if label is None else label for label in joined]
         step = Branch(branches, tuple(equation.invars), tuple(equation.outvars), equation)
@@ -330,7 +335,8 @@ class _Scope:
     def _two_places(self, equation: JaxprEqn) -> PlacementError:
         return PlacementError(
             f"`{equation.primitive.name}` expected a value to stay at one place, got a server value "
-            "and a client value for the same result. Broadcast or sum, so that both are alike.",
+            "and a client value for the same result. Broadcast or sum, so that both are alike"
+            f"{_REVERSE_HINT}.",
             kind="implicit-broadcast",
             line=_jax.user_line(equation),
         )
