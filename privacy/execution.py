@@ -179,7 +179,7 @@ def _journalled(
         state = reservation.state
         if state not in ("open", "committed"):
             continue
-        released = journal.read(reservation.seq)
+        released = journal.read(reservation.seq, private_program.program.digest)
         if released is None:
             continue
         if state == "open":
@@ -268,7 +268,7 @@ def _evaluate(
         raise
     released = Released.of(aggregator.released)
     if journal is not None:
-        journal.write(reservation.seq, released)
+        journal.write(reservation.seq, released, program.digest)
     survivors = len(aggregator.survivors or ()) if aggregator.distributed else None
     reservation.commit(released.digest, survivors)
     value, at_clients = _by_place(private_program, value)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from privacy.checkpoints import write_durably
-from privacy.errors import JournalCorrupt
+from privacy.errors import JournalCorrupt, ResumeRefused
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,14 @@ class ReleaseJournal:
     def _file(self, seq: int) -> Path:
         return self.path / f"release-{seq:08d}.npz"
 
-    def write(self, seq: int, released: Released) -> None:
-        """Makes a release durable: on return it survives a crash of the machine."""
+    def write(self, seq: int, released: Released, program: str) -> None:
+        """Makes a release durable: on return it survives a crash of the machine.
+
+        Args:
+          seq: The ledger's record.
+          released: What was released.
+          program: Digest of the program that released it.
+        """
         buffer = io.BytesIO()
         arrays = {
             f"{i}.{j}": array
@@ -74,15 +80,17 @@ class ReleaseJournal:
             allow_pickle=False,
             counts=np.array([len(sums) for sums in released.rounds], np.int64),
             digest=np.array(released.digest),
+            program=np.array(program),
             **arrays,
         )
         write_durably(self._file(seq), buffer.getvalue())
 
-    def read(self, seq: int) -> Released | None:
+    def read(self, seq: int, program: str) -> Released | None:
         """The release of a ledger record, or None if it was never made durable.
 
         Raises:
           JournalCorrupt: The file exists and does not hold what was written.
+          ResumeRefused: It holds a release of another program.
         """
         file = self._file(seq)
         if not file.exists():
@@ -93,12 +101,17 @@ class ReleaseJournal:
                     tuple(data[f"{i}.{j}"] for j in range(count))
                     for i, count in enumerate(data["counts"])
                 )
-                stated = str(data["digest"])
+                stated, author = str(data["digest"]), str(data["program"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise self._corrupt(file) from error
         released = Released.of(rounds)
         if released.digest != stated:
             raise self._corrupt(file)
+        if author != program:
+            raise ResumeRefused(
+                f"Expected a release of the program {program[:16]}… in {file}, got one of {author[:16]}…. "
+                "The program was changed: use another run_id, so that it is charged for itself."
+            )
         return released
 
     def _corrupt(self, file: Path) -> JournalCorrupt:

@@ -188,7 +188,7 @@ def test_repeated_run_replays_the_release_without_a_charge(private, data, ledger
 
 def test_release_that_was_durable_but_not_committed_is_committed(private, data, ledger, tmp_path):
     journal = privacy.ReleaseJournal(tmp_path / "journal")
-    journal.write = lambda seq, released: _write_then_die(journal, seq, released)
+    journal.write = lambda *release: _write_then_die(journal, *release)
     with pytest.raises(KeyboardInterrupt):
         start(private, data, ledger, journal=journal)
     assert states(ledger) == ["open"]
@@ -197,14 +197,14 @@ def test_release_that_was_durable_but_not_committed_is_committed(private, data, 
     assert states(ledger) == ["committed"]
 
 
-def _write_then_die(journal, seq, released):
-    privacy.ReleaseJournal.write(journal, seq, released)
+def _write_then_die(journal, *release):
+    privacy.ReleaseJournal.write(journal, *release)
     raise KeyboardInterrupt
 
 
 def test_noise_that_was_drawn_stays_paid(private, data, ledger, tmp_path):
     journal = privacy.ReleaseJournal(tmp_path / "journal")
-    journal.write = lambda seq, released: (_ for _ in ()).throw(KeyboardInterrupt())
+    journal.write = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         start(private, data, ledger, journal=journal)
     again = start(private, data, ledger, journal=privacy.ReleaseJournal(tmp_path / "journal"))
