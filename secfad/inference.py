@@ -35,7 +35,7 @@ from secfad.residuals import split_operands, split_results
 Label = Placement | None
 # JAX lets the branches of a `cond` share residuals, and recomputes branches under `checkpoint`; through
 # a loop or a checkpoint what belongs to whom cannot always be told (docs/limitations.md).
-_REVERSE_HINT = " (if this is a reverse derivative through a `cond` that communicates, use mode='mixed' or 'forward')"
+_REVERSE_HINT = " (in a reverse derivative of a branch that communicates: use mode='mixed')"
 
 
 def place(
