@@ -1,8 +1,41 @@
-"""audits: is the claim true? A static checker that proves it, and attacks that test it."""
+"""audits: is the claim true? A static checker that proves it, and attacks that test it.
 
-from audits.certifying import CertificationError as CertificationError
-from audits.certifying import assert_certified as assert_certified
-from audits.certifying import certify as certify
-from audits.static.checking import check as check
-from audits.static.findings import Report as Report
-from audits.static.frontends import Arg as Arg
+Names are loaded when they are first used, so that the help of the command does not import JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from audits import certifying
+    from audits.certifying import CertificationError, assert_certified, certify
+    from audits.static.checking import check
+    from audits.static.findings import Report
+    from audits.static.frontends import Arg
+
+__all__ = [
+    "Arg",
+    "CertificationError",
+    "Report",
+    "assert_certified",
+    "certify",
+    "certifying",
+    "check",
+]
+
+_HOMES = {
+    "Arg": "audits.static.frontends",
+    "CertificationError": "audits.certifying",
+    "Report": "audits.static.findings",
+    "assert_certified": "audits.certifying",
+    "certify": "audits.certifying",
+    "check": "audits.static.checking",
+}
+
+
+def __getattr__(name: str):
+    if name == "certifying":
+        return importlib.import_module("audits.certifying")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'audits' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -30,6 +30,7 @@ from privacy.certificates import (
     Obligation,
     current_environment,
 )
+from privacy.cohort_ranges import SMALLEST, CohortRange
 from privacy.privatization import PrivateProgram
 from secfad import CLIENTS, SERVER, Computation, Program, jvp, trace, vjp
 from secfad.errors import ModeError, PlacementError, SecfadError
@@ -301,12 +302,26 @@ def issue(
             "readdress": any(f.readdress for f in facts),
             "stateful": any(f.stateful_clients for f in facts),
         },
-        cohort={"minimum": 2, "sizes": "all"},
+        cohort=cohort_range(facts),
         obligations=tuple(Obligation(rule, text) for rule, text in sorted(caveats.items())),
         notes=(f"rule set {RULE_SET}", *sorted(notes)),
         assumptions=ASSUMPTIONS,
         evidence={mode: evidence_of(p) for mode, p in programs.items()},
     )
+
+
+def cohort_range(facts: Sequence[Facts]) -> CohortRange:
+    """Every number of clients: the traced program has no axis of clients. Integer sums must not wrap."""
+    found = CohortRange(SMALLEST, None, "the program has no axis of clients")
+    for fact in facts:
+        dtypes = {e.index: jax.numpy.dtype(e.dtype) for e in fact.events if e.kind == "sum"}
+        for bound in fact.bounds:
+            dtype = dtypes.get(bound.event)
+            amount = None if bound.amount is None else bound.amount.number
+            if dtype is not None and dtype.kind in "iu" and amount:
+                limit = int(jax.numpy.iinfo(dtype).max // amount)
+                found = found.up_to(limit, f"beyond that, sums of {dtype} can wrap")
+    return found
 
 
 def arguments_of(program: Program) -> list[dict[str, Any]]:

@@ -21,9 +21,11 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any, Self
 
+from privacy.cohort_ranges import NONE_STATED, CohortRange
+from privacy.environments import current_environment as current_environment
 from privacy.errors import PrivacyError
 
 SCHEMA = "https://secfad.dev/certificate"
@@ -126,7 +128,7 @@ class Certificate:
       mechanism: Clip norms and noise that the bounds were compared with; empty if none.
       purpose: Whose budget pays; empty if no mechanism.
       clients: Client state, residual bytes, whether a cohort is needed again.
-      cohort: Smallest size, and the size for which the statement holds if it is not all.
+      cohort: Numbers of clients for which the statement holds.
       obligations: Conditions that a run must acknowledge.
       notes: Facts worth knowing.
       assumptions: What no static proof covers.
@@ -143,7 +145,7 @@ class Certificate:
     mechanism: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     purpose: str = ""
     clients: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    cohort: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    cohort: CohortRange = NONE_STATED
     obligations: tuple[Obligation, ...] = ()
     notes: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
@@ -157,8 +159,7 @@ class Certificate:
         _require(self.profile in PROFILES, f"a profile of {PROFILES}", repr(self.profile))
         for name in ("digests", "environment", "schedule", "bounds", "mechanism", "clients"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
-        for name in ("cohort", "evidence"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        object.__setattr__(self, "evidence", MappingProxyType(dict(self.evidence)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Certificate) and self.to_dict() == other.to_dict()
@@ -211,6 +212,20 @@ class Certificate:
             )
         self._check_obligations(set(acknowledged))
         return mode
+
+    def check_cohort(self, clients: int) -> None:
+        """Refuses a cohort of a size for which nothing was proved.
+
+        Raises:
+          CertificateMismatch: The size is outside the certified range (FAD605).
+        """
+        fault = self.cohort.fault(clients)
+        if fault is not None:
+            raise CertificateMismatch(
+                f"FAD605: expected {fault} under the certificate of `{self.subject}`, got {clients}. "
+                "Certify the program for that number, or draw another cohort.",
+                rule="FAD605",
+            )
 
     def _check_environment(self, environment: Mapping[str, str]) -> None:
         for name in sorted(self.environment.keys() | environment.keys()):
@@ -300,7 +315,7 @@ def _plain(value: Any) -> Any:
 def _typed(body: dict[str, Any]) -> dict[str, Any]:
     """Rebuilds records and tuples; every type is checked, because the text may be anybody's."""
     made: dict[str, Any] = {}
-    for name in ("digests", "environment", "mechanism", "clients", "cohort", "evidence"):
+    for name in ("digests", "environment", "mechanism", "clients", "evidence"):
         _require(isinstance(body[name], dict), f"an object as `{name}`", type(body[name]).__name__)
         made[name] = body[name]
     for name in ("digests", "environment"):
@@ -313,6 +328,7 @@ def _typed(body: dict[str, Any]) -> dict[str, Any]:
         made[name] = tuple(_records(name, body[name], str))
     made["arguments"] = tuple(_records("arguments", body["arguments"], dict))
     made["obligations"] = tuple(_record(Obligation, o) for o in _list("obligations", body))
+    made["cohort"] = _record(CohortRange, body["cohort"])
     for name, kind in (("schedule", Message), ("bounds", Bound)):
         _require(isinstance(body[name], dict), f"an object as `{name}`", type(body[name]).__name__)
         made[name] = {
@@ -353,28 +369,8 @@ _ALLOWED: Mapping[Any, tuple[type, ...]] = {
     float: (int, float),
     float | str: (int, float, str),
     tuple[int, ...]: (tuple,),
+    int | None: (int, NoneType),
 }
-
-
-def current_environment() -> dict[str, str]:
-    """Versions and numeric flags of this process, as certificates bind them."""
-    import importlib.metadata
-
-    import jax
-
-    try:
-        package = importlib.metadata.version("secfad")
-    except importlib.metadata.PackageNotFoundError:
-        package = "source"
-    return {
-        "jax": jax.__version__,
-        "jaxlib": importlib.metadata.version("jaxlib"),
-        "secfad": package,
-        "enable_x64": str(jax.config.jax_enable_x64),  # type: ignore[attr-defined]
-        "matmul_precision": str(jax.config.jax_default_matmul_precision),  # type: ignore[attr-defined]
-        "prng_impl": str(jax.config.jax_default_prng_impl),  # type: ignore[attr-defined]
-        "threefry_partitionable": str(jax.config.jax_threefry_partitionable),  # type: ignore[attr-defined]
-    }
 
 
 def specimen() -> Certificate:
@@ -386,5 +382,6 @@ def specimen() -> Certificate:
         environment={"jax": "0.10.2"},
         schedule={"primal": (Message("sum", "delta", (4,), "float32", 16, 1, 1, "model.py:7"),)},
         bounds={"primal": (Bound("delta", 1.0, "clip"),)},
+        cohort=CohortRange(2, None, "no axis of clients"),
         obligations=(Obligation("FAD306", "a later phase needs the same clients again"),),
     )

@@ -14,6 +14,7 @@ import privacy
 import secagg
 import secfad as fad
 from privacy.certificates import Certificate, CertificateMismatch, current_environment
+from privacy.cohort_ranges import CohortRange
 from privacy.errors import BudgetExceeded, CohortTooSmall, NonFiniteData, RunRefused
 from privacy.execution import run
 from secfad.errors import ArgumentError
@@ -42,6 +43,7 @@ def certificate_of(private, **changes):
         environment=current_environment(),
         mechanism=private.mechanism.record(),
         purpose=private.purpose,
+        cohort=CohortRange(2, None, "no axis of clients"),
     )
     return dataclasses.replace(issued, **changes)
 
