@@ -2,8 +2,9 @@
 
 For experiments with many clients. The survivors' vectors get masks that are uniform but for
 having sum zero, which is how the protocol's masked vectors look to the server when nobody drops
-out, at O(n d) cost. The masked vectors are still what is added up, and byte counts follow from
-the wire format and the graph. Not a way to aggregate for real: one party knows all masks.
+out, at O(n d) cost: one keystream per client. The masked vectors are still what is added up, and
+byte counts follow from the wire format and the graph. Not a way to aggregate for real: one party
+knows all masks.
 
 >>> x = np.arange(6, dtype=np.uint32).reshape(3, 2)
 >>> masked_sum(x, SecureStream(), modulus_bits=32)
@@ -35,7 +36,7 @@ from secagg.rounds import Phase, phases
 from secagg.server import check_survivors
 from secagg.streams import SecureStream
 
-BLOCK_BYTES = 1 << 17
+BLOCK_BYTES = 1 << 18
 
 
 def masked_sum(
@@ -78,24 +79,29 @@ def masked_sum(
 def _add_masked(
     vectors: np.ndarray, stream: SecureStream, total: np.ndarray, view: np.ndarray | None
 ) -> None:
-    """Adds masked columns to a total, block by block in the cache."""
+    """Adds masked columns to a total that is zero, block by block in the cache.
+
+    A masked block is the block XOR keystream, so its mask, in the ring, is their difference. The
+    last client's masked block is what all blocks add up to less what was added so far.
+    """
     clients, length = vectors.shape
     step = BLOCK_BYTES // vectors.itemsize
-    buffers = [np.empty(min(step, length), dtype=vectors.dtype) for _ in range(3)]
+    buffers = [np.empty(min(step, length), dtype=vectors.dtype) for _ in range(2)]
     for start in range(0, length, step):
-        stop = min(start + step, length)
-        mask, mask_sum, masked = (buffer[: stop - start] for buffer in buffers)
-        mask_sum[:] = 0
-        for client in range(clients):
-            if client < clients - 1:
-                stream.fill(mask)
-                mask_sum += mask
-            else:
-                np.negative(mask_sum, out=mask)
-            np.add(vectors[client, start:stop], mask, out=masked)
-            total[start:stop] += masked
+        columns = slice(start, min(start + step, length))
+        part = total[columns]
+        masked, last = (buffer[: part.size] for buffer in buffers)
+        last[:] = vectors[-1, columns]
+        for client in range(clients - 1):
+            stream.cover(vectors[client, columns], masked)
+            part += masked
+            last += vectors[client, columns]
             if view is not None:
-                view[client, start:stop] = masked
+                view[client, columns] = masked
+        last -= part
+        part += last
+        if view is not None:
+            view[-1, columns] = last
 
 
 class Census:

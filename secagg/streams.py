@@ -56,13 +56,25 @@ class SecureStream(primitives.Secret):
 
     def fill(self, out: np.ndarray) -> np.ndarray:
         """Overwrites a contiguous array with random bytes and returns it."""
-        if not self.deterministic and self._process != os.getpid():
-            self._rekey(os.urandom(32))
+        self._rekey_if_forked()
         flat = out.reshape(-1).view(np.uint8)
         for start in range(0, flat.size, BLOCK):
             part = flat[start : start + BLOCK]
             self._cipher.update_into(_ZEROS[: part.size], part)
         return out
+
+    def cover(self, words: np.ndarray, out: np.ndarray) -> None:
+        """Overwrites a contiguous array with words XOR random bytes, uniform whatever the words.
+
+        The same work as `fill`: the cipher reads the words in place of zeros.
+        """
+        self._rekey_if_forked()
+        plain = np.ascontiguousarray(words).view(np.uint8)
+        self._cipher.update_into(plain, out.view(np.uint8))
+
+    def _rekey_if_forked(self) -> None:
+        if not self.deterministic and self._process != os.getpid():
+            self._rekey(os.urandom(32))
 
     def bytes(self, count: int) -> bytes:
         """The next `count` bytes."""

@@ -94,7 +94,10 @@ class Transcript:
         chain = hashlib.sha256(label(Purpose.TRANSCRIPT, b""))
         for item in fields(self):
             if item.name not in ("records", "seal"):
-                chain.update(framed(item.name.encode(), repr(getattr(self, item.name)).encode()))
+                value = getattr(self, item.name)
+                content = value if isinstance(value, bytes) else repr(value).encode()
+                chain.update(framed(item.name.encode()) + len(content).to_bytes(8, "little"))
+                chain.update(content)
         for record in self.records:
             chain.update(framed(repr(record[:-1]).encode()))
         return chain.hexdigest()

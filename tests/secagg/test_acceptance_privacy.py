@@ -372,5 +372,15 @@ def test_the_ideal_view_is_uniform_and_sums_to_the_sum():
         assert stats.chisquare(np.bincount(row, minlength=256)).pvalue > 1e-6
 
 
+def test_ideal_masks_are_uniform_and_add_up_to_zero_whatever_the_vectors():
+    x = np.random.default_rng(0).integers(0, 100, (5, 30_001), dtype=np.uint32)
+    view = np.zeros_like(x)
+    masked_sum(x, SecureStream(), modulus_bits=32, view=view, threads=2)
+    masks = view - x
+    assert not masks.sum(axis=0, dtype=np.uint32).any()
+    for mask in masks:  # false alarms below 1e-6 a row
+        assert stats.chisquare(np.bincount(mask.view(np.uint8), minlength=256)).pvalue > 1e-6
+
+
 def test_server_holds_no_entropy():
     assert "entropy" not in Server.__init__.__code__.co_varnames

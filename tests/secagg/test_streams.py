@@ -25,6 +25,13 @@ def test_a_stream_is_one_sequence_however_it_is_read():
     assert stream.bytes(7) + stream.bytes(BLOCK) + stream.bytes(2 * BLOCK - 2) == whole
 
 
+def test_covered_words_are_words_xor_the_stream():
+    words = np.arange(1000, dtype="<u4")[::-2]
+    covered = np.empty(500, dtype="<u4")
+    SecureStream(b"s" * 16).cover(words, covered)
+    assert (covered ^ words == SecureStream(b"s" * 16).uint32(500)).all()
+
+
 @pytest.mark.parametrize("size", [0, 15])
 def test_short_seeds_are_refused_and_name_the_length(size):
     with pytest.raises(ValueError, match=f"at least 16 bytes, got {size}"):
