@@ -22,7 +22,10 @@ from audits.reports.json import render_json
 from audits.reports.sarif import render_sarif
 from audits.reports.text import render_text
 from audits.static.findings import Report
+from privacy.keys import KeyMalformed, read_signing_key
 from privacy.privatization import PrivateProgram
+from privacy.statements import sign
+from secagg.primitives import SigningKey
 from secfad import Computation, Program
 
 CERTIFIED, REJECTED, UNUSABLE = 0, 1, 2
@@ -41,6 +44,7 @@ def certify_file(
     format: str = "text",
     out: str | Path | None = None,
     certificate: str | Path | None = None,
+    sign_with: str | Path | None = None,
     error_on_caveat: bool = False,
     write: Callable[[str], None] = print,
 ) -> int:
@@ -53,6 +57,7 @@ def certify_file(
       format: `"text"`, `"json"`, `"sarif"`, `"html"` or `"github"`.
       out: Where the report goes instead of `write`.
       certificate: Where the certificate goes, if one is issued.
+      sign_with: Private key file; the certificate is then written as a signed envelope.
       error_on_caveat: Treat obligations as rejections.
       write: Takes the report, or the reason why there is none.
 
@@ -61,11 +66,12 @@ def certify_file(
     """
     try:
         subject, specs = load(path, name)
-        chosen = _modes(modes)
+        chosen = modes_of(modes)
         if format not in FORMATS:
             raise UnusableInput(f"Expected a format among {', '.join(FORMATS)}, got {format!r}.")
+        key = _signing_key(sign_with, certificate)
         results = check_modes(subject, *specs, modes=chosen)
-    except UnusableInput as error:
+    except (UnusableInput, KeyMalformed, OSError) as error:
         write(f"{path}: {error}")
         return UNUSABLE
     reports = {mode: report for mode, (report, _) in results.items()}
@@ -78,11 +84,27 @@ def certify_file(
     if "reject" in kinds or (error_on_caveat and "caveat" in kinds):
         return REJECTED
     if certificate is not None:
-        Path(certificate).write_text(issue(subject, results).to_json() + "\n")
+        issued = issue(subject, results)
+        made = issued if key is None else sign(issued, key)
+        Path(certificate).write_text(made.to_json() + "\n")
     return CERTIFIED
 
 
-def _modes(modes: Sequence[str] | str) -> tuple[str, ...]:
+def _signing_key(path: str | Path | None, certificate: str | Path | None) -> SigningKey | None:
+    """The key to sign with, read before anything is checked."""
+    if path is None:
+        return None
+    if certificate is None:
+        raise UnusableInput("Expected a file for the signed certificate. Add --certificate FILE.")
+    return read_signing_key(path)
+
+
+def modes_of(modes: Sequence[str] | str) -> tuple[str, ...]:
+    """The modes that a caller asked for.
+
+    Raises:
+      UnusableInput: An unknown mode.
+    """
     if isinstance(modes, str):
         modes = ("primal", "forward", "reverse", "mixed") if modes == "all" else ("primal", modes)
     known = ("primal", "forward", "reverse", "mixed")

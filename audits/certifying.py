@@ -150,6 +150,25 @@ def check_modes(
     return reports
 
 
+def programs_of(
+    subject: PrivateProgram | Program | Computation,
+    *specs: Any,
+    modes: Sequence[str],
+    argnums: int | Sequence[int] | None = None,
+) -> dict[str, Program]:
+    """The programs that certificates of a subject speak of, by mode, without a check.
+
+    Raises:
+      SecfadError: A mode does not exist for the subject.
+    """
+    if isinstance(subject, PrivateProgram):
+        return {"primal": subject.program}
+    if isinstance(subject, Program):
+        return {"primal": subject}
+    chosen = _argnums(subject, specs, argnums)
+    return {mode: _program(subject, specs, mode, chosen) for mode in modes}
+
+
 def _argnums(
     computation: Computation, specs: Sequence[Any], argnums: int | Sequence[int] | None
 ) -> tuple[int, ...]:

@@ -8,9 +8,12 @@ without a traceback. What a command needs is imported when it runs, so that help
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from audits import certificate_commands
+from audits.certificate_commands import split_target
 
 REJECTED, UNUSABLE, INTERNAL = 1, 2, 101
 
@@ -23,6 +26,7 @@ app = typer.Typer(
 ledger_app = typer.Typer(
     help="What was spent on what, and what may still be.", no_args_is_help=True
 )
+certificate_commands.add_to(app)
 app.add_typer(ledger_app, name="ledger")
 
 LedgerPath = Annotated[Path, typer.Argument(help="A ledger file, such as ledger.db of a run.")]
@@ -47,72 +51,17 @@ def _exit_code(error: Exception) -> int:
     from audits.certify_file import UnusableInput
     from audits.certifying import CertificationError
     from audits.experiments.errors import ExperimentError
+    from audits.static.verification import VerificationError
     from privacy.certificates import CertificateError
     from privacy.errors import BudgetExceeded, LedgerCorrupt, PrivacyError
     from secagg.errors import SecAggError
     from secfad.errors import SecfadError
 
-    if isinstance(error, CertificationError | CertificateError | BudgetExceeded | LedgerCorrupt):
+    not_proved = (CertificationError, CertificateError, VerificationError)
+    if isinstance(error, (*not_proved, BudgetExceeded, LedgerCorrupt)):
         return REJECTED
     unusable = (ExperimentError, UnusableInput, PrivacyError, SecAggError, SecfadError, OSError)
     return UNUSABLE if isinstance(error, unusable) else INTERNAL
-
-
-@app.command()
-def certify(
-    target: Annotated[
-        str | None, typer.Argument(metavar="FILE.py:NAME", help="A computation in a file.")
-    ] = None,
-    mode: Annotated[
-        Literal["all", "primal", "forward", "reverse", "mixed"],
-        typer.Option(help="Which derivatives to certify beside the computation itself."),
-    ] = "all",
-    format: Annotated[
-        Literal["text", "json", "sarif", "html", "github"], typer.Option(help="Of the report.")
-    ] = "text",
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where the report goes.")] = None,
-    certificate: Annotated[
-        Path | None, typer.Option(help="Where the certificate goes, if one is issued.")
-    ] = None,
-    explain: Annotated[
-        str | None, typer.Option(metavar="RULE", help="Explain a rule, such as FAD102, and stop.")
-    ] = None,
-) -> None:
-    """Proves that a computation and its derivatives communicate by broadcast and sum only.
-
-    Loading a file runs it. Exit code 0: certified; 1: rejected with findings; 2: unusable input.
-    """
-    if explain is not None:
-        typer.echo(_explanation(explain))
-        return
-    path, name = _split(target or "")
-    from audits.certify_file import certify_file
-
-    code = certify_file(
-        path, name, modes=mode, format=format, out=out, certificate=certificate, write=typer.echo
-    )
-    raise typer.Exit(code)
-
-
-def _split(target: str) -> tuple[str, str]:
-    """FILE.py:NAME as two."""
-    path, _, name = target.rpartition(":")
-    if not path or not name:
-        raise typer.BadParameter("Expected FILE.py:NAME, such as model.py:round_loss.")
-    return path, name
-
-
-def _explanation(name: str) -> str:
-    """The card of a rule."""
-    from audits.static.catalogue import RULES
-
-    rule = RULES.get(name.upper())
-    if rule is None:
-        raise typer.BadParameter(f"Expected a rule such as FAD102, got {name!r}.")
-    return (
-        f"{rule.id} {rule.name} ({rule.severity.name.lower()})\n\n{rule.message}\n\n"
-        f"Why: {rule.why}\n\nExample:\n{rule.example}\n\nInstead: {rule.remedy}"
-    )
 
 
 @app.command()
@@ -123,7 +72,7 @@ def modes(
 
     Differentiates by the first server argument of floating-point numbers. Loading a file runs it.
     """
-    path, name = _split(target)
+    path, name = split_target(target)
     from audits.certify_file import UnusableInput, load
     from secfad import Computation
     from secfad.reports import modes_table

@@ -9,11 +9,9 @@ Enable it in a `conftest.py`:
 
 The snapshot holds what a reviewer should notice: rounds, messages, bytes, obligations and bounds per
 mode. It is written when it is missing or with `--update-certificates`; otherwise a difference fails.
-
-Source: TensorFlow Federated's habit of asserting in unit tests that no aggregation is insecure.
+`secfad snapshot` checks the same files outside of tests, for example before a commit.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from typing import Any
 import pytest
 
 from audits.certifying import CertificationError, check_modes, issue
-from audits.static.findings import Report
+from audits.snapshots import difference, facts, write
 from privacy.certificates import Certificate
 
 
@@ -60,39 +58,18 @@ def certified(request: pytest.FixtureRequest) -> Callable[..., Certificate]:
     return check
 
 
-def facts(reports: Mapping[str, Report]) -> dict[str, Any]:
-    """What a snapshot holds: no lines, no digests, so that harmless edits do not change it."""
-    return {
-        mode: {
-            "rounds": report.facts.rounds,
-            "messages": [
-                f"{e.kind} {e.name} {e.dtype}{list(e.shape)} phase {e.depth} x {e.count}"
-                for e in report.facts.events
-            ],
-            "up_bytes": report.facts.up_bytes,
-            "down_bytes": report.facts.down_bytes,
-            "readdress": report.facts.readdress,
-            "obligations": sorted({f.rule for f in report.findings}),
-            "sensitivity": list(report.facts.sensitivity),
-        }
-        for mode, report in reports.items()
-    }
-
-
 def compare(path: Path, found: Mapping[str, Any], *, update: bool) -> None:
     """Compares facts with a snapshot, or writes it.
 
     Raises:
-      AssertionError: They differ; the message shows both.
+      AssertionError: They differ; the message shows how.
     """
-    text = json.dumps(found, indent=2, sort_keys=True) + "\n"
     if update or not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        write(path, found)
         return
-    stated = path.read_text()
-    if stated != text:
+    changed = difference(path, found)
+    if changed is not None:
         raise AssertionError(
-            f"Expected the facts in {path}, got others:\n{text}\n"
+            f"Expected the facts in {path}, got others:\n{changed}\n"
             "If the change is intended, run pytest --update-certificates and review the difference."
         )
