@@ -34,9 +34,14 @@ _SUMS = frozenset(
 # Linear in each of the first two operands, if the other one is constant.
 _PRODUCTS = frozenset({"mul", "dot_general", "conv_general_dilated"})
 # Linear in the first operand, if the others are constant.
-_FIRST = frozenset({"div", "gather", "dynamic_slice", "integer_pow", "reduce_precision"})
-# Linear in operands 0 and 2 (scatter-add) or 0 and 1 (update), if the indices are constant.
-_UPDATES = {"scatter-add": (0, 2), "dynamic_update_slice": (0, 1)}
+_FIRST = frozenset(
+    {
+        *("div", "gather", "dynamic_slice", "integer_pow", "reduce_precision"),
+        "select_and_scatter_add",
+    }
+)
+# Linear in operands 0 and 2 (scatters) or 0 and 1 (update), if the indices are constant.
+_UPDATES = {"scatter-add": (0, 2), "scatter": (0, 2), "dynamic_update_slice": (0, 1)}
 
 
 def kinds(closed: ClosedJaxpr, inputs: Sequence[Kind]) -> list[Kind]:
@@ -53,6 +58,11 @@ def is_linear(closed: ClosedJaxpr) -> bool:
         kind in (Kind.ZERO, Kind.LINEAR)
         for kind in kinds(closed, [Kind.LINEAR] * len(closed.jaxpr.invars))
     )
+
+
+def equation_kinds(equation: JaxprEqn, given: Sequence[Kind]) -> list[Kind]:
+    """The kind of every result of one equation, given those of its operands."""
+    return _equation(equation, list(given))
 
 
 def _constant(value) -> Kind:
@@ -72,7 +82,7 @@ def _jaxpr(jaxpr: Jaxpr, env: dict[Var, Kind]) -> list[Kind]:
 def _equation(equation: JaxprEqn, given: list[Kind]) -> list[Kind]:
     count = len(equation.outvars)
     primitive, name = equation.primitive, equation.primitive.name
-    if primitive in COMMUNICATION:
+    if primitive in COMMUNICATION or name == "optimization_barrier":
         return given
     if primitive is SCAN:
         return _scan(equation, given)
@@ -81,7 +91,11 @@ def _equation(equation: JaxprEqn, given: list[Kind]) -> list[Kind]:
         joined = [_join(*column) for column in zip(*rows)]
         return joined if given[0] <= Kind.CONSTANT else [Kind.OTHER] * count
     call = as_call(equation)
-    if call is not None and primitive is not LINEAR_SOLVE:
+    if call is not None and primitive is LINEAR_SOLVE:
+        matrix, right_hand_side = given[:-count], given[-count:]
+        linear = max(matrix, default=Kind.ZERO) <= Kind.CONSTANT
+        return [_join(*right_hand_side) if linear else Kind.OTHER] * count
+    if call is not None:
         return kinds(call.body, given)
     return [_simple(name, equation, given)] * count
 

@@ -19,6 +19,7 @@ import jax
 from secfad import _jax
 from secfad.computations import Computation
 from secfad.errors import ArgumentError, ModeError
+from secfad.factoring import factored
 from secfad.mixed import surrogate
 from secfad.placements import CLIENTS, SERVER
 from secfad.planning import choose_mode
@@ -26,7 +27,7 @@ from secfad.tracing import require_placed
 
 _jax.hide_file_from_tracebacks(__file__)
 
-Mode = Literal["forward", "reverse", "mixed", "auto"]
+Mode = Literal["forward", "reverse", "factored", "mixed", "auto"]
 Argnums = int | Sequence[int]
 
 
@@ -40,8 +41,10 @@ def grad(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "revers
       computation: Returns one floating-point scalar at the server.
       argnums: Position, or positions, of the arguments to differentiate.
       mode: "forward" sends a tangent per differentiated entry with every message, in the same
-        rounds. "reverse" sends cotangents back: more rounds, with the same clients. "mixed" sends
-        local Jacobians with the values, in the same rounds. "auto" chooses by `plan`.
+        rounds. "reverse" sends cotangents back: more rounds, with the same clients. "factored" is
+        reverse mode in which clients do not wait for scalar cotangents, which the server multiplies
+        by instead (see `secfad.factoring`). "mixed" sends local Jacobians with the values, in the
+        same rounds. "auto" chooses by `plan`.
 
     Returns:
       A computation that returns a tree like the argument (a tuple for several argnums).
@@ -91,7 +94,7 @@ def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward
 
     def fun(*args: Any) -> Any:
         primals, tangents = args[: len(names)], args[len(names) :]
-        local = _local(computation, chosen, mode, tuple(primals))
+        local, _ = _local(computation, chosen, mode, tuple(primals))
         values = tuple(primals[i] for i in chosen)
         with _explaining(computation.name, mode):
             return jax.jvp(
@@ -107,22 +110,27 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
     Args:
       computation: What to differentiate; its results are at the server.
       argnums: Position, or positions, of the arguments to differentiate.
-      mode: "reverse" or "mixed".
+      mode: "reverse", "factored" or "mixed".
 
     Returns:
       A computation of the same arguments and a last argument `cotangent`, shaped like the result,
       which returns `(value, derivative)` with the derivative shaped like the arguments.
     """
-    _require_mode(mode, ("reverse", "mixed"), "vjp")
+    _require_mode(mode, ("reverse", "factored", "mixed"), "vjp")
     chosen = _positions(computation, argnums)
 
     def fun(*args: Any) -> Any:
-        *primals, cotangent = args
-        local = _local(computation, chosen, mode, tuple(primals))
-        values = tuple(primals[i] for i in chosen)
-        with _explaining(computation.name, mode):
+        *primals, _ = args
+        local, factoring = _local(computation, chosen, mode, tuple(primals))
+
+        def derived(*args: Any) -> Any:
+            *primals, cotangent = args
+            values = tuple(primals[i] for i in chosen)
             value, pull = jax.vjp(lambda *x: local(*_replaced(primals, chosen, x)), *values)
             return value, _like(argnums, pull(cotangent))
+
+        with _explaining(computation.name, mode):
+            return (factored(derived) if factoring else derived)(*args)
 
     placements = dict(computation.placements) | {"cotangent": SERVER}
     return _computation(fun, placements, f"{computation.name}.vjp")
@@ -131,7 +139,7 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
 def _derived(
     computation: Computation, argnums: Argnums, mode: Mode, kind: str, derive: Callable
 ) -> Computation:
-    _require_mode(mode, ("forward", "reverse", "mixed", "auto"), kind)
+    _require_mode(mode, ("forward", "reverse", "factored", "mixed", "auto"), kind)
     chosen = _positions(computation, argnums)
     if mode in ("forward", "mixed"):
         _require_server_arguments(computation, chosen, mode)
@@ -142,9 +150,10 @@ def _derived(
             use = choose_mode(
                 lambda m: _derived(computation, argnums, cast(Mode, m), kind, derive), args
             )
-        local = _local(computation, chosen, use, args)
+        local, factoring = _local(computation, chosen, use, args)
         with _explaining(computation.name, use):
-            return derive(local, args, argnums, use)
+            derived = lambda *a: derive(local, a, argnums, use)
+            return (factored(derived) if factoring else derived)(*args)
 
     return _computation(fun, computation.placements, f"{computation.name}.{kind}")
 
@@ -186,15 +195,18 @@ def _size(tree: Any) -> int:
 
 def _local(
     computation: Computation, chosen: Sequence[int], mode: str, args: Sequence[Any]
-) -> Callable:
-    """The function that JAX differentiates in a mode; refuses a program that is badly placed."""
+) -> tuple[Callable, bool]:
+    """The function that JAX differentiates in a mode, and whether to factor scalars out afterwards.
+
+    Refuses a program that is badly placed.
+    """
     specs = tuple(jax.tree.map(lambda x: _jax.spec(jax.typeof(x)), arg) for arg in args)
-    if mode != "mixed":
-        # Without this, a forgotten broadcast would make each client's own partial derivative of
-        # what looks like a derivative at the server.
-        require_placed(computation, specs)
-        return computation.fun
-    return surrogate(computation, specs, chosen)
+    if mode == "mixed":
+        return surrogate(computation, specs, chosen), False
+    # Without this, a forgotten broadcast would make each client's own partial derivative of what
+    # looks like a derivative at the server.
+    one_contact = require_placed(computation, specs)
+    return computation.fun, mode == "factored" or (mode == "reverse" and one_contact)
 
 
 # What JAX says when a program has no derivative in a direction, why, and which modes may have one.

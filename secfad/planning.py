@@ -20,7 +20,7 @@ from secfad.errors import ModeError, SecfadError
 from secfad.jacobians import LargeJacobianWarning, NonlinearRuleWarning
 from secfad.tracing import trace_flat
 
-MODES = ("mixed", "forward", "reverse")
+MODES = ("mixed", "forward", "reverse", "factored")
 
 
 @dataclasses.dataclass(frozen=True)

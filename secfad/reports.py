@@ -49,7 +49,7 @@ class Option:
     """One mode of a derivative.
 
     Attributes:
-      mode: "mixed", "forward" or "reverse".
+      mode: "mixed", "forward", "reverse" or "factored".
       program: The derivative in this mode; None if there is none.
       cost: Its total under the cost model; infinite where a while loop decides.
       usable: Whether the mode exists and the cost model allows it.

@@ -57,6 +57,14 @@ def timetable(block: Block) -> Timetable:
     return Timetable(tuple(constants), tuple(sizes), tuple(ticks))
 
 
+def one_contact(block: Block) -> bool:
+    """True if server and clients exchange one message each way, outside of any loop."""
+    ticks = timetable(block).ticks
+    return len([t for t in ticks if t.downloads or t.uploads or t.structured]) == 1 and not any(
+        t.structured for t in ticks
+    )
+
+
 def _column(step: Step) -> str:
     match step:
         case Broadcast():

@@ -22,6 +22,7 @@ from secfad.inference import place
 from secfad.normalization import normalise
 from secfad.placements import Placement
 from secfad.programs import Program
+from secfad.scheduling import one_contact
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -86,16 +87,20 @@ def trace_flat(computation: Computation, structs: tuple) -> Program:
     )
 
 
-_placed: "weakref.WeakKeyDictionary[Computation, set]" = weakref.WeakKeyDictionary()
+_placed: "weakref.WeakKeyDictionary[Computation, dict]" = weakref.WeakKeyDictionary()
 
 
-def require_placed(computation: Computation, structs: tuple) -> None:
-    """Raises PlacementError unless the computation is well placed; remembers that it is."""
+def require_placed(computation: Computation, structs: tuple) -> bool:
+    """Raises PlacementError unless the computation is well placed; true if it needs one contact.
+
+    Remembers the answer for arguments of these shapes.
+    """
     leaves, tree = jax.tree.flatten(structs)
     key = (tree, tuple((s.shape, s.dtype) for s in leaves))
-    if key not in _placed.setdefault(computation, set()):
-        trace_flat(computation, structs)
-        _placed[computation].add(key)
+    known = _placed.setdefault(computation, {})
+    if key not in known:
+        known[key] = one_contact(trace_flat(computation, structs).block)
+    return known[key]
 
 
 def flat_placements(

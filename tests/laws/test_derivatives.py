@@ -107,8 +107,18 @@ def test_derivative_communicates_by_broadcast_and_sum_only(case, mode):
 
 @EACH_CASE
 def test_auto_is_one_of_the_exact_modes(case):
-    exact = {program(case.name, mode).digest for mode in case.modes() if mode != "auto"}
+    further = ["factored"] if "reverse" in case.modes() else []
+    modes = [*further, *(mode for mode in case.modes() if mode != "auto")]
+    exact = {program(case.name, mode).digest for mode in modes}
     assert program(case.name, "auto").digest in exact
+
+
+@pytest.mark.parametrize(
+    "case", list(with_drops([(c,) for c in CASES.values() if "reverse" in c.modes()]))
+)
+def test_factored_derivative_equals_the_centralised_derivative(case):
+    got = fad.simulate(case.derivative("factored"))(*case.args())
+    assert_equal(got, expected(case.name, derivative=True))
 
 
 @pytest.mark.parametrize("case", list(with_drops([(c,) for c in CASES.values()])))

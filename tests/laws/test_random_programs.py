@@ -11,7 +11,7 @@ from secfad.calls import bodies
 from secfad.engines.local import sum_of
 from secfad.simulation import fuse
 
-MODES = ("forward", "reverse", "mixed")
+MODES = ("forward", "reverse", "factored", "mixed")
 # Values are of order one; programs have up to a few hundred operations.
 TOLERANCE = 1e-9
 RNG = np.random.default_rng(0)
@@ -52,6 +52,7 @@ def check(steps):
             assert "axis_name" not in params, name
             assert not name.startswith("psum"), name
     assert traced["mixed"].costs.contacts <= fad.trace(made, spec, spec).costs.contacts
+    assert traced["factored"].costs.contacts <= traced["reverse"].costs.contacts
     target(float(traced["reverse"].costs.contacts))
 
 
