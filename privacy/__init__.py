@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from privacy.ledger import Ledger
     from privacy.mechanisms import Gaussian
     from privacy.privatization import PrivateProgram, privatize
+    from privacy.queries import Query
     from privacy.releases import ReleaseJournal
     from privacy.slots import Release, Slot
-    from privacy.training import Query, Trained, train
+    from privacy.training import Trained, train
 
 __all__ = [
     "Budget",
@@ -61,7 +62,7 @@ _HOMES = {
     "PoissonSampling": "privacy.cohorts",
     "PrivacyError": "privacy.errors",
     "PrivateProgram": "privacy.privatization",
-    "Query": "privacy.training",
+    "Query": "privacy.queries",
     "Release": "privacy.slots",
     "ReleaseJournal": "privacy.releases",
     "Result": "privacy.execution",

@@ -1,27 +1,33 @@
 """Checkpoints of a training run: state and ledger head, old or new and never half.
 
-Written to a draft, synced and renamed. The ledger itself is never inside: restoring a checkpoint must
-not restore a budget. A checkpoint names the head of the ledger when it was written, and is refused
-with a ledger that does not contain that history, because such a ledger forgot charges.
+One file, written to a draft, synced and renamed. The ledger itself is never inside: restoring a
+checkpoint must not restore a budget. A checkpoint names the run it belongs to and the head of the
+ledger when it was written, and is refused with a ledger that does not contain that history, because
+such a ledger forgot charges.
 
-Source: docs/ledger-slots.md, section 4.
+Leaves come back with the bits, shape and dtype they were written with, also those that NumPy has no
+name for (bfloat16, 8-bit floats).
+
+Sources: docs/ledger-slots.md, section 4; docs/decisions/0033-own-checkpoints.md.
 """
 
 import io
 import json
 import os
+import secrets
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from privacy.errors import ResumeRefused
+from privacy.errors import MechanismError, ResumeRefused
 from privacy.ledger import Ledger
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -29,14 +35,18 @@ class Checkpoint:
     """A run between two rounds.
 
     Attributes:
+      run_id: The run.
       round: Rounds finished.
       state: The server's state, a tree of arrays.
       ledger_head: Head of the ledger at that moment.
+      stopped: Why the run ended for good before its planned rounds, or "".
     """
 
+    run_id: str
     round: int
     state: Any
     ledger_head: str
+    stopped: str = ""
 
 
 class CheckpointFile:
@@ -51,67 +61,115 @@ class CheckpointFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Replaces the checkpoint, atomically and durably."""
-        leaves = jax.tree.leaves(checkpoint.state)
+        """Replaces the checkpoint, atomically and durably.
+
+        Raises:
+          MechanismError: A leaf of the state is not an array of numbers.
+        """
+        leaves, tree = jax.tree.flatten(checkpoint.state)
+        arrays = [_array(leaf) for leaf in leaves]
         header = {
             "format": _FORMAT,
+            "run_id": checkpoint.run_id,
             "round": checkpoint.round,
             "ledger_head": checkpoint.ledger_head,
-            "tree": str(jax.tree.structure(checkpoint.state)),
+            "stopped": checkpoint.stopped,
+            "tree": str(tree),
+            "dtypes": [array.dtype.name for array in arrays],
         }
         buffer = io.BytesIO()
-        arrays = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-        np.savez(buffer, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
+        named = {f"leaf{i}": _storable(array) for i, array in enumerate(arrays)}
+        np.savez(buffer, allow_pickle=False, header=np.array(json.dumps(header)), **named)
         write_durably(self.path, buffer.getvalue())
 
-    def read(self, *, like: Any, ledger: Ledger) -> Checkpoint | None:
+    def read(self, *, like: Any, ledger: Ledger, run_id: str) -> Checkpoint | None:
         """The checkpoint, or None if there is none.
 
         Args:
           like: A state of the expected structure.
           ledger: The run's ledger.
+          run_id: The run that asks.
 
         Raises:
-          ResumeRefused: The file is damaged, holds another kind of state, or is not of this ledger's
-            history.
+          ResumeRefused: The file is damaged, is of another run, holds another kind of state, or is
+            not of this ledger's history.
         """
         if not self.path.exists():
             return None
         leaves, tree = jax.tree.flatten(like)
         try:
+            # np.load leaves a file open that it opened itself and could not read.
             with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as data:
                 header = json.loads(str(data["header"]))
-                stored = [data[f"leaf{i}"] for i in range(len(leaves))]
-                round, head, written = header["round"], header["ledger_head"], header["tree"]
+                if header["format"] != _FORMAT:
+                    raise ValueError(f"format {header['format']}")
+                stored = [
+                    data[f"leaf{i}"].view(jnp.dtype(name))
+                    for i, name in enumerate(header["dtypes"])
+                ]
+            owner, head, written = header["run_id"], header["ledger_head"], header["tree"]
+            round, stopped = int(header["round"]), str(header["stopped"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ResumeRefused(
                 f"Expected a checkpoint in {self.path}, got a file that cannot be read ({error}). "
-                "Remove it to start over; releases are in the journal and charges in the ledger."
+                "Remove it: the run starts over from its journal of releases, and the ledger keeps "
+                "every charge."
             ) from error
-        shapes = [(np.shape(a), np.shape(b)) for a, b in zip(leaves, stored)]
-        if written != str(tree) or any(a != b for a, b in shapes):
-            raise ResumeRefused(
-                f"Expected a state of structure {tree}, got {written} with other shapes in {self.path}."
-                " Resume with the algorithm that wrote it, or use another folder."
-            )
         if not ledger.is_descendant_of(head):
             raise ResumeRefused(
                 f"Expected a ledger that contains the record {head[:12]}… of the checkpoint, got one that"
-                " does not: an older copy or another ledger. Continuing would forget charges."
+                f" ends in {ledger.head[:12]}…: an older copy or another ledger. Continuing would forget"
+                " charges. Restore the right one."
             )
-        return Checkpoint(int(round), jax.tree.unflatten(tree, stored), head)
+        if owner != run_id:
+            raise ResumeRefused(
+                f"Expected a checkpoint of the run {run_id!r} in {self.path}, got one of {owner!r}. "
+                "Resume with the settings that wrote it, or use another folder."
+            )
+        if written != str(tree) or [np.shape(a) for a in leaves] != [a.shape for a in stored]:
+            raise ResumeRefused(
+                f"Expected a state of structure {tree} in {self.path}, got {written} or other shapes."
+                " Resume with the algorithm that wrote it, or use another folder."
+            )
+        return Checkpoint(owner, round, jax.tree.unflatten(tree, stored), head, stopped)
 
 
 def write_durably(path: Path, content: bytes) -> None:
     """Replaces a file so that a crash leaves the old content or the new, on disk when this returns."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    with open(draft, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
+    try:
+        with draft.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _array(leaf: Any) -> np.ndarray:
+    """A leaf as an array of numbers."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        raise MechanismError(
+            "Expected a state of arrays of numbers, got a typed random key. Keep "
+            "jax.random.key_data(key) in the state and wrap it where it is used."
+        )
+    array = np.asarray(leaf)
+    if array.dtype.hasobject or array.dtype.kind in "SUMm":
+        raise MechanismError(
+            f"Expected a state of arrays of numbers, got a {type(leaf).__name__}. "
+            "Keep it outside the state, or encode it as numbers."
+        )
+    return array
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    """The same bits under a dtype that the file format knows."""
+    known = array.dtype.kind in "biufc"
+    return array if known else array.view(np.dtype(f"u{array.dtype.itemsize}"))

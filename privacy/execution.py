@@ -24,8 +24,9 @@ from privacy.cohorts import Cohort
 from privacy.errors import CohortTooSmall, NonFiniteData, RunRefused
 from privacy.ledger import Ledger
 from privacy.privatization import PrivateProgram
-from privacy.releases import Released, ReleaseJournal
+from privacy.releases import Question, Released, ReleaseJournal
 from privacy.reservations import Reservation
+from privacy.statements import SignedCertificate, verify_signature
 from secfad import CLIENTS, execute
 from secfad.arguments import checked_arguments, cohort_size, label
 from secfad.engines.local import Aggregate, Upload
@@ -43,7 +44,8 @@ class Result:
       seq: The ledger's record that paid.
       noise_multiplier: Joint multiplier of everything released.
       releases: Names of the sums of every round.
-      bytes_up: Bytes that one client sent, on average over the cohort; 0 for a replay.
+      bytes_up: Bytes that one client sent, on average over the cohort; 0 for a replay. They depend on
+        how many clients the cohort had, which is no one else's business: see `privacy.traffic`.
       bytes_down: Bytes that one client received, broadcasts included; 0 for a replay.
       replayed: The release came from the journal and nothing was charged.
     """
@@ -58,12 +60,19 @@ class Result:
     replayed: bool = False
     transcripts: tuple[Any, ...] = field(default=(), repr=False)
 
+    def public_record(self) -> dict[str, Any]:
+        """What may be written down about the release: nothing that follows from who took part.
+
+        Bytes are left out, because they depend on how many clients the cohort had.
+        """
+        return {"seq": self.seq, "replayed": self.replayed}
+
 
 def run(
     private_program: PrivateProgram,
     args: Sequence[Any],
     *,
-    certificate: Certificate,
+    certificate: Certificate | SignedCertificate,
     ledger: Ledger,
     cohort: Cohort,
     run_id: str,
@@ -72,19 +81,21 @@ def run(
     fidelity: Literal["protocol", "ideal"] = "protocol",
     faults: Faults = lambda _: (),
     acknowledge: Collection[str] = (),
+    trusted_key: bytes | None = None,
 ) -> Result:
     """Evaluates a certified private program on a cohort and charges the ledger.
 
     Guarantees:
       Only noisy sums leave the aggregator; they are released after a reservation of their full price
       is durable. A run that was refused or failed before noise was drawn sent nothing to anyone else
-      and costs nothing. With a journal, a repeated (run_id, round, purpose) returns the same release
-      without a second charge if it was released, and otherwise pays anew.
+      and costs nothing. With a journal, a repeated (run_id, round, purpose) with the same program and
+      the same server arguments returns the same release without a second charge if it was released,
+      and otherwise pays anew; with other ones it is refused.
 
     Args:
       private_program: From `privatize`.
       args: The computation's arguments; client arguments stacked over `cohort.members`.
-      certificate: From `audits.certify`, of exactly this program.
+      certificate: From `audits.certify`, of exactly this program; signed if there is a trusted key.
       ledger: Pays.
       cohort: One draw, used for all rounds of this evaluation.
       run_id: With `round`, names the evaluation.
@@ -93,20 +104,41 @@ def run(
       fidelity: "protocol" runs every message of secure aggregation; "ideal" draws cancelling masks.
       faults: Upload number to scripted faults; see `secagg.simulate`.
       acknowledge: Rule ids of the certificate's obligations that the caller takes on.
+      trusted_key: Ed25519 public key that must have signed the certificate; see `privacy.keys`.
 
     Raises:
-      CertificateError: No certificate, or one of another program or environment.
+      CertificateError: No certificate, one of another program, environment or number of clients, or
+        one that the trusted key did not sign.
       RunRefused: Arguments or cohort do not fit.
       BudgetExceeded: The ledger has no room; nothing was written.
       secagg.Aborted: Too few clients answered; nothing was released.
     """
-    _check_certificate(private_program, certificate, acknowledge)
-    _check(private_program, args, cohort, ledger)
-    earlier = _journalled(private_program, ledger, journal, run_id, round)
+    believed = _believed(private_program, certificate, trusted_key)
+    _check_certificate(private_program, believed, acknowledge)
+    question = _checked_question(private_program, args, cohort, ledger)
+    believed.check_cohort(len(cohort.members))
+    earlier = _journalled(private_program, ledger, journal, run_id, round, question)
     if earlier is not None:
         return _replay(private_program, args, cohort, *earlier)
     return _evaluate(
-        private_program, args, ledger, cohort, run_id, round, journal, fidelity, faults
+        private_program, args, ledger, cohort, run_id, round, journal, question, fidelity, faults
+    )
+
+
+def _believed(
+    private_program: PrivateProgram,
+    certificate: Certificate | SignedCertificate,
+    trusted_key: bytes | None,
+) -> Certificate:
+    """The certificate, once its signature verified if there is a key to verify it with."""
+    if trusted_key is None and isinstance(certificate, Certificate):
+        return certificate
+    if trusted_key is not None and isinstance(certificate, SignedCertificate):
+        return verify_signature(certificate, trusted_key)
+    expected = "a certificate" if trusted_key is None else "a signed certificate"
+    raise RunRefused(
+        f"Expected {expected} of `{private_program.name}`, got {type(certificate).__name__}. "
+        "Call audits.certify(private_program) first; a signed one goes with its trusted_key."
     )
 
 
@@ -114,11 +146,6 @@ def _check_certificate(
     private_program: PrivateProgram, certificate: Certificate, acknowledge: Collection[str]
 ) -> None:
     """Refuses a run without a certificate of this program, mechanism, purpose and environment."""
-    if not isinstance(certificate, Certificate):
-        raise RunRefused(
-            f"Expected a certificate of `{private_program.name}`, got {type(certificate).__name__}. "
-            "Call audits.certify(private_program) first."
-        )
     certificate.check_binding(
         digest=private_program.program.digest, acknowledged=acknowledge, profile="secagg+dp"
     )
@@ -134,9 +161,9 @@ def _check_certificate(
             )
 
 
-def _check(
+def _checked_question(
     private_program: PrivateProgram, args: Sequence[Any], cohort: Cohort, ledger: Ledger
-) -> None:
+) -> Question:
     """Refuses arguments that do not fit the program, the cohort or the ledger, or are not finite."""
     program = private_program.program
     leaves = checked_arguments(program, args)
@@ -163,6 +190,7 @@ def _check(
                 f"Expected finite numbers in {label(path, program.argument_names)}, got NaN or "
                 "infinity. Nothing was sent or charged; clean the data, or mask the entry."
             )
+    return Question.of(program, leaves)
 
 
 def _journalled(
@@ -171,6 +199,7 @@ def _journalled(
     journal: ReleaseJournal | None,
     run_id: str,
     round: int,
+    question: Question,
 ) -> tuple[Reservation, Released] | None:
     """A release of the same evaluation that is durable; commits it if a crash came in between."""
     if journal is None:
@@ -179,7 +208,7 @@ def _journalled(
         state = reservation.state
         if state not in ("open", "committed"):
             continue
-        released = journal.read(reservation.seq, private_program.program.digest)
+        released = journal.read(reservation.seq, question)
         if released is None:
             continue
         if state == "open":
@@ -235,6 +264,7 @@ def _evaluate(
     run_id: str,
     round: int,
     journal: ReleaseJournal | None,
+    question: Question,
     fidelity: Literal["protocol", "ideal"],
     faults: Faults,
 ) -> Result:
@@ -268,7 +298,7 @@ def _evaluate(
         raise
     released = Released.of(aggregator.released)
     if journal is not None:
-        journal.write(reservation.seq, released, program.digest)
+        journal.write(reservation.seq, released, question)
     survivors = len(aggregator.survivors or ()) if aggregator.distributed else None
     reservation.commit(released.digest, survivors)
     value, at_clients = _by_place(private_program, value)

@@ -3,7 +3,8 @@
 A training algorithm is a function from the server's state to the next one that may *ask* certified
 private programs. Each question is one draw of a cohort, one reservation and one release; asking twice
 with the same cohort is refused by the ledger, because two questions to one cohort belong into one
-program. After every round the state is checkpointed with the head of the ledger.
+program. After every round the state is checkpointed with the head of the ledger. Ready-made
+algorithms are in `privacy.algorithms` and `privacy.hypergradients`.
 
     update(state, ask):  delta = ask("training", model);  gradient = ask("hypergradient", ...);  ...
 
@@ -13,39 +14,25 @@ reserved stays spent. When the budget ends, training ends, with the state it has
 Sources: Rush, Charles, Garrett (JMLR 2024), Figs. 4-5; docs/ledger-slots.md, section 4.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from privacy.certificates import Certificate
 from privacy.checkpoints import Checkpoint, CheckpointFile
 from privacy.cohorts import Sampling
 from privacy.errors import BudgetExceeded, MechanismError
-from privacy.execution import run
+from privacy.execution import Result, run
 from privacy.ledger import Ledger
-from privacy.privatization import PrivateProgram
+from privacy.metrics import MetricsFile
+from privacy.queries import Query
 from privacy.releases import ReleaseJournal
 
 State = TypeVar("State")
 ClientData = Callable[[np.ndarray], Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Query:
-    """A certified private program that a training algorithm may ask.
-
-    Attributes:
-      program: From `privatize`.
-      certificate: From `audits.certify`.
-    """
-
-    program: PrivateProgram
-    certificate: Certificate
 
 
 class Ask(Protocol):
@@ -60,6 +47,22 @@ class Ask(Protocol):
         ...
 
 
+class LastRound(Exception):
+    """Raised by an update whose budget ended half-way: its round counts, and is the last.
+
+    Without it the round would be dropped, and with it what was already paid for.
+
+    Attributes:
+      state: The server's state after what could be done.
+      reason: Why nothing follows.
+    """
+
+    def __init__(self, state: Any, reason: str):
+        super().__init__(reason)
+        self.state = state
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Trained:
     """Where training ended.
@@ -68,11 +71,14 @@ class Trained:
       state: The server's state.
       rounds: Rounds finished, those before a resume included.
       stopped: Why it ended before the planned rounds, or "".
+      metrics: One entry per round, beginning with the state before the first: what `measure` gave,
+        and under "releases" what is public about each release.
     """
 
     state: Any
     rounds: int
     stopped: str
+    metrics: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
 
 def train(
@@ -88,6 +94,7 @@ def train(
     folder: str | os.PathLike[str],
     fidelity: Literal["protocol", "ideal"] = "protocol",
     measure: Callable[[State], Mapping[str, float]] = lambda _: {},
+    observe: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> Trained:
     """Trains for a number of rounds, or for as many as the ledger pays for.
 
@@ -96,41 +103,62 @@ def train(
       folder continues after the last finished round and charges nothing twice.
 
     Args:
-      update: One round: the state and `ask` to the next state.
+      update: One round: the state and `ask` to the next state. Deterministic, so that a round that a
+        crash cut off asks the same questions again.
       state: A tree of arrays, the server's state before the first round.
       queries: Name to certified program.
       clients: Indices of a cohort's members to its client arguments by parameter name, stacked.
       sampling: How cohorts are drawn.
       ledger: Pays.
       rounds: In all, those of earlier calls included.
-      run_id: Names the run in the ledger.
+      run_id: Names the run in the ledger; the query's name is added to it.
       folder: For the journal, the checkpoint and `metrics.jsonl`.
       fidelity: See `run`.
       measure: What to write to `metrics.jsonl` of a state; must not look at client data.
+      observe: Called with the newest line at the start and after each round, when it is durable.
 
     Raises:
-      ResumeRefused: The folder's checkpoint belongs to another ledger or to an older copy of it.
+      ResumeRefused: The folder's checkpoint is not of this run and state, or belongs to another
+        ledger or to an older copy of it.
       PrivacyError: A question was refused; finished rounds are in the checkpoint.
     """
     if not isinstance(rounds, int) or rounds < 0:
         raise MechanismError(f"Expected rounds as an int of at least 0, got {rounds!r}.")
     home = Path(folder)
     journal = ReleaseJournal(home / "releases")
-    checkpoint = CheckpointFile(home / "checkpoint.npz")
-    found = checkpoint.read(like=state, ledger=ledger)
-    done, state = (0, state) if found is None else (found.round, found.state)
-    stopped = ""
+    file, metrics = CheckpointFile(home / "checkpoint.npz"), MetricsFile(home / "metrics.jsonl")
+    found = file.read(like=state, ledger=ledger, run_id=run_id)
+    if found is None:
+        metrics.clear()
+        metrics.append(_line(0, measure(state), {}))
+        found = Checkpoint(run_id, 0, state, ledger.head)
+    else:
+        metrics.keep(found.round)
+    observe(metrics.read()[-1])
+    done, state, stopped = found.round, found.state, found.stopped
     while done < rounds and not stopped:
         questions = _Questions(queries, clients, sampling, ledger, run_id, done, journal, fidelity)
+        ends = ""
         try:
             state = update(state, questions)
         except BudgetExceeded as error:
             stopped = f"round {done}: {error}"
             break
-        done += 1
-        checkpoint.write(Checkpoint(done, state, ledger.head))
-        _append_metrics(home / "metrics.jsonl", done, measure(state))
-    return Trained(state, done, stopped)
+        except LastRound as error:
+            state, ends = error.state, f"round {done}: {error.reason}"
+        done, stopped = done + 1, ends
+        line = _line(done, measure(state), questions.results)
+        metrics.append(line)
+        file.write(Checkpoint(run_id, done, state, ledger.head, stopped))
+        observe(line)
+    return Trained(state, done, stopped, tuple(metrics.read()))
+
+
+def _line(
+    done: int, measured: Mapping[str, float], results: Mapping[str, Result]
+) -> dict[str, Any]:
+    releases = {name: result.public_record() for name, result in results.items()}
+    return {"round": done} | {k: float(v) for k, v in measured.items()} | {"releases": releases}
 
 
 @dataclass
@@ -145,6 +173,7 @@ class _Questions:
     round: int
     journal: ReleaseJournal
     fidelity: Literal["protocol", "ideal"]
+    results: dict[str, Result] = field(default_factory=dict)
 
     def __post_init__(self):
         self._asked: set[str] = set()
@@ -153,9 +182,9 @@ class _Questions:
         query = self._fresh(name)
         cohort = self.sampling.draw()
         held = self.clients(cohort.members)
-        result = run(
+        self.results[name] = run(
             query.program,
-            _arguments(query.program, name, server_arguments, held),
+            _arguments(query, name, server_arguments, held),
             certificate=query.certificate,
             ledger=self.ledger,
             cohort=cohort,
@@ -163,8 +192,9 @@ class _Questions:
             round=self.round,
             journal=self.journal,
             fidelity=self.fidelity,
+            acknowledge=query.acknowledge,
         )
-        return result.value
+        return self.results[name].value
 
     def _fresh(self, name: str) -> Query:
         if name not in self.queries:
@@ -180,11 +210,9 @@ class _Questions:
         return self.queries[name]
 
 
-def _arguments(
-    private: PrivateProgram, name: str, server: tuple, held: Mapping[str, Any]
-) -> list[Any]:
+def _arguments(query: Query, name: str, server: tuple, held: Mapping[str, Any]) -> list[Any]:
     """The program's arguments in order: client ones by name, server ones by position."""
-    names = private.program.argument_names
+    names = query.program.program.argument_names
     at_server = [n for n in names if n not in held]
     if len(at_server) != len(server):
         raise MechanismError(
@@ -192,9 +220,3 @@ def _arguments(
         )
     given = dict(zip(at_server, server)) | {n: held[n] for n in names if n in held}
     return [given[n] for n in names]
-
-
-def _append_metrics(path: Path, round: int, values: Mapping[str, float]) -> None:
-    line = json.dumps({"round": round} | {k: float(v) for k, v in values.items()})
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(line + "\n")

@@ -4,16 +4,16 @@ Source: docs/architecture.md, "The main job".
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from audits.experiments import pages, plots, results
-from audits.experiments.checkpoints import Progress as RunProgress
 from audits.experiments.configuration import Configuration
 from audits.experiments.folders import RunFolder
 from audits.experiments.running import Run
@@ -62,13 +62,13 @@ def _complete(
 ) -> None:
     task = make_task(configuration)
     folder.write_certificates(task)
-    for purpose, certificate in task.certificates.items():
-        console.print(f"certified {purpose}: {certificate.id[:16]}")
+    for purpose, query in task.queries.items():
+        console.print(f"certified {purpose}: {query.certificate.id[:16]}")
     with folder.open_ledger(task) as ledger:
         run = Run(task, folder, ledger)
         with _bar(configuration, console) as observe:
-            progress = run.finish(observe)
-        found = results.collect(run, progress, time.monotonic() - started)
+            trained = run.finish(observe)
+        found = results.collect(run, trained, time.monotonic() - started)
         plots.draw(found, folder.path)
         results.write(folder, found)
 
@@ -86,9 +86,8 @@ def _bar(configuration: Configuration, console: Console) -> Iterator:
         name, rounds = configuration.name, configuration.schedule.rounds
         shown = bar.add_task(name, total=rounds, figures="")
 
-        def observe(progress: RunProgress) -> None:
-            loss, rate = progress.history.loss[-1], progress.private.learning_rate
-            figures = f"loss {loss:.3f}  learning rate {rate:.3f}"
-            bar.update(shown, completed=progress.round, figures=figures)
+        def observe(line: Mapping[str, Any]) -> None:
+            figures = f"loss {line['loss']:.3f}  learning rate {line['learning_rate']:.3f}"
+            bar.update(shown, completed=line["round"], figures=figures)
 
         yield observe

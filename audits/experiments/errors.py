@@ -6,8 +6,8 @@ of these is raised.
     ExperimentError
     +-- ConfigurationError (ValueError)   the TOML file is unusable; names every bad key
     +-- FolderOccupied                    the output folder holds another run
-    +-- ResumeRefused                     this folder cannot be continued with what was given
-        +-- CheckpointCorrupt             the checkpoint is not what was written
+
+A folder that cannot be continued with what was given is `privacy.errors.ResumeRefused`.
 """
 
 
@@ -21,11 +21,3 @@ class ConfigurationError(ExperimentError, ValueError):
 
 class FolderOccupied(ExperimentError):
     """The output folder already holds a run."""
-
-
-class ResumeRefused(ExperimentError):
-    """The folder belongs to another configuration, or its ledger is not the run's."""
-
-
-class CheckpointCorrupt(ResumeRefused):
-    """A checkpoint is not what was written."""

@@ -5,10 +5,11 @@
     ledger.db            every charge; never restored from a checkpoint
     releases/            released sums, durable before the ledger commits them
     checkpoint.npz       the state after the last finished round, with the ledger's head
+    metrics.jsonl        one line per finished round
     results.json, *.png, report.html
 
 A ledger that does not contain the head of the checkpoint is another one or an older copy: going on
-with it would spend the same budget twice.
+with it would spend the same budget twice. `privacy.train` refuses that.
 
 Source: docs/ledger-slots.md, section 4.
 """
@@ -21,11 +22,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import privacy
-from audits.experiments import checkpoints
-from audits.experiments.checkpoints import Progress
 from audits.experiments.configuration import Configuration
-from audits.experiments.errors import FolderOccupied, ResumeRefused
+from audits.experiments.errors import FolderOccupied
 from audits.experiments.tasks import Task, sections
+from privacy.checkpoints import write_durably
+from privacy.errors import ResumeRefused
 
 _TRACES = ("configuration.json", "ledger.db", "checkpoint.npz", "results.json")
 
@@ -55,11 +56,6 @@ class RunFolder:
     def results(self) -> Path:
         """Where results are; written last."""
         return self.path / "results.json"
-
-    @property
-    def journal(self) -> privacy.ReleaseJournal:
-        """Where releases are."""
-        return privacy.ReleaseJournal(self.path / "releases")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -94,15 +90,15 @@ class RunFolder:
         mine = self.path / "configuration.json"
         if not found:
             body = {"digest": configuration.digest} | configuration.model_dump(mode="json")
-            checkpoints.write_durably(mine, json.dumps(body, indent=2).encode())
+            write_durably(mine, json.dumps(body, indent=2).encode())
         else:
             _require_same(mine, configuration)
 
     def write_certificates(self, task: Task) -> None:
         """Writes certificate.json: purpose to certificate, before the first round."""
-        certificates = {purpose: c.to_dict() for purpose, c in task.certificates.items()}
+        certificates = {name: q.certificate.to_dict() for name, q in task.queries.items()}
         text = json.dumps(certificates, indent=1)
-        checkpoints.write_durably(self.path / "certificate.json", text.encode())
+        write_durably(self.path / "certificate.json", text.encode())
 
     def open_ledger(self, task: Task) -> privacy.Ledger:
         """The run's ledger: new before the first round, and the same one ever after.
@@ -140,32 +136,6 @@ class RunFolder:
                 f"for {ledger.charter.population}. It belongs to another run."
             )
         return ledger
-
-    def read_progress(
-        self, configuration: Configuration, ledger: privacy.Ledger
-    ) -> Progress | None:
-        """The state to go on from, or None at the beginning.
-
-        Raises:
-          ResumeRefused: The checkpoint is of another configuration, or the ledger does not descend
-            from its head.
-          CheckpointCorrupt: It cannot be read.
-        """
-        progress = checkpoints.read(self.checkpoint)
-        if progress is None:
-            return None
-        if progress.configuration != configuration.digest:
-            raise ResumeRefused(
-                f"Expected a checkpoint of configuration {configuration.digest[:12]}, got one of "
-                f"{progress.configuration[:12]}. Use the configuration it was made with."
-            )
-        if not ledger.is_descendant_of(progress.ledger_head):
-            raise ResumeRefused(
-                f"Expected a ledger that contains the checkpoint's head "
-                f"{progress.ledger_head[:12]}, got one that ends in {ledger.head[:12]}. It is an older "
-                "copy or another ledger; going on would spend budget twice. Restore the right one."
-            )
-        return progress
 
 
 def _require_same(mine: Path, configuration: Configuration) -> None:

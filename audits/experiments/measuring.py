@@ -7,12 +7,14 @@ to release them through a mechanism of their own.
 Source: docs/privacy-model.md, "What the figures cost".
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from audits.experiments.checkpoints import History
-from audits.experiments.fedavgm import Learner, client_loss
+from audits.experiments.fedavgm import client_loss, learning_rate, momentum
+from privacy.hypergradients import Learner
 from secfad.data.synthetic import CLASSES, ClientArrays
 
 
@@ -29,19 +31,17 @@ class Measure:
 
         self._figures = jax.jit(figures)
 
-    def record(self, history: History, private: Learner, baseline: Learner | None) -> None:
-        """Appends the figures of one round."""
-        loss, accuracy = (float(x) for x in self._figures(private.model))
-        history.loss.append(loss)
-        history.accuracy.append(accuracy)
-        history.learning_rate.append(private.learning_rate)
-        history.momentum.append(private.momentum)
-        if baseline is not None:
-            loss, accuracy = (float(x) for x in self._figures(baseline.model))
-            history.baseline_loss.append(loss)
-            history.baseline_accuracy.append(accuracy)
-            history.baseline_learning_rate.append(baseline.learning_rate)
-            history.baseline_momentum.append(baseline.momentum)
+    def __call__(self, state: Mapping[str, Learner]) -> dict[str, float]:
+        """Figures of the private learner and, with the prefix `baseline_`, of its twin."""
+        figures = {}
+        for name, learner in state.items():
+            prefix = "" if name == "private" else f"{name}_"
+            loss, accuracy = (float(x) for x in self._figures(learner.model))
+            figures[f"{prefix}loss"] = loss
+            figures[f"{prefix}accuracy"] = accuracy
+            figures[f"{prefix}learning_rate"] = learning_rate(learner)
+            figures[f"{prefix}momentum"] = momentum(learner)
+        return figures
 
 
 def client_accuracy(model, batch) -> jax.Array:

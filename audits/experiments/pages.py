@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from audits.experiments import checkpoints
 from audits.experiments.errors import ExperimentError
 from audits.experiments.results import SCHEMA
+from privacy.checkpoints import write_durably
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -45,7 +45,7 @@ def write_page(folder: Path) -> Path:
     """Writes report.html of a finished run and returns its path."""
     results = read_results(folder)
     path = folder / "report.html"
-    checkpoints.write_durably(path, page(results, folder).encode())
+    write_durably(path, page(results, folder).encode())
     return path
 
 

@@ -8,19 +8,21 @@ Source: docs/privacy-model.md, for the two views of epsilon.
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
 
 import privacy
-from audits.experiments import checkpoints
-from audits.experiments.checkpoints import Progress
 from audits.experiments.folders import RunFolder
 from audits.experiments.measuring import majority_accuracy
 from audits.experiments.running import Run
 from audits.experiments.tasks import HYPERGRADIENT, PURPOSES, TRAINING
 from privacy.certificates import current_environment
+from privacy.checkpoints import write_durably
 from privacy.slots import plan as price_plan
+from privacy.traffic import public_traffic
+from privacy.training import Trained
 
 SCHEMA = "secfad-results-1"
 _FIGURES = {
@@ -34,33 +36,36 @@ NOTES = (
     "The released view holds for those who see what is released and not who takes part; the server "
     "view for a server that does see who takes part.",
     "Cohorts and noise were drawn from the operating system's randomness, so a repetition differs.",
-    "Client bytes are means over the clients of a cohort, for one release: the messages of secure "
-    "aggregation as serialised, and the broadcast values.",
+    "Client bytes are those of one release among the expected number of clients: the messages of "
+    "secure aggregation as serialised, and the broadcast values. Real cohorts differ from that, and "
+    "their sizes are not published.",
     "Loss and accuracy are measured in the clear on held-out examples; they are not private.",
 )
 
 
-def collect(run: Run, progress: Progress, seconds: float) -> dict[str, Any]:
+def collect(run: Run, trained: Trained, seconds: float) -> dict[str, Any]:
     """Everything worth keeping of a finished run; `seconds` is the time of this process."""
-    configuration, history, ledger = run.task.configuration, progress.history, run.ledger
-    reservations = ledger.find(run.id)
+    configuration, ledger = run.task.configuration, run.ledger
+    history = {name: [line[name] for line in trained.metrics] for name in _measured(trained)}
+    reservations = run.reservations
     states = [reservation.state for reservation in reservations]
+    released = [release for line in trained.metrics for release in line["releases"].values()]
     return {
         "schema": SCHEMA,
         "name": configuration.name,
         "configuration": configuration.model_dump(mode="json"),
         "configuration_digest": configuration.digest,
         "environment": current_environment(),
-        "rounds": progress.round,
-        "stopped_early": progress.stopped or None,
+        "rounds": trained.rounds,
+        "stopped_early": trained.stopped or None,
         "seconds": round(seconds, 1),
-        "initial": {"loss": history.loss[0], "accuracy": history.accuracy[0]},
+        "initial": {name: history[name][0] for name in ("loss", "accuracy")},
         "majority_accuracy": majority_accuracy(run.task.data.train, run.task.data.test),
         "private": _outcome(history, ""),
-        "baseline": _outcome(history, "baseline_") if history.baseline_loss else None,
+        "baseline": _outcome(history, "baseline_") if "baseline_loss" in history else None,
         "epsilon": {view: ledger.spent(view) for view in ("released", "server")},
         "delta": configuration.privacy.delta,
-        "bytes_per_client_and_release": _traffic(progress),
+        "bytes_per_client_and_release": _traffic(run),
         "ledger": {
             "id": ledger.id,
             "head": ledger.head,
@@ -68,47 +73,41 @@ def collect(run: Run, progress: Progress, seconds: float) -> dict[str, Any]:
                 purpose: sum(r.purpose == purpose for r in reservations) for purpose in PURPOSES
             },
             "charged_without_release": len(states) - states.count("committed"),
-            "releases_from_journal": history.replayed,
+            "releases_from_journal": sum(release["replayed"] for release in released),
         },
-        "certificates": {name: c.id for name, c in run.task.certificates.items()},
-        "budget_spent": budget_curve(run, progress),
-        "history": {
-            name: values
-            for name, values in vars(history).items()
-            if isinstance(values, list) and values
-        },
+        "certificates": {name: query.certificate.id for name, query in run.task.queries.items()},
+        "budget_spent": budget_curve(run, trained.rounds),
+        "history": history,
         "notes": list(NOTES),
     }
 
 
 def write(folder: RunFolder, results: Mapping[str, Any]) -> None:
     """Writes results.json, which says that the run is complete."""
-    checkpoints.write_durably(folder.results, json.dumps(results, indent=1).encode())
+    write_durably(folder.results, json.dumps(results, indent=1).encode())
 
 
-def _outcome(history: checkpoints.History, prefix: str) -> dict[str, float]:
+def _measured(trained: Trained) -> list[str]:
+    """Names of the figures that were measured in every round."""
+    return [name for name in trained.metrics[0] if name not in ("round", "releases")]
+
+
+def _outcome(history: Mapping[str, list[float]], prefix: str) -> dict[str, float]:
     names = ("loss", "accuracy", "learning_rate", "momentum")
-    return {name: getattr(history, prefix + name)[-1] for name in names}
+    return {name: history[prefix + name][-1] for name in names}
 
 
-def _traffic(progress: Progress) -> dict[str, dict[str, float]]:
-    """Mean bytes of one client in one release, protocol and broadcasts together."""
-    history = progress.history
-    return {
-        purpose: {
-            "up": sum(history.bytes_up[purpose]) / len(history.bytes_up[purpose]),
-            "down": sum(history.bytes_down[purpose]) / len(history.bytes_down[purpose]),
-        }
-        for purpose in PURPOSES
-        if history.bytes_up.get(purpose)
-    }
+def _traffic(run: Run) -> dict[str, dict[str, float]]:
+    """Bytes of one client in one release among the expected number of clients."""
+    size = run.task.sampling.expected_size
+    return {n: asdict(public_traffic(q.program, size)) for n, q in run.task.queries.items()}
 
 
-def budget_curve(run: Run, progress: Progress, points: int = 8) -> list[dict[str, float]]:
+def budget_curve(run: Run, done: int, points: int = 8) -> list[dict[str, float]]:
     """Epsilon spent after some of the rounds, in the released-model view."""
     charter, curve = run.ledger.charter, []
-    rounds = sorted({round(progress.round * k / points) for k in range(1, points + 1)} | {1})
-    reservations = run.ledger.find(run.id)
+    rounds = sorted({round(done * k / points) for k in range(1, points + 1)} | {1})
+    reservations = run.reservations
     multipliers = {slot.purpose: slot for slot in run.task.slots}
     for last in rounds:
         counts = {p: sum(r.purpose == p and r.round < last for r in reservations) for p in PURPOSES}

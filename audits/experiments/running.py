@@ -1,32 +1,30 @@
-"""Running: rounds of private training and hypergradients, each followed by a checkpoint.
+"""Running: an experiment's algorithm in `privacy.train`, beside its twin without privacy.
 
     draw a cohort -> training release -> draw another -> hypergradient release -> update -> checkpoint
 
 Cohorts and noise come from the operating system's randomness, never from a seed: whoever could
 predict them could undo both amplification and noise. The data and the initial model are
-deterministic. After a crash the round is repeated: a release that was journalled is used again
-without a charge, any other is charged anew, and what was reserved stays spent.
+deterministic. What a crash leaves is the loop's business; see `privacy.training`.
 
 Sources: Rush, Charles, Garrett (JMLR 2024), Fig. 4; docs/ledger-slots.md, section 4.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import privacy
-from audits.experiments import checkpoints
 from audits.experiments.baseline import Baseline
-from audits.experiments.checkpoints import History, Progress
-from audits.experiments.fedavgm import Learner, members_of
+from audits.experiments.fedavgm import members_of
 from audits.experiments.folders import RunFolder
 from audits.experiments.measuring import Measure
-from audits.experiments.tasks import HYPERGRADIENT, TRAINING, Task
-from privacy.errors import BudgetExceeded
+from audits.experiments.tasks import Task
+from privacy.reservations import Reservation
+from privacy.training import Ask, LastRound, Trained
 
-Observer = Callable[[Progress], None]
+Observer = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +43,17 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Name of the run in its ledger; the same after every resume."""
-        return f"{self.task.configuration.name}-{self.ledger.id[:12]}"
+        """Name of the run in its ledger and checkpoint; the same after every resume."""
+        configuration = self.task.configuration
+        return f"{configuration.name}-{configuration.digest[:12]}-{self.ledger.id[:12]}"
 
-    def finish(self, observe: Observer = lambda _: None) -> Progress:
+    @property
+    def reservations(self) -> list[Reservation]:
+        """What was charged for this run, in order."""
+        found = [r for name in self.task.queries for r in self.ledger.find(f"{self.id}/{name}")]
+        return sorted(found, key=lambda reservation: reservation.seq)
+
+    def finish(self, observe: Observer = lambda _: None) -> Trained:
         """Runs all remaining rounds, or as many as the budget pays for.
 
         Args:
@@ -59,81 +64,61 @@ class Run:
           PrivacyError: A round was refused; what was finished before is in the checkpoint.
         """
         configuration = self.task.configuration
-        progress = self.folder.read_progress(configuration, self.ledger)
-        measure = Measure(self.task.data.test)
-        baseline = None
-        if configuration.engine.baseline:
-            baseline = Baseline(self.task.computations, configuration.server, self.task.batch)
-        if progress is None:
-            progress = self._start(measure)
-        observe(progress)
-        while progress.round < configuration.schedule.rounds and not progress.stopped:
-            progress = self._round(progress, baseline, measure)
-            checkpoints.save(progress, self.folder.checkpoint)
-            observe(progress)
-        return progress
-
-    def _start(self, measure: Measure) -> Progress:
-        configuration, start = self.task.configuration, self.task.start()
-        baseline = start if configuration.engine.baseline else None
-        history = History()
-        measure.record(history, start, baseline)
-        return Progress(0, start, baseline, "", configuration.digest, self.ledger.head, history)
-
-    def _round(self, before: Progress, baseline: Baseline | None, measure: Measure) -> Progress:
-        sampling, history = self.task.sampling, before.history
-        first, second = sampling.draw(), sampling.draw()
-        learner, stopped = self._private_round(before, first, second)
-        if learner is before.private:
-            return replace(before, stopped=stopped, ledger_head=self.ledger.head)
-        twin = before.baseline
-        if baseline is not None and twin is not None:
-            twin = baseline.round(twin, first.members, second.members)
-        measure.record(history, learner, twin)
-        return replace(
-            before,
-            round=before.round + 1,
-            private=learner,
-            baseline=twin,
-            stopped=stopped,
-            ledger_head=self.ledger.head,
-        )
-
-    def _private_round(
-        self, before: Progress, first: privacy.Cohort, second: privacy.Cohort
-    ) -> tuple[Learner, str]:
-        """The server after the round, and why this was the last one, or ""."""
-        server, learner = self.task.configuration.server, before.private
-        try:
-            delta = self._release(TRAINING, (learner.model,), first, before)
-        except BudgetExceeded as error:
-            return learner, f"round {before.round}: {error}"
-        arguments = (learner.hyper, learner.state, delta)
-        learner = learner.updated(delta)
-        try:
-            gradient = self._release(HYPERGRADIENT, arguments, second, before)
-        except BudgetExceeded as error:
-            return learner, f"round {before.round}: {error}"
-        return learner.descended(
-            gradient,
-            learning_rate_step=server.learning_rate_step,
-            momentum_step=server.momentum_step,
-            max_momentum=server.max_momentum,
-        ), ""
-
-    def _release(
-        self, purpose: str, server: tuple, cohort: privacy.Cohort, before: Progress
-    ) -> Any:
-        result = privacy.run(
-            self.task.private[purpose],
-            (*server, members_of(self.task.batch, cohort.members)),
-            certificate=self.task.certificates[purpose],
+        pair = _Pair(self.task)
+        return privacy.train(
+            pair.update,
+            pair.start(),
+            queries=self.task.queries,
+            clients=pair.clients,
+            sampling=self.task.sampling,
             ledger=self.ledger,
-            cohort=cohort,
+            rounds=configuration.schedule.rounds,
             run_id=self.id,
-            round=before.round,
-            journal=self.folder.journal,
-            fidelity=self.task.configuration.engine.fidelity,
+            folder=self.folder.path,
+            fidelity=configuration.engine.fidelity,
+            measure=Measure(self.task.data.test),
+            observe=observe,
         )
-        before.history.count(purpose, result)
-        return {name: np.asarray(value) for name, value in result.value.items()}
+
+
+class _Pair:
+    """The private learner and, if wanted, its twin, in one state: {"private", "baseline"}."""
+
+    def __init__(self, task: Task):
+        self._algorithm, self._batch = task.algorithm, task.batch
+        wanted = task.configuration.engine.baseline
+        self._baseline = Baseline(task.algorithm.questions, task.batch) if wanted else None
+        self._members = np.zeros(0, np.int64)
+
+    def start(self) -> dict[str, Any]:
+        twin = {"baseline": self._algorithm.state} if self._baseline else {}
+        return {"private": self._algorithm.state} | twin
+
+    def clients(self, members: np.ndarray) -> dict[str, Any]:
+        """The cohort's data; remembers whose, for the twin."""
+        self._members = members
+        return {"batches": members_of(self._batch, members)}
+
+    def update(self, state: dict[str, Any], ask: Ask) -> dict[str, Any]:
+        drawn: dict[str, np.ndarray] = {}
+
+        def asking(name: str, *server_arguments: Any) -> Any:
+            value = ask(name, *server_arguments)
+            drawn[name] = self._members
+            return value
+
+        try:
+            new = {"private": self._algorithm.update(state["private"], asking)}
+        except LastRound as error:
+            new = {"private": error.state}
+            raise LastRound(new | self._twin(state, drawn), error.reason) from error
+        return new | self._twin(state, drawn)
+
+    def _twin(self, state: dict[str, Any], drawn: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        if self._baseline is None:
+            return {}
+        try:
+            moved = self._algorithm.update(state["baseline"], self._baseline.asking(drawn))
+        except LastRound as error:
+            moved = error.state
+        return {"baseline": moved}

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 import privacy
 from audits.certifying import certify
 from audits.experiments.configuration import Configuration, ReleaseSection
-from audits.experiments.fedavgm import Computations, Learner, batch_of, make_computations
-from privacy.certificates import Certificate
+from audits.experiments.fedavgm import batch_of, make_algorithm
+from privacy.queries import Algorithm, Query
 from secfad.data.synthetic import SyntheticData, synthetic
 
 TRAINING, HYPERGRADIENT = "training", "hypergradient"
@@ -32,17 +31,15 @@ class Task:
       configuration: Where it came from.
       data: The population, training and held-out examples.
       batch: All clients' training arguments, with a leading axis of clients.
-      computations: The two computations, as the baseline runs them.
-      private: Purpose to the private program.
-      certificates: Purpose to its certificate.
+      algorithm: What learns, and what it asks.
+      queries: Purpose to its certified private program.
     """
 
     configuration: Configuration
     data: SyntheticData
     batch: Any
-    computations: Computations
-    private: Mapping[str, privacy.PrivateProgram]
-    certificates: Mapping[str, Certificate]
+    algorithm: Algorithm
+    queries: Mapping[str, Query]
 
     @property
     def sampling(self) -> privacy.PoissonSampling:
@@ -57,15 +54,7 @@ class Task:
         """The planned releases of both purposes, spare ones included."""
         schedule = self.configuration.schedule
         count = schedule.rounds + schedule.spare_slots
-        return [
-            privacy.Slot(purpose, schedule.sampling_rate, section.noise_multiplier, count)
-            for purpose, section in sections(self.configuration).items()
-        ]
-
-    def start(self) -> Learner:
-        """The server before the first round."""
-        server = self.configuration.server
-        return Learner.initial(server.learning_rate, server.momentum)
+        return [query.slot(self.sampling, count) for query in self.queries.values()]
 
 
 def make_task(configuration: Configuration) -> Task:
@@ -83,20 +72,15 @@ def make_task(configuration: Configuration) -> Task:
         max_examples=section.max_examples,
     )
     batch = batch_of(data.train, client.batch_size)
-    computations = make_computations(client.learning_rate, client.batch_size)
-    private = _privatized(configuration, computations, batch)
-    certificates = {purpose: certify(program) for purpose, program in private.items()}
-    return Task(configuration, data, batch, computations, private, certificates)
-
-
-def _privatized(
-    configuration: Configuration, computations: Computations, batch: Any
-) -> dict[str, privacy.PrivateProgram]:
-    server = configuration.server
-    learner = Learner.initial(server.learning_rate, server.momentum)
     held = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), batch)
-    model = specs_of(learner.model)
-    mechanisms = {
+    algorithm = make_algorithm(client, configuration.server, held)
+    queries = algorithm.queries(mechanisms(configuration), certify)
+    return Task(configuration, data, batch, algorithm, queries)
+
+
+def mechanisms(configuration: Configuration) -> dict[str, privacy.Gaussian]:
+    """Clip norms and noise of each purpose."""
+    return {
         purpose: privacy.Gaussian(
             noise_multiplier=section.noise_multiplier,
             clip_norm=section.clip_norm,
@@ -104,29 +88,9 @@ def _privatized(
         )
         for purpose, section in sections(configuration).items()
     }
-    hyper, state = specs_of(learner.hyper), specs_of(learner.state)
-    arguments = {TRAINING: (model, held), HYPERGRADIENT: (hyper, state, model, held)}
-    functions = {
-        TRAINING: computations.training,
-        HYPERGRADIENT: computations.hypergradient,
-    }
-    return {
-        purpose: privacy.privatize(
-            functions[purpose],
-            *arguments[purpose],
-            mechanism=mechanisms[purpose],
-            purpose=purpose,
-        )
-        for purpose in PURPOSES
-    }
 
 
 def sections(configuration: Configuration) -> dict[str, ReleaseSection]:
     """The mechanism of each purpose."""
     chosen = configuration.privacy
     return {TRAINING: chosen.training, HYPERGRADIENT: chosen.hypergradient}
-
-
-def specs_of(tree: Any) -> Any:
-    """Shapes and dtypes of a tree."""
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), np.asarray(a).dtype), tree)

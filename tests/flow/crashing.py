@@ -7,13 +7,15 @@ import os
 import signal
 import sys
 
-STEPS = ("reserve", "open", "journal", "commit", "checkpoint", "results")
+STEPS = ("reserve", "open", "journal", "commit", "metrics", "checkpoint", "results")
 
 
 def target(step: str):
     """The function that does a step, as the object and attribute that hold it."""
-    from audits.experiments import checkpoints, results
+    from audits.experiments import results
+    from privacy.checkpoints import CheckpointFile
     from privacy.ledger import Ledger
+    from privacy.metrics import MetricsFile
     from privacy.releases import ReleaseJournal
     from privacy.reservations import Reservation
 
@@ -22,7 +24,8 @@ def target(step: str):
         "open": (Reservation, "open"),
         "journal": (ReleaseJournal, "write"),
         "commit": (Reservation, "commit"),
-        "checkpoint": (checkpoints, "save"),
+        "metrics": (MetricsFile, "append"),
+        "checkpoint": (CheckpointFile, "write"),
         "results": (results, "write"),
     }[step]
 

@@ -14,6 +14,7 @@ import pytest
 from audits.experiments import configuration, pages
 from audits.experiments.tasks import PURPOSES
 from privacy import Ledger
+from privacy.metrics import MetricsFile
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("crashing.py")
@@ -24,6 +25,7 @@ MOMENTS = (
     ("after reserve", 1),
     ("after open", 1),
     ("after journal", 0),
+    ("before metrics", 0),
     ("before checkpoint", 0),
     ("after checkpoint", 0),
 )
@@ -66,7 +68,8 @@ def check(out, rounds):
     with Ledger.open(out / "ledger.db") as ledger:
         ledger.verify()
         assert ledger.head == results["ledger"]["head"]
-        reservations = ledger.find(f"{results['name']}-{ledger.id[:12]}")
+        name = f"{results['name']}-{results['configuration_digest'][:12]}-{ledger.id[:12]}"
+        reservations = [r for p in PURPOSES for r in ledger.find(f"{name}/{p}")]
         released = Counter((r.purpose, r.round) for r in reservations if r.state == "committed")
         lost = [r for r in reservations if r.state != "committed"]
         assert results["rounds"] == rounds
@@ -83,6 +86,9 @@ def check(out, rounds):
         assert {r.state for r in lost} <= {"reserved", "open"}
         assert results["ledger"]["charged_without_release"] == len(lost)
     assert len(results["history"]["loss"]) == rounds + 1
+    assert [line["round"] for line in MetricsFile(out / "metrics.jsonl").read()] == [
+        *range(rounds + 1)
+    ]
     return len(lost)
 
 
@@ -90,7 +96,7 @@ def test_a_crash_at_every_step_loses_at_most_the_charge_in_flight(tmp_path, tiny
     rounds, out = 6, tmp_path / "out"
     config = written(tmp_path, tiny_text, rounds, spare=10)
     for moment, _ in (*MOMENTS, ("before results", 0)):
-        call = 0 if moment.endswith(("checkpoint", "results")) else 1
+        call = 0 if moment.endswith(("metrics", "checkpoint", "results")) else 1
         child = start(environment, config, out, moment, call)
         text, _ = child.communicate(timeout=300)
         assert child.returncode == -signal.SIGKILL, (moment, text)

@@ -8,12 +8,13 @@ import pytest
 
 import privacy
 from audits.experiments.configuration import parse
-from audits.experiments.fedavgm import make_computations, members_of
+from audits.experiments.fedavgm import client_loss, local_sgd, members_of
 from audits.experiments.folders import RunFolder
 from audits.experiments.running import Run
-from audits.experiments.tasks import TRAINING, make_task, specs_of
+from audits.experiments.tasks import TRAINING, make_task
 from privacy.certificates import CertificateError, CertificateMismatch
 from privacy.errors import BudgetExceeded, NonFiniteData, RunRefused
+from privacy.hypergradients import training
 from secfad.errors import SecfadError
 
 
@@ -39,17 +40,19 @@ def release(tiny_task, ledger, monkeypatch):
 
     def run(**changes):
         cohort = tiny_task.sampling.draw()
-        program = changes.pop("program", tiny_task.private[TRAINING])
+        program = changes.pop("program", tiny_task.queries[TRAINING].program)
         batch = members_of(tiny_task.batch, cohort.members)
         batch = changes.pop("batch", lambda same: same)(batch)
         settings = {
-            "certificate": tiny_task.certificates[TRAINING],
+            "certificate": tiny_task.queries[TRAINING].certificate,
             "ledger": ledger,
             "cohort": cohort,
             "run_id": "refused",
             "round": 0,
         }
-        return privacy.run(program, (tiny_task.start().model, batch), **(settings | changes))
+        return privacy.run(
+            program, ({}, tiny_task.algorithm.state.model, batch), **(settings | changes)
+        )
 
     return run
 
@@ -66,12 +69,11 @@ def untouched(ledger):
 def other_program(tiny_task, **mechanism):
     """The training program with other local steps, or another mechanism."""
     learning_rate = mechanism.pop("learning_rate", 0.05)
-    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tiny_task.batch)
     settings = {"noise_multiplier": 4.0, "clip_norm": 0.5} | mechanism
+    question = tiny_task.algorithm.questions[TRAINING]
     return privacy.privatize(
-        make_computations(learning_rate, 10).training,
-        specs_of(tiny_task.start().model),
-        one,
+        training(client_loss, local_sgd(learning_rate, 10)),
+        *question.specs,
         mechanism=privacy.Gaussian(**settings),
         purpose="training",
     )
@@ -85,7 +87,7 @@ class TestNothingIsSentOrCharged:
 
     def test_with_the_certificate_of_another_program(self, release, tiny_task):
         with pytest.raises(CertificateMismatch, match="FAD006"):
-            release(certificate=tiny_task.certificates["hypergradient"])
+            release(certificate=tiny_task.queries["hypergradient"].certificate)
 
     def test_for_an_altered_program(self, release, tiny_task):
         with pytest.raises(CertificateMismatch, match="does not match the certificate"):
@@ -131,9 +133,9 @@ def test_a_ledger_without_budget_refuses_before_anything_is_sent(folder, tiny_ta
     with empty:
         before = empty.head
         run = Run(tiny_task, folder, empty)
-        progress = run.finish()
-        assert "left are: none" in progress.stopped
-        assert progress.round == 0
+        trained = run.finish()
+        assert "left are: none" in trained.stopped
+        assert trained.rounds == 0
         assert empty.head == before
 
 
@@ -147,6 +149,6 @@ def test_a_plan_over_budget_leaves_no_ledger(folder, tiny_task):
 
 def test_the_same_configuration_gives_the_same_programs_and_data(tiny_task, tiny_text):
     again = make_task(parse(tiny_text))
-    for purpose, program in tiny_task.private.items():
-        assert again.private[purpose].program.digest == program.program.digest
+    for purpose, query in tiny_task.queries.items():
+        assert again.queries[purpose].program.program.digest == query.program.program.digest
     np.testing.assert_array_equal(again.batch["features"], tiny_task.batch["features"])

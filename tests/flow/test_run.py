@@ -1,19 +1,22 @@
 import io
 import json
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
-from audits.experiments import checkpoints, pages
+from audits.experiments import pages
 from audits.experiments.configuration import parse
 from audits.experiments.console import default_folder, run_experiment
-from audits.experiments.errors import FolderOccupied, ResumeRefused
+from audits.experiments.errors import FolderOccupied
 from audits.experiments.folders import RunFolder
 from audits.experiments.running import Run
-from audits.experiments.tasks import PURPOSES
+from audits.experiments.tasks import PURPOSES, make_task
 from privacy import Ledger, Release
 from privacy.certificates import Certificate
+from privacy.checkpoints import CheckpointFile
+from privacy.errors import ResumeRefused
 
 
 def run(text, path, *, resume=False):
@@ -49,12 +52,14 @@ def test_every_release_is_charged_once_to_its_purpose(finished):
     with Ledger.open(finished[0] / "ledger.db") as ledger:
         ledger.verify()
         assert ledger.head == results["ledger"]["head"]
-        run_id = f"tiny-{ledger.id[:12]}"
+        run_id = f"tiny-{results['configuration_digest'][:12]}-{ledger.id[:12]}"
+        cohorts = set()
         for purpose in PURPOSES:
-            found = ledger.find(run_id, purpose=purpose)
+            found = ledger.find(f"{run_id}/{purpose}", purpose=purpose)
             assert [r.round for r in found] == [0, 1, 2]
             assert {r.state for r in found} == {"committed"}
-        assert len({r.cohort_id for r in ledger.find(run_id)}) == 6
+            cohorts |= {r.cohort_id for r in found}
+        assert len(cohorts) == 6
 
 
 def test_the_budget_holds_and_both_views_are_shown(finished):
@@ -72,7 +77,7 @@ def test_certificates_are_of_the_programs_that_ran(finished, tiny_task):
     assert set(text) == set(PURPOSES)
     for purpose, body in text.items():
         certificate = Certificate.from_json(json.dumps(body))
-        program = tiny_task.private[purpose].program
+        program = tiny_task.queries[purpose].program.program
         assert certificate.digests == {"primal": program.digest}
         assert certificate.profile == "secagg+dp"
         assert certificate.id == pages.read_results(finished[0])["certificates"][purpose]
@@ -158,8 +163,8 @@ class TestStartedRun:
         with folder.open_ledger(tiny_task) as ledger:
             one = Run(tiny_task, folder, ledger)
 
-            def stop(progress):
-                if progress.round == 1:
+            def stop(line):
+                if line["round"] == 1:
                     raise KeyboardInterrupt
 
             with pytest.raises(KeyboardInterrupt):
@@ -167,19 +172,26 @@ class TestStartedRun:
         return folder
 
     def test_a_checkpoint_restores_the_state_bit_for_bit(self, started, tiny_task):
-        progress = checkpoints.read(started.checkpoint)
-        copy = started.path / "copy.npz"
-        checkpoints.save(progress, copy)
-        again = checkpoints.read(copy)
-        assert again.round == 1
-        np.testing.assert_array_equal(
-            again.private.model["weights"], progress.private.model["weights"]
-        )
-        np.testing.assert_array_equal(
-            again.baseline.buffer["bias"], progress.baseline.buffer["bias"]
-        )
-        assert again.private.hyper == progress.private.hyper
-        assert again.history == progress.history
+        with started.open_ledger(tiny_task) as ledger:
+            like = {"private": tiny_task.algorithm.state, "baseline": tiny_task.algorithm.state}
+            asked = {"like": like, "ledger": ledger, "run_id": Run(tiny_task, started, ledger).id}
+            found = CheckpointFile(started.checkpoint).read(**asked)
+            copy = CheckpointFile(started.path / "copy.npz")
+            copy.write(found)
+            again = copy.read(**asked)
+        assert (again.round, again.ledger_head) == (1, found.ledger_head)
+        leaves = [jax.tree.leaves(checkpoint.state) for checkpoint in (found, again)]
+        for one, other, start in zip(*leaves, jax.tree.leaves(like), strict=True):
+            assert one.dtype == other.dtype == start.dtype
+            np.testing.assert_array_equal(one, other)
+
+    def test_a_checkpoint_of_another_configuration_is_refused(self, started, tiny_task, tiny_text):
+        task = make_task(parse(tiny_text.replace("momentum_step = 0.1", "momentum_step = 0.2")))
+        with (
+            started.open_ledger(task) as ledger,
+            pytest.raises(ResumeRefused, match="of the run"),
+        ):
+            Run(task, started, ledger).finish()
 
     def test_a_rolled_back_ledger_is_refused(self, started, tiny_task, tmp_path_factory):
         fresh = RunFolder(tmp_path_factory.mktemp("other"))
@@ -207,11 +219,12 @@ class TestStartedRun:
     def test_without_its_checkpoint_a_run_replays_its_releases_for_free(self, started, tiny_task):
         started.checkpoint.unlink()
         with started.open_ledger(tiny_task) as ledger:
-            charged = len(ledger.find(f"tiny-{ledger.id[:12]}"))
-            progress = Run(tiny_task, started, ledger).finish()
-            assert charged == 2
-            assert progress.history.replayed == 2
-            assert len(ledger.find(f"tiny-{ledger.id[:12]}")) == 6
+            again = Run(tiny_task, started, ledger)
+            assert len(again.reservations) == 2
+            lines = again.finish().metrics
+            replayed = [r["replayed"] for line in lines for r in line["releases"].values()]
+            assert replayed == [True, True, False, False, False, False]
+            assert len(again.reservations) == 6
 
     @pytest.mark.parametrize(("exhausted", "rounds"), [("training", 1), ("hypergradient", 2)])
     def test_an_exhausted_budget_stops_the_run_and_is_said(
@@ -220,15 +233,15 @@ class TestStartedRun:
         with started.open_ledger(tiny_task) as ledger:
             one = Run(tiny_task, started, ledger)
             spend_all(ledger, one.id, exhausted)
-            progress = one.finish()
-            assert progress.stopped.startswith("round 1: Expected a slot")
-            assert progress.round == rounds
-            assert one.finish().round == rounds
+            trained = one.finish()
+            assert trained.stopped.startswith("round 1: Expected a slot")
+            assert trained.rounds == rounds
+            assert one.finish().rounds == rounds
 
 
 def spend_all(ledger, run_id, purpose):
     """Reserves every slot of a purpose that is left, as crashes would."""
-    [first] = ledger.find(run_id, 0, purpose=purpose)
+    [first] = ledger.find(f"{run_id}/{purpose}", 0)
     releases = [Release(**r) for r in ledger.store.get(first.seq).body["releases"]]
     for slot in ledger.remaining(purpose).slots:
         for index in range(slot.count):

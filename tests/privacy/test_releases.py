@@ -1,12 +1,14 @@
 """A journalled release is what was released, or an error."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import secfad as fad
 from privacy.errors import JournalCorrupt, ResumeRefused
-from privacy.releases import Released, ReleaseJournal
+from privacy.releases import Question, Released, ReleaseJournal
 
-PROGRAM = "ab" * 32
+QUESTION = Question("ab" * 32, "ef" * 32)
 
 
 @pytest.fixture
@@ -15,8 +17,8 @@ def released():
 
 
 def test_release_comes_back_bit_for_bit(tmp_path, released):
-    ReleaseJournal(tmp_path).write(7, released, PROGRAM)
-    again = ReleaseJournal(tmp_path).read(7, PROGRAM)
+    ReleaseJournal(tmp_path).write(7, released, QUESTION)
+    again = ReleaseJournal(tmp_path).read(7, QUESTION)
     assert again.digest == released.digest
     for a, b in zip(again.rounds, released.rounds):
         for x, y in zip(a, b):
@@ -25,35 +27,35 @@ def test_release_comes_back_bit_for_bit(tmp_path, released):
 
 
 def test_unwritten_release_is_none(tmp_path):
-    assert ReleaseJournal(tmp_path).read(1, PROGRAM) is None
+    assert ReleaseJournal(tmp_path).read(1, QUESTION) is None
 
 
 def test_partial_file_of_a_crash_is_no_release(tmp_path, released):
     journal = ReleaseJournal(tmp_path)
-    journal.write(3, released, PROGRAM)
+    journal.write(3, released, QUESTION)
     (tmp_path / "release-00000003.npz").rename(tmp_path / "release-00000003.partial")
-    assert journal.read(3, PROGRAM) is None
+    assert journal.read(3, QUESTION) is None
 
 
 def test_any_flipped_byte_of_the_values_is_found(tmp_path, released):
     journal = ReleaseJournal(tmp_path)
-    journal.write(3, released, PROGRAM)
+    journal.write(3, released, QUESTION)
     file = tmp_path / "release-00000003.npz"
     data = bytearray(file.read_bytes())
     position = data.index(np.arange(3.0).tobytes()) + 9
     data[position] ^= 1
     file.write_bytes(bytes(data))
     with pytest.raises(JournalCorrupt, match="hash does not match"):
-        journal.read(3, PROGRAM)
+        journal.read(3, QUESTION)
 
 
 def test_truncated_file_is_found(tmp_path, released):
     journal = ReleaseJournal(tmp_path)
-    journal.write(3, released, PROGRAM)
+    journal.write(3, released, QUESTION)
     file = tmp_path / "release-00000003.npz"
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(JournalCorrupt):
-        journal.read(3, PROGRAM)
+        journal.read(3, QUESTION)
 
 
 def test_digest_depends_on_shape_dtype_and_order(released):
@@ -67,8 +69,33 @@ def test_digest_depends_on_shape_dtype_and_order(released):
     assert len(digests) == 5
 
 
-def test_release_of_another_program_is_refused(tmp_path, released):
+@pytest.mark.parametrize(
+    ("other", "advice"),
+    [
+        (Question("cd" * 32, QUESTION.arguments), "use another run_id"),
+        (Question(QUESTION.program, "cd" * 32), "not repeated with the state"),
+    ],
+)
+def test_release_is_no_answer_to_another_question(tmp_path, released, other, advice):
     journal = ReleaseJournal(tmp_path)
-    journal.write(3, released, PROGRAM)
-    with pytest.raises(ResumeRefused, match="use another run_id"):
-        journal.read(3, "cd" * 32)
+    journal.write(3, released, QUESTION)
+    with pytest.raises(ResumeRefused, match=advice):
+        journal.read(3, other)
+
+
+def test_question_depends_on_server_values_and_not_on_client_data():
+    @fad.computation(model=fad.SERVER, x=fad.CLIENTS)
+    def distance(model, x):
+        return fad.mean(fad.broadcast(model) - x, name="distance")
+
+    program = fad.trace(distance, jnp.zeros(2), jnp.zeros(2))
+    digests = {
+        Question.of(program, [jnp.array(model), jnp.array(data)]).arguments
+        for model, data in (
+            ([0.0, 1.0], [[1.0, 2.0]]),
+            ([0.0, 1.0], [[3.0, 2.0]]),
+            ([0.0, 1.0000001], [[1.0, 2.0]]),
+            ([1.0, 0.0], [[1.0, 2.0]]),
+        )
+    }
+    assert len(digests) == 3

@@ -117,7 +117,7 @@ def test_metrics_are_written_per_round(setting):
         update, start(), rounds=2, measure=lambda s: {"norm": jnp.sum(s["model"] ** 2)}, **setting
     )
     lines = (setting["folder"] / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["round"] for line in lines] == [1, 2]
+    assert [json.loads(line)["round"] for line in lines] == [0, 1, 2]
 
 
 def test_ledger_that_forgot_charges_is_refused(setting, tmp_path):

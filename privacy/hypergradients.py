@@ -1,0 +1,297 @@
+"""`hypergradient_descent`: hyperparameters learned while the model is, ready for `train`.
+
+A round asks how clients move the model ("training"), and how their loss at a new model changes with
+the hyperparameters ("hypergradient"). Between the two lies only the server's step, which is
+differentiated where it happens, at the server, on released values:
+
+    delta, d delta/d hyper_client     training clients
+    x', T = d x'/d hyper              server step, differentiated in forward mode
+    d loss(x')/d hyper                judging clients, along T
+
+sequential (Fig. 4): judges get the new model of the same round. parallel (Fig. 5): judges get the
+present model and the tangents kept from the round before, while the training clients train from it;
+no further contact, and hyperparameters lag by a round. With a *fresh* cohort the two questions are
+two draws, each paid by its own purpose; with the *same* cohort they are one program, one draw and one
+charge of the purpose training, because releases of one draw compose inside the sampling.
+
+Source: Rush, Charles, Garrett (JMLR 2024), Algorithm 2, Figs. 4, 5 and 12.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import secfad as fad
+from privacy.algorithms import as_arrays, specs_of
+from privacy.errors import BudgetExceeded, MechanismError
+from privacy.queries import Algorithm, Question
+from privacy.training import Ask, LastRound
+from secfad.algorithms.fedopt import Optimizer
+from secfad.algorithms.local import LocalUpdate
+from secfad.algorithms.trees import Loss, Tree, subtract, whole
+
+
+class Learner(NamedTuple):
+    """What the server holds between rounds.
+
+    Attributes:
+      hyper: {"server": ..., "client": ...}, trees of numbers.
+      hyper_state: Of the optimizer that learns them.
+      model: The model.
+      state: Of the server optimizer.
+      tangents: d(model)/d(hyper), kept from the last step for the parallel form.
+    """
+
+    hyper: Tree
+    hyper_state: Tree
+    model: Tree
+    state: Tree
+    tangents: Tree
+
+
+def hypergradient_descent(
+    loss: Loss,
+    model: Tree,
+    one_client: Any,
+    *,
+    hyper: Tree,
+    optimizer: Optimizer,
+    local: LocalUpdate,
+    hyper_optimizer: optax.GradientTransformation,
+    project: Callable[[Tree], Tree] = lambda hyper: hyper,
+    judge: Callable[[Tree, Tree], jax.Array] | None = None,
+    form: Literal["sequential", "parallel"] = "sequential",
+    cohort: Literal["fresh", "same"] = "fresh",
+    mode: Literal["forward", "reverse", "mixed"] = "forward",
+) -> Algorithm:
+    """Federated hypergradient descent as an algorithm for `train`.
+
+    Args:
+      loss: Of a model on a batch of a client's examples.
+      model: The model before the first round.
+      one_client: What one client holds: shapes and dtypes.
+      hyper: {"server": tree, "client": tree}: all of it is learned. Use {} for a part with nothing to
+        learn. What `local` reads from the client part (a `learning_rate`) costs one further
+        model-sized tangent per number in the training sums.
+      optimizer: From `hyper["server"]` to the Optax optimizer of the server.
+      local: What clients do with the model and `hyper["client"]`.
+      hyper_optimizer: Optax optimizer of the hyperparameters.
+      project: Keeps them in range after each step.
+      judge: A client's loss at a model; `loss` on all its examples by default.
+      form: "sequential" or "parallel".
+      cohort: Who judges: "fresh" draws again, "same" asks the training cohort in the same program.
+      mode: Of the judges' derivative. "forward" releases one number per hyperparameter, the others a
+        vector as long as the model, of which the hypergradient is post-processing.
+
+    Returns:
+      State `Learner`. Questions "training" (sums "delta" and, with client hyperparameters,
+      "delta.tangent") and "hypergradient" (sums "loss*", or "new_model*" in reverse mode); with the
+      same cohort "training" alone, which has all of these sums. Client argument `batches`.
+
+    Raises:
+      MechanismError: An option that is none.
+    """
+    for name, value, known in (
+        ("form", form, ("sequential", "parallel")),
+        ("cohort", cohort, ("fresh", "same")),
+        ("mode", mode, ("forward", "reverse", "mixed")),
+    ):
+        if value not in known:
+            raise MechanismError(f"Expected {name} among {known}, got {value!r}.")
+    hyper, model = as_arrays(hyper), as_arrays(model)
+    judged = judge or (lambda model, batches: loss(model, whole(batches)))
+    parts = _Parts(hyper, optimizer, training(loss, local), hypergradient(judged, hyper, mode))
+    state = as_arrays(optimizer(hyper["server"]).init(model))
+    tangents = _no_tangents(model, hyper) if form == "parallel" else ()
+    learner = Learner(hyper, as_arrays(hyper_optimizer.init(hyper)), model, state, tangents)
+    rules = _Rules(parts, hyper_optimizer, project, form, cohort)
+    return Algorithm(learner, rules.update, _questions(parts, learner, one_client, form, cohort))
+
+
+def training(loss: Loss, local: LocalUpdate) -> fad.Computation:
+    """`(hyper_client, model, batches) -> (delta, tangents)`, means over clients.
+
+    The tangents d(delta)/d(hyper_client) are () where there is nothing to learn.
+    """
+
+    @fad.computation(client=fad.SERVER, model=fad.SERVER, batches=fad.CLIENTS)
+    def mean_delta(client, model, batches):
+        sent, received = fad.broadcast((model, client), name="model")
+
+        def moved(h):
+            delta = subtract(sent, local(loss, h, sent, batches))
+            return delta, delta
+
+        if not jax.tree.leaves(client):
+            return fad.mean(moved(received)[0], name="delta"), ()
+        tangents, delta = jax.jacfwd(moved, has_aux=True)(received)
+        return fad.mean(delta, name="delta"), fad.mean(tangents, name="delta.tangent")
+
+    return mean_delta
+
+
+def hypergradient(judge: Callable[[Tree, Tree], Any], hyper: Tree, mode: Any) -> fad.Computation:
+    """`(model, tangents, batches) -> d loss / d hyper`: along d(model)/d(hyper), at the model."""
+
+    @fad.computation(shift=fad.SERVER, model=fad.SERVER, tangents=fad.SERVER, batches=fad.CLIENTS)
+    def shifted_loss(shift, model, tangents, batches):
+        sent = fad.broadcast(displaced(model, tangents, shift), name="new_model")
+        return fad.mean(judge(sent, batches), name="loss")
+
+    derivative = fad.grad(shifted_loss, argnums=0, mode=mode)
+    nowhere = jax.tree.map(lambda h: np.zeros(h.shape, h.dtype), hyper)
+
+    @fad.computation(model=fad.SERVER, tangents=fad.SERVER, batches=fad.CLIENTS)
+    def loss_hypergradient(model, tangents, batches):
+        return derivative(jax.tree.map(jnp.asarray, nowhere), model, tangents, batches)
+
+    return loss_hypergradient
+
+
+def displaced(model: Tree, tangents: Tree, shift: Tree) -> Tree:
+    """The model moved along its tangents: x + sum over hyperparameters of (dx/dh) shift_h."""
+
+    def leaf(x, row):
+        moves = jax.tree.map(lambda t, s: jnp.tensordot(t, s, jnp.ndim(s)), row, shift)
+        return sum(jax.tree.leaves(moves), x)
+
+    return jax.tree.map(leaf, model, tangents)
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """The pieces of a round."""
+
+    hyper: Tree
+    optimizer: Optimizer
+    training: fad.Computation
+    hypergradient: fad.Computation
+
+    def step(self, hyper: Tree, model: Tree, state: Tree, released: Tree) -> tuple:
+        """The server's step: the new model, the optimizer's state, and d(new model)/d(hyper)."""
+        delta, by_client = released
+
+        def after(h):
+            change = subtract(h["client"], hyper["client"])
+            moved = displaced(delta, by_client, change) if jax.tree.leaves(change) else delta
+            update, new_state = self.optimizer(h["server"]).update(moved, state, model)
+            new = optax.apply_updates(model, update)
+            return new, (new, new_state)
+
+        tangents, (new, new_state) = jax.jacfwd(after, has_aux=True)(hyper)
+        return new, new_state, tangents
+
+
+class _Rules:
+    """The update of one form, on one choice of cohorts."""
+
+    def __init__(
+        self,
+        parts: _Parts,
+        hyper_optimizer: optax.GradientTransformation,
+        project: Callable[[Tree], Tree],
+        form: str,
+        cohort: str,
+    ):
+        self._step = jax.jit(parts.step)
+        self._hyper_optimizer = hyper_optimizer
+        self._project = project
+        self._descend = jax.jit(self._descended)
+        forms = {
+            ("sequential", "fresh"): self._sequential,
+            ("sequential", "same"): self._sequential_same,
+            ("parallel", "fresh"): self._parallel,
+            ("parallel", "same"): self._parallel_same,
+        }
+        self.update = forms[form, cohort]
+
+    def _descended(self, hyper: Tree, hyper_state: Tree, slope: Tree) -> tuple[Tree, Tree]:
+        change, hyper_state = self._hyper_optimizer.update(slope, hyper_state, hyper)
+        return self._project(optax.apply_updates(hyper, change)), hyper_state
+
+    def _sequential(self, was: Learner, ask: Ask) -> Learner:
+        released = ask("training", was.hyper["client"], was.model)
+        model, state, tangents = self._step(was.hyper, was.model, was.state, released)
+        now = was._replace(model=model, state=state)
+        try:
+            slope = ask("hypergradient", model, tangents)
+        except BudgetExceeded as error:
+            raise LastRound(now, str(error)) from error
+        hyper, hyper_state = self._descend(was.hyper, was.hyper_state, slope)
+        return now._replace(hyper=hyper, hyper_state=hyper_state)
+
+    def _sequential_same(self, was: Learner, ask: Ask) -> Learner:
+        released, slope = ask("training", was.hyper, was.model, was.state)
+        model, state, _ = self._step(was.hyper, was.model, was.state, released)
+        hyper, hyper_state = self._descend(was.hyper, was.hyper_state, slope)
+        return Learner(hyper, hyper_state, model, state, ())
+
+    def _parallel(self, was: Learner, ask: Ask) -> Learner:
+        released = ask("training", was.hyper["client"], was.model)
+        if not _moves(was.tangents):
+            return self._joined(was, released, None)
+        try:
+            slope = ask("hypergradient", was.model, was.tangents)
+        except BudgetExceeded as error:
+            raise LastRound(self._joined(was, released, None), str(error)) from error
+        return self._joined(was, released, slope)
+
+    def _parallel_same(self, was: Learner, ask: Ask) -> Learner:
+        released, slope = ask("training", was.hyper["client"], was.model, was.tangents)
+        return self._joined(was, released, slope if _moves(was.tangents) else None)
+
+    def _joined(self, was: Learner, released: Tree, slope: Tree | None) -> Learner:
+        hyper, hyper_state = was.hyper, was.hyper_state
+        if slope is not None:
+            hyper, hyper_state = self._descend(hyper, hyper_state, slope)
+        # The clients' part was broadcast before this round's slope arrived: it lags by a round.
+        in_use = {"server": hyper["server"], "client": was.hyper["client"]}
+        model, state, tangents = self._step(in_use, was.model, was.state, released)
+        return Learner(hyper, hyper_state, model, state, tangents)
+
+
+def _moves(tangents: Tree) -> bool:
+    """Whether the model depends on the hyperparameters yet: before the first step it does not."""
+    return any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(tangents))
+
+
+def _no_tangents(model: Tree, hyper: Tree) -> Tree:
+    return jax.tree.map(
+        lambda p: jax.tree.map(lambda h: jnp.zeros(p.shape + h.shape, p.dtype), hyper), model
+    )
+
+
+def _questions(
+    parts: _Parts, learner: Learner, one_client: Any, form: str, cohort: str
+) -> dict[str, Question]:
+    """What is asked, with what the server and one client hold."""
+    hyper, model, held = specs_of(learner.hyper), specs_of(learner.model), specs_of(one_client)
+    tangents = specs_of(_no_tangents(learner.model, learner.hyper))
+    if cohort == "fresh":
+        train, slope = (hyper["client"], model, held), (model, tangents, held)
+        return {
+            "training": Question(parts.training, train, "training"),
+            "hypergradient": Question(parts.hypergradient, slope, "hypergradient"),
+        }
+
+    @fad.computation(hyper=fad.SERVER, model=fad.SERVER, state=fad.SERVER, batches=fad.CLIENTS)
+    def sequential_round(hyper, model, state, batches):
+        released = parts.training(hyper["client"], model, batches)
+        new_model, _, tangents = parts.step(hyper, model, state, released)
+        return released, parts.hypergradient(new_model, tangents, batches)
+
+    @fad.computation(client=fad.SERVER, model=fad.SERVER, tangents=fad.SERVER, batches=fad.CLIENTS)
+    def parallel_round(client, model, tangents, batches):
+        released = parts.training(client, model, batches)
+        return released, parts.hypergradient(model, tangents, batches)
+
+    if form == "sequential":
+        specs = (hyper, model, specs_of(learner.state), held)
+        return {"training": Question(sequential_round, specs, "training")}
+    specs = (hyper["client"], model, tangents, held)
+    return {"training": Question(parallel_round, specs, "training")}

@@ -1,0 +1,114 @@
+"""Queries: the certified private programs that a training algorithm may ask.
+
+An `Algorithm` brings its state, its update and the computations that it asks; `Algorithm.queries`
+privatizes and certifies all of them before the first round, and `Query.slot` says what a ledger must
+hold for them.
+
+Source: docs/architecture.md, "From a program to a private run".
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from privacy.aggregation import groups
+from privacy.certificates import Certificate
+from privacy.cohorts import Sampling
+from privacy.errors import MechanismError
+from privacy.mechanisms import Gaussian
+from privacy.privatization import PrivateProgram, privatize
+from privacy.slots import Slot
+from privacy.terms import joint_noise_multiplier
+from secfad import Computation
+
+
+@dataclass(frozen=True)
+class Query:
+    """A certified private program that a training algorithm may ask.
+
+    Attributes:
+      program: From `privatize`.
+      certificate: From `audits.certify`.
+      acknowledge: Rule ids of the certificate's obligations that the caller takes on.
+    """
+
+    program: PrivateProgram
+    certificate: Certificate
+    acknowledge: tuple[str, ...] = ()
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Of the one Gaussian that everything released by one evaluation amounts to."""
+        mechanism = self.program.mechanism
+        parts = [group for release in self.program.releases for group in groups(release, mechanism)]
+        return joint_noise_multiplier([(part.noise_std / part.bound, 1) for part in parts])
+
+    def slot(self, sampling: Sampling, count: int) -> Slot:
+        """What a ledger must plan for asking this `count` times."""
+        return Slot(self.program.purpose, sampling.rate, self.noise_multiplier, count)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A computation that an algorithm asks, before it is made private.
+
+    Attributes:
+      computation: From server and client arguments to what the server learns.
+      specs: What the server or one client holds of each argument.
+      purpose: Whose budget pays.
+    """
+
+    computation: Computation
+    specs: tuple[Any, ...]
+    purpose: str
+
+
+@dataclass(frozen=True, eq=False)
+class Algorithm:
+    """A training algorithm: what `train` needs besides clients, cohorts and a ledger.
+
+    Attributes:
+      state: The server's state before the first round.
+      update: One round.
+      questions: Name to what is asked under it.
+    """
+
+    state: Any
+    update: Callable[[Any, Any], Any]
+    questions: Mapping[str, Question]
+
+    def queries(
+        self,
+        mechanisms: Mapping[str, Gaussian],
+        certify: Callable[[PrivateProgram], Certificate],
+        *,
+        acknowledge: tuple[str, ...] = (),
+    ) -> dict[str, Query]:
+        """Makes every question private and certifies it; nothing is sent or charged.
+
+        Args:
+          mechanisms: One for each question, by name.
+          certify: `audits.certify`.
+          acknowledge: Obligations to take on, such as FAD306 for reverse mode, which goes back to
+            the same clients.
+
+        Raises:
+          MechanismError: The mechanisms are not those of the questions.
+          audits.CertificationError: A program does not pass.
+        """
+        if set(mechanisms) != set(self.questions):
+            raise MechanismError(
+                f"Expected one mechanism for each of {sorted(self.questions)}, got {sorted(mechanisms)}."
+            )
+        made = {}
+        for name, question in self.questions.items():
+            private = privatize(
+                question.computation,
+                *question.specs,
+                mechanism=mechanisms[name],
+                purpose=question.purpose,
+            )
+            certificate = certify(private)
+            mine = {obligation.rule for obligation in certificate.obligations}
+            made[name] = Query(private, certificate, tuple(r for r in acknowledge if r in mine))
+        return made
