@@ -20,7 +20,7 @@ from audits.reports.github import render_github
 from audits.reports.html import render_html
 from audits.reports.json import render_json
 from audits.reports.sarif import render_sarif
-from audits.reports.text import render_text
+from audits.reports.text import render_texts
 from audits.static.findings import Report
 from privacy.keys import KeyMalformed, read_signing_key
 from privacy.privatization import PrivateProgram
@@ -125,7 +125,7 @@ def render(reports: dict[str, Report], format: str, *, title: str) -> str:
         case "github":
             return render_github(reports)
         case _:
-            return "\n\n".join(render_text(report) for report in reports.values())
+            return render_texts(reports)
 
 
 def load(path: str | Path, name: str) -> tuple[Any, tuple]:

@@ -9,15 +9,13 @@ every release exactly one such clip.
 Sources: the claims T, D and M are stated in docs/privacy-model.md.
 """
 
-import dataclasses
 import math
-import re
 from collections.abc import Sequence
-from types import MappingProxyType
 from typing import Any
 
 import jax
 
+from audits.refusals import refusal
 from audits.static.bounds.judging import SumBound
 from audits.static.checking import check_program
 from audits.static.evidence import evidence_of
@@ -33,19 +31,10 @@ from privacy.certificates import (
 from privacy.cohort_ranges import SMALLEST, CohortRange
 from privacy.privatization import PrivateProgram
 from secfad import CLIENTS, SERVER, Computation, Program, jvp, trace, vjp
-from secfad.errors import ModeError, PlacementError, SecfadError
+from secfad.errors import ModeError, SecfadError
 
 RULE_SET = "2026.1"
 MODES = ("primal", "forward", "reverse", "mixed")
-PLACEMENT_RULES = MappingProxyType(
-    {
-        "implicit-broadcast": "FAD102",
-        "addressed-broadcast": "FAD104",
-        "misplaced-operand": "FAD117",
-        "client-branch": "FAD201",
-        "client-control": "FAD202",
-    }
-)
 ASSUMPTIONS = (
     "The server is honest but curious: it sends every client the same broadcasts.",
     "The aggregator reveals the sum over the surviving clients and nothing else.",
@@ -195,7 +184,7 @@ def _checked(
     try:
         program = _program(computation, specs, mode, argnums)
     except (SecfadError, TypeError, ValueError) as error:
-        return Report.of([_refusal(computation, mode, error)], Facts(), subject), None
+        return Report.of([refusal(computation, mode, error)], Facts(), subject), None
     return check_program(program, mode=mode, public=public), program
 
 
@@ -217,27 +206,6 @@ def _program(
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]  # type: ignore[attr-defined]
     cotangent = jax.tree.unflatten(primal.out_tree, shapes)
     return trace(vjp(computation, argnums, mode=mode), *specs, cotangent)  # type: ignore[arg-type]
-
-
-def _refusal(computation: Computation, mode: str, error: Exception) -> Finding:
-    """What the front end refused, as a finding."""
-    if isinstance(error, PlacementError):
-        rule = PLACEMENT_RULES.get(error.kind, "FAD101")
-        named = re.search(r"server value \(argument `([^`]+)`\)", str(error))
-        made = finding(
-            rule,
-            line=error.line,
-            value=named.group(1) if named else "the server value",
-            primitive="federated operation",
-            expected="other",
-            found="misplaced",
-            where="the program",
-        )
-        return dataclasses.replace(made, message=str(error).removeprefix(f"{error.line}: "))
-    short = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    if mode == "primal" and not isinstance(error, ModeError):
-        return finding("FAD007", function=computation.name, error=short)
-    return finding("FAD304", mode=mode, error=short)
 
 
 def _compared(report: Report, private: PrivateProgram) -> Report:

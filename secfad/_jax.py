@@ -8,6 +8,7 @@ Sources: JAX documentation, "API compatibility"; JEP 15856 (`jax.extend`).
 """
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ __all__ = [
     "ShapedArray",
     "Tracer",
     "Var",
+    "at_line",
+    "axis_markers",
     "client_axis",
     "client_contraction",
     "dce",
@@ -52,9 +55,19 @@ def hide_file_from_tracebacks(path: str) -> None:
     source_info_util.register_exclusion(path)
 
 
+# JAX counts columns from zero, editors from one.
+_COLUMN = re.compile(r"(?<=\d):(\d+) \(")
+
+
 def user_line(equation: JaxprEqn) -> str:
-    """The user's source line of an equation, as `file:line (function)`."""
-    return source_info_util.summarize(equation.source_info)
+    """The user's place of an equation, as `file:line:column (function)`, counted from one."""
+    text = source_info_util.summarize(equation.source_info)
+    return _COLUMN.sub(lambda found: f":{int(found[1]) + 1} (", text)
+
+
+def at_line(equation: JaxprEqn) -> Any:
+    """A context in which new equations get the user's line of this one."""
+    return source_info_util.user_context(equation.source_info.traceback)
 
 
 class _ClientAxis:
@@ -277,3 +290,33 @@ def client_contraction(name: str, reference: Callable, place: Callable) -> Primi
     primitive.def_abstract_eval(abstract_eval)
     batching.fancy_primitive_batchers[primitive] = batch
     return primitive
+
+
+def axis_markers(remove: str, add: str) -> tuple[Primitive, Primitive]:
+    """Two primitives that say where a leading axis of `size` ends and begins.
+
+    The first takes the axis off the shape of a value, the second puts it on; each is linear and the
+    other's transpose. They only mark a trace for whoever translates it: they cannot be run.
+    """
+    off, on = Primitive(remove), Primitive(add)
+
+    def shape_off(aval, *, size):
+        if aval.shape[:1] != (size,):
+            raise TypeError(f"Expected a leading axis of {size}, got shape {aval.shape}.")
+        return ShapedArray(aval.shape[1:], aval.dtype)
+
+    off.def_abstract_eval(shape_off)
+    on.def_abstract_eval(lambda aval, *, size: ShapedArray((size, *aval.shape), aval.dtype))
+    ad.deflinear2(off, lambda ct, _, *, size: [on.bind(ct, size=size)])
+    ad.deflinear2(on, lambda ct, _, *, size: [off.bind(ct, size=size)])
+
+    def batch(primitive, source, target):
+        # The marked axis stays in front; an axis of a user's `vmap` moves behind it.
+        def rule(values, dims, *, size):
+            return primitive.bind(jnp.moveaxis(values[0], dims[0], source), size=size), target
+
+        batching.primitive_batchers[primitive] = rule
+
+    batch(off, 1, 0)
+    batch(on, 0, 1)
+    return off, on

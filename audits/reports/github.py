@@ -1,22 +1,26 @@
 """Findings as workflow commands: annotations on the lines of a pull request."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from audits.reports.locations import parse
+from audits.reports.locations import parse, within
 from audits.static.findings import Report
 from audits.static.rules import Severity
 
 LEVELS = {Severity.REJECT: "error", Severity.CAVEAT: "warning", Severity.NOTE: "notice"}
 
 
-def render_github(reports: Mapping[str, Report]) -> str:
-    """One command per finding."""
+def render_github(reports: Mapping[str, Report], *, root: Path | None = None) -> str:
+    """One command per finding; files are named as seen from `root`, the current folder by default."""
+    root = Path.cwd() if root is None else root
     lines = []
     for mode, report in reports.items():
         for finding in report.findings:
             location = parse(finding.line)
             place = (
-                "" if location is None else f"file={_property(location.file)},line={location.line},"
+                ""
+                if location is None
+                else f"file={_property(within(location.file, root))},line={location.line},"
             )
             title = _property(f"{finding.rule} {finding.name} ({mode})")
             text = _message(f"{finding.message}. {finding.remedy}.")

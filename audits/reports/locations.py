@@ -6,7 +6,9 @@ Location(file='model.py', line=7, column=4, function='step')
 
 import linecache
 import re
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 
 class Location(NamedTuple):
@@ -36,3 +38,17 @@ def parse(text: str) -> Location | None:
 def source_line(location: Location) -> str:
     """The text of the line; empty if the file cannot be read."""
     return linecache.getline(location.file, location.line).rstrip("\n")
+
+
+def within(file: str, root: Path) -> str:
+    """The path of a file as seen from a folder, with slashes; as it is if it lies elsewhere."""
+    path = Path(file)
+    if path.is_absolute() and path.is_relative_to(root):
+        path = path.relative_to(root)
+    return path.as_posix()
+
+
+def uri_of(file: str, root: Path) -> str:
+    """A reference to a file: relative inside the root, a file URI outside of it."""
+    path = within(file, root)
+    return ("file://" if path.startswith("/") else "") + quote(path)

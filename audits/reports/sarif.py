@@ -10,9 +10,10 @@ Source: OASIS, Static Analysis Results Interchange Format (SARIF) 2.1.0.
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
-from audits.reports.locations import Location, parse, source_line
+from audits.reports.locations import Location, parse, source_line, uri_of
 from audits.static.catalogue import RULES
 from audits.static.findings import Finding, Report
 from audits.static.rules import Severity
@@ -21,10 +22,20 @@ SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 LEVELS = {Severity.REJECT: "error", Severity.CAVEAT: "warning", Severity.NOTE: "note"}
 
 
-def render_sarif(reports: Mapping[str, Report], acknowledged: Collection[str] = ()) -> str:
-    """One run with the findings of all modes."""
+def render_sarif(
+    reports: Mapping[str, Report], acknowledged: Collection[str] = (), *, root: Path | None = None
+) -> str:
+    """One run with the findings of all modes.
+
+    Args:
+      reports: By mode.
+      acknowledged: Rules of the obligations that a run accepts.
+      root: Folder of the repository, in which files have relative references; the current one by
+        default.
+    """
+    root = Path.cwd() if root is None else root
     results = [
-        _result(finding, mode, acknowledged)
+        _result(finding, mode, acknowledged, root)
         for mode, report in reports.items()
         for finding in report.findings
     ]
@@ -62,7 +73,9 @@ def _driver() -> dict[str, Any]:
     }
 
 
-def _result(finding: Finding, mode: str, acknowledged: Collection[str]) -> dict[str, Any]:
+def _result(
+    finding: Finding, mode: str, acknowledged: Collection[str], root: Path
+) -> dict[str, Any]:
     location = parse(finding.line)
     made: dict[str, Any] = {
         "ruleId": finding.rule,
@@ -73,9 +86,10 @@ def _result(finding: Finding, mode: str, acknowledged: Collection[str]) -> dict[
         "properties": {"mode": mode, "path": finding.where},
     }
     if location is not None:
-        made["locations"] = [_physical(location)]
+        made["locations"] = [_physical(location, root)]
         steps = [parse(text) for text in finding.entered]
-        flow = [{"location": _physical(step)} for step in (*steps, location) if step is not None]
+        path = [step for step in (*steps, location) if step is not None]
+        flow = [{"location": _physical(step, root)} for step in path]
         if len(flow) > 1:
             made["codeFlows"] = [{"threadFlows": [{"locations": flow}]}]
     if finding.severity == Severity.CAVEAT and finding.rule in acknowledged:
@@ -83,13 +97,13 @@ def _result(finding: Finding, mode: str, acknowledged: Collection[str]) -> dict[
     return made
 
 
-def _physical(location: Location) -> dict[str, Any]:
+def _physical(location: Location, root: Path) -> dict[str, Any]:
     region: dict[str, Any] = {"startLine": max(location.line, 1)}
     if location.column:
         region["startColumn"] = location.column
     return {
         "physicalLocation": {
-            "artifactLocation": {"uri": location.file.replace("\\", "/")},
+            "artifactLocation": {"uri": uri_of(location.file, root)},
             "region": region,
         }
     }

@@ -1,16 +1,20 @@
 """Reports for a terminal, in the manner of compilers: the user's line, the reason, one suggestion.
 
     reject[FAD102] implicit-broadcast: server value `w` is used by clients without ...
-      --> model.py:7:20 (loss)
+      --> model.py:7:21 (loss)
        |
      7 |     return fad.mean(loss(w, x))
        |                     ^
        = help: Wrap `w` in `fad.broadcast`
 
+Where a client's value comes from further above, its line follows as a second excerpt.
+
 Source: the rustc development guide, "Diagnostics".
 """
 
-from audits.reports.locations import parse, source_line
+from collections.abc import Mapping, Sequence
+
+from audits.reports.locations import Location, parse, source_line
 from audits.static.catalogue import RULES
 from audits.static.findings import Event, Facts, Finding, Report
 
@@ -21,38 +25,73 @@ VERDICTS = {
 }
 
 
+def render_texts(reports: Mapping[str, Report]) -> str:
+    """Reports by mode: what several modes have in common is said once, then one verdict per mode."""
+    said: dict[tuple[str, str, str], list[str]] = {}
+    first: dict[tuple[str, str, str], Finding] = {}
+    for mode, report in reports.items():
+        for item in report.findings:
+            key = (item.rule, item.line, item.message)
+            first.setdefault(key, item)
+            said.setdefault(key, []).append(mode)
+    parts = [render_finding(first[key], modes[1:]) for key, modes in said.items()]
+    return "\n\n".join([*parts, "\n".join(verdict(report) for report in reports.values())])
+
+
 def render_text(report: Report, *, verbose: bool = False) -> str:
     """The whole report; with `verbose` also notes and the schedule."""
-    subject = report.subject
-    title = f"{subject.get('name', 'program')} ({subject.get('mode', 'primal')})"
     parts = [render_finding(f) for f in report.findings]
     if verbose:
         parts += [render_finding(f) for f in report.notes]
         parts.append(render_schedule(report.facts))
-    parts.append(f"{title}: {VERDICTS[report.kind]}. {summary(report.facts)}")
+    parts.append(verdict(report))
     return "\n\n".join(part for part in parts if part)
 
 
-def render_finding(finding: Finding) -> str:
-    """One finding with its source line."""
+def verdict(report: Report) -> str:
+    """Name, mode and outcome; what the program costs if it was not rejected."""
+    subject = report.subject
+    title = f"{subject.get('name', 'program')} ({subject.get('mode', 'primal')})"
+    if report.kind == "reject":
+        return f"{title}: {VERDICTS['reject']}."
+    return f"{title}: {VERDICTS[report.kind]}. {summary(report.facts)}"
+
+
+def render_finding(finding: Finding, also: Sequence[str] = ()) -> str:
+    """One finding with its source line, where its client values entered, and one suggestion."""
     word = finding.severity.name.lower()
     lines = [f"{word}[{finding.rule}] {finding.name}: {finding.message}"]
-    location = parse(finding.line)
-    if location is not None:
-        where = f" ({location.function})" if location.function else ""
-        column = f":{location.column}" if location.column else ""
-        lines.append(f"  --> {location.file}:{location.line}{column}{where}")
-        text = source_line(location)
-        if text:
-            width = len(str(location.line))
-            lines.append(f" {' ' * width} |")
-            lines.append(f" {location.line} | {text}")
-            mark = location.column - 1 if location.column else len(text) - len(text.lstrip())
-            lines.append(f" {' ' * width} | {' ' * max(mark, 0)}^")
+    place = parse(finding.line)
+    if place is not None:
+        origin = f"{finding.source} ends here" if finding.source and finding.entered else ""
+        lines += _excerpt(place, "-->", origin)
+    elif finding.source:
+        lines.append(f"  = note: it concerns {finding.source}")
+    for text in finding.entered:
+        entry = parse(text)
+        if entry is not None:
+            lines += _excerpt(entry, ":::", f"{finding.source or 'a client value'} enters here")
     if finding.remedy:
         lines.append(f"  = help: {finding.remedy}")
+    if also:
+        lines.append(f"  = note: the same in the {', '.join(also)} derivative")
     lines.append(f"  = note: secfad certify --explain {finding.rule}")
     return "\n".join(lines)
+
+
+def _excerpt(place: Location, arrow: str, label: str) -> list[str]:
+    """A line of the user's file with a mark under its column."""
+    where = f" ({place.function})" if place.function else ""
+    column = f":{place.column}" if place.column else ""
+    lines = [f"  {arrow} {place.file}:{place.line}{column}{where}"]
+    text = source_line(place)
+    if text:
+        margin = " " * len(str(place.line))
+        mark = place.column - 1 if place.column else len(text) - len(text.lstrip())
+        lines.append(f" {margin} |")
+        lines.append(f" {place.line} | {text}")
+        lines.append(f" {margin} | {' ' * max(mark, 0)}^ {label}".rstrip())
+    return lines
 
 
 def render_schedule(facts: Facts) -> str:

@@ -23,6 +23,7 @@ class Finding:
       line: The user's source line, `file:line (function)`.
       where: Path of the equation inside the traced program.
       entered: Lines where the values that meet here came from.
+      source: What entered there, in words.
       remedy: One suggestion.
     """
 
@@ -33,6 +34,7 @@ class Finding:
     where: str = ""
     entered: tuple[str, ...] = ()
     remedy: str = ""
+    source: str = ""
 
     @property
     def name(self) -> str:

@@ -1,0 +1,69 @@
+"""What the front end refused before there was a program, as a finding of the checker.
+
+A placement error names the line of the misuse; here it gets its rule and the line that declares the
+client argument from which the value comes.
+"""
+
+import dataclasses
+import inspect
+import linecache
+import re
+from types import MappingProxyType
+from typing import Any
+
+from audits.static.findings import Finding, finding
+from secfad import Computation
+from secfad.errors import ModeError, PlacementError
+
+PLACEMENT_RULES = MappingProxyType(
+    {
+        "implicit-broadcast": "FAD102",
+        "addressed-broadcast": "FAD104",
+        "misplaced-operand": "FAD117",
+        "client-branch": "FAD201",
+        "client-control": "FAD202",
+    }
+)
+LONGEST_HEAD = 20
+
+
+def refusal(computation: Computation, mode: str, error: Exception) -> Finding:
+    """What the front end refused, as a finding."""
+    if isinstance(error, PlacementError):
+        rule = PLACEMENT_RULES.get(error.kind, "FAD101")
+        named = re.search(r"server value \(argument `([^`]+)`\)", str(error))
+        made = finding(
+            rule,
+            line=error.line,
+            value=named.group(1) if named else "the server value",
+            primitive="federated operation",
+            expected="other",
+            found="misplaced",
+            where="the program",
+        )
+        said = str(error).removeprefix(f"{error.line}: ")
+        # The advice of the error is the remedy of the rule: one suggestion is enough.
+        made = dataclasses.replace(made, message=said.split(". ")[0].rstrip("."))
+        client = re.search(r"client value \(argument `(\w+)`\)", said)
+        if client is None:
+            return made
+        declared = declaration_line(computation.fun, client.group(1))
+        source = f"client value `{client.group(1)}`"
+        return dataclasses.replace(made, entered=declared, source=source)
+    short = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    if mode == "primal" and not isinstance(error, ModeError):
+        return finding("FAD007", function=computation.name, error=short)
+    return finding("FAD304", mode=mode, error=short)
+
+
+def declaration_line(fun: Any, argument: str) -> tuple[str, ...]:
+    """The line above or in a function's head that names an argument, as findings write lines."""
+    code = getattr(inspect.unwrap(fun), "__code__", None)
+    if code is None:
+        return ()
+    for number in range(code.co_firstlineno, code.co_firstlineno + LONGEST_HEAD):
+        text = linecache.getline(code.co_filename, number)
+        found = re.search(rf"\b{re.escape(argument)}\b", text)
+        if found:
+            return (f"{code.co_filename}:{number}:{found.start() + 1} ({code.co_name})",)
+    return ()

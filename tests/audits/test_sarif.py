@@ -1,0 +1,80 @@
+"""SARIF reports follow the standard, and their files can be found by a code host."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from corpus_programs import CASES
+
+import audits
+from audits.reports.github import render_github
+from audits.reports.locations import uri_of
+from audits.reports.sarif import render_sarif
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh
+# Reduced by hand from the OASIS schema to what we write; it says so itself.
+SCHEMA = json.loads((Path(__file__).parent / "data" / "sarif-2.1.0-reduced.json").read_text())
+ROOT = Path(__file__).parents[2]
+SOME = [c for k, c in enumerate(CASES) if k % 6 == 0]
+
+
+def report_of(case):
+    args = [audits.Arg(*a) for a in case.args]
+    return audits.check(
+        case.fn, args, style=case.style, mode=case.mode, wrt=case.wrt, profile=case.profile
+    )
+
+
+@pytest.fixture(scope="module")
+def reports():
+    return {f"{case.mode} of {case.name}": report_of(case) for case in SOME}
+
+
+def test_reports_of_the_corpus_follow_the_schema(reports):
+    acknowledged = {f.rule for report in reports.values() for f in report.findings}
+    for accepted in ((), acknowledged):
+        body = json.loads(render_sarif(reports, accepted, root=ROOT))
+        jsonschema.validate(body, SCHEMA, cls=jsonschema.Draft7Validator)
+    results = body["runs"][0]["results"]
+    assert len(results) > 10
+    assert any("codeFlows" in r for r in results)
+    assert any("suppressions" in r for r in results)
+
+
+def test_schema_refuses_what_the_standard_refuses(reports):
+    body = json.loads(render_sarif(reports, root=ROOT))
+    result = body["runs"][0]["results"][0]
+    for broken in (
+        result | {"level": "fatal"},
+        result | {"kind": "accept"},
+        {k: v for k, v in result.items() if k != "message"},
+        result | {"ruleIndex": -2},
+    ):
+        body["runs"][0]["results"] = [broken]
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(body, SCHEMA)
+
+
+def test_files_of_the_repository_have_relative_references(reports):
+    body = json.loads(render_sarif(reports, root=ROOT))
+    uris = {
+        place["physicalLocation"]["artifactLocation"]["uri"]
+        for result in body["runs"][0]["results"]
+        for place in result.get("locations", ())
+    }
+    assert "tests/audits/corpus_programs.py" in uris
+    assert "file=tests/audits/corpus_programs.py,line=" in render_github(reports, root=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("file", "uri"),
+    [
+        ("/repo/a b.py", "a%20b.py"),
+        ("/elsewhere/ä.py", "file:///elsewhere/%C3%A4.py"),
+        ("<cell>", "%3Ccell%3E"),
+        ("model.py", "model.py"),
+    ],
+)
+def test_reference_to_a_file_is_a_uri(file, uri):
+    assert uri_of(file, Path("/repo")) == uri
