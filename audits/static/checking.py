@@ -10,7 +10,8 @@ broadcast. Under profile `secagg+dp` also: each client's contribution to each su
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+
+import jax
 
 from audits.static.bounds.judging import judge
 from audits.static.bounds.proving import Prover
@@ -18,10 +19,13 @@ from audits.static.findings import Facts, Finding, Report, finding
 from audits.static.frontends import PLACEMENTS, Arg, Traced, trace_mode
 from audits.static.interpreter import Checker
 from audits.static.labels import Label, Place
+from audits.static.outputs import judge_outputs
+from audits.static.provenance import with_origins
 from audits.static.rules import Severity
 from audits.static.styles import STYLES, Style
 from audits.static.transfer import TRANSFER
 from secfad import CLIENTS, SERVER, Program
+from secfad.arguments import label
 
 PROFILES = ("secagg", "secagg+dp")
 MINIMUM_CLIENTS = 2
@@ -169,7 +173,8 @@ def examine(
         small = finding("FAD601", clients=clients, minimum=MINIMUM_CLIENTS)
         return [small], Facts(clients=clients)
     checker, outs = walk(traced, style, mode=mode, public=declared.public)
-    findings = [*checker.findings, *_outputs(traced, style, outs, mode)]
+    returned = judge_outputs(checker, traced, style, outs, mode)
+    findings = [*checker.findings, *returned]
     facts = _facts(checker, traced, clients)
     if checker.poisoned and not any(f.severity == Severity.REJECT for f in findings):
         # Whatever stopped the walk must not pass because its reason was lost.
@@ -178,7 +183,7 @@ def examine(
         found, facts = _bounded(checker, traced, facts, mode=mode, declared=declared)
         findings += found
     findings += _obligations(traced, facts, checker, profile)
-    return findings, facts
+    return with_origins(findings, checker, traced), facts
 
 
 def _bounded(
@@ -219,8 +224,13 @@ def traced_program(program: Program) -> Traced:
     """A `secfad` program as the walk reads it: its normal form and the placement of its leaves."""
     words = {SERVER: "server", CLIENTS: "clients"}
     variables = program.jaxpr.jaxpr.invars
+    leaves = jax.tree.unflatten(program.in_tree, range(len(variables)))
+    named = [
+        label(path, program.argument_names).strip("`")
+        for path, _ in jax.tree_util.tree_leaves_with_path(leaves)
+    ]
     inputs = tuple(
-        Arg(f"argument {k}", v.aval.shape, v.aval.dtype, words[p])  # type: ignore[attr-defined]
+        Arg(named[k], v.aval.shape, v.aval.dtype, words[p])  # type: ignore[attr-defined]
         for k, (v, p) in enumerate(zip(variables, program.in_placements))
     )
     wants = tuple(Place.SERVER if p is SERVER else None for p in program.out_placements)
@@ -268,53 +278,6 @@ def cohort_size(traced: Traced, style: Style) -> int | None:
         a.shape[0] for a in traced.inputs if PLACEMENTS[a.placement] == Place.CLIENT and a.shape
     }
     return min(sizes) if sizes else None
-
-
-def _outputs(traced: Traced, style: Style, outs: Sequence[Label], mode: str) -> list[Finding]:
-    """Every output must be where it may be: client values only as declared client state."""
-    free = [(a.shape, str(a.spec.dtype)) for a in traced.inputs if a.placement == "client_state"]
-    found = []
-    for position, (label, want) in enumerate(zip(outs, traced.wants)):
-        if label.poisoned:
-            continue
-        aval: Any = traced.closed.jaxpr.outvars[position].aval
-        if want is not None:
-            if want == Place.SERVER and label.on_clients:
-                found.append(_misplaced(traced, position, mode))
-            continue
-        if label.place == Place.CLIENT and not style.client_outputs:
-            key = (tuple(aval.shape), str(aval.dtype))
-            if key in free:
-                free.remove(key)
-            else:
-                found.append(_escape(traced, position))
-    return found
-
-
-def _misplaced(traced: Traced, position: int, mode: str) -> Finding:
-    value = traced.subjects[position]
-    line = producer_line(traced, position)
-    if mode == "primal":
-        return finding("FAD101", line=line, where=f"output {position}")
-    if traced.custom:
-        return finding("FAD303", line=line, found="client", expected="server", value=value)
-    return finding("FAD301", line=line, mode=mode, value=value)
-
-
-def _escape(traced: Traced, position: int) -> Finding:
-    line = producer_line(traced, position)
-    return finding("FAD101", line=line, where=f"output {position}")
-
-
-def producer_line(traced: Traced, position: int) -> str:
-    """The user's line that makes an output."""
-    from secfad._jax import user_line
-
-    variable = traced.closed.jaxpr.outvars[position]
-    for equation in reversed(traced.closed.jaxpr.eqns):
-        if any(v is variable for v in equation.outvars):
-            return user_line(equation)
-    return ""
 
 
 def _facts(checker: Checker, traced: Traced, clients: int | None) -> Facts:

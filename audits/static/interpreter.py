@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from audits.static import registry
@@ -233,8 +234,6 @@ class Checker:
     def _constant(self, value: Any, scope: Scope) -> Label:
         rank = len(np.shape(value))
         array = _as_numpy(value)
-        if array is None:
-            return Label(Place.PUBLIC, data_axes(rank))
         if array.dtype.names is not None or array.dtype.itemsize == 0 or _uniform(array):
             return public(rank)
         if constant_digest(array) in self.public:
@@ -333,11 +332,11 @@ def constant_digest(array: np.ndarray) -> str:
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def _as_numpy(value: Any) -> np.ndarray | None:
+def _as_numpy(value: Any) -> np.ndarray:
     try:
         return np.asarray(value)
-    except TypeError:  # a typed PRNG key has no numpy form
-        return None
+    except TypeError:  # a typed PRNG key has no numpy form, but its words do
+        return np.asarray(jax.random.key_data(value))
 
 
 def _uniform(array: np.ndarray) -> bool:

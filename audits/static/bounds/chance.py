@@ -12,7 +12,9 @@ from typing import Any
 
 from audits.static.bounds.amounts import Amount
 from audits.static.bounds.facts import Fact, Noise
+from audits.static.bounds.identities import all_different
 from audits.static.bounds.steps import Site
+from audits.static.labels import Place
 
 KEY_PRIMITIVES = frozenset(
     {
@@ -74,7 +76,11 @@ def _passes(site: Site) -> bool:
 def draw_of(site: Site) -> Any:
     """How far the result is on the way from bits to a normal number."""
     if site.name == "random_bits":
-        return ("bits", site.facts[0].number, int(site.labels[0].place))
+        if not all_different(site.facts[0], site.shape(0), _rows(site)):
+            return None  # the same numbers in several entries
+        place = site.labels[0].place
+        copied = place == Place.SERVER and _rows(site) is not None
+        return ("bits", site.facts[0].number, int(Place.COPY if copied else place))
     drawn = [f.draw for f in site.facts]
     if not any(drawn):
         return None
@@ -85,6 +91,14 @@ def draw_of(site: Site) -> Any:
     if site.name == "erf_inv":
         return _erf_inv(site)
     return _arithmetic(site)
+
+
+def _rows(site: Site) -> int | None:
+    """The axis along which each client has keys of its own, or its copy of the same ones."""
+    label = site.labels[0]
+    if label.client_axis is not None or not site.stacked or not site.shape(0):
+        return label.client_axis
+    return 0 if label.place == Place.COPY or label.axes[0].sources else None
 
 
 def _advance(draw: Any, before: str, after: str) -> Any:
@@ -136,7 +150,7 @@ def noise_of(site: Site) -> Noise | None:
     if site.name == "mul":
         for one, other, index in ((facts[0], facts[1], 1), (facts[1], facts[0], 0)):
             factor = _public_factor(other)
-            if factor is None:
+            if factor is None or site.shape(1 - index) != site.out_shape:
                 continue
             if one.draw and one.draw[0] == "half normal":
                 return Noise(factor.scaled(math.sqrt(0.5)), one.draw[1], one.draw[2])
@@ -145,7 +159,7 @@ def noise_of(site: Site) -> Noise | None:
         return None
     if site.name == "div" and facts[0].noise is not None:
         factor = _public_factor(facts[1])
-        usable = factor is not None and factor.factor > 0
+        usable = factor is not None and factor.factor > 0 and site.shape(0) == site.out_shape
         return facts[0].noise._replace(std=facts[0].noise.std.over(factor)) if usable else None  # type: ignore[arg-type]
     if _passes(site) or site.name == "neg":
         return facts[0].noise

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from audits.static.bounds.amounts import Amount
+from audits.static.bounds.contributions import low_precision
 from audits.static.bounds.facts import Fact, Interval, Member, Relation
 from audits.static.bounds.intervals import interval_of
 from audits.static.bounds.relations import covers, itself, relation_of
@@ -15,7 +16,6 @@ from audits.static.bounds.stability import norms_of
 from audits.static.bounds.steps import Site
 from audits.static.labels import Place
 
-LOW_PRECISION = frozenset({"bfloat16", "float16"})
 Number = Callable[..., int]
 Alternatives = frozenset[frozenset[Member]]
 
@@ -197,7 +197,7 @@ def _selected(site: Site, fact: Fact, number: Number) -> Fact:
     interval = fact.interval._replace(nan=False, inf=False)
     if not cases[0].interval.is_zero:
         return fact.replace(interval=interval)
-    renamed = (related.kind, related.amount, frozenset(m.value for m in related.members))
+    renamed = (related.kind, related.test)
     own = number("guarded", kept.number, renamed) if member else site.number
     relation = _guarded_relation(kept.relation, related, number, renamed)
     return fact.replace(number=own, interval=interval, relation=relation, scaled=frozenset())
@@ -297,7 +297,11 @@ def _blame(site: Site) -> str:
 def _low(site: Site, relation: Relation | None) -> str:
     inherited = next((f.low for f in site.facts if f.low), "")
     related = relation is not None and relation.kind in ("square", "norm", "scale")
-    return inherited or (str(site.dtype) if related and str(site.dtype) in LOW_PRECISION else "")
+    rounded = site.name in _ROUNDING and site.outputs[0].on_clients
+    return inherited or (low_precision(site.dtype) if related or rounded else "")
+
+
+_ROUNDING = frozenset({"add", "add_any", "sub", "mul", "div", "reduce_sum", "convert_element_type"})
 
 
 def _proof(site: Site) -> str:

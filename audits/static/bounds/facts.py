@@ -7,6 +7,7 @@ bound that holds "unless NaN" is no bound for a sum. Facts that meet keep only w
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,11 +64,16 @@ class Relation(NamedTuple):
     kind `outside`  a flag that is false only if N <= amount
     kind `outside unless NaN`  the same, but false for NaN too
     kind `nan`      a flag that is false only if the member is not NaN, entry by entry
+
+    A flag remembers which `test` made it, so that two guards are the same only if the test was; it is
+    `mixed` if something else also decides it, entry by entry.
     """
 
     kind: str
     members: frozenset[Member]
     amount: Amount = Amount(1.0)
+    test: int = -1
+    mixed: bool = False
 
 
 class Norm(NamedTuple):
@@ -91,6 +97,25 @@ class Part(NamedTuple):
     index: int
     unit: float
     bound: Amount
+
+
+class Identity(NamedTuple):
+    """Which keys a value carries.
+
+    Attributes:
+      shape: Its shape.
+      entries: The key in each entry, in row-major order; empty if they are not told apart.
+      also: Keys that any entry may be.
+    """
+
+    shape: tuple[int, ...]
+    entries: tuple[int, ...] = ()
+    also: frozenset[int] = frozenset()
+
+    @property
+    def keys(self) -> frozenset[int]:
+        """All keys that occur."""
+        return frozenset(self.entries) | self.also
 
 
 class Noise(NamedTuple):
@@ -127,6 +152,7 @@ class Fact:
       draws: Keys of the random draws that entered it.
       reveals: Keys that can be computed from it.
       mixed: The noise that the client itself added.
+      identity: Which keys its entries are.
     """
 
     number: int
@@ -150,6 +176,7 @@ class Fact:
     draws: frozenset[int] = frozenset()
     reveals: frozenset[int] = frozenset()
     mixed: Noise | None = None
+    identity: Identity | None = None
 
     def replace(self, **changes) -> "Fact":
         """The fact with some parts changed."""
@@ -205,4 +232,23 @@ def join_facts(number: int, a: Fact, b: Fact) -> Fact:
         lineage=a.lineage | b.lineage,
         draws=a.draws | b.draws,
         reveals=a.reveals | b.reveals,
+        identity=_either(a.identity, b.identity),
+    )
+
+
+def _either(a: Identity | None, b: Identity | None) -> Identity | None:
+    if a is None or b is None or a == b:
+        return a or b
+    return Identity(a.shape, (), a.keys | b.keys)
+
+
+def touched(fact: Fact, others: Iterable[Fact]) -> Fact:
+    """A fact whose value also says something about other values."""
+    others = tuple(others)
+    union = lambda own, name: own.union(*(getattr(f, name) for f in others))
+    return fact.replace(
+        raw=union(fact.raw, "raw"),
+        divisors=union(fact.divisors, "divisors"),
+        draws=union(fact.draws, "draws"),
+        reveals=union(fact.reveals, "reveals"),
     )

@@ -29,7 +29,15 @@ def interval_of(name: str, operands: Sequence[Interval], params: Any, dtype: Any
         return Interval(0, 1)
     if kind in "iu":
         return everything(dtype) if name in _LOGICAL else _as_integer(found, dtype)
-    return _overflowed(found, dtype) if _grows(name, operands) else found
+    return flushed(_overflowed(found, dtype) if _grows(name, operands) else found, dtype)
+
+
+def flushed(found: Interval, dtype: Any) -> Interval:
+    """What is too small for a float dtype may become zero."""
+    tiny = float(jnp.finfo(dtype).tiny) if jnp.issubdtype(dtype, jnp.floating) else 0.0
+    low = 0.0 if 0 < found.low < tiny else found.low
+    high = 0.0 if -tiny < found.high < 0 else found.high
+    return found._replace(low=low, high=high)
 
 
 def _grows(name: str, operands: Sequence[Interval]) -> bool:
@@ -47,7 +55,12 @@ _LOGICAL = frozenset({"not", "and", "or"})
 def _overflowed(found: Interval, dtype: Any) -> Interval:
     """What a float dtype cannot hold becomes an infinity."""
     limit = float(jnp.finfo(dtype).max) / 4 if jnp.issubdtype(dtype, jnp.floating) else math.inf
-    return found if _reach(found) <= limit else found._replace(inf=True)
+    if _reach(found) <= limit:
+        return found
+    low = -math.inf if found.low < -limit else found.low
+    high = math.inf if found.high > limit else found.high
+    # Some eight-bit floats have no infinity and give NaN instead.
+    return Interval(low, high, found.nan or jnp.finfo(dtype).bits < 16, True)
 
 
 def _plain(dtype: Any) -> bool:
@@ -61,7 +74,10 @@ def _plain(dtype: Any) -> bool:
 def _as_integer(found: Interval, dtype: Any) -> Interval:
     whole = everything(dtype)
     inside = whole.low <= found.low and found.high <= whole.high
-    return Interval(found.low, found.high) if inside and found.finite else whole
+    if not inside or not found.finite:
+        return whole
+    # Division and conversion cut off what follows the point.
+    return Interval(float(math.trunc(found.low)), float(math.trunc(found.high)))
 
 
 def add(x: Sequence[Interval], params: Any = None) -> Interval:
@@ -260,7 +276,6 @@ _RULES: dict[str, Rule] = (
                 "copy",
                 "stop_gradient",
                 "convert_element_type",
-                "reduce_precision",
                 "reduce_max",
                 "reduce_min",
                 "broadcast",

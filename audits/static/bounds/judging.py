@@ -14,8 +14,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from audits.static.bounds.amounts import Amount, root_of_squares
+from audits.static.bounds.contributions import Operand
 from audits.static.bounds.facts import Fact
-from audits.static.bounds.proving import Operand, Prover
+from audits.static.bounds.proving import Prover
 from audits.static.bounds.releases import NoiseSite
 from audits.static.bounds.stability import whole_norm
 from audits.static.findings import Finding, finding
@@ -25,7 +26,6 @@ from audits.static.rules import Severity
 LEAST_MULTIPLIER = 0.5
 JOINT_MULTIPLIER = 1.0
 OVERNOISE = 4.0
-SLACK = {"bfloat16": 1 + 4 * 2.0**-8, "float16": 1 + 4 * 2.0**-11}
 REPLACE_FACTOR = {"add_remove": 1.0, "replace_special": 1.0, "replace_one": 2.0}
 
 
@@ -108,7 +108,8 @@ def _bound(
         found.append(say("FAD410"))
     if not fact.interval.finite:
         found.append(say("FAD407", Severity.CAVEAT))
-    slack = SLACK.get(fact.low, 1.0)
+    # Four roundings in a row, of half a unit in the last place each.
+    slack = 1 + 4 * 2.0 ** -(jnp.finfo(fact.low).nmant + 1) if fact.low else 1.0
     if fact.low:
         factor = f"{slack:.4f}"
         found.append(say("FAD408", bound=amount, factor=factor, dtype=fact.low))
@@ -196,6 +197,11 @@ def _noise(
                 found.append(finding("FAD503", line=site.line))
             multipliers.append(math.nan)
             continue
+        behind = _private(prover, site)
+        if behind:
+            found.append(finding("FAD411", line=site.line, sum=behind[0]))
+            multipliers.append(math.nan)
+            continue
         multiplier, sensitivity = _multiplier(site, bounds, relation)
         if multiplier is None:
             fields = {"std": site.noise.std, "sensitivity": sensitivity, "multiplier": "unknown"}
@@ -205,6 +211,13 @@ def _noise(
         expected = wanted[min(position, len(wanted) - 1)] if wanted else None
         found += _mismatch(site, multiplier, sensitivity, expected, relation)
     return found, multipliers
+
+
+def _private(prover: Prover, site: NoiseSite) -> list[int]:
+    """Un-noised sums by which the noised value or its noise is scaled."""
+    amounts = [site.noise.std, *(factor for _, factor in site.linear)]
+    names = {name for amount in amounts for name, _ in amount.powers}
+    return sorted(frozenset().union(*(prover.private.get(name, frozenset()) for name in names)))
 
 
 def _multiplier(site: NoiseSite, bounds, relation: str) -> tuple[float | None, object]:
@@ -336,10 +349,6 @@ def keys(prover: Prover, outputs: Sequence[Fact]) -> list[Finding]:
     found = []
     drawn = frozenset().union(*(f.draws for f in outputs)) | prover.shown_draws
     revealed = frozenset().union(*(f.reveals for f in outputs))
-    uses: dict[int, int] = {}
-    for use in prover.uses:
-        times = use.count if prover.reused(use) else 1
-        uses[use.key] = uses.get(use.key, 0) + times
     noise_keys: dict[int, list[NoiseSite]] = {}
     for site in prover.noise:
         if not site.known:
@@ -357,6 +366,13 @@ def keys(prover: Prover, outputs: Sequence[Fact]) -> list[Finding]:
             found.append(finding("FAD504", line=line, other="a value that is released"))
         if len(sites) > 1:
             found.append(finding("FAD501", line=line, count=len(sites)))
-        elif uses.get(key, 1) > 1:
-            found.append(finding("FAD501", line=line, count=uses[key]))
+        elif (times := _times_used(prover, key)) > 1:
+            found.append(finding("FAD501", line=line, count=times))
     return found
+
+
+def _times_used(prover: Prover, key: int) -> int:
+    """How often a key is consumed, under whatever form."""
+    mine = prover.identities.get(key, frozenset())
+    same = [u for u in prover.uses if u.key == key or mine & u.identities]
+    return sum(use.count if prover.reused(use) else 1 for use in same)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from audits.static.bounds.facts import Fact, Interval, everything, join_facts
+from audits.static.bounds.facts import Fact, Identity, Interval, everything, join_facts, touched
 from audits.static.bounds.steps import Site
 from audits.static.interpreter import Checker, Path
 from secfad._jax import ClosedJaxpr, sub_jaxprs
@@ -28,6 +28,7 @@ class KeyUse:
     path: Path
     count: int
     loops: tuple[int, ...]
+    identities: frozenset[int] = frozenset()
 
 
 class ControlFlow:
@@ -63,7 +64,7 @@ class ControlFlow:
             result = column[0]
             for other in column[1:]:
                 result = join_facts(self.number("branch", path, position), result, other)
-            made.append(result.replace(raw=result.raw | site.facts[0].raw))
+            made.append(touched(result, site.facts[:1]))
         return made
 
     def _scan(self, site: Site, path: Path) -> list[Fact]:
@@ -92,6 +93,7 @@ class ControlFlow:
             lineage=fact.lineage | {number} if fact.lineage else frozenset(),
             draws=fact.draws,
             reveals=fact.reveals,
+            identity=_one_of(fact.identity),
         )  # fmt: skip
 
     def _stack(self, fact: Fact, path: Path, index: int) -> Fact:
@@ -104,6 +106,8 @@ class ControlFlow:
             blame=fact.blame,
             draws=fact.draws,
             reveals=fact.reveals,
+            lineage=fact.lineage,
+            identity=_one_of(fact.identity),
         )
 
     def _steady(self, start: Sequence[Fact], body, path: Path) -> list[Fact]:
@@ -122,7 +126,9 @@ class ControlFlow:
             fresh = merged
         else:
             fresh = [
-                Fact(f.number, everything(np.float32), raw=f.raw, divisors=f.divisors)
+                touched(Fact(f.number, everything(np.float32)), [f]).replace(
+                    lineage=f.lineage, identity=f.identity
+                )
                 for f in fresh
             ]
         self.recording = quiet
@@ -147,12 +153,14 @@ class ControlFlow:
         body = site.params["body_jaxpr"]
         carry = self._steady(start, lambda c: self.closed(body, [*fixed, *c], inner), inner)
         before, self.count = self.count, self.count * 2
-        self.closed(site.params["cond_jaxpr"], [*site.facts[:conds], *carry], (*path, "test"))
+        test = [*site.facts[:conds], *carry]
+        decided = self.closed(site.params["cond_jaxpr"], test, (*path, "test"))
         out = self.closed(body, [*fixed, *carry], inner)
         self._reused_carries(carry, out)
         self.count, self._loops = before, outside
+        # How often the loop ran shows in every result, also in one that no data enter.
         return [
-            join_facts(self.number("carry out", path, k), a, b)
+            touched(join_facts(self.number("carry out", path, k), a, b), decided)
             for k, (a, b) in enumerate(zip(out, start))
         ]
 
@@ -165,3 +173,8 @@ class ControlFlow:
     def reused(self, use: KeyUse) -> bool:
         """Whether a key is older than the innermost loop that uses it."""
         return use.count > 1 and self.born.get(use.key, ()) != use.loops
+
+
+def _one_of(identity: Identity | None) -> Identity | None:
+    """An entry of a key array, or many in a row: any of its keys."""
+    return None if identity is None else Identity(identity.shape[1:], (), identity.keys)

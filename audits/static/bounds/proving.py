@@ -22,7 +22,10 @@ from audits.static.bounds.chance import (
     reveals_of,
 )
 from audits.static.bounds.combining import combine
-from audits.static.bounds.facts import Fact, Interval, Norm, Part, everything
+from audits.static.bounds.contributions import Contributions, Operand
+from audits.static.bounds.facts import Fact, Interval, everything, touched
+from audits.static.bounds.identities import identity_of, new_identity
+from audits.static.bounds.intervals import flushed
 from audits.static.bounds.looping import ControlFlow, KeyUse
 from audits.static.bounds.releases import NoiseSite
 from audits.static.bounds.stability import norms_of
@@ -32,19 +35,7 @@ from audits.static.labels import Label, Place, public
 from secfad._jax import ClosedJaxpr, Jaxpr, Literal, Var, user_line
 
 
-@dataclasses.dataclass(frozen=True)
-class Operand:
-    """What is known of one client's contribution to one sum."""
-
-    event: int
-    fact: Fact
-    shape: tuple[int, ...]
-    client_axis: int | None
-    dtype: str
-    line: str
-
-
-class Prover(ControlFlow):
+class Prover(Contributions, ControlFlow):
     """Holds what the second walk finds."""
 
     def __init__(self, checker: Checker):
@@ -61,6 +52,7 @@ class Prover(ControlFlow):
         self.recording = True
         self.count = 1
         self.lineages: dict[int, frozenset[int]] = {}
+        self.identities: dict[int, frozenset[int]] = {}
         self.born: dict[int, tuple[int, ...]] = {}
         self._callers: list[Any] = []
         self._loops: tuple[int, ...] = ()
@@ -91,7 +83,12 @@ class Prover(ControlFlow):
             # What the server holds is public or its own; a bad server value is no leak.
             interval = Interval(-math.inf, math.inf)
         number = self.number("argument", name, len(self._numbers))
-        amount = Amount.symbol(name) if not aval.shape and label.place == Place.SERVER else None
+        amount = None
+        if not aval.shape and label.place == Place.SERVER:
+            # Two arguments of one name, or one that is called like a value, are still two values.
+            name = f"{name}#{number}" if name in self.private else name
+            self.private[name] = frozenset()
+            amount = Amount.symbol(name)
         key = str(aval.dtype).startswith("key<") or str(aval.dtype) == "uint32"
         return Fact(
             number,
@@ -99,6 +96,7 @@ class Prover(ControlFlow):
             amount=amount,
             lineage=frozenset({number}) if key else frozenset(),
             reveals=frozenset({number}) if key else frozenset(),
+            identity=new_identity(number, tuple(aval.shape), self.number) if key else None,
         )
 
     def closed(self, closed: ClosedJaxpr, facts: Sequence[Fact], path: Path) -> list[Fact]:
@@ -135,7 +133,9 @@ class Prover(ControlFlow):
         try:
             array = np.asarray(value)
         except TypeError:
-            return Fact(self.number("key constant", id(value)), everything(None))
+            number = self.number("key constant", id(value))
+            identity = new_identity(number, tuple(np.shape(value)), self.number)
+            return Fact(number, everything(None), identity=identity)
         kind = array.dtype.kind
         number = self.number("constant", array.dtype.str, array.shape, array.tobytes())
         if (array.size == 0 or kind not in "biuf") and not jnp.issubdtype(
@@ -147,7 +147,8 @@ class Prover(ControlFlow):
         if nan:
             return Fact(number, everything(np.float32))
         low, high = float(wide.min()), float(wide.max())
-        return Fact(number, Interval(low, high, False, bool(np.isinf(wide).any())))
+        whole = Interval(low, high, False, bool(np.isinf(wide).any()))
+        return Fact(number, flushed(whole, array.dtype) if kind not in "biu" else whole)
 
     # Equations.
 
@@ -192,7 +193,9 @@ class Prover(ControlFlow):
             return
         if site.name in SINKS:
             key = site.facts[0]
-            self.uses.append(KeyUse(key.number, path, self.count, self._loops))
+            known = frozenset() if key.identity is None else key.identity.keys
+            self.uses.append(KeyUse(key.number, path, self.count, self._loops, known))
+            self.identities[key.number] = known
             self.lineages[key.number] = key.lineage | {key.number}
         explicit = site.name == "broadcast_in_dim" and self.checker.was_sent(path)
         for fact, label in zip(site.facts, site.labels):
@@ -220,6 +223,7 @@ class Prover(ControlFlow):
                 noise=noise_of(one),
                 draws=fact.draws if noise is not None else draws_of(one),
                 reveals=reveals_of(one),
+                identity=identity_of(one, self.number),
             )
             if noise is not None and self.recording:
                 self.noise.append(noise)
@@ -244,102 +248,18 @@ class Prover(ControlFlow):
 
     def _symbol(self, number: int, raw: frozenset[int]) -> Amount:
         """A name for a server scalar, with the un-noised sums behind it."""
-        name = f"v{number}"
+        name = f"value {number}"
         self.private[name] = raw
         return Amount.symbol(name)
 
-    def _is_sum(self, site: Site, path: Path) -> bool:
-        return site.name in _SUMS or self._any_sum(site, path)
-
-    def _any_sum(self, site: Site, path: Path) -> bool:
-        """A contraction over clients is recorded without an operand; an n-ary sum may start public."""
-        return any((path, k) in self._by_path for k in range(-1, len(site.facts)))
-
-    def _sums(self, site: Site, path: Path) -> list[Fact]:
-        made = []
-        atoms = list(zip(site.equation.invars, site.equation.outvars, site.facts, site.labels))
-        for position, (atom, out, fact, label) in enumerate(atoms):
-            event = self._by_path.get((path, position))
-            aval: Any = atom.aval
-            if event is not None and self.recording:
-                self.operands[event] = Operand(
-                    event,
-                    self._locally_summed(site, fact, label),
-                    tuple(aval.shape),
-                    label.client_axis,
-                    str(aval.dtype),
-                    self.line(site),
-                )
-            own = frozenset() if event is None else frozenset({event})
-            number = self.number("sum", path, position)
-            made.append(
-                Fact(
-                    number,
-                    _unbounded(out.aval.dtype),  # type: ignore[attr-defined]
-                    linear=((event, self._mean_factor(site)),) if event is not None else (),
-                    raw=own,
-                    amount=None if out.aval.shape else self._symbol(number, own),  # type: ignore[attr-defined]
-                )
-            )
-        return made
-
-    def _mean_factor(self, site: Site) -> Amount:
-        if not site.name.startswith("mean_from_"):
-            return Amount(1.0)
-        return Amount(1.0 / site.shape(0)[0])
-
-    def _locally_summed(self, site: Site, fact: Fact, label: Label) -> Fact:
-        """A reduction over clients and local axes at once: the local sum comes first."""
-        if site.name != "reduce_sum":
-            return fact
-        local = set(site.params["axes"]) - {label.client_axis}
-        if not local:
-            return fact
-        size = math.prod(site.shape(0)[k] for k in local)
-        norms = tuple(n._replace(amount=n.amount.scaled(math.sqrt(size))) for n in fact.norms)
-        i = fact.interval
-        # The entries left after the local sum; the whole-norm rule must not count them again.
-        wide = Interval(i.low * math.sqrt(size), i.high * math.sqrt(size), i.nan, i.inf)
-        return fact.replace(norms=norms, interval=wide, part=None)
-
-    def _clip(self, site: Site, path: Path) -> list[Fact]:
-        """The blessed joint clip: bounded and finite for every input."""
-        bound, units = site.facts[0], site.params["norms"]
-        interval = bound.interval
-        limit = Amount(interval.high) if interval.low == interval.high else bound.amount
-        group = self.number("clip", path)
-        made = []
-        for index, (variable, unit) in enumerate(zip(site.equation.outvars, units)):
-            number = self.number(*_key(site), index)
-            if limit is None:
-                made.append(Fact(number, everything(variable.aval.dtype)))  # type: ignore[attr-defined]
-                continue
-            own = frozenset(range(len(variable.aval.shape)))  # type: ignore[attr-defined]
-            norm = limit.scaled(unit)
-            reach = norm.number
-            dtype = str(variable.aval.dtype)  # type: ignore[attr-defined]
-            made.append(
-                Fact(
-                    number,
-                    Interval(-reach, reach) if reach is not None else Interval(-math.inf, math.inf),
-                    norms=(Norm(own, norm),),
-                    proof="clip",
-                    part=Part(group, index, unit, limit),
-                    low=dtype if dtype in LOW_PRECISION else "",
-                    raw=bound.raw,
-                )
-            )
-        return made
-
     def _unknown(self, site: Site) -> list[Fact]:
-        raw = frozenset().union(*(f.raw for f in site.facts))
+        numbers = [self.number(*_key(site), k) for k in range(len(site.equation.outvars))]
         return [
-            Fact(self.number(*_key(site), k), everything(v.aval.dtype), raw=raw)  # type: ignore[attr-defined]
-            for k, v in enumerate(site.equation.outvars)
+            touched(Fact(number, everything(v.aval.dtype)), site.facts)  # type: ignore[attr-defined]
+            for number, v in zip(numbers, site.equation.outvars)
         ]
 
 
-LOW_PRECISION = frozenset({"bfloat16", "float16"})
 _CALLS = frozenset(
     [
         "jit",
@@ -362,12 +282,6 @@ _NESTING = _CALLS | {"cond", "scan", "while"}
 _PASSED_ON = frozenset(
     {"federated_broadcast", "optimization_barrier", "device_put", "name", "sharding_constraint"}
 )
-_SUMS = frozenset({"federated_sum"})
-
-
-def _unbounded(dtype: Any) -> Interval:
-    whole = everything(dtype)
-    return whole._replace(nan=False, inf=False)
 
 
 def _key(site: Site) -> tuple:

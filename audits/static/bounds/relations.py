@@ -14,6 +14,8 @@ Sources: the spellings are those of optax, of TensorFlow Federated and of common
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
+
 from audits.static.bounds.amounts import Amount
 from audits.static.bounds.facts import Fact, Member, Norm, Relation
 from audits.static.bounds.steps import Site
@@ -34,6 +36,8 @@ def itself(fact: Fact, rank: int) -> Member:
 
 
 def _square(site: Site) -> Found:
+    if not jnp.issubdtype(site.dtype, jnp.floating):
+        return None  # integers wrap, and the square of a complex number can be anything
     fact = site.facts[0]
     return Relation("square", frozenset({itself(fact, len(site.shape(0)))}))
 
@@ -128,9 +132,9 @@ def _min(site: Site) -> Found:
 
 
 def _clamp(site: Site) -> Found:
-    low, value, _ = site.facts
+    low, value, high = site.facts
     related = value.relation
-    if related is None:
+    if related is None or high.interval.low < 0:
         return None
     # Raising a factor breaks an upper bound on it; lowering a norm breaks a lower bound.
     if related.kind == "scale" and low.interval.high <= max(value.interval.low, 0.0):
@@ -159,6 +163,7 @@ def _dot_general(site: Site) -> Found:
     a, b = site.facts
     (contract_l, contract_r), (batch_l, batch_r) = site.params["dimension_numbers"]
     same = a.number == b.number and tuple(contract_l) == tuple(contract_r)
+    same = same and jnp.issubdtype(site.dtype, jnp.floating)
     rank = len(site.shape(0))
     if not same or tuple(batch_l) != tuple(batch_r) or len(contract_l) + len(batch_l) != rank:
         return None
@@ -218,8 +223,8 @@ def _is_finite(site: Site) -> Found:
     tested = frozenset({itself(fact, len(site.shape(0)))})
     related = fact.relation
     if related is not None and related.kind in ("norm", "square") and related.amount.factor > 0:
-        return Relation("finite", related.members | tested)
-    return Relation("finite", tested)
+        return Relation("finite", related.members | tested, test=site.number)
+    return Relation("finite", tested, test=site.number)
 
 
 def _not_equal(site: Site) -> Found:
@@ -227,7 +232,7 @@ def _not_equal(site: Site) -> Found:
     a, b = site.facts
     if a.number != b.number or site.shape(0) != site.shape(1):
         return None
-    return Relation("nan", frozenset({itself(a, len(site.shape(0)))}))
+    return Relation("nan", frozenset({itself(a, len(site.shape(0)))}), test=site.number)
 
 
 def _compare(site: Site) -> Found:
@@ -248,14 +253,24 @@ def _compare(site: Site) -> Found:
     kind = "within" if name in ("lt", "le") else "outside"
     if kind == "outside" and left.interval.nan:
         kind = "outside unless NaN"
-    return Relation(kind, related.members, limit.over(unit))
+    return Relation(kind, related.members, limit.over(unit), site.number)
 
 
 def _and(site: Site) -> Found:
-    for fact in site.facts:
-        if fact.relation is not None and fact.relation.kind in ("finite", "within"):
-            return fact.relation
+    for fact, other in (site.facts, site.facts[::-1]):
+        related = fact.relation
+        if related is not None and related.kind in ("finite", "within"):
+            varies = site.out_shape != () and not _follows(other.relation, related)
+            return related._replace(test=site.number, mixed=related.mixed or varies)
     return None
+
+
+def _follows(other: Found, related: Relation) -> bool:
+    """Whether a flag varies only along axes along which another one does."""
+    if other is None or other.mixed:
+        return False
+    places = lambda r: {here for m in r.members for _, here in m.kept}
+    return places(other) <= places(related)
 
 
 _RULES: dict[str, Callable[[Site], Found]] = {

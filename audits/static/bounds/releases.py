@@ -6,7 +6,10 @@ sum and a mean cannot be lost.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
+
+import jax.numpy as jnp
 
 from audits.static.bounds.amounts import Amount
 from audits.static.bounds.facts import Fact, Noise
@@ -49,20 +52,37 @@ class NoiseSite:
 def linear_of(site: Site) -> tuple[tuple[int, Amount], ...]:
     """The result as a linear function of sums, if it is one."""
     facts = site.facts
+    if site.name == "convert_element_type" and not _exact_float(site):
+        return ()
+    linear = [_repeated(site, k) for k in range(len(facts))]
     if site.name in _PASSING:
-        return facts[0].linear
+        return linear[0]
     if site.name == "mul":
-        for one, other in ((facts[0], facts[1]), (facts[1], facts[0])):
-            factor = _factor(other)
-            if one.linear and factor is not None and not other.linear:
-                return tuple((k, a.times(factor)) for k, a in one.linear)
-    if site.name == "div" and facts[0].linear:
+        for one, other in ((0, 1), (1, 0)):
+            factor = _factor(facts[other])
+            if linear[one] and factor is not None and not linear[other]:
+                return tuple((k, a.times(factor)) for k, a in linear[one])
+    if site.name == "div" and linear[0]:
         factor = _factor(facts[1])
-        if factor is not None and factor.factor > 0 and not facts[1].linear:
-            return tuple((k, a.over(factor)) for k, a in facts[0].linear)
-    if site.name in ("add", "add_any", "sub") and facts[0].linear and facts[1].linear:
-        return _merged(facts[0].linear, facts[1].linear)
+        if factor is not None and factor.factor > 0 and not linear[1]:
+            return tuple((k, a.over(factor)) for k, a in linear[0])
+    if site.name in ("add", "add_any", "sub") and linear[0] and linear[1]:
+        return _merged(linear[0], linear[1])
     return ()
+
+
+def _repeated(site: Site, index: int) -> tuple[tuple[int, Amount], ...]:
+    """A value that is stretched to m copies changes by the root of m as much."""
+    linear = site.facts[index].linear
+    copies = math.prod(site.out_shape) / max(math.prod(site.shape(index)), 1)
+    if not linear or copies <= 1:
+        return linear
+    return tuple((k, a.scaled(math.sqrt(copies))) for k, a in linear)
+
+
+def _exact_float(site: Site) -> bool:
+    """Rounding a sum is not linear: a small change can move it by a whole step."""
+    return jnp.issubdtype(site.dtype, jnp.floating) and jnp.finfo(site.dtype).bits >= 32
 
 
 def _factor(fact: Fact) -> Amount | None:
@@ -98,7 +118,7 @@ def _unknown(site: Site, line: Callable[[], str]) -> NoiseSite | None:
     for index, other in ((0, 1), (1, 0)):
         drawn, value = site.facts[index], site.facts[other]
         server = site.labels[other].place == Place.SERVER
-        if server and drawn.draws and not drawn.raw and value.raw and not value.draws:
+        if server and drawn.draws and value.raw and not value.draws:
             noise = drawn.noise or Noise(Amount(0.0), -1, int(Place.SERVER))
             return NoiseSite(value.linear, noise, False, line(), known=False)
     return None
@@ -112,7 +132,9 @@ def _gaussian(site: Site, line: Callable[[], str]) -> tuple[Fact | None, NoiseSi
         if not site.shape(index) == site.shape(other) == site.out_shape:
             return None, None  # one draw for many entries, or many draws for one, is other noise
         if value.linear and site.labels[other].place == Place.SERVER:
-            return value, NoiseSite(value.linear, noise, False, line())
+            # Copies of one draw are no noise where the server adds them.
+            own = noise.place != Place.COPY
+            return value, NoiseSite(value.linear, noise, False, line(), known=own)
         if site.labels[other].place == Place.CLIENT:
             return value, NoiseSite((), noise, True, line())
     return None, None

@@ -159,7 +159,7 @@ def _select(site: Site) -> Norms:
 
 def _uniform_over(test: Fact, axes: frozenset[int]) -> bool:
     related = test.relation
-    if related is None:
+    if related is None or related.mixed:
         return False
     return all(here not in axes for m in related.members for _, here in m.kept)
 
@@ -180,7 +180,10 @@ def _chosen_by_norm(site: Site) -> Norms:
     theirs = _on(other, site.out_shape, member.summed)
     if theirs is None:
         return ()
-    amount = largest(theirs, related.amount)
+    if related.mixed:
+        amount = root_of_squares([theirs, related.amount])
+    else:
+        amount = largest(theirs, related.amount)
     return () if amount is None else (Norm(member.summed, amount),)
 
 
@@ -269,9 +272,13 @@ def _contracting(site: Site) -> Norms:
 
 
 def _convert(site: Site) -> Norms:
-    to_integer = getattr(site.dtype, "kind", "f") in "iub"
-    if to_integer and not site.facts[0].interval.finite:
+    kind, interval = getattr(site.dtype, "kind", "f"), site.facts[0].interval
+    if kind == "b":
+        return ()  # every small number becomes one
+    if kind in "iu" and not interval.finite:
         return ()
+    if kind == "u" and interval.low < 0:
+        return ()  # negative numbers wrap to large ones
     return _same(site)
 
 
@@ -298,5 +305,4 @@ _RULES: dict[str, Callable[[Site], Norms]] = {
     "stack": _joined,
     "pad": _pad,
     "convert_element_type": _convert,
-    "reduce_precision": _same,
 }
