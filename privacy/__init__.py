@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from privacy.accounting import epsilon
+    from privacy.algorithms import fedopt
     from privacy.budgets import Budget
     from privacy.certificates import Certificate
     from privacy.cohorts import Cohort, FixedSampling, FullParticipation, PoissonSampling
     from privacy.errors import BudgetExceeded, LedgerCorrupt, PrivacyError, RunRefused
     from privacy.execution import Result, run
+    from privacy.hypergradients import hypergradient_descent
     from privacy.ledger import Ledger
-    from privacy.mechanisms import Gaussian
+    from privacy.mechanisms import Gaussian, Skellam
     from privacy.privatization import PrivateProgram, privatize
     from privacy.queries import Query
     from privacy.releases import ReleaseJournal
@@ -41,9 +43,12 @@ __all__ = [
     "ReleaseJournal",
     "Result",
     "RunRefused",
+    "Skellam",
     "Slot",
     "Trained",
     "epsilon",
+    "fedopt",
+    "hypergradient_descent",
     "privatize",
     "run",
     "train",
@@ -67,9 +72,12 @@ _HOMES = {
     "ReleaseJournal": "privacy.releases",
     "Result": "privacy.execution",
     "RunRefused": "privacy.errors",
+    "Skellam": "privacy.mechanisms",
     "Slot": "privacy.slots",
     "Trained": "privacy.training",
     "epsilon": "privacy.accounting",
+    "fedopt": "privacy.algorithms",
+    "hypergradient_descent": "privacy.hypergradients",
     "privatize": "privacy.privatization",
     "run": "privacy.execution",
     "train": "privacy.training",

@@ -178,7 +178,7 @@ class _Parts:
 
         def after(h):
             change = subtract(h["client"], hyper["client"])
-            moved = displaced(delta, by_client, change) if jax.tree.leaves(change) else delta
+            moved = displaced(delta, by_client, change) if by_client else delta
             update, new_state = self.optimizer(h["server"]).update(moved, state, model)
             new = optax.apply_updates(model, update)
             return new, (new, new_state)
@@ -249,9 +249,8 @@ class _Rules:
         hyper, hyper_state = was.hyper, was.hyper_state
         if slope is not None:
             hyper, hyper_state = self._descend(hyper, hyper_state, slope)
-        # The clients' part was broadcast before this round's slope arrived: it lags by a round.
-        in_use = {"server": hyper["server"], "client": was.hyper["client"]}
-        model, state, tangents = self._step(in_use, was.model, was.state, released)
+        # Clients trained before this round's slope arrived: their part of hyper lags by a round.
+        model, state, tangents = self._step(hyper, was.model, was.state, released)
         return Learner(hyper, hyper_state, model, state, tangents)
 
 
