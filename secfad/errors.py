@@ -3,6 +3,7 @@
 SecfadError
 ├── PlacementError       a value is used where it does not live; names the user's line
 ├── TracingError         the function cannot be traced with the declared arguments
+├── TranslationError     another library's program says what ours cannot; names the user's line
 ├── ModeError            this mode of differentiation does not exist for this program
 ├── ArgumentError        wrong number, structure, shape or dtype of arguments (also a TypeError)
 └── CohortError          the clients of one evaluation do not fit together
@@ -30,6 +31,18 @@ class PlacementError(SecfadError):
 
 class TracingError(SecfadError):
     """The function cannot be traced with the declared arguments."""
+
+
+class TranslationError(SecfadError):
+    """A program of another library does something that is not a broadcast, a sum or local work.
+
+    Attributes:
+      line: The user's source line, `file:line (function)`.
+    """
+
+    def __init__(self, message: str, *, line: str = ""):
+        super().__init__(f"{line}: {message}" if line else message)
+        self.line = line
 
 
 class ModeError(SecfadError):

@@ -1,0 +1,251 @@
+"""`from_drjax`: an unmodified DrJAX program as a federated computation.
+
+A DrJAX program works on arrays with a leading axis of clients. Here it is traced once with that
+axis, DrJAX's five operators standing for ours: a value enters `map_fn` by losing the axis and leaves it
+by getting one, so that the code in between is seen as one client runs it. `unstacking` then removes
+the axis everywhere, or says where it cannot. What is left is a computation like any other: it can be
+traced, differentiated in every mode, simulated, executed message by message, privatised and certified.
+
+Whole trees travel in one message: `reduce_mean` of a model is one sum, and the numerators and
+denominators of `reduce_weighted_mean` come from the same clients.
+
+    import drjax, secfad as fad
+    from secfad.interop.drjax import from_drjax
+
+    @drjax.program(placements={"clients": 8})
+    def loss(model, data):
+        sent = drjax.broadcast(model)
+        return drjax.reduce_mean(drjax.map_fn(local_loss, (sent, data)))
+
+    gradient = fad.grad(from_drjax(loss, model=fad.SERVER, data=fad.CLIENTS), mode="mixed")
+
+Sources: the public interface of DrJAX 0.2 (`drjax.program`); Rush, Charles, Garrett (JMLR 2024).
+"""
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secfad import _jax
+from secfad.calls import bodies
+from secfad.computations import Computation, computation
+from secfad.errors import ArgumentError, TranslationError
+from secfad.interop.stacking import add_axis, refused, remove_axis
+from secfad.interop.unstacking import unstack
+from secfad.placements import CLIENTS, Placement
+from secfad.primitives import broadcast, mean, sum
+
+_jax.hide_file_from_tracebacks(__file__)
+
+
+def from_drjax(fun: Callable, **placements: Placement) -> Computation:
+    """Translates a DrJAX program.
+
+    Guarantees:
+      Value and derivatives are those of the DrJAX program, up to rounding, for every cohort of the
+      declared size. For a cohort of another size, or with dropped clients, sums and means are over
+      those who answer; numbers that the program computed in Python from its declared size stay.
+
+    Args:
+      fun: A function decorated with `drjax.program`, or any JAX function that calls one, such as
+        `jax.jit(program)` or `jax.grad(program)`. It is not changed.
+      **placements: `SERVER` or `CLIENTS` for every parameter. In DrJAX an argument at the clients has
+        a leading axis of clients; the computation takes what one client holds.
+
+    Returns:
+      The computation, with the names of the parameters. Tracing it raises `TranslationError`, with
+      the user's line, for what is neither broadcast, sum, mean nor work of single clients: other
+      reductions over clients, an index over them, a client's position used as data.
+
+    Raises:
+      ImportError: DrJAX is not installed.
+      ArgumentError: The placements do not fit the parameters, or, when traced, `fun` runs no DrJAX
+        program.
+    """
+    _drjax_interface()
+
+    @functools.wraps(fun)
+    def one_client(*args: Any) -> Any:
+        return _translated(fun, made, args)
+
+    made = computation(**placements)(one_client)
+    return made
+
+
+def _drjax_interface() -> Any:
+    """The module of DrJAX whose `_replace_api` puts the operators of a program in place."""
+    try:
+        import drjax
+        from drjax._src import api, impls, primitives
+    except ImportError as error:
+        raise ImportError(
+            "Expected DrJAX to be installed, got none. Run `pip install 'drjax>=0.2.1'`; it is only "
+            "needed for secfad.interop.drjax."
+        ) from error
+    for module in (drjax, api, impls, primitives):
+        if module.__file__:
+            _jax.hide_file_from_tracebacks(module.__file__)
+    return api
+
+
+def _translated(fun: Callable, made: Computation, args: tuple) -> Any:
+    leaves, tree = jax.tree.flatten(args)
+    at_clients = [
+        place is CLIENTS
+        for place, arg in zip(made.placements.values(), args)
+        for _ in jax.tree.leaves(arg)
+    ]
+    group = _declared(made.name, lambda *xs: fun(*jax.tree.unflatten(tree, xs)), leaves, at_clients)
+    structure: list[Any] = []
+
+    def stacked(*values: Any) -> list[Any]:
+        given = [add_axis(x, group.size) if c else x for x, c in zip(values, at_clients)]
+        with _operators(made.name, group):
+            result = fun(*jax.tree.unflatten(tree, given))
+        flat, out_tree = jax.tree.flatten(result)
+        structure.append(out_tree)
+        return flat
+
+    specs = [jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves]
+    # JAX remembers traces of helpers by function and shapes. Under an axis of its own, nothing of
+    # this trace is used by DrJAX later, nor a trace for another number of clients here.
+    axes = [(group, 1), (group.placement, group.size)]
+    trace = jax.make_jaxpr(stacked, axis_env=axes)(*specs)
+    _require_no_collective(trace.jaxpr, group)
+    results = unstack(trace, leaves, group.size)
+    return jax.tree.unflatten(structure[-1], results)
+
+
+def _require_no_collective(jaxpr: _jax.Jaxpr, group: "_Group") -> None:
+    for equation in jaxpr.eqns:
+        axes = (equation.params.get("axes"), equation.params.get("axis_name"))
+        if group.placement in jax.tree.leaves(axes):
+            raise refused(
+                equation, f"names the axis {group.placement!r} of clients. Use drjax.reduce_sum"
+            )
+        for body in bodies(equation):
+            _require_no_collective(body, group)
+
+
+class _Group:
+    """The clients that a DrJAX program declares."""
+
+    def __init__(self, placement: str, size: int):
+        self.placement = placement
+        self.size = size
+
+    def __repr__(self) -> str:
+        return f"{self.placement} of a DrJAX program"
+
+
+_group = functools.cache(_Group)
+
+
+class _Entered(BaseException):
+    """A program was entered: its group is known, and no more has to be run."""
+
+    def __init__(self, group: _Group):
+        self.group = group
+
+
+def _declared(name: str, fun: Callable, leaves: list, at_clients: list[bool]) -> _Group:
+    """The group of clients of the first DrJAX program that `fun` enters."""
+
+    def entered(api: Any, group: _Group) -> None:
+        raise _Entered(group)
+
+    specs = [
+        jax.ShapeDtypeStruct((1, *jnp.shape(x)) if c else jnp.shape(x), jnp.result_type(x))
+        for x, c in zip(leaves, at_clients)
+    ]
+    try:
+        with _entering(entered):
+            jax.eval_shape(fun, *specs)
+    except _Entered as found:
+        return found.group
+    raise ArgumentError(
+        f"Expected a DrJAX program, got `{name}`, which runs none. Decorate it with "
+        '@drjax.program(placements={"clients": n}).'
+    )
+
+
+@contextlib.contextmanager
+def _operators(name: str, group: _Group) -> Iterator[None]:
+    """While this lasts, DrJAX programs of this group bind our primitives."""
+
+    def entered(api: Any, found: _Group) -> None:
+        if found is not group:
+            raise TranslationError(
+                f"`{name}` expected one group of clients, got {group.size} {group.placement!r} and "
+                f"{found.size} {found.placement!r}. Translate each program by itself."
+            )
+        for operator in (_broadcast, _map_fn, _reduce_sum, _reduce_mean, _reduce_weighted_mean):
+            bound = functools.partial(operator, group.size)
+            setattr(api, operator.__name__.removeprefix("_"), bound)
+
+    with _entering(entered):
+        yield
+
+
+_LOCK = threading.RLock()
+
+
+@contextlib.contextmanager
+def _entering(entered: Callable[[Any, _Group], None]) -> Iterator[None]:
+    """Calls `entered` with the module to fill in, whenever this thread enters a DrJAX program."""
+    interface = _drjax_interface()
+    thread = threading.get_ident()
+
+    def replace(api, placed, primitives, *, placement):
+        if threading.get_ident() != thread:
+            return original(api, placed, primitives, placement=placement)
+        sent = jax.eval_shape(primitives[f"broadcast_{placement}"], jnp.float32(0))
+        entered(api, _group(placement, sent.shape[0]))
+        return api
+
+    with _LOCK:
+        original = interface._replace_api
+        interface._replace_api = replace
+        try:
+            yield
+        finally:
+            interface._replace_api = original
+
+
+def _leave(tree: Any, size: int) -> Any:
+    return jax.tree.map(lambda x: add_axis(x, size), tree)
+
+
+def _enter(tree: Any, size: int) -> Any:
+    return jax.tree.map(lambda x: remove_axis(x, size), tree)
+
+
+def _broadcast(size: int, x: Any, *, mesh: Any = None) -> Any:
+    del mesh  # Where clients are computed is for `simulate(mesh=)` to say.
+    return _leave(broadcast(jax.tree.map(jnp.asarray, x)), size)
+
+
+def _map_fn(size: int, fn: Callable, arg: Any, *, mesh: Any = None) -> Any:
+    del mesh
+    own = _enter(arg, size)
+    return _leave(fn(*own) if isinstance(own, tuple) else fn(own), size)
+
+
+def _reduce_sum(size: int, x: Any) -> Any:
+    return sum(_enter(x, size))
+
+
+def _reduce_mean(size: int, x: Any) -> Any:
+    return mean(_enter(x, size))
+
+
+def _reduce_weighted_mean(size: int, x: Any, w: Any) -> Any:
+    values, weights = _enter(x, size), _enter(w, size)
+    products = jax.tree.map(jnp.multiply, values, weights)
+    totals, total_weights = sum((products, weights), name="mean")
+    return jax.tree.map(jnp.divide, totals, total_weights)
