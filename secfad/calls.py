@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from secfad import _jax
-from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn
+from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from secfad.primitives import COMMUNICATION
 
 JIT = frozenset(
@@ -59,6 +59,32 @@ def as_call(equation: JaxprEqn) -> Call | None:
 def _constants(lengths) -> int:
     total = lengths.matvec + lengths.vecmat + lengths.solve
     return total + (lengths.transpose_solve or 0)
+
+
+def renamed(body: ClosedJaxpr, inputs: Sequence | None = None) -> ClosedJaxpr:
+    """The program with new variables, so that a body that is used twice is two programs."""
+    jaxpr = body.jaxpr
+    constants = [Var(v.aval) for v in jaxpr.constvars]
+    env: dict[Var, Var | Literal] = dict(zip(jaxpr.constvars, constants))
+    arguments = [Var(v.aval) for v in jaxpr.invars] if inputs is None else list(inputs)
+    env.update(zip(jaxpr.invars, arguments))
+
+    def now(atom):
+        return atom if isinstance(atom, Literal) else env[atom]
+
+    equations = []
+    for equation in jaxpr.eqns:
+        invars = [now(v) for v in equation.invars]
+        outvars = [Var(v.aval) for v in equation.outvars]
+        env.update(zip(equation.outvars, outvars))
+        equations.append(equation.replace(invars=invars, outvars=outvars))
+    fresh = _jax.new_jaxpr(
+        [v for v in arguments if isinstance(v, Var)],
+        [now(v) for v in jaxpr.outvars],
+        equations,
+        constants,
+    )
+    return ClosedJaxpr(fresh, body.consts)
 
 
 def bodies(equation: JaxprEqn) -> Iterator[Jaxpr]:

@@ -25,7 +25,7 @@ from secfad.blocks import (
     While,
     communicates,
 )
-from secfad.calls import COND, CUSTOM_RULES, SCAN, WHILE, Communicates, as_call
+from secfad.calls import COND, CUSTOM_RULES, SCAN, WHILE, Communicates, as_call, renamed
 from secfad.dependence import separated
 from secfad.errors import PlacementError
 from secfad.placements import CLIENTS, SERVER, Placement
@@ -193,7 +193,7 @@ class _Scope:
         self._inline(equation, call.body, [self.now(v) for v in call.inputs])
 
     def _inline(self, equation: JaxprEqn, body: ClosedJaxpr, inputs: Sequence[Atom]) -> None:
-        fresh = _renamed(body, inputs)
+        fresh = renamed(body, inputs)
         for variable, value in zip(fresh.jaxpr.constvars, fresh.consts):
             self.labels[variable] = None
             self.constants[variable] = value
@@ -229,7 +229,7 @@ class _Scope:
 
     def _body(self, body: ClosedJaxpr, inputs: Sequence[Atom], labels: Sequence[Label]) -> Block:
         origins = [self.origin(v) for v in inputs]
-        return _Scope(self.talks, self.keep_rules, self.torn).block(_renamed(body), labels, origins)
+        return _Scope(self.talks, self.keep_rules, self.torn).block(renamed(body), labels, origins)
 
     def _scan(self, equation: JaxprEqn) -> None:
         if self._stays_local(equation):
@@ -340,29 +340,3 @@ class _Scope:
             kind="implicit-broadcast",
             line=_jax.user_line(equation),
         )
-
-
-def _renamed(body: ClosedJaxpr, inputs: Sequence[Atom] | None = None) -> ClosedJaxpr:
-    """The program with new variables, so that a body that is used twice is two programs."""
-    jaxpr = body.jaxpr
-    constants = [Var(v.aval) for v in jaxpr.constvars]
-    env: dict[Var, Atom] = dict(zip(jaxpr.constvars, constants))
-    arguments = [Var(v.aval) for v in jaxpr.invars] if inputs is None else list(inputs)
-    env.update(zip(jaxpr.invars, arguments))
-
-    def now(atom):
-        return atom if isinstance(atom, Literal) else env[atom]
-
-    equations = []
-    for equation in jaxpr.eqns:
-        invars = [now(v) for v in equation.invars]
-        outvars = [Var(v.aval) for v in equation.outvars]
-        env.update(zip(equation.outvars, outvars))
-        equations.append(equation.replace(invars=invars, outvars=outvars))
-    fresh = _jax.new_jaxpr(
-        [v for v in arguments if isinstance(v, Var)],
-        [now(v) for v in jaxpr.outvars],
-        equations,
-        constants,
-    )
-    return ClosedJaxpr(fresh, body.consts)

@@ -14,6 +14,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from secfad import _jax
+from secfad._jax import ClosedJaxpr
 from secfad.arguments import agreed_size, client_specs
 from secfad.blocks import Block
 from secfad.computations import Computation
@@ -146,7 +147,9 @@ def _fused_leaves(program: Program) -> Callable[..., list[Any]]:
         # The program as traced has branch residuals without a placement, so it has no axes either.
         one_client = functools.partial(_interpreted, _with_rules(program))
     else:
-        source = contract(program.source)
+        live = _jax.dce(program.source.jaxpr, [True] * len(program.source.jaxpr.outvars))
+        differing = [axis == 0 for axis in in_axes]
+        source = contract(ClosedJaxpr(live, program.source.consts), differing)
 
         def one_client(*leaves: Any) -> list[Any]:
             return _jax.eval_jaxpr(source.jaxpr, source.consts, *leaves)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import secfad as fad
+from secfad import _jax
 
 S, C = fad.SERVER, fad.CLIENTS
 RNG = np.random.default_rng(0)
@@ -13,34 +14,127 @@ W = jnp.asarray(RNG.normal(size=(3, 2)), jnp.float32)
 X = jnp.asarray(RNG.normal(size=(5, 4, 3)), jnp.float32)
 
 
-def mean_loss(clip):
-    @fad.computation(w=S, x=C)
-    def fun(w, x):
-        gradient = jax.grad(lambda v: jnp.mean(jnp.sin(x @ v)))(fad.broadcast(w))
-        return fad.mean(fad.clip(gradient, 0.01) if clip else gradient, name="gradient")
-
-    return fun
+K = jnp.asarray(RNG.normal(size=(3, 3, 1, 2)), jnp.float32)
+IMAGES = jnp.asarray(RNG.normal(size=(5, 2, 6, 6, 1)), jnp.float32)
+TABLE = jnp.asarray(RNG.normal(size=(7, 2)), jnp.float32)
+ROWS = jnp.asarray(RNG.integers(0, 7, size=(5, 4)))
+LAYERS = jnp.asarray(RNG.normal(size=(6, 3, 3)), jnp.float32)
 
 
-def contracts_clients(computation):
-    """True if some product in the fused program contracts two axes: examples and clients."""
-    jaxpr = jax.make_jaxpr(fad.simulate(computation))(W, X).jaxpr.eqns[0].params["jaxpr"].jaxpr
-    dots = [e for e in jaxpr.eqns if e.primitive.name == "dot_general"]
-    return any(len(e.params["dimension_numbers"][0][0]) == 2 for e in dots)
+def loss(w, x):
+    return jnp.mean(jnp.sin(x @ w))
 
 
-def test_sum_of_products_contracts_the_axis_of_clients():
-    assert contracts_clients(mean_loss(clip=False))
+def gradient(fun):
+    return lambda w, x: jax.grad(fun)(fad.broadcast(w), x)
 
 
-def test_a_clip_between_product_and_sum_keeps_the_products_apart():
-    assert not contracts_clients(mean_loss(clip=True))
+def convolution(k, x):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jnp.mean(
+        jnp.sin(jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=numbers))
+    )
 
 
-def test_contracted_gradient_equals_the_sum_of_gradients():
-    got = fad.simulate(mean_loss(clip=False))(W, X)
-    rows = jax.vmap(lambda x: jax.grad(lambda v: jnp.mean(jnp.sin(x @ v)))(W))(X)
-    np.testing.assert_allclose(got, rows.mean(0), rtol=1e-5, atol=1e-7)
+def layers(ws, x):
+    return jnp.mean(jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, ws)[0])
+
+
+def recurrent(w, x):
+    return jnp.mean(jax.lax.scan(lambda h, row: (jnp.tanh(h @ w + row), None), jnp.zeros(3), x)[0])
+
+
+def clipped(w, x):
+    return fad.mean(fad.clip(gradient(loss)(w, x), 0.01))
+
+
+def used_twice(w, x):
+    g = gradient(loss)(w, x)
+    return fad.mean((g, jnp.sum(g**2)))
+
+
+def mean_loss(w, x):
+    return fad.mean(loss(fad.broadcast(w), x))
+
+
+def accumulated(w, x):
+    own = fad.broadcast(w)
+    return fad.sum(
+        jax.lax.scan(lambda g, row: (0.9 * g + jax.grad(loss)(own, row), None), own, x)[0]
+    )
+
+
+def rounds(w, x):
+    def step(w, _):
+        return w - fad.mean(gradient(loss)(w, x)), None
+
+    return jax.lax.scan(step, w, None, length=3)[0]
+
+
+# Client functions of a server value and client data whose products are contracted over clients.
+CONTRACTED = {
+    "gradient": (lambda w, x: fad.mean(gradient(loss)(w, x)), W, X),
+    "linear_algebra_between": (
+        lambda w, x: fad.mean(fad.broadcast(w) / 7 - 0.1 * (gradient(loss)(w, x) + 1)),
+        W,
+        X,
+    ),
+    "flattened": (
+        lambda w, x: fad.mean(jnp.concatenate([jnp.ravel(gradient(loss)(w, x)), jnp.ones(2)])),
+        W,
+        X,
+    ),
+    "inside_jit": (lambda w, x: fad.mean(jax.jit(jax.grad(loss))(fad.broadcast(w), x)), W, X),
+    "rounds": (rounds, W, X),
+    "hessian_vector_product": (
+        lambda w, x: jax.jvp(lambda v: jax.grad(mean_loss)(v, x), (w,), (w,))[1],
+        W,
+        X,
+    ),
+    "look_up": (
+        lambda t, i: fad.sum(gradient(lambda t, i: jnp.sum(jnp.sin(t[i])))(t, i)),
+        TABLE,
+        ROWS,
+    ),
+    "convolution": (lambda k, x: fad.mean(gradient(convolution)(k, x)), K, IMAGES),
+    "scanned_layers": (lambda w, x: fad.mean(gradient(layers)(w, x)), LAYERS, X),
+    "recurrent": (lambda w, x: fad.mean(gradient(recurrent)(w, x)), LAYERS[0], X),
+    "accumulated": (accumulated, W, X),
+}
+KEPT_APART = {"clip": (clipped, W, X), "another_use": (used_twice, W, X)}
+
+
+def forms_a_product_per_client(computation, weight, data):
+    """True if some value of the fused program is shaped like the weight for every client."""
+
+    def shapes(jaxpr):
+        for equation in jaxpr.eqns:
+            yield from (v.aval.shape for v in equation.outvars)
+            for value in equation.params.values():
+                for body in _jax.sub_jaxprs(value):
+                    yield from shapes(getattr(body, "jaxpr", body))
+
+    size = sorted((len(data), *(n for n in weight.shape if n > 1)))
+    jaxpr = jax.make_jaxpr(fad.simulate(computation))(weight, data).jaxpr
+    return any(sorted(n for n in shape if n > 1) == size for shape in shapes(jaxpr))
+
+
+@pytest.mark.parametrize("name", CONTRACTED)
+def test_product_is_contracted_over_clients_and_the_numbers_stay(name):
+    fun, weight, data = CONTRACTED[name]
+    computation = fad.computation(w=S, x=C)(lambda w, x: fun(w, x))
+    assert not forms_a_product_per_client(computation, weight, data)
+    # Messages are formed per client, so nothing is contracted there.
+    expected = fad.execute(fad.trace(computation, weight, data[0]), weight, data)
+    np.testing.assert_allclose(
+        fad.simulate(computation)(weight, data), expected, rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", KEPT_APART)
+def test_what_needs_the_products_of_clients_keeps_them_apart(name):
+    fun, weight, data = KEPT_APART[name]
+    assert forms_a_product_per_client(fad.computation(w=S, x=C)(fun), weight, data)
 
 
 @pytest.mark.parametrize("both", [True, False])
@@ -55,7 +149,7 @@ def test_product_with_a_shared_operand_is_summed_right(both):
 
 
 def test_simulation_with_contractions_is_differentiable_and_mappable():
-    run = fad.simulate(mean_loss(clip=False))
+    run = fad.simulate(fad.computation(w=S, x=C)(CONTRACTED["gradient"][0]))
     expected = jax.jacrev(
         lambda w: jax.vmap(lambda x: jax.grad(lambda v: jnp.mean(jnp.sin(x @ v)))(w))(X).mean(0)
     )(W)
