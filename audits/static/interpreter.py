@@ -160,6 +160,7 @@ class Checker:
         self._sources: dict[tuple[Path, int], int] = {}
         self._source_events: dict[int, Event] = {}
         self._sent: set[tuple[int, Path]] = set()
+        self._quiet: dict[tuple, tuple[ClosedJaxpr, list[Label]]] = {}
 
     def run(
         self, closed: ClosedJaxpr, labels: Sequence[Label], names: Sequence[str]
@@ -170,7 +171,22 @@ class Checker:
     def closed(
         self, closed: ClosedJaxpr, labels: list[Label], names: list[str], scope: Scope
     ) -> list[Label]:
-        """Walks a closed jaxpr; its constants are judged where they are."""
+        """Walks a closed jaxpr; its constants are judged where they are.
+
+        A walk that records nothing depends on its labels alone. Loops repeat it until they have an
+        invariant; without memory, loops in loops would repeat it exponentially often.
+        """
+        if scope.recording:
+            return self._closed(closed, labels, names, scope)
+        key = (scope.path, id(closed), tuple(labels), scope.depth, scope.client_control)
+        if key not in self._quiet:
+            # The program is kept, so that its id stays its own.
+            self._quiet[key] = (closed, self._closed(closed, labels, names, scope))
+        return list(self._quiet[key][1])
+
+    def _closed(
+        self, closed: ClosedJaxpr, labels: list[Label], names: list[str], scope: Scope
+    ) -> list[Label]:
         constants = [self._constant(c, scope) for c in closed.consts]
         return self.jaxpr(closed.jaxpr, constants, labels, names, scope)
 

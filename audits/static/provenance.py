@@ -54,7 +54,9 @@ def _with_origin(item: Finding, checker: Checker, traced: Traced) -> Finding:
 def _at_first_use(item: Finding, checker: Checker, path: Path) -> Finding:
     """A captured array has no equation of its own: the line that uses it first stands for it."""
     jaxpr = checker.programs.get(path)
-    for equation in () if jaxpr is None else jaxpr.eqns:
+    if jaxpr is None:
+        return item
+    for equation in jaxpr.eqns:
         for atom in equation.invars:
             captured = atom in jaxpr.constvars if isinstance(atom, Var) else True
             if captured and f"constant {tuple(atom.aval.shape)} " in item.message:  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ import pytest
 
 import audits
 import secfad as fad
+from audits.static import interpreter
 from audits.static.verification import VerificationError, verify
 from privacy.certificates import Certificate
 from privacy.mechanisms import Gaussian
@@ -130,3 +131,29 @@ def test_evidence_is_part_of_the_certificates_id(plain):
     body = json.loads(certificate.to_json())
     body["evidence"]["primal"][""] = "K" * len(body["evidence"]["primal"][""])
     assert Certificate.from_json(json.dumps(body)).id != certificate.id
+
+
+def test_loops_in_loops_are_walked_once_per_level_and_not_exponentially_often():
+    def nested(level, v, x):
+        if not level:
+            return v - 0.1 * jnp.tanh(v * x)
+        step = lambda c, _: (0.5 * nested(level - 1, c, x), None)
+        return jax.lax.scan(step, v, None, length=2)[0]
+
+    @fad.computation(w=fad.SERVER, x=fad.CLIENTS)
+    def deep(w, x):
+        return fad.mean(nested(8, fad.broadcast(w), x))
+
+    program = fad.trace(deep, spec(3), spec(3))
+    walked = []
+    original = interpreter.Checker.jaxpr
+
+    def counted(self, *arguments):
+        walked.append(arguments)
+        return original(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter.Checker, "jaxpr", counted)
+        audits.certify(program)
+    # Two walks of a program, each with a few passes over each of eight bodies.
+    assert len(walked) < 100
