@@ -31,6 +31,8 @@ from secfad.engines.local import Aggregate, Upload
 _ROUNDING_BETA = 0.5
 # A share of noise beyond this many deviations (probability below 1e-56) would not fit the ring.
 _TAIL = 16
+# A clipped contribution in units of its clip norm, with room for 8-bit rounding.
+_CLIPPED = 2.0
 MIN_COHORT = 3
 Faults = Callable[[int], Sequence[Any]]
 
@@ -121,6 +123,8 @@ class SecureAggregator:
       survivors: Clients in the sums so far; pinned after the first round.
       bytes_up: Serialised bytes per client and round that clients sent.
       bytes_down: The same for what they received from the protocol.
+      transcripts: Of every round, with distributed noise only: a transcript holds the decoded sum,
+        which has no noise yet if the server adds it.
     """
 
     releases: Sequence[PlannedRelease]
@@ -185,7 +189,7 @@ class SecureAggregator:
         flat /= self._norms(upload, parts[0].release)
         columns, start = [], 0
         for part in parts:
-            own = flat[:, start : start + part.size]
+            own = _bounded(flat[:, start : start + part.size])
             columns.append(round_within(own, self.mechanism.grid, part.bound, self.stream))
             start += part.size
         return np.concatenate(columns, axis=1)
@@ -214,7 +218,8 @@ class SecureAggregator:
         self.survivors = outcome.survivors
         self.bytes_up.append(outcome.bytes.up)
         self.bytes_down.append(outcome.bytes.down)
-        self.transcripts.append(outcome.transcript)
+        if self.distributed:
+            self.transcripts.append(outcome.transcript)
         return encoding.decode_integers(outcome.sum)
 
     def _share_std(self, clients: int, part: Group) -> float:
@@ -245,6 +250,16 @@ class SecureAggregator:
             values.append(flat[start : start + size].reshape(array.shape[1:]))
             start += size
         return values
+
+
+def _bounded(contributions: np.ndarray) -> np.ndarray:
+    """Contributions in clip norms, zero for a client whose clip failed.
+
+    A compiler may reorder the arithmetic before a clip, so that an overflow gets past it. Refusing
+    the round for it would say something about one client.
+    """
+    sound = np.all(np.abs(contributions) <= _CLIPPED, axis=1, keepdims=True)
+    return np.where(sound, contributions, 0.0)
 
 
 def _modulus_bits(bound: float, clients: int) -> int:

@@ -26,11 +26,24 @@ class Cohort:
       id: Random name of the draw.
       members: Indices of the clients in the population, increasing.
       sampling: The scheme that drew it.
+
+    Raises:
+      MechanismError: A member is there twice, or is not of the population.
     """
 
     id: str
     members: np.ndarray = field(repr=False)
     sampling: "Sampling"
+
+    def __post_init__(self):
+        # A client that is in twice would move a sum twice as far as is charged.
+        members, population = np.asarray(self.members), self.sampling.population
+        inside = len(members) == 0 or (members.min() >= 0 and members.max() < population)
+        if members.dtype.kind not in "iu" or not inside or np.any(np.diff(members) <= 0):
+            raise MechanismError(
+                f"Expected members as increasing indices below the population of {population}, each "
+                "once, got others. A client takes part in a draw once or not at all."
+            )
 
 
 class Sampling(Protocol):

@@ -7,7 +7,7 @@ Each message says what was expected, what came, and what to do. The tree:
     |   +-- UnsupportedEvent            it makes sense, but this accountant cannot price it
     +-- MechanismError (ValueError)     a clip norm, a noise or a sampling that makes no sense
     +-- RunRefused                      a private run was not started; nothing was sent or charged
-    |   +-- NonFiniteData               a client's or the server's data hold NaN or infinity
+    |   +-- NonFiniteData               the server's arguments hold NaN or infinity
     |   +-- CohortTooSmall              a cohort below the minimum of secure aggregation
     |   +-- ResumeRefused               a checkpoint that does not belong to this run and ledger
     +-- JournalCorrupt                  a journalled release is not what was written
@@ -85,7 +85,7 @@ class RunRefused(PrivacyError):
 
 
 class NonFiniteData(RunRefused, ValueError):
-    """An argument holds NaN or infinity."""
+    """An argument of the server holds NaN or infinity."""
 
 
 class CohortTooSmall(RunRefused, ValueError):

@@ -27,9 +27,9 @@ from privacy.privatization import PrivateProgram
 from privacy.releases import Question, Released, ReleaseJournal
 from privacy.reservations import Reservation
 from privacy.statements import SignedCertificate, verify_signature
-from secfad import CLIENTS, execute
+from secfad import CLIENTS, SERVER, Program, execute
 from secfad.arguments import checked_arguments, cohort_size, label
-from secfad.engines.local import Aggregate, Upload
+from secfad.engines.local import Aggregate, Aggregator, Upload
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,8 @@ class Result:
         how many clients the cohort had, which is no one else's business: see `privacy.traffic`.
       bytes_down: Bytes that one client received, broadcasts included; 0 for a replay.
       replayed: The release came from the journal and nothing was charged.
+      transcripts: Of secure aggregation, one per round, with distributed noise. With central noise
+        there are none: a transcript holds the decoded sum, before the server adds noise.
     """
 
     value: Any
@@ -164,7 +166,7 @@ def _check_certificate(
 def _checked_question(
     private_program: PrivateProgram, args: Sequence[Any], cohort: Cohort, ledger: Ledger
 ) -> Question:
-    """Refuses arguments that do not fit the program, the cohort or the ledger, or are not finite."""
+    """Refuses arguments that do not fit, and a server's that are not finite."""
     program = private_program.program
     leaves = checked_arguments(program, args)
     size = cohort_size(program, leaves) or 0
@@ -183,12 +185,14 @@ def _checked_question(
             f"Expected a cohort of the ledger's population of {ledger.charter.population}, got one "
             f"of {cohort.sampling.population}. A budget speaks of one population."
         )
+    # The server's only: a refusal is seen outside, and must not depend on one client's data.
     paths = jax.tree_util.tree_leaves_with_path(tuple(args))
-    for leaf, (path, _) in zip(leaves, paths):
-        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not np.isfinite(np.asarray(leaf)).all():
+    for leaf, place, (path, _) in zip(leaves, program.in_placements, paths):
+        floating = place is SERVER and jnp.issubdtype(leaf.dtype, jnp.inexact)
+        if floating and not np.isfinite(np.asarray(leaf)).all():
             raise NonFiniteData(
                 f"Expected finite numbers in {label(path, program.argument_names)}, got NaN or "
-                "infinity. Nothing was sent or charged; clean the data, or mask the entry."
+                "infinity. Nothing was sent or charged; find the step that made it."
             )
     return Question.of(program, leaves)
 
@@ -232,7 +236,7 @@ def _replay(
         del upload
         return Aggregate(list(next(rounds)), size)
 
-    value = execute(private_program.program, *args, aggregate=aggregate, public_size=size)
+    value = _executed(private_program.program, args, aggregate, size)
     names = tuple(release.name for release in private_program.releases)
     value, at_clients = _by_place(private_program, value)
     return Result(
@@ -245,6 +249,12 @@ def _replay(
         bytes_down=0.0,
         replayed=True,
     )
+
+
+def _executed(program: Program, args: Sequence[Any], aggregate: Aggregator, size: float) -> Any:
+    """The result, with JAX's hunt for NaN off: it would stop a round because of one client's data."""
+    with jax.debug_nans(False), jax.debug_infs(False):
+        return execute(program, *args, aggregate=aggregate, public_size=size)
 
 
 def _by_place(private_program: PrivateProgram, value: Any) -> tuple[Any, Any]:
@@ -289,9 +299,7 @@ def _evaluate(
         before_noise=reservation.open,
     )
     try:
-        value = execute(
-            program, *args, aggregate=aggregator, public_size=cohort.sampling.expected_size
-        )
+        value = _executed(program, args, aggregator, cohort.sampling.expected_size)
     except BaseException:
         if reservation.state == "reserved":
             reservation.void()

@@ -88,8 +88,8 @@ class Store:
         """Holds the ledger's write lock; commits at the end, rolls back on any exception."""
         with self._lock:
             connection = self.reader()
-            connection.execute("BEGIN IMMEDIATE")
             try:
+                connection.execute("BEGIN IMMEDIATE")
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:

@@ -43,6 +43,7 @@ def release(tiny_task, ledger, monkeypatch):
         program = changes.pop("program", tiny_task.queries[TRAINING].program)
         batch = members_of(tiny_task.batch, cohort.members)
         batch = changes.pop("batch", lambda same: same)(batch)
+        model = changes.pop("model", lambda same: same)(tiny_task.algorithm.state.model)
         settings = {
             "certificate": tiny_task.queries[TRAINING].certificate,
             "ledger": ledger,
@@ -50,9 +51,7 @@ def release(tiny_task, ledger, monkeypatch):
             "run_id": "refused",
             "round": 0,
         }
-        return privacy.run(
-            program, ({}, tiny_task.algorithm.state.model, batch), **(settings | changes)
-        )
+        return privacy.run(program, ({}, model, batch), **(settings | changes))
 
     return run
 
@@ -99,14 +98,9 @@ class TestNothingIsSentOrCharged:
             release(program=other_program(tiny_task, **change))
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_for_data_that_are_not_finite(self, release, value):
-        def spoil(batch):
-            features = batch["features"].copy()
-            features[2, 0, 0] = value
-            return batch | {"features": features}
-
-        with pytest.raises(NonFiniteData, match="features"):
-            release(batch=spoil)
+    def test_for_a_model_that_is_not_finite(self, release, value):
+        with pytest.raises(NonFiniteData, match="bias"):
+            release(model=lambda model: model | {"bias": np.full_like(model["bias"], value)})
 
     def test_for_data_of_another_shape(self, release):
         with pytest.raises(SecfadError, match="features"):

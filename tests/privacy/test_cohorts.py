@@ -6,7 +6,7 @@ Statistical tests use a fixed seed; the false-alarm rate of each is below 1e-6 o
 import numpy as np
 import pytest
 
-from privacy import FixedSampling, FullParticipation, PoissonSampling
+from privacy import Cohort, FixedSampling, FullParticipation, PoissonSampling
 from privacy.errors import CohortTooSmall, MechanismError
 from secagg import SecureStream
 
@@ -80,3 +80,9 @@ def test_empty_draw_is_refused():
 def test_senseless_sampling_is_refused(make):
     with pytest.raises(MechanismError, match="Expected"):
         make()
+
+
+@pytest.mark.parametrize("members", [[0, 1, 1], [2, 1], [-1, 0], [0, 5], [0.5, 1.5]])
+def test_a_client_is_in_a_cohort_once_or_not_at_all(members):
+    with pytest.raises(MechanismError, match="once or not at all"):
+        Cohort("name", np.array(members), FullParticipation(population=5))

@@ -230,10 +230,17 @@ def test_dropped_clients_are_not_in_the_sum(private, data, ledger):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_non_finite_data_is_refused_before_anything(private, data, ledger, bad):
-    data[5, 2] = bad
-    with pytest.raises(NonFiniteData, match=r"`x`.*Nothing was sent or charged"):
-        start(private, data, ledger)
+def test_non_finite_model_is_refused_before_anything(private, data, ledger, bad):
+    with pytest.raises(NonFiniteData, match=r"`model`.*Nothing was sent or charged"):
+        run(
+            private,
+            [jnp.full(4, bad), jnp.asarray(data)],
+            certificate=certificate_of(private),
+            ledger=ledger,
+            cohort=EVERYONE.draw(),
+            run_id="test",
+            round=0,
+        )
     assert states(ledger) == []
 
 

@@ -372,3 +372,28 @@ def test_random_kills_lose_nothing_and_refund_nothing(tmp_path):
 @pytest.mark.slow
 def test_two_hundred_random_kills_lose_nothing_and_refund_nothing(tmp_path):
     assert random_kills(tmp_path / "ledger.db", 200, seed=2) > 100
+
+
+class _Interrupted:
+    """A connection in which Ctrl-C comes as a transaction has begun."""
+
+    def __init__(self, connection):
+        self._connection = connection
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+    def execute(self, statement, *values):
+        result = self._connection.execute(statement, *values)
+        if statement.startswith("BEGIN"):
+            raise KeyboardInterrupt
+        return result
+
+
+def test_an_interrupt_leaves_no_transaction_open(path):
+    with Ledger.open(path) as ledger:
+        store = ledger.store
+        connection, store._connection = store._connection, _Interrupted(store._connection)
+        with pytest.raises(KeyboardInterrupt), store.transaction():
+            pass
+        assert not connection.in_transaction
