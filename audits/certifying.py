@@ -18,7 +18,6 @@ import jax
 from audits.refusals import refusal
 from audits.static.bounds.judging import SumBound
 from audits.static.checking import check_program
-from audits.static.evidence import evidence_of
 from audits.static.findings import Facts, Finding, Report, finding
 from audits.static.rules import Severity
 from privacy.certificates import (
@@ -293,7 +292,7 @@ def issue(
         obligations=tuple(Obligation(rule, text) for rule, text in sorted(caveats.items())),
         notes=(f"rule set {RULE_SET}", *sorted(notes)),
         assumptions=ASSUMPTIONS,
-        evidence={mode: evidence_of(p) for mode, p in programs.items()},
+        evidence={mode: r.facts.evidence for mode, (r, _) in reports.items()},
     )
 
 

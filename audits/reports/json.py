@@ -14,7 +14,8 @@ VERSION = 1
 
 def report_to_dict(report: Report) -> dict[str, Any]:
     """Plain values; non-finite numbers become text."""
-    facts = {k: v for k, v in dataclasses.asdict(report.facts).items() if k != "bounds"}
+    hidden = ("bounds", "evidence")  # of certificates
+    facts = {k: v for k, v in dataclasses.asdict(report.facts).items() if k not in hidden}
     return {
         "schema": SCHEMA,
         "version": VERSION,

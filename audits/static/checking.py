@@ -15,6 +15,7 @@ import jax
 
 from audits.static.bounds.judging import judge
 from audits.static.bounds.proving import Prover
+from audits.static.evidence import evidence_of
 from audits.static.findings import Facts, Finding, Report, finding
 from audits.static.frontends import PLACEMENTS, Arg, Traced, trace_mode
 from audits.static.interpreter import Checker
@@ -183,6 +184,8 @@ def examine(
         found, facts = _bounded(checker, traced, facts, mode=mode, declared=declared)
         findings += found
     findings += _obligations(traced, facts, checker, profile)
+    if all(f.severity < Severity.REJECT for f in findings):
+        return findings, dataclasses.replace(facts, evidence=evidence_of(checker))
     return with_origins(findings, checker, traced), facts
 
 

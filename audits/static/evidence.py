@@ -7,17 +7,15 @@ K public, S server, B a client's copy of a broadcast, C a client's own.
 
 from collections.abc import Mapping
 
-from audits.static.checking import walk_program
+from audits.static.interpreter import Checker
 from audits.static.labels import Place
-from secfad import Program
 from secfad._jax import Jaxpr
 
 LETTERS = {Place.PUBLIC: "K", Place.SERVER: "S", Place.COPY: "B", Place.CLIENT: "C"}
 
 
-def evidence_of(program: Program) -> Mapping[str, str]:
-    """Path of each jaxpr inside a program to the letters of its variables."""
-    checker, _, _ = walk_program(program)
+def evidence_of(checker: Checker) -> Mapping[str, str]:
+    """Path of each jaxpr inside a walked program to the letters of its variables."""
     made = {}
     for path, labels in checker.evidence.items():
         jaxpr = checker.programs[path]

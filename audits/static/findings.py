@@ -120,6 +120,7 @@ class Facts:
     noise_multipliers: tuple[float, ...] = ()
     events: tuple[Event, ...] = ()
     bounds: tuple[Any, ...] = ()
+    evidence: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
     def get(self, key: str, default: object = None) -> object:
         """A fact by name, for readers that treat facts as a mapping."""
