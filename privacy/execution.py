@@ -20,6 +20,7 @@ import numpy as np
 
 from privacy.aggregation import MIN_COHORT, Faults, SecureAggregator, charged_releases
 from privacy.certificates import Certificate, CertificateMismatch
+from privacy.clip_activity import norm_squares
 from privacy.cohorts import Cohort
 from privacy.errors import CohortTooSmall, NonFiniteData, RunRefused
 from privacy.ledger import Ledger
@@ -61,13 +62,14 @@ class Result:
     bytes_down: float
     replayed: bool = False
     transcripts: tuple[Any, ...] = field(default=(), repr=False)
+    norm_squares: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 
     def public_record(self) -> dict[str, Any]:
         """What may be written down about the release: nothing that follows from who took part.
 
         Bytes are left out, because they depend on how many clients the cohort had.
         """
-        return {"seq": self.seq, "replayed": self.replayed}
+        return {"seq": self.seq, "replayed": self.replayed, "clipping": list(self.norm_squares)}
 
 
 def run(
@@ -248,6 +250,7 @@ def _replay(
         bytes_up=0.0,
         bytes_down=0.0,
         replayed=True,
+        norm_squares=tuple(norm_squares(private_program, released.rounds)),
     )
 
 
@@ -320,4 +323,5 @@ def _evaluate(
         bytes_up=float(np.mean(np.sum(aggregator.bytes_up, axis=0))),
         bytes_down=down,
         transcripts=tuple(aggregator.transcripts),
+        norm_squares=tuple(norm_squares(private_program, released.rounds)),
     )

@@ -15,7 +15,7 @@ Sources: Rush, Charles, Garrett (JMLR 2024), Figs. 4-5; docs/ledger-slots.md, se
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from privacy.checkpoints import Checkpoint, CheckpointFile
+from privacy.clip_activity import ClipActivity, clip_activity
 from privacy.cohorts import Sampling
 from privacy.errors import BudgetExceeded, MechanismError
 from privacy.execution import Result, run
@@ -73,12 +74,15 @@ class Trained:
       stopped: Why it ended before the planned rounds, or "".
       metrics: One entry per round, beginning with the state before the first: what `measure` gave,
         and under "releases" what is public about each release.
+      clipping: Query to what its releases, all together, say about its clip bounds: read
+        `statement` where there is one.
     """
 
     state: Any
     rounds: int
     stopped: str
     metrics: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    clipping: Mapping[str, tuple[ClipActivity, ...]] = field(default_factory=dict)
 
 
 def train(
@@ -151,7 +155,19 @@ def train(
         metrics.append(line)
         file.write(Checkpoint(run_id, done, state, ledger.head, stopped))
         observe(line)
-    return Trained(state, done, stopped, tuple(metrics.read()))
+    lines = metrics.read()
+    return Trained(state, done, stopped, tuple(lines), _clipping(queries, lines, sampling))
+
+
+def _clipping(
+    queries: Mapping[str, Query], lines: Sequence[Mapping[str, Any]], sampling: Sampling
+) -> dict[str, tuple[ClipActivity, ...]]:
+    found = {}
+    for name, query in queries.items():
+        releases = [line["releases"][name] for line in lines if name in line["releases"]]
+        records = [release["clipping"] for release in releases]
+        found[name] = clip_activity(query.program, records, sampling)
+    return found
 
 
 def _line(

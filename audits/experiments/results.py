@@ -78,7 +78,11 @@ def collect(run: Run, trained: Trained, seconds: float) -> dict[str, Any]:
         "certificates": {name: query.certificate.id for name, query in run.task.queries.items()},
         "budget_spent": budget_curve(run, trained.rounds),
         "history": history,
-        "notes": list(NOTES),
+        "clipping": {name: [asdict(a) for a in found] for name, found in trained.clipping.items()},
+        "notes": [
+            *NOTES,
+            *(a.statement for f in trained.clipping.values() for a in f if a.finding),
+        ],
     }
 
 

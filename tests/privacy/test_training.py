@@ -48,12 +48,12 @@ def setting(tmp_path, query):
     ledger.close()
 
 
-def make_ledger(path, count):
+def make_ledger(path, count, rate=0.5):
     return privacy.Ledger.create(
         path,
         privacy.Budget(200.0, 1e-5),
         population=POPULATION,
-        slots=[privacy.Slot("training", 0.5, 0.599, count)],
+        slots=[privacy.Slot("training", rate, 0.599, count)],
     )
 
 
@@ -159,3 +159,27 @@ def test_unknown_query_and_wrong_arguments_are_refused(setting):
     with pytest.raises(MechanismError, match=r"server arguments \(model\)"):
         privacy.train(lambda s, ask: ask("gradient"), start(), rounds=1, **setting)
     assert spent_records(setting) == []
+
+
+def test_clip_bound_that_never_binds_is_reported(setting, tmp_path):
+    mechanism = privacy.Gaussian(noise_multiplier=0.6, clip_norm=1000.0)
+    private = privacy.privatize(gradient, SPEC, SPEC, mechanism=mechanism)
+    query, everyone = privacy.Query(private, audits.certify(private)), privacy.FullParticipation(64)
+    with make_ledger(tmp_path / "full.db", 4, rate=1.0) as ledger:
+        changed = {"queries": {"gradient": query}, "sampling": everyone, "ledger": ledger}
+        trained = privacy.train(update, start(), rounds=4, **(setting | changed))
+    (found,) = trained.clipping["gradient"]
+    assert (found.sums, found.finding, found.releases) == (("gradient",), "hardly ever", 4)
+    assert "Lower clip_norm" in found.statement
+
+
+def test_released_norm_squares_are_those_of_the_noisy_sum(setting):
+    def keep(state, ask):
+        return state | {"model": ask("gradient", state["model"])}
+
+    trained = privacy.train(keep, start(), rounds=1, **setting)
+    (record,) = trained.metrics[1]["releases"]["gradient"]["clipping"]
+    # The mean was made from the noisy sum, by the public size of the cohort and at clip norm 3.
+    noisy_sum = np.asarray(trained.state["model"], np.float64) * 0.5 * POPULATION / 3.0
+    assert record["norm_square"] == pytest.approx(np.sum(noisy_sum**2), rel=1e-5)
+    assert trained.clipping["gradient"][0].finding == ""
