@@ -146,3 +146,12 @@ def communicates(block: Block) -> bool:
         isinstance(step, Broadcast | Sum) or any(communicates(b) for b in inner_blocks(step))
         for step in block.steps
     )
+
+
+def has_branches(block: Block) -> bool:
+    """True if the server chooses between branches that communicate, at any depth."""
+    return any(
+        (isinstance(step, Branch) and any(communicates(b) for b in step.branches))
+        or any(has_branches(b) for b in inner_blocks(step))
+        for step in block.steps
+    )

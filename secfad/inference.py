@@ -33,8 +33,8 @@ from secfad.primitives import broadcast_p, sum_p
 from secfad.residuals import split_operands, split_results
 
 Label = Placement | None
-# JAX lets the branches of a `cond` share residuals, and recomputes branches under `checkpoint`; through
-# a loop or a checkpoint what belongs to whom cannot always be told (docs/limitations.md).
+# What a loop-invariant branch saves is moved out of its loop, where no communication shows that the
+# clients learn of the choice (docs/limitations.md).
 _REVERSE_HINT = " (in a reverse derivative of a branch that communicates: use mode='mixed')"
 
 

@@ -17,9 +17,10 @@ from typing import Any, Literal, cast
 import jax
 
 from secfad import _jax
+from secfad.branching import with_separate_residuals
 from secfad.computations import Computation
 from secfad.errors import ArgumentError, ModeError
-from secfad.factoring import factored
+from secfad.factoring import factored, traced_factored
 from secfad.mixed import surrogate
 from secfad.placements import CLIENTS, SERVER
 from secfad.planning import choose_mode
@@ -94,7 +95,7 @@ def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward
 
     def fun(*args: Any) -> Any:
         primals, tangents = args[: len(names)], args[len(names) :]
-        local, _ = _local(computation, chosen, mode, tuple(primals))
+        local, _ = _local(computation, chosen, mode, _specs(primals))
         values = tuple(primals[i] for i in chosen)
         with _explaining(computation.name, mode):
             return jax.jvp(
@@ -121,7 +122,7 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
 
     def fun(*args: Any) -> Any:
         *primals, _ = args
-        local, factoring = _local(computation, chosen, mode, tuple(primals))
+        local, factoring = _local(computation, chosen, mode, _specs(primals))
 
         def derived(*args: Any) -> Any:
             *primals, cotangent = args
@@ -144,18 +145,26 @@ def _derived(
     if mode in ("forward", "mixed"):
         _require_server_arguments(computation, chosen, mode)
 
-    def fun(*args: Any) -> Any:
+    def derived(specs: tuple) -> tuple[Callable, bool, str]:
         use: Any = mode
         if mode == "auto":
             use = choose_mode(
-                lambda m: _derived(computation, argnums, cast(Mode, m), kind, derive), args
+                lambda m: _derived(computation, argnums, cast(Mode, m), kind, derive), specs
             )
-        local, factoring = _local(computation, chosen, use, args)
-        with _explaining(computation.name, use):
-            derived = lambda *a: derive(local, a, argnums, use)
-            return (factored(derived) if factoring else derived)(*args)
+        local, factoring = _local(computation, chosen, use, specs)
+        return lambda *a: derive(local, a, argnums, use), factoring, use
 
-    return _computation(fun, computation.placements, f"{computation.name}.{kind}")
+    def fun(*args: Any) -> Any:
+        made, factoring, use = derived(_specs(args))
+        with _explaining(computation.name, use):
+            return (factored(made) if factoring else made)(*args)
+
+    def tracer(specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
+        made, factoring, use = derived(specs)
+        with _explaining(computation.name, use):
+            return (traced_factored if factoring else _jax.make_jaxpr)(made, specs)
+
+    return _computation(fun, computation.placements, f"{computation.name}.{kind}", tracer)
 
 
 def _gradient(local: Callable, args: Sequence[Any], argnums: Argnums, mode: Mode) -> Any:
@@ -193,20 +202,27 @@ def _size(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
+def _specs(args: Sequence[Any]) -> tuple:
+    return tuple(jax.tree.map(lambda x: _jax.spec(jax.typeof(x)), arg) for arg in args)
+
+
 def _local(
-    computation: Computation, chosen: Sequence[int], mode: str, args: Sequence[Any]
+    computation: Computation, chosen: Sequence[int], mode: str, specs: tuple
 ) -> tuple[Callable, bool]:
     """The function that JAX differentiates in a mode, and whether to factor scalars out afterwards.
 
     Refuses a program that is badly placed.
     """
-    specs = tuple(jax.tree.map(lambda x: _jax.spec(jax.typeof(x)), arg) for arg in args)
     if mode == "mixed":
         return surrogate(computation, specs, chosen), False
     # Without this, a forgotten broadcast would make each client's own partial derivative of what
     # looks like a derivative at the server.
-    one_contact = require_placed(computation, specs)
-    return computation.fun, mode == "factored" or (mode == "reverse" and one_contact)
+    shape = require_placed(computation, specs)
+    backwards = mode in ("reverse", "factored")
+    fun = computation.fun
+    if backwards and shape.branches:
+        fun = with_separate_residuals(computation, specs)
+    return fun, mode == "factored" or (mode == "reverse" and shape.one_contact)
 
 
 # What JAX says when a program has no derivative in a direction, why, and which modes may have one.
@@ -288,5 +304,7 @@ def _like(argnums: Argnums, derivative: tuple) -> Any:
     return derivative[0] if isinstance(argnums, int) else derivative
 
 
-def _computation(fun: Callable, placements: Mapping, name: str) -> Computation:
-    return Computation(fun, MappingProxyType(dict(placements)), name)
+def _computation(
+    fun: Callable, placements: Mapping, name: str, tracer: Callable | None = None
+) -> Computation:
+    return Computation(fun, MappingProxyType(dict(placements)), name, tracer)

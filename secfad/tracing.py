@@ -8,6 +8,7 @@
 1
 """
 
+import dataclasses
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from secfad import _jax
+from secfad.blocks import has_branches
 from secfad.computations import Computation
 from secfad.errors import ArgumentError, TracingError
 from secfad.inference import place
@@ -64,7 +66,7 @@ def trace(computation: Computation, *specs: Any) -> Program:
 def trace_flat(computation: Computation, structs: tuple) -> Program:
     """`trace` for arguments that are known to be shapes."""
     try:
-        source, out_tree = _jax.make_jaxpr(computation.fun, structs)
+        source, out_tree = computation.traced(structs)
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
         raise TracingError(
             f"`{computation.name}` cannot be traced: {str(error).splitlines()[0]} "
@@ -90,16 +92,27 @@ def trace_flat(computation: Computation, structs: tuple) -> Program:
 _placed: "weakref.WeakKeyDictionary[Computation, dict]" = weakref.WeakKeyDictionary()
 
 
-def require_placed(computation: Computation, structs: tuple) -> bool:
-    """Raises PlacementError unless the computation is well placed; true if it needs one contact.
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What reverse mode needs to know of a program.
 
-    Remembers the answer for arguments of these shapes.
+    Attributes:
+      one_contact: Server and clients exchange one message each way, outside of any loop.
+      branches: The server chooses between branches that communicate.
     """
+
+    one_contact: bool
+    branches: bool
+
+
+def require_placed(computation: Computation, structs: tuple) -> Shape:
+    """Raises PlacementError unless the computation is well placed; remembers what it found."""
     leaves, tree = jax.tree.flatten(structs)
     key = (tree, tuple((s.shape, s.dtype) for s in leaves))
     known = _placed.setdefault(computation, {})
     if key not in known:
-        known[key] = one_contact(trace_flat(computation, structs).block)
+        block = trace_flat(computation, structs).block
+        known[key] = Shape(one_contact(block), has_branches(block))
     return known[key]
 
 
