@@ -213,6 +213,8 @@ def _rdp_of(terms: Terms, relation: Relation) -> np.ndarray:
 def _leaf_rdp(leaf: Leaf, relation: Relation, orders: tuple[float, ...]) -> np.ndarray:
     """Divergences of one mechanism; an order that cannot be used is infinite, never 0."""
     if isinstance(leaf, elementary.DistributedDiscreteGaussian | elementary.Skellam):
+        if isinstance(leaf, elementary.Skellam) and leaf.q < 1:
+            _refuse_replace_one(leaf, relation)
         curve = at_integers(orders, functools.partial(integer_noise_divergence, leaf))
     elif isinstance(leaf, elementary.ZCdp) and leaf.q < 1:
         _refuse_replace_one(leaf, relation)

@@ -1,15 +1,16 @@
 """The DP aggregator: one round's uploads become noisy sums through secure aggregation.
 
-Every client flattens what it sends, each sum in units of its clip norm, and rounds it to an integer
-grid at random, re-checking the integer norm; the integers cross in one SecAgg vector. Discrete Gaussian
-noise is added by the server to the decoded integer sum, or by every client to its integers before they
-are masked. The sensitivity that is charged is that of the *integers*: rounding is part of the mechanism.
+Every client flattens what it sends, each sum in units of its clip norm, rotates it if asked, and rounds
+it to an integer grid at random, re-checking the integer norm; the integers cross in one SecAgg vector.
+Discrete Gaussian noise is added by the server to the decoded integer sum, or by every client to its
+integers before they are masked, as Skellam noise always is. The sensitivity that is charged is that of
+the *integers*: rounding is part of the mechanism.
 
-    contribution x_k -> x_k / C_k -> integers, norm <= bound -> (+ share of noise) -> ring -> SecAgg
-    -> integer sum (+ noise) -> times C_k / grid
+    contribution x_k -> x_k / C_k (-> rotated) -> integers, norm <= bound (-> + share of noise) -> ring
+    -> SecAgg -> integer sum (-> + noise) (-> rotated back) -> times C_k / grid
 
 Sources: Kairouz, Liu, Steinke (2021), section 3, for conditional rounding; Canonne, Kamath, Steinke
-(2020) for the discrete Gaussian; docs/privacy-model.md.
+(2020) for the discrete Gaussian; Agarwal, Kairouz, Liu (2021) for Skellam; docs/privacy-model.md.
 """
 
 import hashlib
@@ -20,17 +21,21 @@ from typing import Any, Literal
 import numpy as np
 
 import secagg
-from privacy.mechanisms import Gaussian
+from privacy.capacity import Load, ring_bits
+from privacy.mechanisms import Mechanism
 from privacy.privatization import PlannedRelease
-from privacy.quantization import integer_norm_bound, round_within
-from privacy.samplers import discrete_gaussian
+from privacy.quantization import integer_l1_bound, integer_norm_bound, round_within
+from privacy.rotation import Rotation, padded_size
+from privacy.samplers import discrete_gaussian, skellam
 from privacy.slots import Release
+from secagg import ring
 from secfad.engines.local import Aggregate, Upload
 
 # The rounded norm exceeds the bound with at most this probability per client and is then redrawn.
 _ROUNDING_BETA = 0.5
-# A share of noise beyond this many deviations (probability below 1e-56) would not fit the ring.
-_TAIL = 16
+# Without rotation a ring of one machine word costs nothing extra but bytes, and packs fastest.
+_WORD_BITS = 32
+_SEED_BYTES = 16
 # A clipped contribution in units of its clip norm, with room for 8-bit rounding.
 _CLIPPED = 2.0
 MIN_COHORT = 3
@@ -47,6 +52,7 @@ class Group:
       last: One past the last.
       bound: Largest L2 norm of one client's integers.
       noise_std: Of the noise on the integer sum, in grid steps.
+      rotated: Whether the integers are of rotated vectors, padded to a power of two.
     """
 
     release: PlannedRelease
@@ -54,30 +60,60 @@ class Group:
     last: int
     bound: float
     noise_std: float
+    rotated: bool = False
 
     @property
     def size(self) -> int:
         """Numbers in the group."""
         return sum(s.size for s in self.release.sums[self.first : self.last])
 
+    @property
+    def width(self) -> int:
+        """Integers that cross for the group."""
+        return padded_size(self.size) if self.rotated else self.size
 
-def groups(release: PlannedRelease, mechanism: Gaussian) -> tuple[Group, ...]:
+    def share_std(self, mechanism: Mechanism, clients: int) -> float:
+        """Of one client's noise: the guaranteed survivors' shares add up to `noise_std`."""
+        return self.noise_std / mechanism.guaranteed_survivors(clients) ** 0.5
+
+    def load(self, mechanism: Mechanism, clients: int) -> Load:
+        """What the group puts into the ring."""
+        share = self.share_std(mechanism, clients) if mechanism.by_clients else 0.0
+        noise = mechanism.noise_kind if mechanism.by_clients else None
+        return Load(clients, self.bound, self.width, self.rotated, noise, share**2)
+
+
+def groups(release: PlannedRelease, mechanism: Mechanism) -> tuple[Group, ...]:
     """How a round is clipped: all sums together, or each by itself."""
     count = len(release.sums)
     spans = [(0, count)] if mechanism.joint else [(i, i + 1) for i in range(count)]
     found = []
     for first, last in spans:
         size = sum(s.size for s in release.sums[first:last])
-        bound = integer_norm_bound(1.0, mechanism.grid, size, beta=_ROUNDING_BETA)
+        width = padded_size(size) if mechanism.rotation else size
+        bound = integer_norm_bound(1.0, mechanism.grid, width, beta=_ROUNDING_BETA)
         multiplier = mechanism.noise_multiplier_of(release.sums[first].name)
-        found.append(Group(release, first, last, bound, multiplier * bound))
+        found.append(Group(release, first, last, bound, multiplier * bound, mechanism.rotation))
     return tuple(found)
 
 
+def modulus_bits(release: PlannedRelease, mechanism: Mechanism, clients: int) -> int:
+    """The ring of one round: no sum of the cohort wraps, see `privacy.capacity`.
+
+    Raises:
+      MechanismError: No ring is large enough.
+    """
+    loads = [group.load(mechanism, clients) for group in groups(release, mechanism)]
+    return ring_bits(loads, least=1 if mechanism.rotation else _WORD_BITS)
+
+
 def charged_releases(
-    releases: Sequence[PlannedRelease], mechanism: Gaussian, clients: int, factor: int = 1
+    releases: Sequence[PlannedRelease], mechanism: Mechanism, clients: int, factor: int = 1
 ) -> list[Release]:
     """What a ledger is told about one evaluation: every sum of every round, with its noise.
+
+    Raises:
+      MechanismError: A round's sums and noise fit no ring.
 
     Args:
       releases: Of a private program.
@@ -85,11 +121,14 @@ def charged_releases(
       clients: Members of the cohort.
       factor: By how many clip norms one client can move a sum under the ledger's relation.
     """
-    by_clients = mechanism.noise == "distributed"
+    by_clients = mechanism.by_clients
     fewest = mechanism.guaranteed_survivors(clients) if by_clients else None
+    skellam_noise = mechanism.noise_kind == "skellam"
     charged = []
     for index, release in enumerate(releases):
+        modulus_bits(release, mechanism, clients)
         for group in groups(release, mechanism):
+            l1 = factor * integer_l1_bound(group.bound, group.width) if skellam_noise else None
             for planned in release.sums[group.first : group.last]:
                 charged.append(
                     Release(
@@ -101,7 +140,8 @@ def charged_releases(
                         min_survivors=fewest,
                         units="grid",
                         group=f"{index}:{group.first}",
-                        noise_kind="discrete_gaussian",
+                        noise_kind=mechanism.noise_kind,
+                        l1_sensitivity=l1,
                     )
                 )
     return charged
@@ -128,7 +168,7 @@ class SecureAggregator:
     """
 
     releases: Sequence[PlannedRelease]
-    mechanism: Gaussian
+    mechanism: Mechanism
     expected_size: float
     context: bytes
     fidelity: Literal["protocol", "ideal"]
@@ -146,22 +186,24 @@ class SecureAggregator:
         """Noisy sums of one upload."""
         release = self._planned(upload)
         parts = groups(release, self.mechanism)
-        integers = self._rounded(upload, parts)
+        seed = self.stream.bytes(_SEED_BYTES) if self.mechanism.rotation else b""
+        turns = [Rotation(part.size, seed) if part.rotated else None for part in parts]
+        integers = self._rounded(upload, parts, turns)
         if self.distributed:
             self._once_before_noise()
             integers += self._shares(upload.clients, parts)
-        total = self._summed(integers, parts, upload.round)
+        total = self._summed(integers, release, upload.round, seed)
         if not self.distributed:
             self._once_before_noise()
             total += self._noise(parts)
-        values = self._decoded(total, parts[0].release, upload)
+        values = self._decoded(total, parts, turns, upload)
         self.released.append(values)
         return Aggregate(values, self.expected_size)
 
     @property
     def distributed(self) -> bool:
         """Whether clients add the noise."""
-        return self.mechanism.noise == "distributed"
+        return self.mechanism.by_clients
 
     def _once_before_noise(self) -> None:
         if not self._noise_drawn:
@@ -182,37 +224,36 @@ class SecureAggregator:
         """The clip norm of every number of the flat upload."""
         return np.repeat([s.clip_norm for s in release.sums], [s.size for s in release.sums])
 
-    def _rounded(self, upload: Upload, parts: Sequence[Group]) -> np.ndarray:
+    def _rounded(
+        self, upload: Upload, parts: Sequence[Group], turns: Sequence[Rotation | None]
+    ) -> np.ndarray:
         flat = np.concatenate(
             [np.asarray(v, np.float64).reshape(upload.clients, -1) for v in upload.values], axis=1
         )
         flat /= self._norms(upload, parts[0].release)
         columns, start = [], 0
-        for part in parts:
+        for part, turn in zip(parts, turns, strict=True):
             own = _bounded(flat[:, start : start + part.size])
+            own = own if turn is None else turn.forward(own)
             columns.append(round_within(own, self.mechanism.grid, part.bound, self.stream))
             start += part.size
         return np.concatenate(columns, axis=1)
 
-    def _summed(self, integers: np.ndarray, parts: Sequence[Group], index: int) -> np.ndarray:
+    def _summed(
+        self, integers: np.ndarray, release: PlannedRelease, index: int, seed: bytes
+    ) -> np.ndarray:
+        """The integer sum, through secure aggregation in a round that is bound to the rotation."""
         clients, length = integers.shape
-        bound = max(part.bound for part in parts)
         fewest = MIN_COHORT
         if self.distributed:
-            bound += _TAIL * max(self._share_std(clients, part) for part in parts)
             fewest = max(fewest, self.mechanism.guaranteed_survivors(clients))
-        bits = _modulus_bits(bound, clients)
-        encoding = secagg.Encoding(clip=bound, scale=1.0, clients=clients, modulus_bits=bits)
-        parameters = secagg.Parameters(
-            clients=clients, length=length, modulus_bits=bits, min_cohort=fewest
-        )
-        vectors = np.stack([encoding.encode_integers(row) for row in integers])
+        bits = modulus_bits(release, self.mechanism, clients)
         outcome = secagg.simulate(
-            vectors,
-            parameters,
+            np.stack([ring.wrapped(row, bits) for row in integers]),
+            secagg.Parameters(clients=clients, length=length, modulus_bits=bits, min_cohort=fewest),
             faults=self.faults(index),
             fidelity=self.fidelity,
-            context=hashlib.sha256(self.context + index.to_bytes(8, "big")).digest(),
+            context=hashlib.sha256(self.context + index.to_bytes(8, "big") + seed).digest(),
             pinned=self.survivors,
         )
         self.survivors = outcome.survivors
@@ -220,30 +261,40 @@ class SecureAggregator:
         self.bytes_down.append(outcome.bytes.down)
         if self.distributed:
             self.transcripts.append(outcome.transcript)
-        return encoding.decode_integers(outcome.sum)
-
-    def _share_std(self, clients: int, part: Group) -> float:
-        return part.noise_std / self.mechanism.guaranteed_survivors(clients) ** 0.5
+        return ring.centred(outcome.sum, bits)
 
     def _shares(self, clients: int, parts: Sequence[Group]) -> np.ndarray:
-        """Every client's noise: the guaranteed survivors' shares add up to the charged noise."""
-        columns = [
-            discrete_gaussian(
-                self._share_std(clients, part), clients * part.size, self.stream
-            ).reshape(clients, part.size)
-            for part in parts
-        ]
-        return np.concatenate(columns, axis=1)
-
-    def _noise(self, parts: Sequence[Group]) -> np.ndarray:
+        """Every client's noise."""
         return np.concatenate(
-            [discrete_gaussian(part.noise_std, part.size, self.stream) for part in parts]
+            [
+                self._drawn(part.share_std(self.mechanism, clients), (clients, part.width))
+                for part in parts
+            ],
+            axis=1,
         )
 
+    def _noise(self, parts: Sequence[Group]) -> np.ndarray:
+        """The server's noise."""
+        return np.concatenate([self._drawn(part.noise_std, (part.width,)) for part in parts])
+
+    def _drawn(self, std: float, shape: tuple[int, ...]) -> np.ndarray:
+        if self.mechanism.noise_kind == "skellam":
+            return skellam(std**2, shape, self.stream)
+        return discrete_gaussian(std, shape, self.stream)
+
     def _decoded(
-        self, total: np.ndarray, release: PlannedRelease, upload: Upload
+        self,
+        total: np.ndarray,
+        parts: Sequence[Group],
+        turns: Sequence[Rotation | None],
+        upload: Upload,
     ) -> list[np.ndarray]:
-        flat = total / self.mechanism.grid * self._norms(upload, release)
+        pieces, start = [], 0
+        for part, turn in zip(parts, turns, strict=True):
+            own = total[start : start + part.width] / self.mechanism.grid
+            pieces.append(own if turn is None else turn.backward(own))
+            start += part.width
+        flat = np.concatenate(pieces) * self._norms(upload, parts[0].release)
         values, start = [], 0
         for array in upload.values:
             size = int(np.prod(array.shape[1:]))
@@ -260,9 +311,3 @@ def _bounded(contributions: np.ndarray) -> np.ndarray:
     """
     sound = np.all(np.abs(contributions) <= _CLIPPED, axis=1, keepdims=True)
     return np.where(sound, contributions, 0.0)
-
-
-def _modulus_bits(bound: float, clients: int) -> int:
-    """The smallest ring of 32 or more bits in which no sum of the cohort can wrap."""
-    worst = clients * int(np.ceil(bound))
-    return max(32, worst.bit_length() + 1)

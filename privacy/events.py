@@ -16,6 +16,7 @@ relation. Norm bounds `l1`, `l2`, and `rho`, are what the relation of the questi
 Sources: Dong, Roth, Su (2022), section 2; dp_accounting's event classes for the vocabulary.
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +43,7 @@ from privacy.terms import (
     TruncatedGaussian,
     ZCdp,
     joint_noise_multiplier,
+    joint_skellam,
     make_terms,
 )
 
@@ -77,7 +79,7 @@ def canonical_json(value: Any) -> bytes:
 
 def _leaf_event(leaf: Leaf) -> dict[str, Any]:
     fields = {**vars(leaf)}
-    if isinstance(leaf, Gaussian | Laplace | ZCdp):
+    if isinstance(leaf, Gaussian | Laplace | ZCdp | Skellam):
         q = fields.pop("q")
         inner = {"type": _NAMES[type(leaf)], **fields}
         return inner if q == 1 else {"type": "poisson", "q": q, "event": inner}
@@ -197,6 +199,10 @@ def _sampled(terms: Terms, q: float) -> Leaf:
     if len(concentrated) == len(terms):
         rho = math.fsum(x.rho * n for x, n in concentrated)
         return ZCdp(rho, math.fsum(x.xi * n for x, n in concentrated), q)
+    noisy = [(x, n) for x, n in terms if isinstance(x, Skellam) and x.q == 1]
+    if len(noisy) == len(terms):
+        whole = noisy[0][0] if len(noisy) == 1 and noisy[0][1] == 1 else joint_skellam(noisy)
+        return dataclasses.replace(whole, q=q)
     if len(terms) == 1 and terms[0][1] == 1:
         leaf = leaves[0]
         if isinstance(leaf, Laplace) and leaf.q == 1:
@@ -204,7 +210,7 @@ def _sampled(terms: Terms, q: float) -> Leaf:
         if isinstance(leaf, NonPrivate):
             return leaf
     raise UnsupportedEvent(
-        "Expected a Poisson sample of Gaussians, of zCDP mechanisms or of one Laplace mechanism;"
+        "Expected a Poisson sample of Gaussians, of zCDP or Skellam mechanisms or of one Laplace;"
         f" got {', '.join(sorted({type(leaf).__name__ for leaf in leaves}))}."
         " Nested samples and mixtures of noise families on one cohort have no bound here."
     )

@@ -33,6 +33,7 @@ from typing import Any
 from privacy import events, ledger_store
 from privacy import terms as elementary
 from privacy.budgets import Budget, sampling_probability
+from privacy.draws import draw_terms
 from privacy.errors import (
     BudgetExceeded,
     CohortReused,
@@ -41,7 +42,6 @@ from privacy.errors import (
 )
 from privacy.ledger_admission import (
     admit_plan,
-    draw_terms,
     payment,
     spent_mechanisms,
     stored_slots,
@@ -270,11 +270,13 @@ class Ledger:
         """
         self.charter.check_purpose(purpose)
         z = effective_noise_multiplier(releases, self.charter.relation)
-        charged = effective_noise_multiplier(releases, self.charter.relation, charged=True)
         q = sampling_probability(sampling_rate)
         if isinstance(round, bool) or not isinstance(round, int) or round < 0:
             raise InvalidEvent(f"Expected round as an int of at least 0, got {round!r}.")
-        terms = draw_terms(sampling, q, charged, population=self.charter.population)
+        terms = draw_terms(
+            releases, self.charter.relation, sampling, q, population=self.charter.population
+        )
+        charged = getattr(terms[0][0], "noise_multiplier", None)
         body: dict[str, Any] = {
             "purpose": purpose,
             "run_id": check_name(run_id, "a run_id"),
@@ -290,7 +292,7 @@ class Ledger:
         }
         with self.store.transaction():
             self._check_fresh(cohort_id)
-            body |= payment(self.store, self.charter, purpose, sampling, q, charged)
+            body |= payment(self.store, self.charter, purpose, sampling, q, charged, terms)
             seq = self.store.append("reserve", body).seq
         return Reservation(self.store, self._clock, seq, purpose, run_id, round, cohort_id, q, z)
 

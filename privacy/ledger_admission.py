@@ -4,9 +4,6 @@ A plan on a "pld" ledger is priced together with everything declared before it, 
 once for all. A draw spends the cheapest slot that dominates it; without one it is paid from filters,
 if its purpose has any. What is refused is not written.
 
->>> draw_terms("poisson", 0.01, 1.0, population=100)
-((Gaussian(noise_multiplier=1.0, q=0.01), 1),)
-
 Sources: docs/ledger-slots.md, sections 2 and 3.
 """
 
@@ -88,15 +85,29 @@ def _admit_by_price(store: Store, charter: Charter, slots: Sequence[Slot]) -> No
 
 
 def payment(
-    store: Store, charter: Charter, purpose: str, sampling: str, q: float, z: float
+    store: Store,
+    charter: Charter,
+    purpose: str,
+    sampling: str,
+    q: float,
+    z: float | None,
+    terms: elementary.Terms,
 ) -> dict[str, Any]:
     """How a draw is paid: the cheapest slot that dominates it, else filter costs.
+
+    Args:
+      store: The ledger's file.
+      charter: Its budgets and rules.
+      purpose: Whose budget pays.
+      sampling: "poisson" or "fixed".
+      q: Sampling rate.
+      z: Multiplier of the Gaussian that it is charged as; None if it is of another family.
+      terms: The draw's mechanism.
 
     Raises:
       BudgetExceeded: Neither is there.
     """
-    terms = draw_terms(sampling, q, z, population=charter.population)
-    if sampling == "poisson" or q == 1:
+    if z is not None and (sampling == "poisson" or q == 1):
         with store.reading() as connection:
             row = connection.execute(
                 "SELECT slot FROM slots WHERE purpose = ? AND spent < declared AND q >= ?"
@@ -105,41 +116,34 @@ def payment(
             ).fetchone()
         if row:
             return {"slot": row[0], "costs": {}, "tally": None}
-    needed = f"one {sampling} draw with q={q:g} and noise multiplier {z:.6g}"
+    noise = f"noise multiplier {z:.6g}" if z is not None else "Skellam noise"
+    needed = f"one {sampling} draw with q={q:g} and {noise}"
     costs = charter.costs(purpose, terms)
     if not costs:
-        raise _no_slot(store, purpose, needed)
+        raise _no_slot(store, purpose, needed, gaussian=z is not None)
     for scope, units in costs.items():
         check_filter(store, charter, scope, units, needed)
     return {"slot": None, "costs": costs, "tally": tally_key(terms)}
 
 
-def _no_slot(store: Store, purpose: str, needed: str) -> BudgetExceeded:
+def _no_slot(store: Store, purpose: str, needed: str, *, gaussian: bool) -> BudgetExceeded:
     left = ", ".join(
         f"{slot.count} x (q<={slot.sampling_rate:g}, z>={slot.noise_multiplier:g})"
         for slot in stored_slots(store, "declared - spent", purpose)
     )
+    remedy = (
+        "Declare the draw with Ledger.declare before it is needed, or use at least as much noise as"
+        " was planned."
+        if gaussian
+        else "Slots are Gaussian: create the ledger with a filter, as in accountant='rdp@8', or run"
+        " the purpose on one (unplanned=)."
+    )
     return BudgetExceeded(
         f"Expected a slot of {purpose!r} that dominates {needed}; left are: {left or 'none'}."
-        " Nothing was charged. Declare the draw with Ledger.declare before it is needed, or use"
-        " at least as much noise as was planned.",
+        f" Nothing was charged. {remedy}",
         purpose=purpose,
         needed=needed,
         left=left or "no slots",
-    )
-
-
-def draw_terms(sampling: str, q: float, z: float, *, population: int) -> elementary.Terms:
-    """The mechanism of one draw."""
-    if sampling == "poisson":
-        return ((elementary.Gaussian(z, q), 1),)
-    size = round(q * population)
-    if sampling == "fixed" and size >= 1:
-        leaf = elementary.FixedSizeGaussian(population, size, z)
-        return ((leaf if size < population else elementary.Gaussian(z), 1),)
-    raise InvalidEvent(
-        f"Expected sampling 'poisson' or 'fixed' with at least one client, got {sampling!r} with"
-        f" q={q:g}. Charge a draw whose law is not known with sampling_rate=1.0."
     )
 
 

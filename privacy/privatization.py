@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from privacy.errors import MechanismError
-from privacy.mechanisms import PURPOSES, Gaussian
+from privacy.mechanisms import PURPOSES, Mechanism
 from secfad import CLIENTS, Computation, Program, clip, trace
 from secfad._jax import spec
 from secfad.blocks import Atom, Block, Loop, Sum, While
@@ -74,7 +74,7 @@ class PrivateProgram:
     """
 
     program: Program
-    mechanism: Gaussian
+    mechanism: Mechanism
     purpose: str
     releases: tuple[PlannedRelease, ...]
 
@@ -85,7 +85,7 @@ class PrivateProgram:
 
 
 def privatize(
-    computation: Computation, *specs: Any, mechanism: Gaussian, purpose: str = "training"
+    computation: Computation, *specs: Any, mechanism: Mechanism, purpose: str = "training"
 ) -> PrivateProgram:
     """Clips every sum of a computation.
 
@@ -106,10 +106,10 @@ def privatize(
     """
     if purpose not in PURPOSES:
         raise MechanismError(f"Expected a purpose among {PURPOSES}, got {purpose!r}.")
-    if not isinstance(mechanism, Gaussian):
+    if not isinstance(mechanism, Mechanism):
         raise MechanismError(
             f"Expected a mechanism of this package, got {type(mechanism).__name__}. "
-            "Pass privacy.Gaussian(noise_multiplier=..., clip_norm=...)."
+            "Pass privacy.Gaussian(noise_multiplier=..., clip_norm=...) or privacy.Skellam(...)."
         )
     plain = trace(computation, *specs)
     releases = tuple(_releases(plain.schedule, mechanism))
@@ -129,7 +129,7 @@ def privatize(
     return PrivateProgram(trace(rebuilt, *specs), mechanism, purpose, releases)
 
 
-def _releases(plan: Schedule, mechanism: Gaussian) -> list[PlannedRelease]:
+def _releases(plan: Schedule, mechanism: Mechanism) -> list[PlannedRelease]:
     """The releases of one evaluation, loops written out."""
     found: list[PlannedRelease] = []
     for item in plan.items:
@@ -141,7 +141,7 @@ def _releases(plan: Schedule, mechanism: Gaussian) -> list[PlannedRelease]:
     return found
 
 
-def _nested_releases(item: Nested, mechanism: Gaussian) -> list[PlannedRelease]:
+def _nested_releases(item: Nested, mechanism: Mechanism) -> list[PlannedRelease]:
     bodies = [_releases(body, mechanism) for body in item.bodies]
     match item.step:
         case Loop():
@@ -161,7 +161,7 @@ def _nested_releases(item: Nested, mechanism: Gaussian) -> list[PlannedRelease]:
     return bodies[0]
 
 
-def _release(uploads: Sequence[Sum], block: Block, mechanism: Gaussian) -> PlannedRelease:
+def _release(uploads: Sequence[Sum], block: Block, mechanism: Mechanism) -> PlannedRelease:
     sums = []
     for step, name in zip(uploads, unique_names([step.name for step in uploads])):
         sent = _sent(step, block)
@@ -195,7 +195,7 @@ def _sent(step: Sum, block: Block) -> list[Atom]:
 class _Clipped(Interpreter):
     """Evaluates a block tick by tick, with a clip before the uploads of each tick."""
 
-    def __init__(self, mechanism: Gaussian):
+    def __init__(self, mechanism: Mechanism):
         self.mechanism = mechanism
 
     def steps(self, block: Block, env: dict) -> None:

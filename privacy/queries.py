@@ -15,7 +15,7 @@ from privacy.aggregation import groups
 from privacy.certificates import Certificate
 from privacy.cohorts import Sampling
 from privacy.errors import MechanismError
-from privacy.mechanisms import Gaussian
+from privacy.mechanisms import Mechanism
 from privacy.privatization import PrivateProgram, privatize
 from privacy.slots import Slot
 from privacy.terms import joint_noise_multiplier
@@ -79,7 +79,7 @@ class Algorithm:
 
     def queries(
         self,
-        mechanisms: Mapping[str, Gaussian],
+        mechanisms: Mapping[str, Mechanism],
         certify: Callable[[PrivateProgram], Certificate],
         *,
         acknowledge: tuple[str, ...] = (),

@@ -61,10 +61,14 @@ def at_integers(orders: tuple[float, ...], divergence: Callable[[int], float]) -
 
 
 def integer_noise_divergence(leaf: DistributedDiscreteGaussian | Skellam, a: int) -> float:
-    """Divergence at order a of noise that clients add in integers."""
+    """Divergence at order a of noise that clients add in integers.
+
+    Source: Kairouz, Liu, Steinke (2021), proposition 14; Agarwal, Kairouz, Liu (2021), theorem 3.5.
+    """
     if isinstance(leaf, Skellam):
-        small = ((2 * a - 1) * leaf.l2**2 + 6 * leaf.l1) / (4 * leaf.variance**2)
-        return a * leaf.l2**2 / (2 * leaf.variance) + min(small, 1.5 * leaf.l1 / leaf.variance)
+        if leaf.q < 1:
+            return sampled_divergence(leaf.q, functools.partial(_skellam_divergence, leaf), a)
+        return _skellam_divergence(leaf, a)
     spread = math.sqrt(leaf.clients) * leaf.local_sigma
     u, v, d = leaf.l2 / spread, leaf.l1 / spread, leaf.dim
     tau = convolution_gap(leaf.clients, leaf.local_sigma)
@@ -73,6 +77,11 @@ def integer_noise_divergence(leaf: DistributedDiscreteGaussian | Skellam, a: int
         a / 2 * (u**2 + 2 * v * tau + tau**2 * d),
         a / 2 * (u + math.sqrt(d) * tau) ** 2,
     )
+
+
+def _skellam_divergence(leaf: Skellam, a: int) -> float:
+    small = ((2 * a - 1) * leaf.l2**2 + 6 * leaf.l1) / (4 * leaf.variance**2)
+    return a * leaf.l2**2 / (2 * leaf.variance) + min(small, 1.5 * leaf.l1 / leaf.variance)
 
 
 @functools.lru_cache(maxsize=64)
@@ -87,14 +96,27 @@ def convolution_gap(clients: int, local_sigma: float) -> float:
     return 10 * (float(np.sum(terms)) + beyond)
 
 
-def sampled_zcdp_divergence(leaf: ZCdp, a: int) -> float:
-    """Zhu & Wang (2019), theorem 6: from order 3 on, each term is trebled."""
-    log_q, log_rest = math.log(leaf.q), math.log1p(-leaf.q)
+def sampled_divergence(q: float, divergence: Callable[[int], float], a: int) -> float:
+    """Divergence at order a of a mechanism on a Poisson sample, from its own at orders up to a.
+
+    Guarantees:
+      An upper bound under add-or-remove-one, for any mechanism whose divergence is at most
+      `divergence`; at most its own at a, since sampling only mixes in the neighbour's law.
+
+    Source: Zhu & Wang (2019), theorem 6: from order 3 on, each term is trebled.
+    """
+    log_q, log_rest = math.log(q), math.log1p(-q)
 
     def term(k: int) -> float:
         choose = math.lgamma(a + 1) - math.lgamma(k + 1) - math.lgamma(a - k + 1)
-        grown = (k - 1) * (leaf.xi + leaf.rho * k)
+        grown = (k - 1) * divergence(k)
         return choose + k * log_q + (a - k) * log_rest + grown + math.log(3 if k > 2 else 1)
 
-    first = (a - 1) * log_rest + math.log1p(leaf.q * (a - 1))
-    return float(np.logaddexp.reduce([first, *(term(k) for k in range(2, a + 1))])) / (a - 1)
+    first = (a - 1) * log_rest + math.log1p(q * (a - 1))
+    mixed = float(np.logaddexp.reduce([first, *(term(k) for k in range(2, a + 1))])) / (a - 1)
+    return min(mixed, divergence(a))
+
+
+def sampled_zcdp_divergence(leaf: ZCdp, a: int) -> float:
+    """Divergence at order a of a Poisson sample of what is known by its zCDP statement."""
+    return sampled_divergence(leaf.q, lambda k: leaf.xi + leaf.rho * k, a)

@@ -18,6 +18,7 @@ the worst direction counts; sums in different groups add.
 Sources: Dong, Roth, Su (2022); McMahan et al. (2018) for joint clipping of several sums.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -101,8 +102,9 @@ class Release:
       units: "model" (floats) or "grid" (integer steps).
       group: Sums that are clipped jointly share a group; None: clipped on its own.
       noise_kind: "gaussian", or "discrete_gaussian" on integers: needs units="grid" and a std of at
-        least 8 steps, and 2.5 for each client's share where clients add it.
+        least 8 steps, and 2.5 for each client's share where clients add it; or "skellam" on integers.
       min_survivors: Fewest survivors the noise was sized for; needed for discrete noise by clients.
+      l1_sensitivity: By how much one client moves the integers in L1 norm; needed for Skellam noise.
     """
 
     name: str
@@ -112,8 +114,9 @@ class Release:
     noise_party: Literal["server", "clients"] = "server"
     units: Literal["model", "grid"] = "model"
     group: str | None = None
-    noise_kind: Literal["gaussian", "discrete_gaussian"] = "gaussian"
+    noise_kind: Literal["gaussian", "discrete_gaussian", "skellam"] = "gaussian"
     min_survivors: int | None = None
+    l1_sensitivity: float | None = None
 
     def __post_init__(self):
         check_name(self.name, "a release's name")
@@ -133,6 +136,22 @@ class Release:
             object.__setattr__(self, "min_survivors", count)
         if self.noise_kind == "discrete_gaussian":
             self._check_discrete()
+        if self.noise_kind == "skellam":
+            self._check_skellam()
+
+    def _check_skellam(self) -> None:
+        l1 = positive_number(self.l1_sensitivity, f"l1_sensitivity of release {self.name!r}")
+        object.__setattr__(self, "l1_sensitivity", l1)
+        if self.units != "grid" or l1 < self.sensitivity:
+            raise InvalidEvent(
+                "Expected Skellam noise with units='grid' and an l1_sensitivity of at least the"
+                f" sensitivity {self.sensitivity:g}, got {l1:g} {self.units} units in release"
+                f" {self.name!r}. Use privacy.quantization.integer_l1_bound."
+            )
+        if self.noise_party == "clients" and self.min_survivors is None:
+            raise InvalidEvent(
+                f"Expected min_survivors for noise by clients, got none in release {self.name!r}."
+            )
 
     def _check_discrete(self) -> None:
         if self.units != "grid" or self.noise_std < MIN_GRID_STD:
@@ -153,8 +172,9 @@ class Release:
 
     @property
     def charged_std(self) -> float:
-        """Standard deviation of the continuous Gaussian that it is charged as."""
-        if self.noise_kind == "gaussian":
+        """Standard deviation of the continuous Gaussian that it is charged as; for Skellam noise,
+        which is charged as itself, its own."""
+        if self.noise_kind != "discrete_gaussian":
             return self.noise_std
         return math.sqrt(self.noise_std**2 - _ROUNDING_VARIANCE)
 
@@ -166,7 +186,7 @@ class Release:
 _CHOICES = {
     "noise_party": ("server", "clients"),
     "units": ("model", "grid"),
-    "noise_kind": ("gaussian", "discrete_gaussian"),
+    "noise_kind": ("gaussian", "discrete_gaussian", "skellam"),
 }
 
 
@@ -225,9 +245,10 @@ def without_sampling(terms: Terms) -> Terms:
     pairs: list[tuple[elementary.Leaf, int]] = []
     for leaf, count in terms:
         if isinstance(leaf, elementary.Gaussian | elementary.FixedSizeGaussian):
-            pairs.append((elementary.Gaussian(leaf.noise_multiplier), count))
-        else:
-            pairs.append((leaf, count))
+            leaf = elementary.Gaussian(leaf.noise_multiplier)
+        elif isinstance(leaf, elementary.Skellam):
+            leaf = dataclasses.replace(leaf, q=1.0)
+        pairs.append((leaf, count))
     return elementary.make_terms(pairs)
 
 
@@ -252,8 +273,9 @@ def _three_digits(value: float, rounding: Callable[[float], int]) -> float:
 
 def report(terms: Terms, delta: float, relation: Relation) -> float:
     """Epsilon for a report: PLD, or RDP where there are many types or none has a PLD."""
-    fixed = any(isinstance(leaf, elementary.FixedSizeGaussian) for leaf, _ in terms)
-    accountant = "rdp" if fixed or len(terms) > _MAX_REPORT_TYPES else "pld"
+    without_pld = elementary.FixedSizeGaussian | elementary.Skellam
+    needed = any(isinstance(leaf, without_pld) for leaf, _ in terms)
+    accountant = "rdp" if needed or len(terms) > _MAX_REPORT_TYPES else "pld"
     return price(terms, delta, accountant=accountant, relation=relation)
 
 

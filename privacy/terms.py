@@ -89,11 +89,12 @@ class DistributedDiscreteGaussian:
 
 @dataclass(frozen=True)
 class Skellam:
-    """Skellam noise of the given total variance, in squared grid steps."""
+    """Skellam noise of the given total variance, in squared grid steps, over a Poisson sample."""
 
     variance: float
     l2: float
     l1: float
+    q: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,19 @@ def joint_noise_multiplier(multipliers: Sequence[tuple[float, int]]) -> float:
             " Use values between 1e-6 and 1e12."
         )
     return 1.0 / inverse
+
+
+def joint_skellam(parts: Sequence[tuple[Skellam, int]]) -> Skellam:
+    """One Skellam mechanism that costs at least what the parts (leaf, count) on the same clients do.
+
+    With v the least variance, l2^2 = v sum D2^2 / v_i and l1 = v sum D1 / v_i: in the divergence of
+    `renyi.integer_noise_divergence` the first term is then the sum of the parts', and the second, a
+    minimum of two, is at least the sum of theirs, at every order, because 1 / v_i^2 <= 1 / (v v_i).
+    """
+    least = min(leaf.variance for leaf, _ in parts)
+    squares = math.fsum(count * leaf.l2**2 / leaf.variance for leaf, count in parts)
+    l1 = math.fsum(count * leaf.l1 / leaf.variance for leaf, count in parts)
+    return Skellam(least, math.sqrt(least * squares), least * l1)
 
 
 def make_terms(pairs: Sequence[tuple[Leaf, int]]) -> Terms:

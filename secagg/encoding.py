@@ -208,16 +208,14 @@ class Encoding:
         flat = np.ascontiguousarray(array.reshape(-1), dtype=np.int64)
         if weight != 1:
             flat = flat * np.int64(weight)
-        words = flat.view(np.uint64).astype(ring.word(self.modulus_bits))
-        return ring.reduce(words, self.modulus_bits)
+        return ring.wrapped(flat, self.modulus_bits)
 
     def decode_integers(self, total: np.ndarray) -> np.ndarray:
         """A ring vector, reduced or not, as centred int64."""
         array = np.asarray(total)
         if array.dtype.kind not in "iu":
             raise EncodingError(f"Expected a ring vector of integers, got dtype {array.dtype}.")
-        shift = np.int64(64 - self.modulus_bits)
-        return (array.astype(np.uint64).view(np.int64) << shift) >> shift
+        return ring.centred(array, self.modulus_bits)
 
     def decode(self, total: np.ndarray) -> np.ndarray:
         """A ring vector as real numbers: the centred integers over the scale."""
@@ -282,11 +280,12 @@ def _real_vector(values: np.ndarray) -> np.ndarray:
 
 
 def wrap_deviations(length: int, wrap_probability: float) -> float:
-    """How many standard deviations of the sum half a ring must hold (small-ring mode).
+    """How many standard deviations of a Gaussian sum half a ring must hold (small-ring mode).
 
     Guarantees:
-      If every entry of the sum is sub-Gaussian with deviation sigma and half the ring is at least
-      this many sigma, then *any* entry of the vector wraps with at most `wrap_probability`.
+      If every entry of the sum has tails no heavier than a Gaussian's of deviation sigma, and half
+      the ring is at least this many sigma, then *any* entry of the vector wraps with at most
+      `wrap_probability`. (Sub-Gaussian moments alone give a little less: `privacy.capacity`.)
 
     Args:
       length: Entries of the vector.

@@ -31,6 +31,18 @@ def reduce(vector: np.ndarray, modulus_bits: int) -> np.ndarray:
     return vector
 
 
+def wrapped(integers: np.ndarray, modulus_bits: int) -> np.ndarray:
+    """Signed 64-bit integers as ring elements, mod 2**b; `centred` gives them back if they fit."""
+    words = np.ascontiguousarray(integers, dtype=np.int64).view(np.uint64)
+    return reduce(words.astype(word(modulus_bits)), modulus_bits)
+
+
+def centred(words: np.ndarray, modulus_bits: int) -> np.ndarray:
+    """Ring words, reduced or not, as the int64 numbers nearest to zero."""
+    shift = np.int64(64 - modulus_bits)
+    return (words.astype(np.uint64).view(np.int64) << shift) >> shift
+
+
 def as_elements(vector: np.ndarray, *, length: int, modulus_bits: int) -> np.ndarray:
     """Checks that an array is a ring vector and gives it in the ring's word, without copying
     where possible.

@@ -187,7 +187,14 @@ def test_depth_is_bounded_before_the_interpreter_is():
             "event": {"type": "laplace", "noise_multiplier": 1.0},
             "count": 2,
         },
-        {"type": "skellam", "variance": 10.0, "l2": 1.0, "l1": 1.0},
+        {
+            "type": "distributed_discrete_gaussian",
+            "clients": 9,
+            "local_sigma": 3.0,
+            "l2": 1.0,
+            "l1": 1.0,
+            "dim": 1,
+        },
     ],
 )
 def test_samples_without_a_bound_are_refused(inner):
