@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr
@@ -25,6 +25,7 @@ from secfad.interpreting import Interpreter
 from secfad.normalization import normalise
 from secfad.placements import CLIENTS
 from secfad.programs import Program
+from secfad.sharding import Layout, require_shards
 from secfad.stages import schedule
 from secfad.streaming import stream
 from secfad.tracing import trace_flat
@@ -46,7 +47,10 @@ def simulate(
         for client work does not grow with the cohort, and it is the computation, not the simulation,
         that should be differentiated: a client's residuals would be kept for all of them.
       mesh: Devices over which clients are sharded, along all axes of the mesh together. The number
-        of clients (with `chunk_size`, that number) must be a multiple of the number of devices.
+        of clients (with `chunk_size`, that number) must be a multiple of the number of devices. The
+        devices may belong to several processes (`jax.distributed`): every process then makes the
+        same call, with the same host arrays or with its part of global ones, and gets the server's
+        results.
 
     Returns:
       A function of the computation's arguments, in which client arguments, and client-placed
@@ -70,7 +74,8 @@ def simulate(
                 "Declare one with CLIENTS, so that the number of clients is known."
             )
         leaves, tree = jax.tree.flatten(specs)
-        _require_shards(clients, chunk_size, mesh)
+        if mesh is not None:
+            require_shards(clients, chunk_size, mesh)
         streamed = clients if chunk_size else None
         key = (tree, streamed, tuple((s.shape, s.dtype) for s in leaves), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
         if key in compiled:
@@ -87,32 +92,14 @@ def simulate(
     return run
 
 
-def _require_shards(clients: int, chunk_size: int | None, mesh: Mesh | None) -> None:
-    together = min(chunk_size, clients) if chunk_size else clients
-    if mesh is not None and (together % mesh.size or (chunk_size and clients % together)):
-        what = (
-            "chunk_size that divides the cohort and is"
-            if chunk_size
-            else "number of clients that is"
-        )
-        raise CohortError(
-            f"Expected a {what} a multiple of the {mesh.size} devices of the mesh, got {together} of "
-            f"{clients} clients. Add clients of weight 0, or use fewer devices."
-        )
-
-
 def _whole(
     program: Program, clients: int, chunk_size: int | None, mesh: Mesh | None
 ) -> Callable[..., Any]:
     """The program as a function of its arguments, fused or streamed, sharded or not."""
-    sharding = None
-    if mesh is not None:
-        # A mesh with explicit axes would want shardings in the types of all values inside.
-        automatic = Mesh(mesh.devices, mesh.axis_names)
-        sharding = NamedSharding(automatic, PartitionSpec(mesh.axis_names))
+    layout = None if mesh is None else Layout(mesh)
 
     def constrain(value: Any) -> Any:
-        return value if sharding is None else jax.lax.with_sharding_constraint(value, sharding)
+        return value if layout is None else layout.at_clients(value)
 
     if chunk_size is None:
         fused = _fused_leaves(program)
@@ -123,6 +110,8 @@ def _whole(
     else:
         block = _with_rules(program)
         over_leaves = stream(schedule(block), clients, chunk_size, constrain)
+    if layout is not None:
+        over_leaves = layout.around(over_leaves, program.in_placements, program.out_placements)
 
     def whole(*args: Any) -> Any:
         return jax.tree.unflatten(program.out_tree, over_leaves(*jax.tree.leaves(args)))
