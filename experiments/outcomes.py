@@ -91,14 +91,15 @@ def run_and_save(
     run: Callable[[Options], Outcome], options: Options, out: Path | None
 ) -> tuple[Outcome, float]:
     """Runs an experiment; writes NAME.json and NAME.png to `out`."""
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     outcome = run(options)
-    seconds = time.perf_counter() - start
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         record = asdict(outcome) | {
             "passed": outcome.passed,
             "seconds": round(seconds, 1),
+            "processor_seconds": round(busy, 1),
             "tiny": options.tiny,
             "versions": {
                 "python": platform.python_version(), "jax": jax.__version__, "numpy": np.__version__

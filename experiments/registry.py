@@ -3,11 +3,16 @@
 from collections.abc import Callable
 from types import MappingProxyType
 
-from experiments.bilevel import agg_1, agg_2
+from experiments.bilevel import agg_2
 from experiments.forward_only import baf_1, baf_2, baf_3
 from experiments.modes_agree import fad_3
 from experiments.outcomes import Options, Outcome
-from experiments.private import dp_a, dp_b, dp_e
+from experiments.private_bilevel import dp_d_bilevel
+from experiments.private_learning import dp_a
+from experiments.private_signal import dp_b, dp_e
+from experiments.private_training import dp_d_training
+from experiments.private_weighting import dp_c
+from experiments.quadratics import agg_1
 from experiments.server_learning import fad_2
 from experiments.subspaces import igc_1, igc_2
 from experiments.weighting import fad_1
@@ -26,6 +31,9 @@ EXPERIMENTS: MappingProxyType[str, Callable[[Options], Outcome]] = MappingProxyT
         "igc-2": igc_2,
         "dp-a": dp_a,
         "dp-b": dp_b,
+        "dp-c": dp_c,
+        "dp-d-bilevel": dp_d_bilevel,
+        "dp-d-training": dp_d_training,
         "dp-e": dp_e,
     }
 )

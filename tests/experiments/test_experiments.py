@@ -31,6 +31,7 @@ def test_tiny_run_gives_criteria_a_record_and_a_picture(name, tmp_path):
 def record(**changes):
     return {
         "name": "x-1", "shows": "That", "matches": "Fig. 1", "tiny": False, "seconds": 3.2,
+        "processor_seconds": 5.1,
         "criteria": [{"claim": "a is above b", "figure": "1 [0, 2]", "passed": False}],
         "settings": {"seeds": 3}, "notes": ["Ours."], "table": [["k"], ["1"]],
         "versions": {"jax": "1"},
@@ -43,7 +44,7 @@ def test_page_says_what_did_not_hold(tmp_path):
     page = (tmp_path / "reproductions.md").read_text()
     assert not (tmp_path / "findings.md").exists()
     assert "| **no** | a is above b | 1 [0, 2] |" in page
-    assert "| `x-1` | That | 0 of 1 | 3 s |" in page
+    assert "| `x-1` | That | 0 of 1 | 5 s | 3 s |" in page
     assert "- Ours." in page
 
 

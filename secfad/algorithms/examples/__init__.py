@@ -1,0 +1,1 @@
+"""Small examples of the algorithms, each with its oracle; `secfad.algorithms.table` lists them."""
