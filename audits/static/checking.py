@@ -145,6 +145,8 @@ def _name(fn: Callable) -> str:
 def _untraceable(fn: Callable, error: Exception, mode: str) -> Finding:
     text = str(error).strip().splitlines()
     short = f"{type(error).__name__}: {text[0] if text else ''}"
+    if isinstance(error, jax.errors.NonConcreteBooleanIndexError):
+        return finding("FAD008", primitive="a boolean index")
     if mode == "primal":
         return finding("FAD007", function=_name(fn), error=short)
     return finding("FAD304", mode=mode, error=short)
@@ -314,6 +316,10 @@ def _obligations(traced: Traced, facts: Facts, checker: Checker, profile: str) -
         found.append(finding("FAD701", value=names))
     if facts.clients is not None and profile == "secagg":
         found += _equations_against_unknowns(traced, facts)
+    for event in facts.events:
+        if event.kind == "broadcast" and event.depth and profile == "secagg":
+            name, phase = event.name, f"of phase {event.depth}"
+            found.append(finding("FAD705", line=event.line, broadcast=name, sum=phase))
     if facts.releases > 1:
         found.append(finding("FAD414", count=facts.releases))
     return found

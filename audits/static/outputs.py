@@ -27,7 +27,7 @@ def judge_outputs(
         aval: Any = traced.closed.jaxpr.outvars[position].aval
         if want == Place.SERVER:
             if label.on_clients:
-                found.append(_misplaced(traced, position, mode))
+                found.append(_misplaced(traced, style, position, mode))
         elif want is not None:
             found.append(_returned(checker, traced, style, label, position))
         elif label.place == Place.CLIENT and not style.client_outputs:
@@ -63,13 +63,15 @@ def _returned(
     return finding(rule, line=line, primitive=what)
 
 
-def _misplaced(traced: Traced, position: int, mode: str) -> Finding:
+def _misplaced(traced: Traced, style: Style, position: int, mode: str) -> Finding:
     value = traced.subjects[position]
     line = producer_line(traced, position)
     if mode == "primal":
         return finding("FAD101", line=line, where=f"output {position}")
     if traced.custom:
         return finding("FAD303", line=line, found="client", expected="server", value=value)
+    if style.name == "spmd":
+        return finding("FAD308", line=line)
     return finding("FAD301", line=line, mode=mode, value=value)
 
 

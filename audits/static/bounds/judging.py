@@ -75,6 +75,7 @@ def judge(
         bound, found = _bound(prover, operand, mode, clients, primal_bounded)
         bounds.append(bound)
         findings += found
+    findings += [finding("FAD409", line=line) for line in prover.undefined]
     by_event = {b.event: b for b in bounds}
     multipliers: list[float] = []
     if prover.noise:
@@ -357,6 +358,7 @@ def keys(prover: Prover, outputs: Sequence[Fact]) -> list[Finding]:
     for key, sites in noise_keys.items():
         line = sites[-1].line
         place = sites[0].noise.place
+        found.append(finding("FAD506", line=line, generator=prover.generators.get(key, "a key")))
         if place == Place.PUBLIC:
             found.append(finding("FAD505", line=line))
         if prover.lineages.get(key, frozenset({key})) & prover.sent and not sites[0].at_client:

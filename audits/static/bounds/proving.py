@@ -27,6 +27,7 @@ from audits.static.bounds.facts import Fact, Interval, everything, touched
 from audits.static.bounds.identities import identity_of, new_identity
 from audits.static.bounds.intervals import flushed
 from audits.static.bounds.looping import ControlFlow, KeyUse
+from audits.static.bounds.relations import derives_a_norm
 from audits.static.bounds.releases import NoiseSite
 from audits.static.bounds.stability import norms_of
 from audits.static.bounds.steps import Site
@@ -53,6 +54,8 @@ class Prover(Contributions, ControlFlow):
         self.count = 1
         self.lineages: dict[int, frozenset[int]] = {}
         self.identities: dict[int, frozenset[int]] = {}
+        self.generators: dict[int, str] = {}
+        self.undefined: list[str] = []
         self.born: dict[int, tuple[int, ...]] = {}
         self._callers: list[Any] = []
         self._loops: tuple[int, ...] = ()
@@ -196,6 +199,7 @@ class Prover(Contributions, ControlFlow):
             known = frozenset() if key.identity is None else key.identity.keys
             self.uses.append(KeyUse(key.number, path, self.count, self._loops, known))
             self.identities[key.number] = known
+            self.generators[key.number] = str(site.equation.invars[0].aval.dtype)  # type: ignore[attr-defined]
             self.lineages[key.number] = key.lineage | {key.number}
         explicit = site.name == "broadcast_in_dim" and self.checker.was_sent(path)
         for fact, label in zip(site.facts, site.labels):
@@ -206,6 +210,8 @@ class Prover(Contributions, ControlFlow):
                 self.shown_draws |= fact.draws
 
     def _ordinary(self, site: Site, path: Path) -> list[Fact]:
+        if self.recording and derives_a_norm(site):
+            self.undefined.append(self.line(site))
         made = []
         for position, variable in enumerate(site.equation.outvars):
             number = self.number(*_key(site), position)

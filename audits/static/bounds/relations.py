@@ -322,6 +322,25 @@ def covers(member: Member, number: int, shape: tuple[int, ...], related: tuple[i
     return aligned and not targets & member.summed
 
 
+def derives_a_norm(site: Site) -> bool:
+    """Whether something else than the value itself is multiplied by c over its norm.
+
+    That is how the derivative of a root looks. At norm zero it is zero times infinity.
+    """
+    if site.name != "mul" or not site.outputs[0].on_clients:
+        return False
+    for one, other, index in ((*site.facts, 1), (*site.facts[::-1], 0)):
+        related = one.relation
+        if related is None or related.kind != "scale" or not one.interval.inf:
+            continue
+        shapes = (site.shape(index), site.shape(1 - index))
+        if other.interval.low < other.interval.high and not any(
+            covers(m, other.number, *shapes) for m in related.members
+        ):
+            return True
+    return False
+
+
 def scaled_norm(
     fact: Fact, factor: Fact, shape: tuple, related: tuple
 ) -> tuple[Norm, Member] | None:
