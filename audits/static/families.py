@@ -41,6 +41,7 @@ _FAMILIES: Mapping[str, str] = {
     "concatenate": "concatenate",
     "split": "split",
     "stack": "stack",
+    "unstack": "unstack",
     "linalg": """cholesky eigh lu qr svd triangular_solve tridiagonal_solve householder_product
         lu_pivots_to_permutation geqrf""",
     "fft": "fft",
@@ -86,7 +87,7 @@ _FAMILIES: Mapping[str, str] = {
         geqp3 hessenberg iota_2x32_shape layout_constraint linear_call ormqr philox2x32 philox4x32
         platform_index ragged_dot_general reduce reduce_window remat_opt rng_bit_generator
         rng_uniform schur select_and_scatter shape_assertion shard_map stage symmetric_product
-        threefry4x32 tie tile tridiagonal unreachable unstack with_memory_space_constraint check
+        threefry4x32 tie tile tridiagonal unreachable with_memory_space_constraint check
         create_linear""",
 }
 

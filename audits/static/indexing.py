@@ -136,6 +136,16 @@ def split(step: Step) -> list[Label]:
     return [label] * len(step.equation.outvars)
 
 
+def unstack(step: Step) -> list[Label]:
+    """Every entry along one axis of data, without the axis."""
+    label, axis = step.inputs[0], step.params["axis"]
+    rows = label.place == Place.COPY and step.style.stacked and axis == 0
+    if label.axes[axis].tag == CLIENT_AXIS or rows:
+        return step.refuse("FAD107")
+    axes = (*label.axes[:axis], *label.axes[axis + 1 :])
+    return [label.replace(axes=axes)] * len(step.equation.outvars)
+
+
 def gather(step: Step) -> Label | list[Label]:
     """Reads at computed positions; clients are paired as a batch axis or read whole."""
     numbers, sizes = step.params["dimension_numbers"], step.params["slice_sizes"]

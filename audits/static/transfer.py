@@ -35,6 +35,7 @@ TRANSFER: Mapping[str, Rule] = MappingProxyType(
         "concatenate": indexing.concatenate,
         "split": indexing.split,
         "stack": indexing.stack,
+        "unstack": indexing.unstack,
         "dot_general": contraction.dot_general,
         "fft": contraction.fft,
         "linalg": contraction.linalg,

@@ -117,7 +117,7 @@ class _Reader:
         elif family in ("call", "custom_rule"):
             results = self._call(equation, ins, place)
         elif family == "linear_solve":
-            raise self._wrong(place, "a solve has no evidence of its own")
+            results = self._solve(equation, ins, place)
         else:
             results = [self._join(ins, place)] * len(outs)
             if primitive is clip_p:
@@ -153,6 +153,17 @@ class _Reader:
         if isinstance(body, ClosedJaxpr):
             return self.closed(body, ins, place)
         return self.jaxpr(body, ins, place)
+
+    def _solve(self, equation: JaxprEqn, ins: Sequence[str], place: _Place) -> list[str]:
+        """What runs of a linear solve is its `solve` program; the others serve its derivative."""
+        lengths, solve = equation.params["const_lengths"], equation.params["jaxprs"].solve
+        if solve is None:
+            raise self._wrong(place, "a solve without a program")
+        first = lengths.matvec + lengths.vecmat
+        right = first + lengths.solve + lengths.transpose_solve
+        return self.closed(
+            solve, [*ins[first : first + lengths.solve], *ins[right:]], place.inside("solve")
+        )
 
     def _cond(self, equation: JaxprEqn, ins: Sequence[str], place: _Place) -> list[str]:
         index, operands = ins[0], ins[1:]

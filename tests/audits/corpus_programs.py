@@ -87,6 +87,20 @@ def local_lookup_by_own_index(x, i):
     return jnp.sum(jax.vmap(lambda a, k: a[k])(x, i % 5), axis=0)
 
 
+@case("accept", args=[X])
+def columns_stacked_and_taken_apart(x):
+    column = jax.ShapeDtypeStruct((N,), x.dtype)
+    join = lambda a, b, c: jnp.stack([a, b, c], axis=1)
+    first, second, third = jax.linear_transpose(join, column, column, column)(jnp.sin(x))
+    return jnp.sum(first * second - third, axis=0)
+
+
+@case("reject", "FAD107", args=[X])
+def clients_taken_apart(x):
+    row = jax.ShapeDtypeStruct((3,), x.dtype)
+    return jax.linear_transpose(lambda *rows: jnp.stack(rows), *N * (row,))(x)[0]
+
+
 @case("accept", args=[("x", (N, 12), "clients")])
 def local_reshape(x):
     return jnp.sum(jnp.max(jnp.reshape(x, (N, 3, 4)), axis=2), axis=0)
