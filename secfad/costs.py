@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import jax
 
+from secfad._jax import spec
 from secfad.blocks import Atom, Branch, Loop, While
 from secfad.placements import CLIENTS
 from secfad.stages import Nested, Round, Schedule, repetitions
@@ -29,6 +30,7 @@ class Costs:
       sums: Values sent by a client.
       down_bytes: Payload received.
       up_bytes: Payload sent.
+      released: Numbers that sums give to the server: the dimension that noise has, where it is added.
       state_bytes: Most that a client keeps from one contact to a later one, its data apart.
       readdressed: Whether any contact needs the clients of an earlier one.
     """
@@ -39,6 +41,7 @@ class Costs:
     sums: float = 0
     down_bytes: float = 0
     up_bytes: float = 0
+    released: float = 0
     state_bytes: float = 0
     readdressed: bool = False
 
@@ -65,6 +68,7 @@ def _round(plan: Schedule, item: Round) -> Costs:
         sums=len(sent),
         down_bytes=nbytes(received),
         up_bytes=nbytes(sent),
+        released=sum(math.prod(spec(v.aval).shape) for v in sent),
         state_bytes=kept,
         readdressed=kept > 0,
     )

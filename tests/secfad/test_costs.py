@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import secfad as fad
+from secfad.costs import Costs
 from secfad.engines.local import plain_sum
 
 S, C = fad.SERVER, fad.CLIENTS
@@ -59,6 +60,22 @@ def test_mixed_mode_of_figure_4_needs_two_contacts_no_state_and_no_further_downl
     # does not depend on the hyperparameters.
     assert costs.up_bytes == value.up_bytes + D * 4
     assert costs.sums == 3
+
+
+def test_released_numbers_are_those_that_sums_give():
+    assert fad.trace(figure4, *SPECS).costs.released == D + 1
+    assert derived("mixed").costs.released == D + 1 + D
+    # One loss and its derivative for each of the two hyperparameters.
+    assert derived("forward").costs.released == D + 1 + 2
+
+
+def test_dear_releases_choose_the_mode_that_releases_least():
+    dear = fad.CostModel(contact=1, state=1, up_byte=0, down_byte=0, released_number=1e6)
+    assert fad.plan(figure4, *SPECS, cost=dear).mode == "forward"
+
+
+def test_a_weight_of_zero_ignores_what_has_no_bound():
+    assert fad.CostModel(up_byte=0).total(Costs(contacts=1, up_bytes=float("inf"))) < float("inf")
 
 
 def test_auto_takes_mixed_mode_for_figure_4():

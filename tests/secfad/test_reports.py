@@ -33,7 +33,7 @@ def test_plan_agrees_with_what_auto_takes():
 
 
 def test_plan_prices_by_the_model():
-    bytes_only = fad.CostModel(contact=0, state=0, up_byte=1, down_byte=0)
+    bytes_only = fad.CostModel(contact=0, state=0, up_byte=1, down_byte=0, state_byte=0)
     made = fad.plan(two_rounds, ROW, ROW, cost=bytes_only)
     for option in made.options:
         assert option.cost == option.program.costs.up_bytes
