@@ -67,8 +67,14 @@ def _exit_code(error: Exception) -> int:
 @app.command()
 def modes(
     target: Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="A computation in a file.")],
+    noise_multiplier: Annotated[
+        float | None, typer.Option(help="Also show epsilon, at this noise on every round's sums.")
+    ] = None,
+    sampling_rate: Annotated[float, typer.Option(help="Poisson rate of cohorts.")] = 1.0,
+    steps: Annotated[int, typer.Option(help="Derivatives, each on a cohort of its own.")] = 1,
+    delta: Annotated[float, typer.Option(help="Of epsilon.")] = 1e-5,
 ) -> None:
-    """Shows what each mode of the derivative costs: rounds, bytes, and the same clients again.
+    """Shows what each mode of the derivative costs: rounds, bytes, epsilon, the same clients again.
 
     Differentiates by the first server argument of floating-point numbers. Loading a file runs it.
     """
@@ -84,6 +90,11 @@ def modes(
             "A program has a mode already."
         )
     typer.echo(modes_table(subject, specs))
+    if noise_multiplier is not None:
+        from audits.mode_prices import Setting, mode_prices, prices_table
+
+        setting = Setting(noise_multiplier, sampling_rate, steps, delta)
+        typer.echo("\n" + prices_table(mode_prices(subject, specs, setting), setting))
 
 
 @app.command()
@@ -118,15 +129,27 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished run
 
 
 @ledger_app.command("show")
-def ledger_show(path: LedgerPath) -> None:
-    """Shows budgets, what was spent by purpose in both views, and the slots that are left."""
+def ledger_show(
+    path: LedgerPath,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg|png", help="Also draw the budget as a picture.")
+    ] = None,
+) -> None:
+    """Shows budgets, what was spent by purpose in both views, when, and the slots that are left."""
     from rich.console import Console
 
-    from audits.experiments.ledgers import overview
+    from audits.experiments.ledgers import curve, draw_curve, overview
     from privacy import Ledger
+    from privacy.spending import spending
 
     with Ledger.open(path) as ledger:
         Console().print(overview(ledger))
+        spent, budget = spending(ledger), ledger.charter.budget
+    if spent:
+        Console().print(curve(spent, budget))
+    if spent and plot is not None:
+        draw_curve(spent, budget, plot)
+        typer.echo(f"drawn to {plot}")
 
 
 @ledger_app.command("verify")

@@ -1,7 +1,8 @@
 """What does a charge cost, and does it grow with the ledger? How fast is exact noise?
 
 Expected: reserve + open + commit, three durable appends, take single milliseconds and the median is the
-same for 10 entries and for 100,000; `spent` on 100,000 entries takes under 3 s; discrete Gaussian
+same for 10 entries and for 100,000; `spent` and `secfad ledger show`, its curve
+included, take under 3 s on 100,000 entries; discrete Gaussian
 draws come at more than 5 million per second on one core.
 
     python benchmarks/bench_ledger.py [--entries 100000] [--charges 200] [--draws 5000000] [--folder .]
@@ -19,8 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from audits.experiments.ledgers import curve, overview
 from privacy import Budget, Ledger, Release, Slot
 from privacy.samplers import discrete_gaussian
+from privacy.spending import spending
 from secagg.streams import SecureStream
 
 RELEASE = Release("delta", clip_norm=1.0, sensitivity=1.0, noise_std=50.0)
@@ -82,6 +85,7 @@ def bench_ledger(folder: Path, entries: int, charges: int) -> dict:
             ("spent_server_s", lambda: ledger.spent("server")),
             ("find_round_s", lambda: ledger.find("bench", number - 1)),
             ("verify_s", ledger.verify),
+            ("show_s", lambda: (overview(ledger), curve(spending(ledger), ledger.charter.budget))),
         ):
             begin = time.perf_counter()
             read()

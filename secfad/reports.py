@@ -156,13 +156,23 @@ def plan(
 def modes_table(computation: Computation, specs: Sequence[Any]) -> str:
     """The modes of a derivative side by side, as text: `secfad modes FILE.py:NAME`.
 
-    Differentiates the first argument that is placed at the server and holds floating-point numbers.
+    Differentiates by `differentiated_argument`.
+    """
+    position = differentiated_argument(computation, specs)
+    return plan(computation, *specs, argnums=position).table()
+
+
+def differentiated_argument(computation: Computation, specs: Sequence[Any]) -> int:
+    """Position of the first argument that is at the server and holds floating-point numbers.
+
+    Raises:
+      ArgumentError: There is none.
     """
     for position, (placement, spec) in enumerate(zip(computation.placements.values(), specs)):
         dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(spec)]
         floating = bool(dtypes) and all(jnp.issubdtype(d, jnp.inexact) for d in dtypes)
         if placement is SERVER and floating:
-            return plan(computation, *specs, argnums=position).table()
+            return position
     raise ArgumentError(
         f"Expected `{computation.name}` to have a server argument of floating-point numbers to "
         "differentiate, got none. Place one with secfad.SERVER."

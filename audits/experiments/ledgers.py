@@ -4,12 +4,16 @@ Source: docs/ledger-slots.md.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.table import Table
 
 import privacy
 from privacy.errors import InvalidEvent
 from privacy.slots import TOTAL, Plan
+from privacy.spending import VIEWS, Spent
+
+_BAR, _EIGHTHS = 20, " ▏▎▍▌▋▊▉"
 
 
 def overview(ledger: privacy.Ledger) -> Table:
@@ -41,6 +45,55 @@ def _slots(slots: Sequence[privacy.Slot]) -> str:
     return "\n".join(
         f"{s.count} x (q <= {s.sampling_rate:g}, z >= {s.noise_multiplier:g})" for s in slots
     )
+
+
+def curve(spent: Sequence[Spent], budget: privacy.Budget) -> Table:
+    """The budget over the draws so far: a bar for the released view, figures for everything."""
+    purposes = [name for name in spent[-1].epsilon["released"] if name != TOTAL]
+    table = Table(title=f"epsilon over draws, bars of {budget.epsilon:g}", title_justify="left")
+    table.add_column("draws", justify="right")
+    table.add_column("released", no_wrap=True)
+    for name in (TOTAL, *purposes, "server view"):
+        table.add_column(name, justify="right")
+    for point in spent:
+        released, server = (point.epsilon[view] for view in VIEWS)
+        figures = [released[TOTAL], *(released.get(p, 0.0) for p in purposes), server[TOTAL]]
+        bar = _bar(released[TOTAL] / budget.epsilon)
+        table.add_row(str(point.draws), bar, *(f"{figure:.4f}" for figure in figures))
+    return table
+
+
+def _bar(share: float) -> str:
+    """A bar in eighths of a character."""
+    eighths = min(8 * _BAR, max(0, round(8 * _BAR * share)))
+    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
+
+
+def draw_curve(spent: Sequence[Spent], budget: privacy.Budget, path: Path) -> None:
+    """Writes the budget over the draws as a picture, SVG or PNG by the name's ending.
+
+    Raises:
+      InvalidEvent: Another ending.
+    """
+    if path.suffix not in (".svg", ".png"):
+        raise InvalidEvent(f"Expected a name that ends in .svg or .png, got {path.name!r}.")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # No pyplot: it keeps global state and picks a window system.
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    draws = [0, *(point.draws for point in spent)]
+    for view, style in zip(VIEWS, ("-", "--"), strict=True):
+        for name in spent[-1].epsilon[view]:
+            values = [0.0, *(point.epsilon[view].get(name, 0.0) for point in spent)]
+            axis.plot(draws, values, style, label=f"{name}, {view} view")
+    axis.axhline(budget.epsilon, color="#888888", linewidth=1, label=f"budget {budget.epsilon:g}")
+    axis.set_xlabel("cohort draws")
+    axis.set_ylabel(f"epsilon at delta = {budget.delta:g}")
+    axis.legend()
+    figure.savefig(path)
 
 
 def quote(plan: Plan) -> Table:

@@ -1,0 +1,140 @@
+"""Mode prices: what one private derivative costs in epsilon, by mode.
+
+A mode is privatized and its releases are read off the program. All of them are answered by one
+cohort, so that they compose inside the sampling: in forward mode the tangents are stacked into the
+sums of a round and clipped with them; in reverse mode values and, a contact later, cotangents are two
+releases; in mixed mode a value and its summed Jacobian travel, and are clipped, together. How many
+numbers are released does not change epsilon: it decides how much noise the derivative carries.
+
+Source: docs/privacy-model.md, "What a derivative costs"; decision 0032.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import privacy
+from privacy.aggregation import groups
+from privacy.terms import joint_noise_multiplier
+from secfad import Computation
+from secfad._jax import spec
+from secfad.errors import SecfadError
+from secfad.modes import jacobian, value_and_grad
+from secfad.reports import differentiated_argument, plan
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a derivative would be released.
+
+    Attributes:
+      noise_multiplier: Of every round's sums.
+      sampling_rate: Poisson rate of the cohorts; 1 for everyone.
+      steps: How many derivatives, each on a cohort of its own.
+      delta: Of epsilon.
+    """
+
+    noise_multiplier: float
+    sampling_rate: float = 1.0
+    steps: int = 1
+    delta: float = 1e-5
+
+
+@dataclass(frozen=True)
+class ModePrice:
+    """What one mode costs.
+
+    Attributes:
+      mode: "forward", "reverse" or "mixed".
+      releases: Rounds of sums that one cohort answers; 0 if there is no such mode.
+      numbers: Released by one derivative, value included.
+      noise_multiplier: Of the one Gaussian that the releases amount to.
+      released: Epsilon for those who see what is released.
+      server: Epsilon for a server that sees who takes part.
+      note: Why there is no price, or "".
+    """
+
+    mode: str
+    releases: int
+    numbers: int
+    noise_multiplier: float
+    released: float
+    server: float
+    note: str = ""
+
+
+def mode_prices(
+    computation: Computation, specs: Sequence[Any], setting: Setting
+) -> list[ModePrice]:
+    """Prices every mode of the derivative by the first floating-point server argument.
+
+    Raises:
+      PrivacyError: The setting makes no sense.
+    """
+    position = differentiated_argument(computation, specs)
+    found = plan(computation, *specs, argnums=position)
+    scalar = [spec(v.aval).shape for v in found.value.block.results] == [()]
+    derive = value_and_grad if scalar else jacobian
+    mechanism = privacy.Gaussian(noise_multiplier=setting.noise_multiplier, clip_norm=1.0)
+    prices = []
+    for option in found.options:
+        if option.program is None:
+            prices.append(ModePrice(option.mode, 0, 0, 0.0, 0.0, 0.0, option.note))
+            continue
+        derived = derive(computation, position, mode=option.mode)  # type: ignore[arg-type]
+        try:
+            private = privacy.privatize(derived, *specs, mechanism=mechanism)
+        except (SecfadError, privacy.PrivacyError) as error:
+            note = str(error).splitlines()[0]
+            prices.append(ModePrice(option.mode, 0, 0, 0.0, 0.0, 0.0, note))
+            continue
+        prices.append(_price(option.mode, private, setting))
+    return prices
+
+
+def _price(mode: str, private: privacy.PrivateProgram, setting: Setting) -> ModePrice:
+    parts = [g for release in private.releases for g in groups(release, private.mechanism)]
+    joint = joint_noise_multiplier([(g.noise_std / g.bound, 1) for g in parts])
+    released, server = (
+        privacy.epsilon(_event(joint, rate, setting.steps), setting.delta)
+        for rate in (setting.sampling_rate, 1.0)
+    )
+    numbers = sum(group.size for group in parts)
+    return ModePrice(mode, len(private.releases), numbers, joint, released, server)
+
+
+def _event(noise_multiplier: float, rate: float, steps: int) -> dict[str, Any]:
+    """So many draws at a rate, in the ledger's form of events."""
+    once: dict[str, Any] = {"type": "gaussian", "noise_multiplier": noise_multiplier}
+    if rate != 1:
+        once = {"type": "poisson", "q": rate, "event": once}
+    return {"type": "self_composed", "event": once, "count": steps}
+
+
+def prices_table(prices: Sequence[ModePrice], setting: Setting) -> str:
+    """The prices as text."""
+    rows: list[tuple[str, ...]] = [
+        ("mode", "releases", "numbers", "joint noise", "epsilon", "epsilon, server view")
+    ]
+    for price in prices:
+        if price.note:
+            rows.append((price.mode, *("-" for _ in rows[0][1:])))
+            continue
+        rows.append(
+            (
+                price.mode,
+                str(price.releases),
+                f"{price.numbers:,}",
+                f"{price.noise_multiplier:.4g}",
+                f"{price.released:.4g}",
+                f"{price.server:.4g}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["  ".join(w.ljust(n) for w, n in zip(row, widths)).rstrip() for row in rows]
+    notes = [f"{price.mode}: {price.note}" for price in prices if price.note]
+    title = (
+        f"privacy of {setting.steps} derivative(s) at noise multiplier {setting.noise_multiplier:g}, "
+        f"sampling rate {setting.sampling_rate:g}, delta {setting.delta:g}; one cohort each"
+    )
+    return "\n".join([title, *lines, *notes])
