@@ -28,11 +28,18 @@ class Computation:
       fun: The function, over per-client values.
       placements: Parameter name to placement, in the order of the parameters.
       name: What errors and reports call it.
+      tracer: Gives the program and the tree of its results at arguments of given shapes, where
+        that is cheaper than to call `fun` in a trace.
     """
 
     fun: Callable
     placements: Mapping[str, Placement]
     name: str
+    tracer: Callable[[tuple], tuple[_jax.ClosedJaxpr, Any]] | None = None
+
+    def traced(self, specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
+        """The program and the tree of its results, at arguments of these shapes."""
+        return self.tracer(specs) if self.tracer else _jax.make_jaxpr(self.fun, specs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function: only useful inside another computation or a JAX trace."""

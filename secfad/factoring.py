@@ -13,6 +13,7 @@ paper's, contact for contact, and "factored" is reverse mode with factoring.
 Source: linearity of `sum`; Rush, Charles, Garrett (JMLR 2024), section 2, Eq. 7.
 """
 
+import functools
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from secfad.calls import CONTROL_FLOW, Communicates
+from secfad.calls import CONTROL_FLOW, Communicates, renamed
 from secfad.linearity import Kind, equation_kinds
 from secfad.normalization import normalise
 from secfad.primitives import COTANGENT, broadcast_p, sum_p
@@ -36,14 +37,18 @@ def factored(fun: Callable) -> Callable:
 
     def evaluated(*args: Any) -> Any:
         specs = tuple(jax.tree.map(lambda x: _jax.spec(jax.typeof(x)), arg) for arg in args)
-        source, tree = _jax.make_jaxpr(fun, specs)
-        normal = normalise(source, erase_rules=False)
-        jaxpr = factor_scalars(normal.jaxpr)
-        return jax.tree.unflatten(
-            tree, _jax.eval_jaxpr(jaxpr, normal.consts, *jax.tree.leaves(args))
-        )
+        closed, tree = traced_factored(fun, specs)
+        leaves = jax.tree.leaves(args)
+        return jax.tree.unflatten(tree, _jax.eval_jaxpr(closed.jaxpr, closed.consts, *leaves))
 
     return evaluated
+
+
+def traced_factored(fun: Callable, specs: Sequence[Any]) -> tuple[ClosedJaxpr, Any]:
+    """The program of `factored(fun)` and the tree of its results, at arguments of these shapes."""
+    source, tree = _jax.make_jaxpr(fun, specs)
+    normal = normalise(source, erase_rules=False)
+    return ClosedJaxpr(factor_scalars(normal.jaxpr), normal.consts), tree
 
 
 def factor_scalars(jaxpr: Jaxpr, talks: Communicates | None = None) -> Jaxpr:
@@ -158,27 +163,28 @@ def _rescaled(equation: JaxprEqn, scales: dict[Var, list[Any]]) -> list[JaxprEqn
     return done
 
 
-def _product(unscaled: Var, factors: Sequence[Any], result: Var, equation: JaxprEqn) -> list:
+@functools.lru_cache(maxsize=256)
+def _multiplication(specs: tuple[jax.ShapeDtypeStruct, ...]) -> ClosedJaxpr:
+    """The program that multiplies a value by scalars."""
+
     def multiply(value, *scalars):
         for scalar in scalars:
             value = value * jnp.asarray(scalar, value.dtype)
         return value
 
-    specs = [_jax.spec(v.aval) for v in (unscaled, *factors)]
-    body = _jax.make_jaxpr(multiply, specs)[0].jaxpr
-    env = dict(zip(body.invars, (unscaled, *factors)))
-    env[body.outvars[0]] = result
+    return _jax.make_jaxpr(multiply, specs)[0]
 
-    def now(atom):
-        return env.get(atom, atom) if isinstance(atom, Var) else atom
 
+def _product(unscaled: Var, factors: Sequence[Any], result: Var, equation: JaxprEqn) -> list:
+    operands = (unscaled, *factors)
+    body = _multiplication(tuple(_jax.spec(v.aval) for v in operands))
+    fresh = renamed(body, operands).jaxpr
+    last = {fresh.outvars[0]: result}
     return [
         inner.replace(
-            invars=[now(v) for v in inner.invars],
-            outvars=[now(v) for v in inner.outvars],
-            source_info=equation.source_info,
+            outvars=[last.get(v, v) for v in inner.outvars], source_info=equation.source_info
         )
-        for inner in body.eqns
+        for inner in fresh.eqns
     ]
 
 

@@ -49,7 +49,7 @@ def surrogate(computation: Computation, specs: tuple, argnums: Sequence[int]) ->
     Raises:
       ModeError: The program communicates where mixed mode is not defined; names a mode that is.
     """
-    source, out_tree = _jax.make_jaxpr(computation.fun, specs)
+    source, out_tree = computation.traced(specs)
     _require_no_communicating_rules(computation.name, source.jaxpr, Communicates())
     placements, origins = flat_placements(computation, specs)
     normal = normalise(source, erase_rules=False, open_calls=True)
