@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from secfad import _jax
 from secfad.blocks import has_branches
 from secfad.computations import Computation
+from secfad.constants import with_own_constants
 from secfad.errors import ArgumentError, TracingError
 from secfad.inference import place
 from secfad.normalization import normalise
@@ -74,7 +75,7 @@ def trace_flat(computation: Computation, structs: tuple) -> Program:
         ) from error
     in_tree = jax.tree.structure(structs)
     placements, origins = flat_placements(computation, structs)
-    normal = normalise(source, erase_rules=True)
+    normal = with_own_constants(normalise(source, erase_rules=True))
     block = place(normal, placements, origins)
     return Program(
         name=computation.name,
