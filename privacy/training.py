@@ -17,6 +17,7 @@ Sources: Rush, Charles, Garrett (JMLR 2024), Figs. 4-5; docs/ledger-slots.md, se
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -31,6 +32,7 @@ from privacy.ledger import Ledger
 from privacy.metrics import MetricsFile
 from privacy.queries import Query
 from privacy.releases import ReleaseJournal
+from secfad import CLIENTS, Program
 
 State = TypeVar("State")
 ClientData = Callable[[np.ndarray], Mapping[str, Any]]
@@ -228,11 +230,25 @@ class _Questions:
 
 def _arguments(query: Query, name: str, server: tuple, held: Mapping[str, Any]) -> list[Any]:
     """The program's arguments in order: client ones by name, server ones by position."""
-    names = query.program.program.argument_names
-    at_server = [n for n in names if n not in held]
+    program = query.program.program
+    at_clients = _held_by_clients(program)
+    at_server = [n for n in program.argument_names if n not in at_clients]
+    if any(n not in held for n in at_clients) or any(n in held for n in at_server):
+        raise MechanismError(
+            f"Expected the client arguments ({', '.join(at_clients)}) from `clients` for {name!r}, and "
+            f"none of the server's, got ({', '.join(held)}). What clients hold is never a server's."
+        )
     if len(at_server) != len(server):
         raise MechanismError(
             f"Expected the server arguments ({', '.join(at_server)}) for {name!r}, got {len(server)}."
         )
-    given = dict(zip(at_server, server)) | {n: held[n] for n in names if n in held}
-    return [given[n] for n in names]
+    given = dict(zip(at_server, server)) | {n: held[n] for n in at_clients}
+    return [given[n] for n in program.argument_names]
+
+
+def _held_by_clients(program: Program) -> list[str]:
+    """The names of the arguments that are placed at the clients."""
+    places = iter(program.in_placements)
+    sizes = [tree.num_leaves for tree in program.in_tree.children()]
+    leaves = {n: list(islice(places, size)) for n, size in zip(program.argument_names, sizes)}
+    return [name for name, found in leaves.items() if CLIENTS in found]

@@ -183,3 +183,13 @@ def test_released_norm_squares_are_those_of_the_noisy_sum(setting):
     noisy_sum = np.asarray(trained.state["model"], np.float64) * 0.5 * POPULATION / 3.0
     assert record["norm_square"] == pytest.approx(np.sum(noisy_sum**2), rel=1e-5)
     assert trained.clipping["gradient"][0].finding == ""
+
+
+@pytest.mark.parametrize("names", [("x", "model"), ()])
+def test_what_clients_hold_is_never_a_server_argument(setting, names):
+    def held(members):
+        return dict.fromkeys(names, np.ones((len(members), 2), np.float32))
+
+    with pytest.raises(MechanismError, match=r"client arguments \(x\) from `clients`"):
+        privacy.train(update, start(), rounds=1, **setting | {"clients": held})
+    assert spent_records(setting) == []
