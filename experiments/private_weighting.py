@@ -171,7 +171,7 @@ def clear_curves(arm: Arm, settings: Mapping[str, Any], seeds: int) -> np.ndarra
 
 def dp_c(options: Options) -> Outcome:
     """Fixed and learned exponents at the same epsilon, and without privacy."""
-    settings = {"clients": 500, "cap": 200, "rounds": 25, "client rate": 0.1, "hyper rate": 0.05}
+    settings = {"clients": 300, "cap": 200, "rounds": 25, "client rate": 0.1, "hyper rate": 0.05}
     seeds, budgets, names = 10, (8.0, 64.0), tuple(ARMS)
     if options.tiny:
         settings |= {"clients": 6, "cap": 60, "rounds": 2}

@@ -1,6 +1,7 @@
 """docs/reproductions.md and docs/findings.md, written from the results and nothing else."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,16 @@ released code or descriptions of it.
 """
 
 
-FINDINGS = """# What privacy does to learned hyperparameters
+FINDINGS = """# What privacy does to the papers' algorithms
 
-Written by `python -m experiments report --out DIR` from the results of `dp-a`, `dp-b` and `dp-e`; do not
-edit. Every release of `dp-a` and `dp-b` was certified, went through ideal secure aggregation with
-central Gaussian noise, and was charged to a ledger. The tasks are small and synthetic: they show
-directions, not sizes to be expected elsewhere. A criterion here is a hypothesis; where it did not hold
-the table says so.
+Written by `python -m experiments report --out DIR` from the results of `dp-*`; do not edit. Intervals
+are 95 % bootstrap intervals over paired seeds. Unless an experiment says otherwise, every release was
+certified, went through secure aggregation with ideal masks and central Gaussian noise, and was charged
+to a ledger with the client as the unit: every epsilon is the ledger's. The tasks are small: they show
+directions, not sizes to be expected elsewhere.
 
-Not measured yet: learned client weighting under noise, and AggITD, BAFFLE and intrinsic compression at
-equal epsilon and at equal bytes.
+A criterion is a hypothesis that was stated before the full run. Where it did not hold the table says
+**no**, and the interval may lie on the other side altogether.
 """
 
 
@@ -40,6 +41,9 @@ def write_report(results: Path, docs: Path) -> None:
     tiny = [r["name"] for r in records if r["tiny"]]
     if tiny:
         raise ValueError(f"Expected full runs, got tiny ones: {tiny}. Run them without --tiny.")
+    for record in records:
+        picture = results / f"{record['name']}.png"
+        record["picture"] = os.path.relpath(picture, docs) if picture.exists() else None
     private = [r for r in records if r["name"].startswith("dp-")]
     published = [r for r in records if r not in private]
     for head, chosen, name in (
@@ -71,6 +75,8 @@ def _section(record: dict[str, Any]) -> str:
         ("yes" if c["passed"] else "**no**", c["claim"], c["figure"]) for c in record["criteria"]
     ]
     lines.append(_table([("holds", "criterion", "found"), *criteria]))
+    if record["picture"] is not None:
+        lines += [f"![{record['shows']}]({record['picture']})", ""]
     if record["table"]:
         lines.append(_table(record["table"]))
     settings = "; ".join(f"{name}: {value}" for name, value in record["settings"].items())

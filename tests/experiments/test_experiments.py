@@ -11,13 +11,16 @@ from experiments.report import write_report
 from experiments.statistics import best_of, interval
 
 # What compiles many programs runs in the longer profile.
-LONG = {"agg-1", "agg-2", "baf-1", "baf-2", "dp-a", "dp-b", "dp-e", "fad-3", "igc-1"}
+LONG = {
+    "agg-1", "agg-2", "baf-1", "baf-2", "fad-3", "igc-1",
+    "dp-a", "dp-b", "dp-c", "dp-d-bilevel", "dp-d-training", "dp-e", "dp-n",
+}  # fmt: skip
 NAMES = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in EXPERIMENTS]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tiny_run_gives_criteria_a_record_and_a_picture(name, tmp_path):
-    if name.startswith(("agg-2", "baf", "igc")):
+    if name.startswith(("agg-2", "baf", "igc", "dp-d-training")):
         pytest.importorskip("sklearn")
     outcome, _ = run_and_save(EXPERIMENTS[name], Options(tiny=True), tmp_path)
     record = json.loads((tmp_path / f"{name}.json").read_text())
@@ -46,6 +49,16 @@ def test_page_says_what_did_not_hold(tmp_path):
     assert "| **no** | a is above b | 1 [0, 2] |" in page
     assert "| `x-1` | That | 0 of 1 | 5 s | 3 s |" in page
     assert "- Ours." in page
+    assert "![" not in page
+
+
+def test_page_shows_the_picture_beside_the_result(tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "x-1.json").write_text(json.dumps(record()))
+    (results / "x-1.png").write_bytes(b"")
+    write_report(results, tmp_path)
+    assert "![That](results/x-1.png)" in (tmp_path / "reproductions.md").read_text()
 
 
 def test_private_results_have_a_page_of_their_own(tmp_path):
