@@ -77,10 +77,12 @@ class Group:
         return self.noise_std / mechanism.guaranteed_survivors(clients) ** 0.5
 
     def load(self, mechanism: Mechanism, clients: int) -> Load:
-        """What the group puts into the ring."""
-        share = self.share_std(mechanism, clients) if mechanism.by_clients else 0.0
-        noise = mechanism.noise_kind if mechanism.by_clients else None
-        return Load(clients, self.bound, self.width, self.rotated, noise, share**2)
+        """What the group puts into the ring; the server's noise too, if a sum may wrap."""
+        if not mechanism.by_clients and not self.rotated:
+            return Load(clients, self.bound, self.width)
+        total = self.noise_std**2 / clients
+        share = self.share_std(mechanism, clients) ** 2 if mechanism.by_clients else total
+        return Load(clients, self.bound, self.width, self.rotated, mechanism.noise_kind, share)
 
 
 def groups(release: PlannedRelease, mechanism: Mechanism) -> tuple[Group, ...]:
@@ -195,7 +197,7 @@ class SecureAggregator:
         total = self._summed(integers, release, upload.round, seed)
         if not self.distributed:
             self._once_before_noise()
-            total += self._noise(parts)
+            total = self._wrapped(total + self._noise(parts), release, upload.clients)
         values = self._decoded(total, parts, turns, upload)
         self.released.append(values)
         return Aggregate(values, self.expected_size)
@@ -276,6 +278,13 @@ class SecureAggregator:
     def _noise(self, parts: Sequence[Group]) -> np.ndarray:
         """The server's noise."""
         return np.concatenate([self._drawn(part.noise_std, (part.width,)) for part in parts])
+
+    def _wrapped(self, total: np.ndarray, release: PlannedRelease, clients: int) -> np.ndarray:
+        """A noisy sum in the ring of the sum, so that a wrap of a rotated sum cannot be seen."""
+        if not self.mechanism.rotation:
+            return total
+        bits = modulus_bits(release, self.mechanism, clients)
+        return ring.centred(ring.wrapped(total, bits), bits)
 
     def _drawn(self, std: float, shape: tuple[int, ...]) -> np.ndarray:
         if self.mechanism.noise_kind == "skellam":

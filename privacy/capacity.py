@@ -2,14 +2,14 @@
 
 Integers of n clients add up to at most n D2 in a coordinate, D2 being the L2 bound of one client's vector.
 Rotated, a coordinate of the sum is n D2 / sqrt(m) times a sub-Gaussian number, plus at most 1 for each
-client's rounding. Noise by clients adds the noise of all n shares. Both tails are bounded by Chernoff, for
-all coordinates of a round together. A wrap would give a wrong number, never a less private one: reduction
-mod 2^b is applied to the noisy sum.
+client's rounding. Noise by clients adds the noise of all n shares, noise by the server its own where the
+sum may wrap. Both tails are bounded by Chernoff, for all coordinates of a round together. A wrap would give
+a wrong number, never a less private one: what is released is the noisy sum, reduced mod 2^b.
 
 >>> ring_bits([Load(clients=100, bound=65536.0, size=1 << 20)])
 24
 >>> ring_bits([Load(clients=100, bound=65536.0, size=1 << 20, rotated=True)])
-18
+17
 
 Sources: Kairouz, Liu, Steinke (2021), sections 4.1 and 4.2; Canonne, Kamath, Steinke (2020), corollary 21,
 for discrete Gaussian tails; Agarwal, Kairouz, Liu (2021), section 2, for the moments of Skellam noise.
@@ -36,8 +36,8 @@ class Load:
       bound: Largest L2 norm of one client's integers.
       size: Coordinates, padding included.
       rotated: Whether the coordinates are those of rotated vectors.
-      noise: Family of the noise that clients add, or None.
-      share_variance: Variance of one client's share, in squared grid steps.
+      noise: Family of the noise that is reduced with the sum, or None.
+      share_variance: Variance of that noise over the number of clients, in squared grid steps.
     """
 
     clients: int

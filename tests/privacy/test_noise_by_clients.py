@@ -190,6 +190,24 @@ def test_sums_that_fit_no_ring_are_refused_before_anything_is_charged(ledger):
     assert not ledger.find("test")
 
 
+@pytest.mark.parametrize("name", [name for name in MECHANISMS if "rotated" in name])
+def test_noise_wraps_with_a_rotated_sum(name, ledger, monkeypatch):
+    # A ring of half a deviation: what is released is a function of the noisy sum only if all of it
+    # lies in the ring. 64 numbers with noise of that size after the wrap: all inside at below 1e-20.
+    bits = 11
+    monkeypatch.setattr("privacy.aggregation.modulus_bits", lambda *_: bits)
+    decoded = SecureAggregator._decoded
+    totals = []
+
+    def spy(self, total, *rest):
+        totals.append(total)
+        return decoded(self, total, *rest)
+
+    monkeypatch.setattr(SecureAggregator, "_decoded", spy)
+    start(private_program(MECHANISMS[name], 64), ledger)
+    assert np.abs(totals[0]).max() <= 2 ** (bits - 1)
+
+
 @pytest.mark.parametrize("settings", [{"rotation": 1}, {"grid": 100}, {"honest_survivors": 1.5}])
 def test_settings_that_make_no_sense_are_refused(settings):
     with pytest.raises(MechanismError, match="Expected"):
