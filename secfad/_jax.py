@@ -233,11 +233,13 @@ def _save_results(saveable, unknown_in, instantiated_in, equation):
     return None, equation, [True] * count, [True] * count, residuals
 
 
-def local_primitive(name: str, reference: Callable) -> Primitive:
+def local_primitive(name: str, reference: Callable, rows: Callable | None = None) -> Primitive:
     """A named primitive that means `reference` and is differentiated, batched and lowered as it.
 
     Its purpose is to stay visible in a traced program, where a checker can recognise it by identity.
-    `reference` takes arrays and static keyword parameters and returns a list of arrays.
+    `reference` takes arrays and static keyword parameters and returns a list of arrays. Under `vmap` it
+    stays visible if `rows` is given: it takes the operands with the mapped axis in front, or None in
+    place of those that have none, and returns the results, or None if it cannot.
     """
     primitive = Primitive(name)
     primitive.multiple_results = True
@@ -258,6 +260,11 @@ def local_primitive(name: str, reference: Callable) -> Primitive:
 
     def batch(axis_data, operands, dims, **params):
         del axis_data
+        if rows is not None:
+            mapped = [None if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims)]
+            results = rows(operands, mapped, **params)
+            if results is not None:
+                return results, [0] * len(results)
         fun = jax.vmap(functools.partial(reference, **params), in_axes=tuple(dims))
         results = fun(*operands)
         return results, [0] * len(results)

@@ -39,7 +39,29 @@ def _clip(bound: jax.Array, *leaves: jax.Array, norms: tuple[float, ...]) -> lis
     ]
 
 
-clip_p = _jax.local_primitive("federated_clip", _clip)
+def _clip_rows(
+    bound: jax.Array, *leaves: jax.Array, norms: tuple[float, ...], rows: int
+) -> list[jax.Array]:
+    one = lambda *row: _clip(bound, *row, norms=norms)
+    for _ in range(rows):
+        one = jax.vmap(one)
+    return one(*leaves)
+
+
+def _mapped(operands: Any, mapped: Any, *, norms: tuple[float, ...], rows: int = 0) -> Any:
+    """The clip under `vmap`: every row on its own; a bound for each row is left to the arithmetic."""
+    if mapped[0] is not None:
+        return None
+    size = next(x.shape[0] for x in mapped if x is not None)
+    leaves = [
+        jnp.broadcast_to(x, (size, *jnp.shape(x))) if row is None else row
+        for x, row in zip(operands[1:], mapped[1:])
+    ]
+    return clip_rows_p.bind(operands[0], *leaves, norms=norms, rows=rows + 1)
+
+
+clip_p = _jax.local_primitive("federated_clip", _clip, _mapped)
+clip_rows_p = _jax.local_primitive("federated_clip_rows", _clip_rows, _mapped)
 
 
 def clip(tree: Any, bound: Any = 1.0, *, norms: Any = None) -> Any:

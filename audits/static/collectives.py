@@ -65,15 +65,16 @@ def federated_sum(step: Step) -> list[Label]:
 
 
 def federated_clip(step: Step) -> list[Label]:
-    """The joint clip: every result depends on every operand."""
-    if any(label.client_axis is not None for label in step.inputs):
-        return step.refuse("FAD105")
-    everything = range(len(step.inputs))
-    joined = meet(step, everything, (), [()] * len(step.inputs))
+    """The joint clip: every result depends on every operand, and each leading row is clipped alone."""
+    rows = step.params.get("rows", 0)
+    if any(label.client_axis is not None and label.client_axis >= rows for label in step.inputs):
+        return step.refuse("FAD109", remedy="Clip each client's value: `jax.vmap(fad.clip)(x)`")
+    aligned = [(None,) * rows, *(label.axes[:rows] for label in step.inputs[1:])]
+    joined = meet(step, range(len(step.inputs)), step.shape(1)[:rows], aligned)
     if joined is None:
         return step.poisoned()
     return [
-        joined.replace(axes=data_axes(len(v.aval.shape)))  # type: ignore[attr-defined]
+        joined.replace(axes=(*joined.axes, *data_axes(len(v.aval.shape) - rows)))  # type: ignore[attr-defined]
         for v in step.equation.outvars
     ]
 

@@ -61,7 +61,7 @@ _FAMILIES: Mapping[str, str] = {
     "linear_solve": "custom_linear_solve linear_solve",
     "federated_broadcast": "federated_broadcast",
     "federated_sum": "federated_sum",
-    "federated_clip": "federated_clip",
+    "federated_clip": "federated_clip federated_clip_rows",
     "psum": "psum",
     "extremum_collective": "pmax pmin",
     "axis_index": "axis_index",

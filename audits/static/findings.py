@@ -54,9 +54,10 @@ def finding(
     line: str = "",
     path: str = "",
     entered: Sequence[str] = (),
+    remedy: str = "",
     **fields: object,
 ) -> Finding:
-    """Fills the message template of a rule."""
+    """Fills the message template of a rule; `remedy` where a better one than the rule's is known."""
     record = RULES[rule]
     texts = {k: str(v) for k, v in fields.items()}
     return Finding(
@@ -66,7 +67,7 @@ def finding(
         line,
         path,
         tuple(entered),
-        record.remedy.format(**texts) if "{" in record.remedy else record.remedy,
+        remedy or (record.remedy.format(**texts) if "{" in record.remedy else record.remedy),
     )
 
 

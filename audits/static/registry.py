@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from audits.static.families import DECISIONS
 from secfad._jax import Primitive, jax_primitives
-from secfad.clipping import clip_p
+from secfad.clipping import clip_p, clip_rows_p
 from secfad.primitives import broadcast_p, sum_p
 
 UNKNOWN, IMPOSTOR = "unknown", "impostor"
@@ -53,7 +53,7 @@ def _registered() -> Mapping[int, tuple[Primitive, str]]:
     for witness in _witnesses():
         for equation in witness().jaxpr.eqns:
             _collect(equation, found)
-    for own in (broadcast_p, sum_p, clip_p):
+    for own in (broadcast_p, sum_p, clip_p, clip_rows_p):
         found[id(own)] = (own, own.name)
     return found
 

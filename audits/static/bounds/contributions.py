@@ -106,7 +106,9 @@ class Contributions:
         bound, units = site.facts[0], site.params["norms"]
         interval = bound.interval
         limit = Amount(interval.high) if interval.low == interval.high else bound.amount
-        group = self.number("clip", path)
+        group, rows = self.number("clip", path), site.params.get("rows", 0)
+        # A clip of every example is not a clip of the client.
+        whole = rows == (0 if site.client_axis is None else 1)
         made = []
         for index, (variable, unit) in enumerate(zip(site.equation.outvars, units)):
             aval: Any = variable.aval
@@ -119,9 +121,9 @@ class Contributions:
             clipped = Fact(
                 number,
                 Interval(-reach, reach),
-                norms=(Norm(site.own_axes_of(index), norm),),
+                norms=(Norm(frozenset(range(rows, len(aval.shape))), norm),),
                 proof="clip",
-                part=Part(group, index, unit, limit),
+                part=Part(group, index, unit, limit) if whole else None,
                 low=low_precision(aval.dtype),
             )
             made.append(touched(clipped, site.facts))

@@ -181,7 +181,7 @@ class Prover(Contributions, ControlFlow):
 
     def _leaf(self, site: Site, path: Path) -> list[Fact]:
         name = site.name
-        if name == "federated_clip":
+        if name in ("federated_clip", "federated_clip_rows"):
             return self._clip(site, path)
         self._watch(site, path)
         if name in _PASSED_ON:

@@ -59,11 +59,6 @@ class Site:
         """Axis of clients of the first result."""
         return self.outputs[0].client_axis
 
-    def own_axes_of(self, result: int) -> frozenset[int]:
-        """Axes of one client's value, of a result."""
-        shape = self.equation.outvars[result].aval.shape  # type: ignore[attr-defined]
-        return frozenset(range(len(shape))) - {self.outputs[result].client_axis}
-
     def own_axes(self, index: int | None = None) -> frozenset[int]:
         """Axes of one client's value: all but the axis of clients."""
         shape = self.out_shape if index is None else self.shape(index)
