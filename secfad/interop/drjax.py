@@ -32,13 +32,13 @@ import jax
 import jax.numpy as jnp
 
 from secfad import _jax
+from secfad import primitives as fad
 from secfad.calls import bodies
 from secfad.computations import Computation, computation
 from secfad.errors import ArgumentError, TranslationError
 from secfad.interop.stacking import add_axis, refused, remove_axis
 from secfad.interop.unstacking import unstack
 from secfad.placements import CLIENTS, Placement
-from secfad.primitives import broadcast, mean, sum
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -184,9 +184,8 @@ def _operators(name: str, group: _Group) -> Iterator[None]:
                 f"`{name}` expected one group of clients, got {group.size} {group.placement!r} and "
                 f"{found.size} {found.placement!r}. Translate each program by itself."
             )
-        for operator in (_broadcast, _map_fn, _reduce_sum, _reduce_mean, _reduce_weighted_mean):
-            bound = functools.partial(operator, group.size)
-            setattr(api, operator.__name__.removeprefix("_"), bound)
+        for operator, stand_in in _stand_ins(group.size).items():
+            setattr(api, operator, stand_in)
 
     with _entering(entered):
         yield
@@ -217,35 +216,34 @@ def _entering(entered: Callable[[Any, _Group], None]) -> Iterator[None]:
             interface._replace_api = original
 
 
-def _leave(tree: Any, size: int) -> Any:
-    return jax.tree.map(lambda x: add_axis(x, size), tree)
+def _stand_ins(size: int) -> dict[str, Callable]:
+    """What DrJAX's operators are while a program of `size` clients is translated."""
 
+    def leave(tree: Any) -> Any:
+        return jax.tree.map(lambda x: add_axis(x, size), tree)
 
-def _enter(tree: Any, size: int) -> Any:
-    return jax.tree.map(lambda x: remove_axis(x, size), tree)
+    def enter(tree: Any) -> Any:
+        return jax.tree.map(lambda x: remove_axis(x, size), tree)
 
+    # Where clients are computed, `mesh`, is for `simulate(mesh=)` to say.
+    def broadcast(x: Any, *, mesh: Any = None) -> Any:
+        return leave(fad.broadcast(jax.tree.map(jnp.asarray, x)))
 
-def _broadcast(size: int, x: Any, *, mesh: Any = None) -> Any:
-    del mesh  # Where clients are computed is for `simulate(mesh=)` to say.
-    return _leave(broadcast(jax.tree.map(jnp.asarray, x)), size)
+    def map_fn(fn: Callable, arg: Any, *, mesh: Any = None) -> Any:
+        own = enter(arg)
+        return leave(fn(*own) if isinstance(own, tuple) else fn(own))
 
+    def reduce_sum(x: Any) -> Any:
+        return fad.sum(enter(x))
 
-def _map_fn(size: int, fn: Callable, arg: Any, *, mesh: Any = None) -> Any:
-    del mesh
-    own = _enter(arg, size)
-    return _leave(fn(*own) if isinstance(own, tuple) else fn(own), size)
+    def reduce_mean(x: Any) -> Any:
+        return fad.mean(enter(x))
 
+    def reduce_weighted_mean(x: Any, w: Any) -> Any:
+        values, weights = enter(x), enter(w)
+        products = jax.tree.map(jnp.multiply, values, weights)
+        totals, total_weights = fad.sum((products, weights), name="mean")
+        return jax.tree.map(jnp.divide, totals, total_weights)
 
-def _reduce_sum(size: int, x: Any) -> Any:
-    return sum(_enter(x, size))
-
-
-def _reduce_mean(size: int, x: Any) -> Any:
-    return mean(_enter(x, size))
-
-
-def _reduce_weighted_mean(size: int, x: Any, w: Any) -> Any:
-    values, weights = _enter(x, size), _enter(w, size)
-    products = jax.tree.map(jnp.multiply, values, weights)
-    totals, total_weights = sum((products, weights), name="mean")
-    return jax.tree.map(jnp.divide, totals, total_weights)
+    operators = (broadcast, map_fn, reduce_sum, reduce_mean, reduce_weighted_mean)
+    return {operator.__name__: operator for operator in operators}
