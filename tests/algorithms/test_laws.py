@@ -18,6 +18,7 @@ TOLERANCE = 1e-10
 LONG = {
     "fedavg", "fedyogi", "fedadagrad", "perfedavg", "learned_server", "igc_static_fastfood",
     "igc_subspace", "igc_time_varying", "forward_gradient", "aggitd_reverse",
+    "aggitd_forward_matrix",
 }  # fmt: skip
 EACH = pytest.mark.parametrize(
     "algorithm",

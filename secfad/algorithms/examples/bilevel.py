@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from secfad.algorithms import aggitd, centralised
-from secfad.algorithms.entries import MODES, Algorithm
+from secfad.algorithms.entries import Algorithm
 from secfad.algorithms.examples.arguments import normal
 
 LOWER_SIZE, UPPER_SIZE = 3, 2
@@ -33,19 +33,19 @@ def bilevel() -> list[Algorithm]:
     problem, steps, dx, dy = _bilevel_example(), 3, UPPER_SIZE, LOWER_SIZE
     parts = (problem.upper, problem.lower, problem.rate, problem.steps)
     value = centralised.unrolled(*parts)
-    entry = lambda name, made, reference, down, up, modes=MODES: Algorithm(
-        name, made, _bilevel_arguments, reference, down, up, modes=modes
+    entry = lambda name, made, reference, down, up: Algorithm(
+        name, made, _bilevel_arguments, reference, down, up
     )
     once = dx + (steps + 1) * dy
     return [
         entry("aggitd_unrolled", aggitd.unrolled(problem), value, once, steps * dy + 1),
         entry(
             "aggitd_forward_matrix", aggitd.forward_matrix(problem), jax.grad(value),
-            dx + (steps + 1) * dy * (1 + dx), steps * dy * (1 + dx) + dx, (),
+            dx + (steps + 1) * dy * (1 + dx), steps * dy * (1 + dx) + dx,
         ),
         entry(
             "aggitd_reverse", aggitd.reverse_unrolled(problem), jax.grad(value),
-            once + steps * dy + 1, (2 * steps + 1) * dy + dx, (),
+            once + steps * dy + 1, (2 * steps + 1) * dy + dx,
         ),
         entry(
             "aggitd_shared_rounds", aggitd.shared_rounds(problem),
