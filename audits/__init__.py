@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from audits import certifying
     from audits.certifying import CertificationError, assert_certified, certify
+    from audits.projections import certify_arrays
     from audits.static.checking import check
     from audits.static.findings import Report
     from audits.static.frontends import Arg
+    from audits.static.verification import verify
+    from privacy.statements import sign, verify_signature
 
 __all__ = [
     "Arg",
@@ -19,8 +22,12 @@ __all__ = [
     "Report",
     "assert_certified",
     "certify",
+    "certify_arrays",
     "certifying",
     "check",
+    "sign",
+    "verify",
+    "verify_signature",
 ]
 
 _HOMES = {
@@ -29,7 +36,11 @@ _HOMES = {
     "Report": "audits.static.findings",
     "assert_certified": "audits.certifying",
     "certify": "audits.certifying",
+    "certify_arrays": "audits.projections",
     "check": "audits.static.checking",
+    "sign": "privacy.statements",
+    "verify": "audits.static.verification",
+    "verify_signature": "privacy.statements",
 }
 
 

@@ -20,6 +20,7 @@ from audits.static.bounds.judging import SumBound
 from audits.static.checking import check_program
 from audits.static.findings import Facts, Finding, Report, finding
 from audits.static.rules import Severity
+from audits.static.verification import arguments_of, stated_mode
 from privacy.certificates import (
     Bound,
     Certificate,
@@ -269,7 +270,6 @@ def issue(
     """The certificate of checked modes, none of which was rejected."""
     private = isinstance(subject, PrivateProgram)
     programs = {mode: p for mode, (_, p) in reports.items() if p is not None}
-    first = next(iter(programs.values()))
     caveats = {f.rule: f.message for r, _ in reports.values() for f in r.findings}
     notes = {f"{f.rule}: {f.message}" for r, _ in reports.values() for f in r.notes}
     facts = [r.facts for r, _ in reports.values()]
@@ -278,7 +278,7 @@ def issue(
         digests={mode: p.digest for mode, p in programs.items()},
         profile="secagg+dp" if private else "secagg",
         environment=current_environment(),
-        arguments=tuple(arguments_of(first)),
+        arguments=tuple(arguments_of(programs[stated_mode(programs)])),
         schedule={mode: _schedule(r.facts) for mode, (r, _) in reports.items()},
         bounds={m: _bounds(r.facts) for m, (r, _) in reports.items()} if private else {},
         mechanism=subject.mechanism.record() if isinstance(subject, PrivateProgram) else {},
@@ -308,19 +308,6 @@ def cohort_range(facts: Sequence[Facts]) -> CohortRange:
                 limit = int(jax.numpy.iinfo(dtype).max // amount)
                 found = found.up_to(limit, f"beyond that, sums of {dtype} can wrap")
     return found
-
-
-def arguments_of(program: Program) -> list[dict[str, Any]]:
-    """Every argument leaf of a program."""
-    return [
-        {
-            "position": k,
-            "shape": list(v.aval.shape),  # type: ignore[attr-defined]
-            "dtype": str(v.aval.dtype),  # type: ignore[attr-defined]
-            "placement": placement.value,
-        }
-        for k, (v, placement) in enumerate(zip(program.jaxpr.jaxpr.invars, program.in_placements))
-    ]
 
 
 def _schedule(facts: Facts) -> tuple[Message, ...]:

@@ -12,7 +12,8 @@ Source: proof-carrying code, where the consumer checks a proof that the producer
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from audits.static import registry
@@ -61,11 +62,36 @@ def verify(certificate: Certificate, program: Program, mode: str = "primal") -> 
     for letter, placement in zip(outs, program.out_placements):
         if letter in "BC" and placement is not CLIENTS:
             raise VerificationError("FAD101: a client value is a result at the server.")
-    stated = [(m.kind, m.name, m.shape, m.dtype, m.count) for m in certificate.schedule[mode]]
+    stated = [
+        (m.kind, m.name, m.shape, m.dtype, m.bytes, m.count)
+        for m in certificate.schedule.get(mode, ())
+    ]
     if stated != reader.messages:
         raise VerificationError("The messages of the program are not those of the certificate.")
+    if mode == stated_mode(certificate.digests) and list(certificate.arguments) != arguments_of(
+        program
+    ):
+        raise VerificationError("The arguments of the program are not those of the certificate.")
     if reader.bounded:
         _check_bounds(certificate, mode, reader.bounds)
+
+
+def stated_mode(modes: Iterable[str]) -> str:
+    """The mode whose arguments a certificate states: the primal if it has one."""
+    return "primal" if "primal" in modes else min(modes)
+
+
+def arguments_of(program: Program) -> list[dict[str, Any]]:
+    """Every argument leaf of a program, as certificates state it."""
+    return [
+        {
+            "position": k,
+            "shape": list(v.aval.shape),  # type: ignore[attr-defined]
+            "dtype": str(v.aval.dtype),  # type: ignore[attr-defined]
+            "placement": placement.value,
+        }
+        for k, (v, placement) in enumerate(zip(program.jaxpr.jaxpr.invars, program.in_placements))
+    ]
 
 
 def _check_bounds(certificate: Certificate, mode: str, found: Sequence[tuple[str, float]]) -> None:
@@ -139,7 +165,9 @@ class _Reader:
             aval: Any = atom.aval
             name = equation.params["name"]
             kind = "broadcast" if down else "sum"
-            self.messages.append((kind, name, tuple(aval.shape), str(aval.dtype), place.count))
+            size = math.prod(aval.shape) * aval.dtype.itemsize
+            shape, dtype = tuple(aval.shape), str(aval.dtype)
+            self.messages.append((kind, name, shape, dtype, size, place.count))
             if self.bounded and not down:
                 if atom not in clips:
                     raise self._wrong(place, f"sum {name!r} of a value that is not clipped")

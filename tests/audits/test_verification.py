@@ -94,14 +94,28 @@ def test_evidence_that_calls_a_client_value_the_servers_is_refused(plain):
     assert refused > 50
 
 
-@pytest.mark.parametrize("part", ["name", "shape", "count", "kind", "dtype"])
+@pytest.mark.parametrize("part", ["name", "shape", "count", "kind", "dtype", "bytes"])
 def test_altered_schedule_is_refused(plain, part):
     certificate, program = plain
     first, *rest = certificate.schedule["primal"]
-    value = {"name": "x", "shape": (7,), "count": 99, "kind": "sum", "dtype": "int8"}[part]
+    value = {"name": "x", "shape": (7,), "count": 99, "kind": "sum", "dtype": "int8", "bytes": 1}[
+        part
+    ]
     schedule = {"primal": (dataclasses.replace(first, **{part: value}), *rest)}
     with pytest.raises(VerificationError, match="messages"):
         verify(altered(certificate, schedule=schedule), program)
+
+
+def test_altered_arguments_are_refused(plain):
+    certificate, program = plain
+    first, *rest = certificate.arguments
+    for changed in (
+        ({**first, "placement": "clients"}, *rest),
+        ({**first, "shape": [4]}, *rest),
+        tuple(rest),
+    ):
+        with pytest.raises(VerificationError, match="arguments"):
+            verify(altered(certificate, arguments=changed), program)
 
 
 def test_truncated_schedule_and_missing_evidence_are_refused(plain):
