@@ -9,6 +9,7 @@ from experiments.modes_agree import fad_3
 from experiments.outcomes import Options, Outcome
 from experiments.private_bilevel import dp_d_bilevel
 from experiments.private_learning import dp_a
+from experiments.private_noise import dp_n
 from experiments.private_signal import dp_b, dp_e
 from experiments.private_training import dp_d_training
 from experiments.private_weighting import dp_c
@@ -35,5 +36,6 @@ EXPERIMENTS: MappingProxyType[str, Callable[[Options], Outcome]] = MappingProxyT
         "dp-d-bilevel": dp_d_bilevel,
         "dp-d-training": dp_d_training,
         "dp-e": dp_e,
+        "dp-n": dp_n,
     }
 )
