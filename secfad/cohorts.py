@@ -3,6 +3,9 @@
 A traced computation has one shape for all clients. Clients with less data are padded and given a
 weight per example, or grouped into a few buckets of similar size, each with its own trace.
 
+A program has one group of clients. Training and validation clients are weights of zero or one per role,
+or two computations joined at the server (docs/decisions/0005, `algorithms.hypergradients`).
+
 >>> import numpy as np
 >>> batch, weights = pad([np.ones((2, 3)), np.ones((1, 3))])
 >>> batch.shape, weights.tolist()
