@@ -5,16 +5,38 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    spec = importlib.util.spec_from_file_location(
+        "bench_federated_ad", BENCHMARKS / "bench_federated_ad.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_small_row_compares_three_implementations(bench):
+    (row,) = bench.main(["--small", "--only", "logreg/sgd", "--repetitions", "1"])
+    assert {"mono", "drjax", "secfad", "run_vs_mono", "compile_vs_drjax"} <= row.keys()
+    assert all(row[name]["run_ms"] > 0 for name in ("mono", "drjax", "secfad"))
+
+
+def test_small_staging_row_counts_equations(bench):
+    (row,) = bench.main(["--small", "--only", "staging"])
+    shorter, longer = row["sweep"]
+    assert 1.8 * shorter["equations"] < longer["equations"] < 2.2 * shorter["equations"]
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_small_benchmark_has_a_row_per_workload_and_mode():
-    path = ROOT / "benchmarks" / "bench_federated_ad.py"
-    spec = importlib.util.spec_from_file_location("bench_federated_ad", path)
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
+def test_small_benchmark_has_a_row_per_question(bench):
     rows = bench.main(["--small", "--repetitions", "1"])
-    assert len(rows) == 2 * len(bench.MODES) + 1
-    assert all(row["secfad"]["run_ms"] > 0 for row in rows[:-1])
+    names = [row["row"] for row in rows]
+    compared = [f"{workload}/{mode}" for workload in bench.SIZES for mode in bench.MODES]
+    assert names == [*compared, "cohorts", "round", "chunks", "staging"]
+    assert next(row for row in rows if row["row"] == "cohorts")["peak_rss_gib"] > 0
