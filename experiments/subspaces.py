@@ -22,7 +22,6 @@ from secfad.algorithms import compression, projections
 CLIENTS, ROWS, SUBSPACES, EPOCH = 10, 32, 4, 20
 METHODS = ("static", "subspaces", "time-varying")
 FAMILIES = ("dense", "fastfood")
-SIDE = 8
 # Step sizes over D / d: the fewer directions, the longer the step that suits them.
 STEPS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
@@ -99,47 +98,32 @@ def train(method: str, d: int, epochs: int, dense, seed, rate, data, test):
     return jnp.where(finite, found, 0.0)
 
 
-def trainer(method: str, d: int, epochs: int, data, test):
-    """A compiled function of lists (dense, seed, rate) to accuracies, SIDE runs at a time."""
-    run = jax.jit(jax.vmap(functools.partial(train, method, d, epochs, data=data, test=test)))
-
-    def many(cases) -> np.ndarray:
-        columns = [np.asarray(column) for column in zip(*cases)]
-        # The last runs fill up with copies of the first ones, so that one program serves all.
-        order = np.arange(-(-len(cases) // SIDE) * SIDE) % len(cases)
-        parts = order.reshape(-1, SIDE)
-        found = [np.asarray(run(*(column[p] for column in columns))) for p in parts]
-        return np.concatenate(found)[: len(cases)]
-
-    return many
-
-
-def tuned(method: str, d: int, epochs: int, tuning: int, seeds: int, steps, data, test):
-    """Family to its accuracies over seeds, at the step that was best over further seeds."""
+def accuracies(method: str, d: int, epochs: int, seeds: int, steps, data, test) -> np.ndarray:
+    """Accuracies (families, seeds, steps) by one program: seeds in turn, steps on one matrix."""
     parameters = jax.flatten_util.ravel_pytree(networks.initial(jax.random.key(0)))[0].size
-    play = trainer(method, d, epochs, data, test)
-    rates = [step * parameters / d for step in steps]
-    found = {}
-    for family in FAMILIES:
-        dense = family == "dense"
-        tried = play([(dense, seeds + s, rate) for rate in rates for s in range(tuning)])
-        best = int(tried.reshape(len(rates), tuning).mean(axis=1).argmax())
-        found[family] = (play([(dense, s, rates[best]) for s in range(seeds)]), steps[best])
-    return found
+    rates = jnp.asarray(steps) * parameters / d
+    run = functools.partial(train, method, d, epochs, data=data, test=test)
+    one = lambda case: jax.vmap(lambda rate: run(*case, rate))(rates)
+    dense = jnp.repeat(jnp.array([f == "dense" for f in FAMILIES]), seeds)
+    cases = (dense, jnp.tile(jnp.arange(seeds), len(FAMILIES)))
+    found = jax.jit(lambda cases: jax.lax.map(one, cases))(cases)
+    return np.asarray(found).reshape(len(FAMILIES), seeds, len(steps))
 
 
 def igc_1(options: Options) -> Outcome:
     """Orderings at equal upload."""
-    tuning, seeds, epochs, steps = (1, 2, 2, (0.1, 0.3)) if options.tiny else (8, 48, 15, STEPS)
+    tuning, seeds, epochs, steps = (1, 2, 2, (0.1, 0.3)) if options.tiny else (8, 24, 15, STEPS)
     widths = (4,) if options.tiny else (16, 64, 256)
     data, test = networks.federation(CLIENTS, seed=0)
     batch, test = networks.one_batch(data), jax.tree.map(jnp.asarray, test)
     found, chosen = {}, {}
     for method in METHODS:
         for d in widths:
-            per_family = tuned(method, d, epochs, tuning, seeds, steps, batch, test)
-            for family, (values, step) in per_family.items():
-                found[family, method, d], chosen[family, method, d] = values, step
+            every = accuracies(method, d, epochs, tuning + seeds, steps, batch, test)
+            best = every[:, :tuning].mean(axis=1).argmax(axis=1)
+            for i, family in enumerate(FAMILIES):
+                found[family, method, d] = every[i, tuning:, best[i]]
+                chosen[family, method, d] = steps[best[i]]
     criteria = []
     for d in [w for w in widths if w <= 64]:
         for method in METHODS[1:]:
