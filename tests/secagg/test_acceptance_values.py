@@ -192,7 +192,9 @@ def test_e9_other_names_or_shapes_are_another_round(new_round):
 
 def test_e9_arrays_that_do_not_fit_the_layout_are_refused():
     layout = Layout.of({"w": np.zeros(4), "b": np.zeros(())})
-    with pytest.raises(EncodingError, match=r"arrays named \['b', 'w'\], got \['w'\]"):
+    with pytest.raises(
+        EncodingError, match=r"entries named \['b', 'w'\] in 'the tree', got \['w'\]"
+    ):
         layout.join({"w": np.zeros(4)})
     with pytest.raises(EncodingError, match=r"shape \(4,\) in 'w', got shape \(5,\)"):
         layout.join({"w": np.zeros(5), "b": 0.0})
@@ -201,6 +203,47 @@ def test_e9_arrays_that_do_not_fit_the_layout_are_refused():
     x = {"w": np.arange(4.0), "b": np.float64(7)}
     back = layout.split(layout.join(x))
     assert all((back[name] == x[name]).all() for name in x)
+
+
+TREE = {
+    "model": [{"w": np.arange(6.0).reshape(2, 3)}, (np.float64(7), np.zeros((0, 2)))],
+    "empty": (),
+    "loss": 0.5,
+}
+
+
+def test_e8_trees_come_back_as_they_were():
+    layout = Layout.of(TREE)
+    assert layout.length == 8
+    back = layout.split(layout.join(TREE))
+    assert list(back) == sorted(TREE)
+    assert back["empty"] == ()
+    (first, (second, third)) = back["model"]
+    assert (first["w"] == TREE["model"][0]["w"]).all()
+    assert (second, third.shape, back["loss"]) == (7, (0, 2), 0.5)
+    with pytest.raises(EncodingError, match="finite values in 'model/0/w'"):
+        layout.join({**TREE, "model": [{"w": np.full((2, 3), np.inf)}, TREE["model"][1]]})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {**TREE, "model": tuple(TREE["model"])},
+        {**TREE, "model": TREE["model"][::-1]},
+        {**TREE, "empty": []},
+        {**TREE, "extra": 1.0},
+    ],
+)
+def test_e9_other_trees_are_other_rounds_and_are_refused(other):
+    layout = Layout.of(TREE)
+    assert Layout.of(other).canonical() != layout.canonical()
+    with pytest.raises(EncodingError, match="Expected"):
+        layout.join(other)
+
+
+def test_e9_names_must_be_strings():
+    with pytest.raises(EncodingError, match="names as strings"):
+        Layout.of({1: np.zeros(2)})
 
 
 @pytest.mark.parametrize("y", [0.1, -0.1, 2.5, -2.5, 99.99, -7.0])
