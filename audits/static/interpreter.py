@@ -234,7 +234,7 @@ class Checker:
         results = results if isinstance(results, list) else [results]
         ranks = [len(v.aval.shape) for v in step.equation.outvars]  # type: ignore[attr-defined]
         if [len(label.axes) for label in results] != ranks:
-            return step.refuse("FAD001")  # a rule that does not understand the equation proves nothing
+            return step.refuse("FAD001")  # the rule has not understood the equation
         return [self._below_control(label, step.scope) for label in results]
 
     def _unmerged(self, step: Step) -> bool:
