@@ -34,6 +34,7 @@ __all__ = [
     "axis_markers",
     "client_axis",
     "client_contraction",
+    "current_line",
     "dce",
     "eval_jaxpr",
     "evaluate",
@@ -61,8 +62,16 @@ _COLUMN = re.compile(r"(?<=\d):(\d+) \(")
 
 def user_line(equation: JaxprEqn) -> str:
     """The user's place of an equation, as `file:line:column (function)`, counted from one."""
-    text = source_info_util.summarize(equation.source_info)
+    return _from_one(source_info_util.summarize(equation.source_info))
+
+
+def _from_one(text: str) -> str:
     return _COLUMN.sub(lambda found: f":{int(found[1]) + 1} (", text)
+
+
+def current_line() -> str:
+    """The user's place that is being traced, as `user_line` gives it for an equation."""
+    return _from_one(source_info_util.summarize(source_info_util.current()))
 
 
 def at_line(equation: JaxprEqn) -> Any:

@@ -49,7 +49,8 @@ def from_drjax(fun: Callable, **placements: Placement) -> Computation:
     Guarantees:
       Value and derivatives are those of the DrJAX program, up to rounding, for every cohort of the
       declared size. For a cohort of another size, or with dropped clients, sums and means are over
-      those who answer; numbers that the program computed in Python from its declared size stay.
+      those who answer; numbers that the program computed in Python from its declared size stay. A
+      result that is the same at every client because it depends on no client's data is returned once.
 
     Args:
       fun: A function decorated with `drjax.program`, or any JAX function that calls one, such as
@@ -178,13 +179,15 @@ def _declared(name: str, fun: Callable, leaves: list, at_clients: list[bool]) ->
 def _operators(name: str, group: _Group) -> Iterator[None]:
     """While this lasts, DrJAX programs of this group bind our primitives."""
 
+    stand_ins = _stand_ins(group.size)
+
     def entered(api: Any, found: _Group) -> None:
         if found is not group:
             raise TranslationError(
                 f"`{name}` expected one group of clients, got {group.size} {group.placement!r} and "
                 f"{found.size} {found.placement!r}. Translate each program by itself."
             )
-        for operator, stand_in in _stand_ins(group.size).items():
+        for operator, stand_in in stand_ins.items():
             setattr(api, operator, stand_in)
 
     with _entering(entered):
@@ -218,6 +221,15 @@ def _entering(entered: Callable[[Any, _Group], None]) -> Iterator[None]:
 
 def _stand_ins(size: int) -> dict[str, Callable]:
     """What DrJAX's operators are while a program of `size` clients is translated."""
+    mapping: list[Callable] = []
+
+    def require_server(operator: str) -> None:
+        if mapping:
+            raise TranslationError(
+                f"Expected the work of one client inside drjax.map_fn, got drjax.{operator}. "
+                "Communicate before or after the map.",
+                line=_jax.current_line(),
+            )
 
     def leave(tree: Any) -> Any:
         return jax.tree.map(lambda x: add_axis(x, size), tree)
@@ -227,19 +239,28 @@ def _stand_ins(size: int) -> dict[str, Callable]:
 
     # Where clients are computed, `mesh`, is for `simulate(mesh=)` to say.
     def broadcast(x: Any, *, mesh: Any = None) -> Any:
+        require_server("broadcast")
         return leave(fad.broadcast(jax.tree.map(jnp.asarray, x)))
 
     def map_fn(fn: Callable, arg: Any, *, mesh: Any = None) -> Any:
+        require_server("map_fn")
         own = enter(arg)
-        return leave(fn(*own) if isinstance(own, tuple) else fn(own))
+        mapping.append(fn)
+        try:
+            return leave(fn(*own) if isinstance(own, tuple) else fn(own))
+        finally:
+            mapping.pop()
 
     def reduce_sum(x: Any) -> Any:
+        require_server("reduce_sum")
         return fad.sum(enter(x))
 
     def reduce_mean(x: Any) -> Any:
+        require_server("reduce_mean")
         return fad.mean(enter(x))
 
     def reduce_weighted_mean(x: Any, w: Any) -> Any:
+        require_server("reduce_weighted_mean")
         values, weights = enter(x), enter(w)
         products = jax.tree.map(jnp.multiply, values, weights)
         totals, total_weights = fad.sum((products, weights), name="mean")

@@ -87,6 +87,8 @@ class _Reader:
     def _equation(self, equation: JaxprEqn, values: list[Any]) -> list[Any]:
         primitive = equation.primitive
         if primitive is add_axis_p:
+            if isinstance(values[0], Stacked):
+                raise refused(equation, "at one client uses the values of all of them")
             return [Stacked(whole(values[0]), 0)]
         if primitive is remove_axis_p:
             return [self._entering(equation, values[0])]

@@ -68,8 +68,8 @@ def cotangents_through_the_server():
 @pytest.mark.parametrize(
     "way",
     [
-        lambda: one_program("forward"),
-        lambda: one_program("reverse"),
+        pytest.param(lambda: one_program("forward"), marks=pytest.mark.slow),
+        pytest.param(lambda: one_program("reverse"), marks=pytest.mark.slow),
         lambda: one_program("mixed"),
         tangents_through_the_server,
         cotangents_through_the_server,

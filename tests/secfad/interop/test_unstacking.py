@@ -1,0 +1,188 @@
+"""What of a DrJAX program has a translation, and how the rest is refused."""
+
+import sys
+from pathlib import Path
+
+import drjax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from drjax_programs import CLIENTS, DATA, program
+
+import secfad as fad
+from secfad.errors import ArgumentError, PlacementError, TranslationError
+from secfad.interop.drjax import from_drjax
+
+pytestmark = pytest.mark.usefixtures("double_precision")
+
+
+def mapped(fun, *args):
+    return drjax.map_fn(fun, args)
+
+
+REARRANGED = {
+    "transposed": lambda d: jnp.transpose(d, (0, 2, 1)),
+    "behind and back": lambda d: jnp.moveaxis(jnp.moveaxis(d, 0, 1) * 2, 1, 0),
+    "reduced behind": lambda d: jnp.sum(jnp.moveaxis(d, 0, 2), axis=0).T,
+    "reduced": lambda d: jnp.max(d, axis=(1, 2)) - jnp.mean(d, axis=1).min(axis=1),
+    "kept axes": lambda d: d - jnp.mean(d, axis=(1, 2), keepdims=True),
+    "positions of extremes": lambda d: (
+        1.0 * jnp.argmax(d, axis=2) - jnp.argmin(d, axis=1).sum(1)[:, None]
+    ),
+    "flattened": lambda d: d.reshape(CLIENTS, -1),
+    "parts": lambda d: d[:, 1, ::2] + d[..., 0][:, 2:],
+    "new axes": lambda d: d[:, None] * d[:, :, None],
+    "a weight of each entry": lambda d: d * jnp.arange(3.0) + jnp.linspace(0.0, 1.0, 4)[:, None],
+    "equal rows": lambda d: d + (2 * jnp.ones((CLIENTS, 1, 1)) - jnp.zeros_like(d)) ** 2,
+    "choices": lambda d: jnp.where(d > 0.5, jnp.clip(d, 0, 1), -d),
+    "states of a loop": lambda d: jax.lax.fori_loop(
+        0, 3, lambda i, s: s * 0.5 + d, jnp.zeros(d.shape)
+    ),
+    "rows of a loop": lambda d: jax.lax.scan(
+        lambda c, x: (c + x, c * x), jnp.zeros((CLIENTS, 3)), jnp.moveaxis(d, 1, 0)
+    )[1].sum(axis=0),
+    "branches": lambda d: jax.lax.cond(True, lambda: d * 2, lambda: jnp.zeros_like(d)),
+}
+
+
+@pytest.mark.parametrize("name", REARRANGED)
+def test_arithmetic_on_all_clients_that_keeps_them_apart_is_followed(name):
+    fun = REARRANGED[name]
+    own = program(lambda d: (drjax.reduce_sum(fun(d)), fun(d)))
+    data = jnp.asarray(DATA["x"])
+    got = fad.simulate(from_drjax(own, d=fad.CLIENTS))(data)
+    for a, b in zip(got, jax.jit(own)(data), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+REFUSED = {
+    "maximum": (lambda m, d: jnp.max(d), "reduces the axis of clients"),
+    "mean by hand": (lambda m, d: jnp.mean(d, axis=0), "reduces the axis of clients"),
+    "median": (lambda m, d: jnp.median(d, axis=0), "reduces the axis of clients"),
+    "order": (lambda m, d: jnp.sort(d, axis=0), "may mix the values of clients"),
+    "one client": (lambda m, d: d[0], "picks some of the clients"),
+    "roll": (lambda m, d: drjax.reduce_sum(jnp.roll(d, 1, axis=0)), "picks some of the clients"),
+    "merge": (lambda m, d: d.reshape(-1), "merges the axis of clients"),
+    "positions": (
+        lambda m, d: drjax.reduce_sum(jnp.arange(5.0)[:, None] * d),
+        "one value at the clients throughout",
+    ),
+    "products": (lambda m, d: d @ d.T, "may mix the values of clients"),
+    "pairs": (lambda m, d: d[:, None] - d[None], "one value at the clients throughout"),
+    "client after client": (
+        lambda m, d: jax.lax.scan(lambda c, x: (c + x, None), m, d)[0],
+        "goes from client to client",
+    ),
+    "custom rule": (lambda m, d: drjax.reduce_sum(jax.nn.relu(d)), "Call it in map_fn"),
+    "server vector": (
+        lambda m, d: drjax.reduce_sum(jnp.concatenate([m, m[:2]])),
+        "Wrap a server value in drjax.broadcast",
+    ),
+    "captured data": (
+        lambda m, d: drjax.reduce_sum(jnp.asarray(np.arange(5.0))),
+        "make clients' data an argument",
+    ),
+    "collective": (
+        lambda m, d: drjax.reduce_sum(mapped(lambda x: jax.lax.psum(x, "clients"), d)),
+        "names the axis 'clients' of clients",
+    ),
+    "broadcast twice": (
+        lambda m, d: drjax.broadcast(drjax.broadcast(m)),
+        "expected a server value, got a value at the clients",
+    ),
+    "sum of a sum": (
+        lambda m, d: drjax.reduce_sum(jnp.resize(drjax.reduce_sum(d), (5,))),
+        "got another array",
+    ),
+    "captured clients": (
+        lambda m, d: drjax.reduce_sum(mapped(lambda x: x[None] * d, d)),
+        "uses the values of all of them",
+    ),
+    "sum inside": (
+        lambda m, d: mapped(lambda x: drjax.reduce_sum(d * x), d),
+        "inside drjax.map_fn, got drjax.reduce_sum",
+    ),
+    "axis behind": (lambda m, d: d.T, "with the clients in front"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_neither_broadcast_nor_sum_is_refused(name):
+    fun, words = REFUSED[name]
+    ours = from_drjax(program(fun), m=fad.SERVER, d=fad.CLIENTS)
+    with pytest.raises(TranslationError, match=words) as caught:
+        fad.trace(ours, jnp.zeros(3), jnp.zeros(3))
+    if name != "axis behind":
+        assert Path(__file__).name in caught.value.line
+
+
+MISPLACED = {
+    "captured server value": (
+        lambda m, d: drjax.reduce_sum(mapped(lambda x: m * x, d)),
+        "implicit",
+    ),
+    "without broadcast": (lambda m, d: drjax.reduce_sum(d - m), "implicit"),
+}
+
+
+@pytest.mark.parametrize("name", MISPLACED)
+def test_a_forgotten_broadcast_is_an_error_at_the_users_line(name):
+    fun, kind = MISPLACED[name]
+    ours = from_drjax(program(fun), m=fad.SERVER, d=fad.CLIENTS)
+    with pytest.raises(PlacementError) as caught:
+        fad.trace(ours, jnp.zeros(3), jnp.zeros(3))
+    assert caught.value.kind.startswith(kind)
+    assert Path(__file__).name in caught.value.line
+
+
+def test_two_groups_of_clients_are_refused():
+    train, validate = (drjax.program(placements={"clients": n})(drjax_sum) for n in (3, 2))
+    ours = from_drjax(lambda a, b: train(a) + validate(b), a=fad.CLIENTS, b=fad.CLIENTS)
+    with pytest.raises(TranslationError, match="3 'clients' and 2 'clients'"):
+        fad.trace(ours, 0.0, 0.0)
+
+
+def drjax_sum(d):
+    return drjax.reduce_sum(d)
+
+
+def test_a_function_without_a_drjax_program_is_refused():
+    with pytest.raises(ArgumentError, match="which runs none"):
+        fad.trace(from_drjax(lambda x: x, x=fad.CLIENTS), 0.0)
+
+
+def test_placements_must_name_the_parameters():
+    with pytest.raises(ArgumentError, match="has the parameters"):
+        from_drjax(program(drjax_sum), data=fad.CLIENTS)
+
+
+def test_without_drjax_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "drjax", None)
+    with pytest.raises(ImportError, match="pip install 'drjax"):
+        from_drjax(drjax_sum, d=fad.CLIENTS)
+
+
+@pytest.mark.parametrize(
+    ("operator", "takes"),
+    [("broadcast", 1), ("map_fn", 2), ("reduce_sum", 1), ("reduce_mean", 1)],
+)
+def test_operators_with_too_many_arguments_fail_as_in_drjax(operator, takes):
+    extra = (drjax_sum,) if operator == "map_fn" else ()
+    wrong = program(lambda d: getattr(drjax, operator)(*extra, d, d))
+    plural = "s" if takes > 1 else ""
+    words = rf"{operator}\(\) takes {takes} positional argument{plural} but {takes + 1} were given"
+    for run in (wrong, fad.simulate(from_drjax(wrong, d=fad.CLIENTS))):
+        with pytest.raises(TypeError, match=words):
+            run(jnp.arange(5.0))
+
+
+def test_errors_of_client_code_reach_the_user_as_they_are():
+    def failing(_):
+        raise ValueError("what the client's code says")
+
+    ours = from_drjax(program(lambda d: drjax.map_fn(failing, d)), d=fad.CLIENTS)
+    with pytest.raises(ValueError, match="what the client's code says"):
+        fad.trace(ours, 0.0)
+    with pytest.raises(Exception, match="only defined in the context"):
+        drjax.broadcast(1.0)
