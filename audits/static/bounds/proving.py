@@ -4,7 +4,6 @@ It follows the same paths as the communication check, whose labels it reads, so 
 all primitives are known and that rows of different clients never mix.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,6 +59,7 @@ class Prover(Contributions, ControlFlow):
         self._callers: list[Any] = []
         self._loops: tuple[int, ...] = ()
         self._numbers: dict[Any, int] = {}
+        self._quiet: dict[tuple, tuple[ClosedJaxpr, list[Fact]]] = {}
         self._by_path: dict[tuple[Path, int], int] = {
             where: index for index, where in checker.operands.items()
         }
@@ -103,7 +103,19 @@ class Prover(Contributions, ControlFlow):
         )
 
     def closed(self, closed: ClosedJaxpr, facts: Sequence[Fact], path: Path) -> list[Fact]:
-        """Walks a closed jaxpr."""
+        """Walks a closed jaxpr.
+
+        Equal facts give equal facts, so what a loop asks again while it looks for its invariant is
+        remembered; the program is kept beside the answer, so that its id stays its own.
+        """
+        if self.recording:
+            return self._closed(closed, facts, path)
+        key = (path, id(closed), tuple(facts), self.count, self._loops)
+        if key not in self._quiet:
+            self._quiet[key] = (closed, self._closed(closed, facts, path))
+        return list(self._quiet[key][1])
+
+    def _closed(self, closed: ClosedJaxpr, facts: Sequence[Fact], path: Path) -> list[Fact]:
         constants = [self._constant(c) for c in closed.consts]
         return self.jaxpr(closed.jaxpr, constants, facts, path)
 
@@ -214,13 +226,7 @@ class Prover(Contributions, ControlFlow):
             self.undefined.append(self.line(site))
         made = []
         for position, variable in enumerate(site.equation.outvars):
-            number = self.number(*_key(site), position)
-            one = dataclasses.replace(
-                site,
-                equation=site.equation.replace(outvars=[variable]),
-                outputs=[site.outputs[position]],
-                number=number,
-            )
+            one = _single(site, variable, position, self.number(*_key(site), position))
             fact, noise = combine(one, self.number, lambda: self.line(site))
             fact = fact.replace(
                 norms=fact.norms or norms_of(one),
@@ -290,11 +296,20 @@ _PASSED_ON = frozenset(
 )
 
 
+def _single(site: Site, variable: Any, position: int, number: int) -> Site:
+    """The site of one result."""
+    equation, outputs = site.equation, site.outputs
+    if len(outputs) > 1:
+        equation, outputs = equation.replace(outvars=[variable]), [outputs[position]]
+    return Site(equation, site.facts, site.labels, outputs, number, site.stacked)
+
+
 def _key(site: Site) -> tuple:
     """Identity of a computation: primitive, parameters and the numbers of its operands."""
     words = tuple(sorted((k, _word(v)) for k, v in site.params.items() if k not in _UNNAMED))
     operands = tuple(f.number for f in site.facts)
-    shapes = tuple(str(v.aval) for v in site.equation.outvars)
+    avals: list[Any] = [v.aval for v in site.equation.outvars]
+    shapes = tuple((a.shape, a.dtype) for a in avals)
     return (site.name, words, operands, shapes)
 
 
