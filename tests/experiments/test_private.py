@@ -82,8 +82,8 @@ def test_every_sum_has_a_share_of_the_clip_norm(learned):
 def test_typical_norm_is_the_median_over_clients_of_the_largest_round():
     @fad.computation(model=fad.SERVER, x=fad.CLIENTS)
     def two_rounds(model, x):
-        first = fad.sum(fad.broadcast(model) * x, name="pull")
-        return fad.sum(fad.broadcast(first) * 0.0 + 2.0 * x, name="pull")
+        first = fad.sum(fad.broadcast(model) * 2.0 * x, name="pull")
+        return fad.sum(fad.broadcast(first) * 0.0 + x, name="pull")
 
     x = jnp.array([[3.0, 4.0], [6.0, 8.0], [60.0, 80.0]])
     found = typical_norms(two_rounds, (jnp.array(1.0), x))
