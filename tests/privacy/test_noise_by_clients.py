@@ -16,6 +16,7 @@ import audits
 import privacy
 import secagg
 import secfad as fad
+from privacy.accounting import renyi_divergence
 from privacy.aggregation import SecureAggregator, groups, modulus_bits
 from privacy.certificates import CertificateMismatch
 from privacy.errors import MechanismError
@@ -212,3 +213,32 @@ def test_noise_wraps_with_a_rotated_sum(name, ledger, monkeypatch):
 def test_settings_that_make_no_sense_are_refused(settings):
     with pytest.raises(MechanismError, match="Expected"):
         privacy.Skellam(noise_multiplier=1.0, clip_norm=1.0, **settings)
+
+
+def test_two_rounds_on_one_cohort_are_one_charge_that_bounds_both(ledger):
+    @fad.computation(model=fad.SERVER, x=fad.CLIENTS)
+    def objective(model, x):
+        first = fad.mean(jnp.tanh(fad.broadcast(model, name="model") * x), name="first")
+        return jnp.sum(first**2)
+
+    gradient = fad.value_and_grad(objective, mode="reverse")
+    spec = jax.ShapeDtypeStruct((4,), jnp.float32)
+    private = privacy.privatize(
+        gradient, spec, spec, mechanism=MECHANISMS["Skellam"], purpose="hypergradient"
+    )
+    certificate = certify(private)
+    taken = {obligation.rule for obligation in certificate.obligations}
+    start(private, ledger, np.ones((POPULATION, 4), np.float32), acknowledge=taken)
+    body = reserved(ledger)
+    ((joint, count),) = parse_event(body["event"])
+    assert count == 1
+    releases = body["releases"]
+    assert [release["name"] for release in releases] == ["0:first", "1:model.cotangent"]
+    for order in (2, 4, 16):
+        apart = sum(
+            renyi_divergence(((Skellam(r["noise_std"] ** 2, r["sensitivity"], r["l1_sensitivity"]), 1),),
+                             order, ledger.charter.relation)
+            for r in releases
+        )  # fmt: skip
+        charged = renyi_divergence(((joint, 1),), order, ledger.charter.relation)
+        assert apart <= charged <= apart * (1 + 1e-9)
