@@ -20,6 +20,7 @@ from audits.static.findings import Facts, Finding, Report, finding
 from audits.static.frontends import PLACEMENTS, Arg, Traced, trace_mode
 from audits.static.interpreter import Checker
 from audits.static.labels import Label, Place
+from audits.static.lines import definition_line, raising_line
 from audits.static.outputs import judge_outputs
 from audits.static.provenance import with_origins
 from audits.static.rules import Severity
@@ -85,6 +86,7 @@ def check(
     findings, facts = examine(traced, chosen, mode=mode, profile=profile, declared=declared)
     if chosen.sums_by_reduction and not any(f.severity == Severity.REJECT for f in findings):
         findings += _other_cohorts(fn, args, chosen, mode, wrt, declared)
+    findings = [f if f.line else dataclasses.replace(f, line=definition_line(fn)) for f in findings]
     return Report.of(findings, facts, subject)
 
 
@@ -143,13 +145,13 @@ def _name(fn: Callable) -> str:
 
 
 def _untraceable(fn: Callable, error: Exception, mode: str) -> Finding:
-    text = str(error).strip().splitlines()
+    text, line = str(error).strip().splitlines(), raising_line(error, fn)
     short = f"{type(error).__name__}: {text[0] if text else ''}"
     if isinstance(error, jax.errors.NonConcreteBooleanIndexError):
-        return finding("FAD008", primitive="a boolean index")
+        return finding("FAD008", line=line, primitive="a boolean index")
     if mode == "primal":
-        return finding("FAD007", function=_name(fn), error=short)
-    return finding("FAD304", mode=mode, error=short)
+        return finding("FAD007", line=line, function=_name(fn), error=short)
+    return finding("FAD304", line=line, mode=mode, error=short)
 
 
 def walk(
