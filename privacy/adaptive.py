@@ -12,6 +12,7 @@ Sources: Andrew, Thakkar, McMahan, Ramaswamy, "Differentially Private Learning w
 (2021), algorithm 1 and theorem 1.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -19,8 +20,25 @@ import jax.numpy as jnp
 
 from secfad import clip
 
+# The sum of the indicators under this name is read as a count of clients by `privacy.clip_activity`.
+COUNT = "clients_below"
 # The norm never leaves this range, whatever noise does to the quantile.
 SMALLEST, LARGEST = 1e-8, 1e8
+
+
+@dataclass(frozen=True)
+class AdaptiveClip:
+    """How a clip norm follows the clients' norms.
+
+    Attributes:
+      initial: Before the first round.
+      quantile: Target fraction of clients below it.
+      rate: Step size in the logarithm; 0 keeps the norm and only counts.
+    """
+
+    initial: float
+    quantile: float = 0.5
+    rate: float = 0.2
 
 
 def normalised(tree: Any, clip_norm: Any) -> tuple[Any, jax.Array]:

@@ -6,7 +6,11 @@ Every client has the same weight: a weight that depends on the client's data wou
 release. The delta is asked as "training", is paid by the purpose training, and everything that the
 optimizer makes of it is post-processing.
 
-Sources: Reddi et al. (2021), Algorithm 1; McMahan et al. (2018) for the mean under privacy.
+With `AdaptiveClip` the clip norm is state too: clients send their delta in units of it and whether they
+were below, and the count, a sum like any other, moves it.
+
+Sources: Reddi et al. (2021), Algorithm 1; McMahan et al. (2018) for the mean under privacy; Andrew et al.
+(2021), Algorithm 1, for adaptive clipping.
 """
 
 from typing import Any
@@ -17,7 +21,9 @@ import numpy as np
 import optax
 
 import secfad as fad
+from privacy.adaptive import COUNT, AdaptiveClip, normalised, updated
 from privacy.queries import Algorithm, Question
+from privacy.training import Ask
 from secfad.algorithms.local import LocalUpdate
 from secfad.algorithms.trees import Loss, Tree, subtract
 
@@ -29,6 +35,7 @@ def fedopt(
     *,
     optimizer: optax.GradientTransformation,
     local: LocalUpdate,
+    adaptive: AdaptiveClip | None = None,
 ) -> Algorithm:
     """Federated optimization as an algorithm for `train`.
 
@@ -38,29 +45,61 @@ def fedopt(
       one_client: What one client holds: shapes and dtypes, passed to `local`.
       optimizer: Treats the mean delta as a gradient; `optax.sgd(1.0)` is FedAvg.
       local: What clients do with a received model; see `secfad.algorithms.local`.
+      adaptive: Makes the clip norm of the delta follow a quantile. Its mechanism has the clip norms
+        {"delta": 1.0, adaptive.COUNT: 0.5}, `joint=False`, and noise from `split_noise`.
 
     Returns:
-      State {"model", "optimizer"}; question "training" of the server argument `model` and the client
-      argument `batches`.
+      State {"model", "optimizer"}, with "clip_norm" if adaptive; question "training".
     """
     model = as_arrays(model)
+    norm = None if adaptive is None else jnp.asarray(adaptive.initial, jnp.float32)
+    computation = _mean_delta(loss, local) if norm is None else _scaled_delta(loss, local)
 
+    @jax.jit
+    def step(state: Tree, released: Tree) -> Tree:
+        new = {}
+        if adaptive is not None:
+            released, below = released
+            released = jax.tree.map(lambda d: state["clip_norm"] * d, released)
+            new["clip_norm"] = updated(
+                state["clip_norm"],
+                fraction_below=below + 0.5,
+                quantile=adaptive.quantile,
+                rate=adaptive.rate,
+            )
+        change, inner = optimizer.update(released, state["optimizer"], state["model"])
+        return new | {"model": optax.apply_updates(state["model"], change), "optimizer": inner}
+
+    def update(state: Tree, ask: Ask) -> Tree:
+        bounds = () if adaptive is None else (state["clip_norm"],)
+        return step(state, ask("training", state["model"], *bounds))
+
+    state = {"model": model, "optimizer": as_arrays(optimizer.init(model))}
+    specs = (specs_of(model), specs_of(one_client))
+    if norm is not None:
+        state["clip_norm"] = norm
+        specs = (specs[0], specs_of(norm), specs[1])
+    return Algorithm(state, update, {"training": Question(computation, specs, "training")})
+
+
+def _mean_delta(loss: Loss, local: LocalUpdate) -> fad.Computation:
     @fad.computation(model=fad.SERVER, batches=fad.CLIENTS)
     def mean_delta(model, batches):
         sent = fad.broadcast(model, name="model")
         return fad.mean(subtract(sent, local(loss, {}, sent, batches)), name="delta")
 
-    @jax.jit
-    def step(state, delta):
-        change, inner = optimizer.update(delta, state["optimizer"], state["model"])
-        return {"model": optax.apply_updates(state["model"], change), "optimizer": inner}
+    return mean_delta
 
-    def update(state, ask):
-        return step(state, ask("training", state["model"]))
 
-    state = {"model": model, "optimizer": as_arrays(optimizer.init(model))}
-    question = Question(mean_delta, (specs_of(model), specs_of(one_client)), "training")
-    return Algorithm(state, update, {"training": question})
+def _scaled_delta(loss: Loss, local: LocalUpdate) -> fad.Computation:
+    @fad.computation(model=fad.SERVER, clip_norm=fad.SERVER, batches=fad.CLIENTS)
+    def scaled_delta(model, clip_norm, batches):
+        sent, bound = fad.broadcast((model, clip_norm), name="model")
+        moved = subtract(sent, local(loss, {}, sent, batches))
+        scaled, below = normalised(moved, bound)
+        return fad.mean(scaled, name="delta"), fad.mean(below, name=COUNT)
+
+    return scaled_delta
 
 
 def as_arrays(tree: Tree) -> Tree:

@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from privacy.adaptive import COUNT
 from privacy.aggregation import groups
 from privacy.cohorts import Sampling
 from privacy.privatization import PrivateProgram
@@ -51,7 +52,8 @@ class ClipActivity:
 
     Attributes:
       sums: Names of the sums that share the bound.
-      share: Estimate of the contributions' mean length along the sum, in units of the bound.
+      share: Estimate of the contributions' mean length along the sum, in units of the bound; for a
+        count, of the share of clients that are clipped.
       finding: "nearly always" or "hardly ever" active, or "" for no verdict.
       false_alarm: Probability of a finding, over noise and cohorts, where it is not so.
       releases: How many releases were looked at.
@@ -68,10 +70,12 @@ class ClipActivity:
         """The finding as a sentence, with what to do; "" without one."""
         if not self.finding:
             return ""
+        found = f"contributions have {self.share:.2f} of its length along their sum"
+        if self.sums == (COUNT,):
+            found = f"it clips {self.share:.0%} of the clients, by their released count"
         return (
-            f"The clip bound of {', '.join(self.sums)} is {self.finding} active: contributions have "
-            f"{self.share:.2f} of its length along their sum ({self.releases} releases, false alarm at "
-            f"most {self.false_alarm:g}). {_ADVICE[self.finding]}"
+            f"The clip bound of {', '.join(self.sums)} is {self.finding} active: {found} ({self.releases} "
+            f"releases, false alarm at most {self.false_alarm:g}). {_ADVICE[self.finding]}"
         )
 
 
@@ -93,7 +97,10 @@ def norm_squares(
         for group in groups(release, private_program.mechanism):
             own = flat[edges[group.first] : edges[group.last]]
             names = [planned.name for planned in release.sums[group.first : group.last]]
-            found.append({"sums": names, "norm_square": float(own @ own)})
+            record = {"sums": names, "norm_square": float(own @ own)}
+            if names == [COUNT]:
+                record["count"] = float(own[0]) * release.sums[group.first].clip_norm
+            found.append(record)
     return found
 
 
@@ -114,18 +121,29 @@ def clip_activity(
     by_clients = mechanism.record()["noise"] == "distributed"
     fewest = max(1, math.floor(cohort_range(sampling, FALSE_ALARM)[0]))
     spread = (fewest / mechanism.guaranteed_survivors(fewest)) ** 0.5 if by_clients else 1.0
-    return tuple(
-        activity_of_norms(
-            [record[index]["norm_square"] for record in records],
-            sums=tuple(s.name for s in part.release.sums[part.first : part.last]),
-            size=part.size,
-            std=part.noise_std / mechanism.grid,
-            sampling=sampling,
-            spread=spread,
-            answering=mechanism.honest_survivors,
+    found = []
+    for index, part in enumerate(parts):
+        names = tuple(planned.name for planned in part.release.sums[part.first : part.last])
+        std = part.noise_std / mechanism.grid
+        if names == (COUNT,):
+            # In units of the indicator; every client has one, so its own bound always binds.
+            unit = part.release.sums[part.first].clip_norm
+            counts = [record[index]["count"] for record in records]
+            spread_std = std * unit * spread
+            found.append(activity_of_counts(counts, sums=names, std=spread_std, sampling=sampling))
+            continue
+        found.append(
+            activity_of_norms(
+                [record[index]["norm_square"] for record in records],
+                sums=names,
+                size=part.size,
+                std=std,
+                sampling=sampling,
+                spread=spread,
+                answering=mechanism.honest_survivors,
+            )
         )
-        for index, part in enumerate(parts)
-    )
+    return tuple(found)
 
 
 def activity_of_norms(
