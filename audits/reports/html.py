@@ -43,17 +43,24 @@ def _section(mode: str, report: Report) -> str:
 
 def _finding(finding: Finding) -> str:
     kind = {0: "note", 1: "caveat", 2: "reject"}[int(finding.severity)]
-    location = parse(finding.line)
-    place = text = ""
-    if location is not None:
-        place = f"<p><code>{escape(location.file)}:{location.line}</code></p>"
-        source = source_line(location)
-        text = f"<pre>{escape(source)}</pre>" if source else ""
+    place = _excerpt(finding.line, "")
+    origin = finding.source or "a client value"
+    entries = "".join(_excerpt(line, f"{origin} enters here: ") for line in finding.entered)
     return (
         f'<article><p><span class="badge {kind}">{finding.rule}</span> '
-        f"<strong>{escape(finding.name)}</strong>: {escape(finding.message)}</p>{place}{text}"
+        f"<strong>{escape(finding.name)}</strong>: {escape(finding.message)}</p>{place}{entries}"
         f"<p>{escape(RULES[finding.rule].why)}</p><p>Instead: {escape(finding.remedy)}.</p></article>"
     )
+
+
+def _excerpt(line: str, label: str) -> str:
+    """A place in the user's file, with its text."""
+    location = parse(line)
+    if location is None:
+        return ""
+    source = source_line(location)
+    text = f"<pre>{escape(source)}</pre>" if source else ""
+    return f"<p>{escape(label)}<code>{escape(location.file)}:{location.line}</code></p>{text}"
 
 
 def _table(facts: Facts) -> str:

@@ -8,7 +8,7 @@ Source: the rustc development guide, "Diagnostics": primary and secondary locati
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from audits.static.findings import Finding
 from audits.static.frontends import PLACEMENTS, Arg, Traced
@@ -38,7 +38,8 @@ def _with_origin(item: Finding, checker: Checker, traced: Traced) -> Finding:
     jaxpr = None if path is None else checker.programs.get(path[:-1])
     if path is None or jaxpr is None or not isinstance(path[-1], int):
         return item
-    used = _reached(jaxpr, jaxpr.eqns[path[-1]].invars)
+    operands = [v for v in jaxpr.eqns[path[-1]].invars if isinstance(v, Var)]
+    used = _reached(jaxpr, dict.fromkeys(operands, ""))
     arguments, lines = _climb(checker, path[:-1], jaxpr, used)
     held = [
         (traced.inputs[k], line)
@@ -76,9 +77,9 @@ def _path_of(where: str) -> Path | None:
     return tuple(int(step) if step.isdigit() else step for step in where.split("/"))
 
 
-def _reached(jaxpr: Jaxpr, atoms: Iterable) -> dict[Var, str]:
+def _reached(jaxpr: Jaxpr, atoms: Mapping) -> dict[Var, str]:
     """Variables from which some operands are made, with the line that uses each one."""
-    found: dict[Var, str] = {v: "" for v in atoms if isinstance(v, Var)}
+    found: dict[Var, str] = {v: line for v, line in atoms.items() if isinstance(v, Var)}
     for equation in reversed(jaxpr.eqns):
         if any(v in found for v in equation.outvars):
             line = user_line(equation)
@@ -102,7 +103,9 @@ def _climb(
     if outer is None or not isinstance(steps[-1], int):
         return [], []
     equation = outer.eqns[steps[-1]]
-    operands = [equation.invars[_operand(equation, str(kind), k)] for k in positions]
+    operands = {
+        equation.invars[_operand(equation, str(kind), k)]: line for k, line in zip(positions, lines)
+    }
     return _climb(checker, tuple(steps[:-1]), outer, _reached(outer, operands))
 
 
