@@ -237,7 +237,7 @@ def test_fedopt_takes_any_optimizer(tmp_path):
 
 @pytest.mark.parametrize(
     ("initial", "rate", "finding"),
-    [(100.0, 0.0, "hardly ever"), (1e-3, 0.0, "nearly always"), (100.0, 1.0, "")],
+    [(100.0, 0.0, "hardly ever"), (1e-3, 0.0, "nearly always"), (1.0, 0.5, "")],
 )
 def test_counted_clips_are_judged_and_followed(tmp_path, initial, rate, finding):
     adaptive = AdaptiveClip(initial, quantile=0.5, rate=rate)
@@ -264,8 +264,8 @@ def test_counted_clips_are_judged_and_followed(tmp_path, initial, rate, finding)
     found = {activity.sums: activity.finding for activity in trained.clipping["training"]}
     assert found[(COUNT,)] == finding
     norm = float(trained.state["clip_norm"])
-    # Twelve steps by half in the logarithm, from 100, end near the clients' norms of about 0.2.
-    assert norm == pytest.approx(initial) if rate == 0 else 0.05 < norm < 2.0
+    # Clients' norms are about 0.2.
+    assert norm == pytest.approx(initial) if rate == 0 else 0.05 < norm < 0.8
 
 
 def test_unknown_form_and_missing_mechanism_are_refused():
