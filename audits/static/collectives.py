@@ -160,6 +160,8 @@ def psum(step: Step) -> list[Label]:
         elif not named and not step.style.sums_by_reduction:
             return step.refuse("FAD103")
         elif named and label.place == Place.SERVER:
+            if step.checker.mode != "primal":
+                return step.refuse("FAD308")  # the transpose of an untracked sum
             return step.refuse("FAD117", expected="client", found="server")
         else:
             made.append(_summed(step, label, position, out.aval, "psum"))  # type: ignore[attr-defined]

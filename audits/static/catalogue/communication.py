@@ -57,7 +57,7 @@ COMMUNICATION = (
         REJECT,
         "`{primitive}` orders or scans the clients",
         why="An order statistic is a single client's value; a scan makes each client see those before.",
-        example="jnp.median(x, axis=0)",
+        example="jnp.sort(x, axis=0)[n // 2]",
         remedy="Use a quantile by bisection: broadcast a threshold, sum the answers",
     ),
     rule(
