@@ -167,8 +167,9 @@ def dp_a(options: Options) -> Outcome:
                "hypergradients take half of the budget. Noise is the mechanism's own and not paired; "
                "data and starting point are. Clip norms are near the median "
                "norms of one run without privacy, which is not charged.",
-               "Reverse mode releases the same sum as mixed mode here, with one broadcast more: the two "
-               "differ by their noise only.",
+               "Mixed and reverse mode release the same sum here, the gradient of the new model: the "
+               "program has one contact, so that reverse mode needs no broadcast of a cotangent. The "
+               "two differ by the noise that was drawn.",
                "No fixed rate was tuned; tuning one without privacy is not free either."),
         table=(("first server rate", "arm", "noise multiplier", "final loss", "gain over fixed"), *rows),
         curves={mode: [float(losses[rate, mode].mean()) for rate in rates[::-1]] for mode in arms},
