@@ -103,9 +103,8 @@ def _climb(
     if outer is None or not isinstance(steps[-1], int):
         return [], []
     equation = outer.eqns[steps[-1]]
-    operands = {
-        equation.invars[_operand(equation, str(kind), k)]: line for k, line in zip(positions, lines)
-    }
+    fed = [equation.invars[_operand(equation, str(kind), k)] for k in positions]
+    operands = {atom: line for atom, line in zip(fed, lines) if isinstance(atom, Var)}
     return _climb(checker, tuple(steps[:-1]), outer, _reached(outer, operands))
 
 

@@ -25,7 +25,7 @@ class Example:
 
     Attributes:
       bad: Raises the rule.
-      good: Does not, and is accepted; None where the remedy is another tool than a program.
+      good: Does not, and is accepted.
       args: Their arguments.
       good_args: Those of `good`, where the remedy changes them.
       settings: Style, mode and the like.
@@ -33,7 +33,7 @@ class Example:
     """
 
     bad: Callable
-    good: Callable | None
+    good: Callable
     args: tuple
     good_args: tuple
     settings: dict
