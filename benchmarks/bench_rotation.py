@@ -12,8 +12,8 @@ and of continuous Gaussian noise of the same multiplier, both by Renyi divergenc
 
 Expected: rotation takes several bits away, whatever the vectors, as long as sums and not noise fill the
 ring; it changes the error only where the grid is so coarse that rounding counts, and epsilon not at
-all. Skellam noise costs what Gaussian noise costs, but for the Renyi orders between integers, at which it
-has no bound here.
+all. Skellam noise costs what Gaussian noise costs, but for what its bound gives away at Renyi orders
+between integers.
 One JSON line per row.
 """
 
