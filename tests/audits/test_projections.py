@@ -11,7 +11,7 @@ from jax import lax
 
 import audits
 import secfad as fad
-from audits.certifying import programs_of
+from audits.certifying import cohort_range, programs_of
 from audits.projections import certify_arrays, project
 from audits.static.verification import VerificationError, verify
 from secfad.errors import TranslationError
@@ -112,7 +112,7 @@ def test_program_that_branches_on_the_cohort_has_no_range():
     assert (certificate.cohort.minimum, certificate.cohort.maximum) == (N, N)
 
 
-def test_native_program_is_covered_for_every_cohort_and_integer_sums_up_to_their_range():
+def test_native_program_is_covered_for_every_cohort():
     @fad.computation(v=fad.CLIENTS)
     def total(v):
         return fad.sum(v)
@@ -121,6 +121,15 @@ def test_native_program_is_covered_for_every_cohort_and_integer_sums_up_to_their
     certificate = audits.certify(total, spec)
     assert (certificate.cohort.minimum, certificate.cohort.maximum) == (2, None)
     assert "no axis of clients" in certificate.cohort.reason
+
+
+def test_integer_sums_are_covered_up_to_their_range():
+    held = [audits.Arg("v", (), "int32", "clients")]
+    report = audits.check(lambda v: fad.sum(jnp.clip(v, 0, 1000)), held, profile="secagg+dp")
+    found = cohort_range([report.facts])
+    assert found.maximum == (2**31 - 1) // 1000
+    assert "int32" in found.reason
+    assert found.fault(found.maximum + 1)
 
 
 def test_rejected_program_is_not_projected():
