@@ -165,9 +165,11 @@ def test_drjax_is_left_as_it_was():
         return drjax.reduce_sum(drjax.broadcast(x))
 
     own = program(lambda x, d: helper(x) + drjax.reduce_sum(d))
-    data = jnp.arange(5.0)
-    fad.simulate(from_drjax(own, x=fad.SERVER, d=fad.CLIENTS))(1.0, data)
-    assert own(1.0, data) == 15
+    ours = fad.simulate(from_drjax(own, x=fad.SERVER, d=fad.CLIENTS))
+    for run in (ours, own, ours):
+        assert run(jnp.float64(1), jnp.arange(5.0)) == 15
+    traced = fad.trace(from_drjax(own, x=fad.SERVER, d=fad.CLIENTS), *jnp.ones(2))
+    assert traced.costs.up_bytes == 16
     with pytest.raises(Exception, match="only defined in the context"):
         drjax.broadcast(1.0)
 

@@ -32,6 +32,7 @@ REARRANGED = {
     ),
     "flattened": lambda d: d.reshape(CLIENTS, -1),
     "parts": lambda d: d[:, 1, ::2] + d[..., 0][:, 2:],
+    "part behind": lambda d: jnp.moveaxis(d, 0, 2)[1].T,
     "new axes": lambda d: d[:, None] * d[:, :, None],
     "a weight of each entry": lambda d: d * jnp.arange(3.0) + jnp.linspace(0.0, 1.0, 4)[:, None],
     "equal rows": lambda d: d + (2 * jnp.ones((CLIENTS, 1, 1)) - jnp.zeros_like(d)) ** 2,
