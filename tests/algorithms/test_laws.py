@@ -108,14 +108,19 @@ def test_counted_bytes_equal_the_closed_forms(algorithm):
 
 @pytest.mark.skipif(not HAS_CHECKER, reason="the checker is not installed")
 @ALL
-def test_algorithm_is_certified_in_every_mode(algorithm):
+def test_algorithm_is_certified_in_every_mode_and_its_evidence_is_confirmed(algorithm):
     import audits
 
     subject = algorithm.objective if algorithm.modes else algorithm.computation
-    certificate = audits.assert_certified(
-        subject, *algorithm.specs(), modes=algorithm.modes, argnums=algorithm.wrt
+    modes = ("primal", *algorithm.modes)
+    results = audits.certifying.check_modes(
+        subject, *algorithm.specs(), modes=modes, argnums=algorithm.wrt
     )
-    assert set(certificate.digests) == {"primal", *algorithm.modes}
+    assert set(results) == set(modes)
+    assert all(report.kind != "reject" for report, _ in results.values())
+    certificate = audits.certifying.issue(subject, results)
+    for mode, (_, traced) in results.items():
+        audits.verify(certificate, traced, mode)
 
 
 @ALL

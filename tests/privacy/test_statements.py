@@ -209,6 +209,15 @@ def test_other_key_file_is_refused_without_showing_it(tmp_path, text):
     assert "AAAA" not in str(caught.value)
 
 
+def test_key_of_another_algorithm_is_refused(tmp_path):
+    x25519 = bytes.fromhex("302e020100300506032b656e04220420") + bytes(range(32))
+    body = base64.b64encode(x25519).decode()
+    path = tmp_path / "k.pem"
+    path.write_text(f"-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
+    with pytest.raises(keys.KeyMalformed, match="another algorithm"):
+        keys.read_signing_key(path)
+
+
 def test_public_key_is_not_taken_for_a_private_one(tmp_path):
     private, public = keys.new_key_files(tmp_path / "k")
     for read, path in ((keys.read_signing_key, public), (keys.read_public_key, private)):
