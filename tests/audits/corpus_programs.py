@@ -701,6 +701,28 @@ def native_local_solve(w, v):
     return fad.sum(jnp.linalg.solve(a, fad.broadcast(w)))
 
 
+def own_solve(w, v):
+    return lax.custom_linear_solve(
+        lambda u: (1 + v * v) * u, w, solve=lambda _, b: b / (1 + v * v), symmetric=True
+    )
+
+
+@case("accept", style="native", args=[W, V])
+def native_solve_by_an_own_program(w, v):
+    return fad.sum(own_solve(fad.broadcast(w), v))
+
+
+@case("reject", "FAD102", style="native", args=[W, V])
+def native_solve_with_a_server_value(w, v):
+    return fad.sum(own_solve(w, v))
+
+
+@case("reject", "FAD107", args=[X])
+def solve_that_turns_the_clients(x):
+    turned = lax.custom_linear_solve(lambda u: u, x, solve=lambda _, b: jnp.roll(b, 1, 0))
+    return jnp.sum(x * turned, axis=0)
+
+
 @case("accept", style="native", args=[W, V])
 def native_custom_rule(w, v):
     return fad.sum(jax.nn.relu(fad.broadcast(w) * v)) + jax.nn.silu(w)
@@ -783,6 +805,31 @@ def mutable_cell(x):
 @case("reject", "FAD001", args=[X])
 def undecided_primitive(x):
     return jnp.sum(jnp.linalg.eigvals(x.T @ x * 0 + jnp.ones((3, 3))).real) + jnp.sum(x)
+
+
+@case("reject", "FAD108", args=[("x", (2, 3), "clients", "uint16")])
+def two_clients_in_one_word(x):
+    return jnp.sum(lax.bitcast_convert_type(x.T, jnp.uint32))
+
+
+@case("reject", "FAD109", args=[X])
+def cohort_twice(x):
+    return jnp.sum(jnp.concatenate([x, x * x], axis=0), axis=0)
+
+
+@case("reject", "FAD109", args=[X])
+def clip_of_all_clients_together(x):
+    return jnp.sum(fad.clip(x, 1.0), axis=0)
+
+
+@case("reject", "FAD107", args=[X])
+def one_client_more(x):
+    return jnp.sum(jnp.pad(x, ((1, 0), (0, 0)), constant_values=1.0) ** 2, axis=0)
+
+
+@case("reject", "FAD106", args=[X])
+def clients_in_order(x):
+    return jnp.sum(jnp.sort(x, axis=0) * x, axis=0)
 
 
 @case("reject", "FAD111", style="spmd", args=[V])
