@@ -32,7 +32,7 @@ from secagg.errors import (
     RemoteProtocolError,
     SecAggError,
 )
-from secagg.faults import Crash, Delay, Duplicate, Reorder, Tamper
+from secagg.faults import Crash, Delay, Duplicate, Lie, Reorder, Tamper
 from secagg.field import PRIME
 from secagg.rounds import Kind, Phase
 from secagg.sizing import Requirements, neighbourhood
@@ -292,9 +292,12 @@ def play(seed: int) -> int:
     for _ in range(rng.randint(0, clients)):
         client, phase = rng.randrange(clients), rng.choice(phases)
         flip = functools.partial(_flip, at=rng.random())
+        # In the semi-honest model a lying server gets noise where keys do not match: no lies there.
+        lies = [Lie(client, phase, flip), Lie(client, phase, lambda data: None)]
         faults.append(
             rng.choice(
                 [
+                    *(lies if parameters.active else ()),
                     Drop(client, phase),
                     Drop(client, phase),
                     Delay(client, phase),
