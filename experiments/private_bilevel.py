@@ -134,4 +134,7 @@ def dp_d_bilevel(options: Options) -> Outcome:
                "secure aggregation, which outweigh the payload at this size: equal rounds are equal "
                "bytes, and D at equal payload sends twice as many."),
         table=(("epsilon", "method", "rounds", "kB up per client", "relative error"), *rows),
+        curves={name: [float(found[f"{e:g}", name].mean()) for e in budgets] for name in chosen},
+        axis=("epsilon", list(budgets)),
+        measure="relative error",
     )  # fmt: skip

@@ -107,7 +107,7 @@ def planned(method: Method, rounds: int, epsilon: float, own, test, tuning: list
 
 
 def judged(plan: Plan, epsilon: float, own, test, seeds: int) -> tuple[np.ndarray, float]:
-    """Accuracies through the ledger, and bytes that a client sent in a round."""
+    """Accuracies after every round, (seeds, rounds), and bytes that a client sent in a round."""
     method, clients = plan.method, len(own["choice"])
     computation = question(method)
     first = broadcast_part(method, method.start(jax.random.key(0)))
@@ -125,8 +125,8 @@ def judged(plan: Plan, epsilon: float, own, test, seeds: int) -> tuple[np.ndarra
                 args = (broadcast_part(method, state), own)
                 result = certified.result(args, ledger, number, clients)
                 state, sent = learn(state, result.value, plan.rate), result.bytes_up
-        found.append(float(accuracy(state)))
-    return np.array(found), sent
+                found.append(float(accuracy(state)))
+    return np.array(found).reshape(seeds, plan.rounds), sent
 
 
 def dp_d_training(options: Options) -> Outcome:
@@ -145,11 +145,12 @@ def dp_d_training(options: Options) -> Outcome:
         f"{BLOCKS} subspaces": coordinates(BLOCKS, size // BLOCKS, None),
     }
     own, test = clients_of(settings["clients"])
-    epsilon, found, sent, rows = settings["epsilon"], {}, {}, []
+    epsilon, curves, found, sent, rows = settings["epsilon"], {}, {}, {}, []
 
     def play(label: str, method: Method, count: int):
         plan = planned(method, count, epsilon, own, test, tuning)
-        found[label], sent[label] = judged(plan, epsilon, own, test, seeds)
+        curves[label], sent[label] = judged(plan, epsilon, own, test, seeds)
+        found[label] = curves[label][:, -1]
         rows.append((label, str(count), f"{plan.noise:.2f}", f"{plan.norm:.2g}",
                      f"{plan.rate / method.unit:g}", f"{sent[label] * count / 1e3:.0f}",
                      str(interval(found[label]))))  # fmt: skip
@@ -186,4 +187,7 @@ def dp_d_training(options: Options) -> Outcome:
                "model of millions the payload decides."),
         table=(("method", "rounds", "noise multiplier", "clip norm", "step", "kB up per client",
                 "test accuracy (%)"), *rows),
+        curves={name: curves[name].mean(axis=0).tolist() for name in methods},
+        axis=("round", list(range(1, rounds + 1))),
+        measure="test accuracy (%)",
     )  # fmt: skip
