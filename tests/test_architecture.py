@@ -23,6 +23,7 @@ SINGLE_IMPORTERS = {
     "jax._src": "secfad/_jax.py",
     "cryptography": "secagg/primitives.py",
     "dp_accounting": "privacy/accounting.py",
+    "drjax": "secfad/interop/drjax.py",
     "flwr": "secfad/engines/flower.py",
 }
 

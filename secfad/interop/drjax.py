@@ -1,10 +1,11 @@
 """`from_drjax`: an unmodified DrJAX program as a federated computation.
 
 A DrJAX program works on arrays with a leading axis of clients. Here it is traced once with that
-axis, DrJAX's five operators standing for ours: a value enters `map_fn` by losing the axis and leaves it
-by getting one, so that the code in between is seen as one client runs it. `unstacking` then removes
-the axis everywhere, or says where it cannot. What is left is a computation like any other: it can be
-traced, differentiated in every mode, simulated, executed message by message, privatised and certified.
+axis, our primitives standing in for DrJAX's five operators: a value enters `map_fn` by losing the axis
+and leaves it by getting one, so that the code in between is seen as one client runs it. `unstacking`
+then removes the axis everywhere, or says where it cannot. What is left is a computation like any other:
+it can be traced, differentiated in every mode, simulated, executed message by message, privatised and
+certified.
 
 Whole trees travel in one message: `reduce_mean` of a model is one sum, and the numerators and
 denominators of `reduce_weighted_mean` come from the same clients.
@@ -19,7 +20,8 @@ denominators of `reduce_weighted_mean` come from the same clients.
 
     gradient = fad.grad(from_drjax(loss, model=fad.SERVER, data=fad.CLIENTS), mode="mixed")
 
-Sources: the public interface of DrJAX 0.2 (`drjax.program`); Rush, Charles, Garrett (JMLR 2024).
+Sources: DrJAX 0.2, `drjax.program` and the function that puts its operators in place; Rush, Charles,
+Garrett (JMLR 2024).
 """
 
 import contextlib
@@ -206,8 +208,7 @@ def _entering(entered: Callable[[Any, _Group], None]) -> Iterator[None]:
     def replace(api, placed, primitives, *, placement):
         if threading.get_ident() != thread:
             return original(api, placed, primitives, placement=placement)
-        sent = jax.eval_shape(primitives[f"broadcast_{placement}"], jnp.float32(0))
-        entered(api, _group(placement, sent.shape[0]))
+        entered(api, _group(placement, placed._placements_to_n_elements[placement]))
         return api
 
     with _LOCK:
