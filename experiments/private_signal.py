@@ -89,8 +89,8 @@ def _parameters(hidden: int) -> int:
 
 def dp_b(options: Options) -> Outcome:
     """Signal to noise by mode, model size and cohort."""
-    seeds, draws = (2, 3) if options.tiny else (10, 20)
-    widths, cohorts = ((2,), (4,)) if options.tiny else ((4, 64), (20, 100, 500))
+    seeds, draws = (2, 3) if options.tiny else (10, 10)
+    widths, cohorts = ((2,), (4,)) if options.tiny else ((4, 64), (20, 100))
     modes = MODES[:2] if options.tiny else MODES
     found = {
         (mode, h, n): signal_to_noise(mode, h, n, seeds, draws)
