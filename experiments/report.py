@@ -58,10 +58,14 @@ def write_report(results: Path, docs: Path) -> None:
 def _summary(records: list[dict[str, Any]]) -> str:
     rows = [
         (f"`{r['name']}`", r["shows"], f"{sum(c['passed'] for c in r['criteria'])} of "
-         f"{len(r['criteria'])}", f"{r['processor_seconds']:.0f} s", f"{r['seconds']:.0f} s")
+         f"{len(r['criteria'])}", _time(r.get("processor_seconds")), _time(r["seconds"]))
         for r in records
     ]  # fmt: skip
     return _table([("experiment", "shows", "criteria that hold", "processor", "clock"), *rows])
+
+
+def _time(seconds: float | None) -> str:
+    return "not recorded" if seconds is None else f"{seconds:.0f} s"
 
 
 def _section(record: dict[str, Any]) -> str:
