@@ -30,16 +30,23 @@ class Computation:
       name: What errors and reports call it.
       tracer: Gives the program and the tree of its results at arguments of given shapes, where
         that is cheaper than to call `fun` in a trace.
+      unfactored: Makes the same computation without anything that only saves messages.
     """
 
     fun: Callable
     placements: Mapping[str, Placement]
     name: str
     tracer: Callable[[tuple], tuple[_jax.ClosedJaxpr, Any]] | None = None
+    unfactored: "Callable[[], Computation] | None" = None
 
     def traced(self, specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
         """The program and the tree of its results, at arguments of these shapes."""
         return self.tracer(specs) if self.tracer else _jax.make_jaxpr(self.fun, specs)
+
+    @property
+    def fused(self) -> "Computation":
+        """The computation to simulate as one program, in which no message is formed."""
+        return self.unfactored() if self.unfactored else self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function: only useful inside another computation or a JAX trace."""

@@ -102,7 +102,12 @@ def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward
                 lambda *x: local(*_replaced(primals, chosen, x)), values, tuple(tangents)
             )
 
-    return _computation(fun, dict(computation.placements) | added, f"{computation.name}.jvp")
+    return _computation(
+        fun,
+        dict(computation.placements) | added,
+        f"{computation.name}.jvp",
+        unfactored=lambda: jvp(computation.fused, argnums, mode=mode),
+    )
 
 
 def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse") -> Computation:
@@ -138,7 +143,13 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
 
 
 def _derived(
-    computation: Computation, argnums: Argnums, mode: Mode, kind: str, derive: Callable
+    computation: Computation,
+    argnums: Argnums,
+    mode: Mode,
+    kind: str,
+    derive: Callable,
+    *,
+    factor: bool = True,
 ) -> Computation:
     _require_mode(mode, ("forward", "reverse", "factored", "mixed", "auto"), kind)
     chosen = _positions(computation, argnums)
@@ -152,7 +163,7 @@ def _derived(
                 lambda m: _derived(computation, argnums, cast(Mode, m), kind, derive), specs
             )
         local, factoring = _local(computation, chosen, use, specs)
-        return lambda *a: derive(local, a, argnums, use), factoring, use
+        return lambda *a: derive(local, a, argnums, use), factor and factoring, use
 
     def fun(*args: Any) -> Any:
         made, factoring, use = derived(_specs(args))
@@ -164,7 +175,12 @@ def _derived(
         with _explaining(computation.name, use):
             return (traced_factored if factoring else _jax.make_jaxpr)(made, specs)
 
-    return _computation(fun, computation.placements, f"{computation.name}.{kind}", tracer)
+    def unfactored() -> Computation:
+        return _derived(computation.fused, argnums, mode, kind, derive, factor=False)
+
+    return _computation(
+        fun, computation.placements, f"{computation.name}.{kind}", tracer, unfactored
+    )
 
 
 def _gradient(local: Callable, args: Sequence[Any], argnums: Argnums, mode: Mode) -> Any:
@@ -215,6 +231,9 @@ def _local(
     """
     if mode == "mixed":
         return surrogate(computation, specs, chosen), False
+    if mode == "forward" and computation.tracer is not None:
+        # A derivative requires as much of what it derives from, and is then well placed itself.
+        return computation.fun, False
     # Without this, a forgotten broadcast would make each client's own partial derivative of what
     # looks like a derivative at the server.
     shape = require_placed(computation, specs)
@@ -305,6 +324,10 @@ def _like(argnums: Argnums, derivative: tuple) -> Any:
 
 
 def _computation(
-    fun: Callable, placements: Mapping, name: str, tracer: Callable | None = None
+    fun: Callable,
+    placements: Mapping,
+    name: str,
+    tracer: Callable | None = None,
+    unfactored: Callable | None = None,
 ) -> Computation:
-    return Computation(fun, MappingProxyType(dict(placements)), name, tracer)
+    return Computation(fun, MappingProxyType(dict(placements)), name, tracer, unfactored)

@@ -63,6 +63,7 @@ def simulate(
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"Expected chunk_size to be at least 1, got {chunk_size}.")
     compiled: dict[Any, Callable] = {}
+    traced = computation.fused if chunk_size is None else computation
 
     def run(*args: Any, **kwargs: Any) -> Any:
         bound = computation.bind(*args, **kwargs)
@@ -80,7 +81,7 @@ def simulate(
         key = (tree, streamed, tuple((s.shape, s.dtype) for s in leaves), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
         if key in compiled:
             return compiled[key](*bound)
-        program = trace_flat(computation, specs)
+        program = trace_flat(traced, specs)
         if any(isinstance(c, _jax.Tracer) for c in program.source.consts):
             # The computation uses values of an outer trace: valid in this call only.
             return _whole(program, clients, chunk_size, mesh)(*bound)

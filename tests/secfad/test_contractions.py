@@ -157,3 +157,15 @@ def test_simulation_with_contractions_is_differentiable_and_mappable():
     two = jnp.stack([W, 2 * W])
     mapped = jax.vmap(run, in_axes=(0, None))(two, X)
     np.testing.assert_allclose(mapped[1], run(2 * W, X), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_fused_simulation_scales_no_sums(second):
+    # What saves a message costs a product per weight, and a fused program has no messages.
+    gradient = fad.grad(fad.computation(w=S, x=C)(mean_loss))
+    derived = fad.jvp(gradient) if second else gradient
+    arguments = (W, X, W) if second else (W, X)
+    jaxpr = jax.make_jaxpr(fad.simulate(derived))(*arguments).jaxpr.eqns[0].params["jaxpr"].jaxpr
+    scaled = [e for e in jaxpr.eqns if e.primitive.name == "mul"]
+    assert all(e.outvars[0].aval.shape != W.shape for e in scaled)
+    assert fad.trace(gradient, W, X[0]).costs.contacts == 1
