@@ -30,7 +30,7 @@ from experiments.private_runs import DELTA, Certified, ledger_for, specs_of, typ
 from experiments.statistics import interval
 from privacy.calibration import noise_multiplier_for
 
-STEPS = (0.01, 0.03, 0.1, 0.3, 1.0)
+STEPS = (0.03, 0.1, 0.3, 1.0, 3.0)
 BLOCKS, EPOCH = 4, 10
 FULL = "full gradient"
 
