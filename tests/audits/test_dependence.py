@@ -18,7 +18,7 @@ from audits.static.labels import Place
 from audits.static.styles import STYLES
 
 N = 4  # also the length of data axes, so that sizes say nothing
-DRAWS = [pytest.param(2, id="short"), pytest.param(200, id="long", marks=pytest.mark.slow)]
+DRAWS = [pytest.param(2, id="short"), pytest.param(40, id="long", marks=pytest.mark.slow)]
 
 
 def axis(rng, x):
