@@ -95,6 +95,12 @@ class _Factoring:
         self.talks = talks
         self.results = {v for v in jaxpr.outvars if isinstance(v, Var)}
         self.readers: dict[Var, list[int]] = {}
+        # What scatters of a transposed lookup start from: linear plus zero is linear.
+        self.zeros = {
+            e.outvars[0]: Kind.ZERO
+            for e in equations
+            if e.primitive.name == "broadcast_in_dim" and _kind(e.invars[0], {}) is Kind.ZERO
+        }
         for index, equation in enumerate(equations):
             for variable in _variables(equation.invars):
                 self.readers.setdefault(variable, []).append(index)
@@ -118,7 +124,7 @@ class _Factoring:
 
     def _scaled_by(self, received: Var) -> list[Var] | None:
         """The sums that are linear in a client's copy of a scalar; None if not all uses are."""
-        env = {received: Kind.LINEAR}
+        env = self.zeros | {received: Kind.LINEAR}
         waiting = list(dict.fromkeys(self.readers.get(received, ())))
         heapq.heapify(waiting)
         seen, scaled = set(waiting), []

@@ -55,6 +55,19 @@ def test_what_a_client_sends_does_not_depend_on_the_cotangent():
     np.testing.assert_array_equal(sent[0], sent[1])
 
 
+def test_a_loss_that_looks_numbers_up_needs_one_contact_without_a_cotangent():
+    @fad.computation(table=S, rows=C)
+    def loss(table, rows):
+        return jnp.log(fad.mean(jnp.sum(fad.broadcast(table, name="table")[rows] ** 2)))
+
+    table, rows = jnp.arange(1.0, 7.0), jnp.array([[0, 2], [5, 5], [1, 0]])
+    derivative = fad.grad(loss)
+    costs = fad.trace(derivative, table, jax.ShapeDtypeStruct((2,), rows.dtype)).costs
+    assert (costs.contacts, costs.down_bytes) == (1, 6 * table.dtype.itemsize)
+    oracle = jax.grad(lambda t: jnp.log(jnp.mean(jnp.sum(t[rows] ** 2, axis=1))))(table)
+    np.testing.assert_allclose(fad.simulate(derivative)(table, rows), oracle, rtol=1e-5)
+
+
 def record(sent):
     def aggregate(upload):
         sent.append(np.asarray(upload.values[0]))
