@@ -22,6 +22,7 @@ from secfad.algorithms import compression, projections
 CLIENTS, ROWS, SUBSPACES, EPOCH = 10, 32, 4, 20
 METHODS = ("static", "subspaces", "time-varying")
 FAMILIES = ("dense", "fastfood")
+FIRST_SEED = 1000
 # Step sizes over D / d: the fewer directions, the longer the step that suits them.
 STEPS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
@@ -105,7 +106,7 @@ def accuracies(method: str, d: int, epochs: int, seeds: int, steps, data, test) 
     run = functools.partial(train, method, d, epochs, data=data, test=test)
     one = lambda case: jax.vmap(lambda rate: run(*case, rate))(rates)
     dense = jnp.repeat(jnp.array([f == "dense" for f in FAMILIES]), seeds)
-    cases = (dense, jnp.tile(jnp.arange(seeds), len(FAMILIES)))
+    cases = (dense, jnp.tile(FIRST_SEED + jnp.arange(seeds), len(FAMILIES)))
     found = jax.jit(lambda cases: jax.lax.map(one, cases))(cases)
     return np.asarray(found).reshape(len(FAMILIES), seeds, len(steps))
 
@@ -120,7 +121,8 @@ def igc_1(options: Options) -> Outcome:
     for method in METHODS:
         for d in widths:
             every = accuracies(method, d, epochs, tuning + seeds, steps, batch, test)
-            best = every[:, :tuning].mean(axis=1).argmax(axis=1)
+            # The mean over few seeds picks steps that diverge on others; the worst seed does not.
+            best = every[:, :tuning].min(axis=1).argmax(axis=1)
             for i, family in enumerate(FAMILIES):
                 found[family, method, d] = every[i, tuning:, best[i]]
                 chosen[family, method, d] = steps[best[i]]
@@ -147,8 +149,8 @@ def igc_1(options: Options) -> Outcome:
         settings={"seeds": seeds, "further seeds that choose the step": tuning,
                   "rounds": epochs * EPOCH, "rounds per matrix": EPOCH, "K": SUBSPACES,
                   "steps tried, times D / d": list(steps), "clients": CLIENTS, "batch": ROWS},
-        notes=("Each method has its best step of the grid, chosen for every family and d by the mean "
-               "over seeds that are not judged; columns have unit norm. Fastfood matrices are written "
+        notes=("Each method has its best step of the grid, chosen for every family and d by its worst "
+               "of the seeds that are not judged; columns have unit norm. Fastfood matrices are written "
                "out once per choice of matrices. A network of 2,410 parameters on digits stands in for "
                "the paper's models, whose accuracies and perplexities were not at hand.",),
         table=(("matrix", "method", "d", "accuracy (%)", "step / (D / d)"), *rows),
