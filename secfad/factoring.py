@@ -66,7 +66,7 @@ def factor_scalars(jaxpr: Jaxpr, talks: Communicates | None = None) -> Jaxpr:
         for equation in equations
         if equation.primitive is broadcast_p and equation.params["name"].endswith(COTANGENT)
         for operand, result in zip(equation.invars, equation.outvars)
-        if result.aval.shape == () and not _is_one(operand)  # type: ignore[union-attr]
+        if _may_move(result) and not _is_one(operand)
     ]
     if candidates:
         equations = _Factoring(jaxpr, equations, talks).factored(candidates)
@@ -133,7 +133,7 @@ class _Factoring:
             given = [_kind(v, env) for v in equation.invars]
             out = equation_kinds(equation, given)
             moving = [v for v, kind in zip(equation.outvars, out) if kind is Kind.LINEAR]
-            if Kind.OTHER in out:
+            if Kind.OTHER in out or any(map(_is_small, moving)):
                 return None
             if equation.primitive is sum_p:
                 scaled += moving
@@ -146,6 +146,22 @@ class _Factoring:
                     seen.add(index)
                     heapq.heappush(waiting, index)
         return scaled
+
+
+def _may_move(received: Any) -> bool:
+    """True for real scalars of a large range."""
+    spec = _jax.spec(received.aval)
+    real = jnp.issubdtype(spec.dtype, jnp.floating)
+    return spec.shape == () and real and not _is_small(received)
+
+
+def _is_small(variable: Any) -> bool:
+    """True for floating-point numbers of a smaller range than that of float32."""
+    dtype = _jax.spec(variable.aval).dtype
+    return bool(
+        jnp.issubdtype(dtype, jnp.inexact)
+        and jnp.finfo(dtype).maxexp < jnp.finfo(jnp.float32).maxexp
+    )
 
 
 def _is_one(atom: Any) -> bool:
@@ -174,9 +190,10 @@ def _multiplication(specs: tuple[jax.ShapeDtypeStruct, ...]) -> ClosedJaxpr:
     """The program that multiplies a value by scalars."""
 
     def multiply(value, *scalars):
+        dtype = value.dtype
         for scalar in scalars:
-            value = value * jnp.asarray(scalar, value.dtype)
-        return value
+            value = value * scalar
+        return value.astype(dtype)
 
     return _jax.make_jaxpr(multiply, specs)[0]
 

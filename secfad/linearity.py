@@ -1,5 +1,8 @@
 """Linearity: which results of a traced function are linear in some of its inputs.
 
+Linear means over the real numbers: the real part of a complex value is linear, and yet a complex
+factor cannot be taken out of it.
+
 A forward pass over the equations with four kinds of values: *constant* (does not depend on the
 inputs in question), *zero*, *linear* and *other*. Sound, not complete: what it calls linear is.
 """
@@ -7,6 +10,7 @@ inputs in question), *zero*, *linear* and *other*. Sound, not complete: what it 
 import enum
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
@@ -26,7 +30,7 @@ class Kind(enum.IntEnum):
 # Linear in all operands together.
 _SUMS = frozenset(
     {
-        *("add", "sub", "add_any", "neg", "concatenate", "pad", "convert_element_type", "reshape"),
+        *("add", "sub", "add_any", "neg", "concatenate", "pad", "reshape"),
         *("broadcast_in_dim", "squeeze", "expand_dims", "transpose", "reduce_sum", "slice", "rev"),
         *("copy", "copy_p", "real", "imag", "cumsum", "reduce_window_sum", "stop_gradient"),
     }
@@ -110,8 +114,12 @@ def _simple(name: str, equation: JaxprEqn, given: list[Kind]) -> Kind:
         return Kind.CONSTANT
     if name == "select_n" and given[0] <= Kind.CONSTANT:
         return _join(*given[1:])
+    if name == "convert_element_type":
+        return given[0] if jnp.issubdtype(equation.params["new_dtype"], np.inexact) else Kind.OTHER
     if name in _FIRST and max(given[1:], default=Kind.ZERO) <= Kind.CONSTANT:
-        return given[0] if equation.params.get("y", 1) == 1 else Kind.OTHER
+        # A look-up may fill in a number for what is out of bounds; NaN stays NaN.
+        special = equation.params.get("y", 1) != 1 or equation.params.get("fill_value")
+        return Kind.OTHER if special else given[0]
     if name in _UPDATES:
         moved = _UPDATES[name]
         others = [k for i, k in enumerate(given) if i not in moved]

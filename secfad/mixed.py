@@ -120,7 +120,9 @@ class _Mixed(Interpreter):
             inside = [_member(v, active) for v in step.inputs]
             self._inner(step, inside, slicer, scope).step(step, block, env)
             if isinstance(step, Broadcast):
-                env.update((v, jax.lax.stop_gradient(env[v])) for v in step.outputs)
+                # Those that are not active may be what a derivative of this derivative is for.
+                moving = [v for v in step.outputs if v in active]
+                env.update((v, jax.lax.stop_gradient(env[v])) for v in moving)
         for result in block.results:
             if _member(result, active) and block.placement(result) is CLIENTS:
                 raise ModeError(

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import jax
+import jax.numpy as jnp
 
 from secfad import _jax
 from secfad.branching import with_separate_residuals
@@ -186,7 +187,8 @@ def _derived(
 def _gradient(local: Callable, args: Sequence[Any], argnums: Argnums, mode: Mode) -> Any:
     if mode == "forward":
         _require_scalar(local, args)
-        return jax.jacfwd(local, argnums=_jax_argnums(argnums))(*args)
+        gradient = jax.jacfwd(local, argnums=_jax_argnums(argnums))(*args)
+        return _typed_like(args, argnums, gradient)
     return jax.grad(local, argnums=_jax_argnums(argnums))(*args)
 
 
@@ -199,8 +201,14 @@ def _value_and_gradient(local: Callable, args: Sequence[Any], argnums: Argnums, 
             return value, value
 
         gradient, value = jax.jacfwd(twice, argnums=_jax_argnums(argnums), has_aux=True)(*args)
-        return value, gradient
+        return value, _typed_like(args, argnums, gradient)
     return jax.value_and_grad(local, argnums=_jax_argnums(argnums))(*args)
+
+
+def _typed_like(args: Sequence[Any], argnums: Argnums, gradient: Any) -> Any:
+    """The gradient in the number types of the arguments, not in that of the value."""
+    chosen = args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
+    return jax.tree.map(lambda g, x: g.astype(jnp.result_type(x)), gradient, chosen)
 
 
 def _jacobian(local: Callable, args: Sequence[Any], argnums: Argnums, mode: Mode) -> Any:

@@ -163,3 +163,68 @@ def test_a_second_derivative_of_a_factored_gradient():
     loss, oracle = of_mean(lambda v: v**2)
     hessian = fad.jacobian(fad.grad(loss), mode="forward")
     np.testing.assert_allclose(fad.simulate(hessian)(W, X), jax.hessian(oracle)(W), rtol=1e-4)
+
+
+def executed(loss, w, x):
+    """Value and gradient message by message, as clients compute them."""
+    derivative = fad.value_and_grad(loss)
+    program = fad.trace(derivative, w, jax.ShapeDtypeStruct(x.shape[1:], x.dtype))
+    return program.costs.contacts, fad.execute(program, w, x)
+
+
+def test_a_complex_cotangent_is_no_factor_of_a_real_part():
+    @fad.computation(w=S, x=C)
+    def loss(w, x):
+        return jnp.real(fad.sum(jnp.sum(jnp.exp(1j * fad.broadcast(w) * x))) ** 2)
+
+    contacts, got = executed(loss, W, X)
+    want = jax.value_and_grad(lambda w: jnp.real(jnp.sum(jnp.exp(1j * w * X)) ** 2))(W)
+    assert contacts == 2
+    for a, b in zip(got, want):
+        np.testing.assert_allclose(a, b, rtol=1e-4)
+
+
+@pytest.mark.parametrize("parameters", [jnp.float16, jnp.float32])
+def test_the_scale_of_a_loss_in_float16_reaches_the_clients(parameters):
+    w, x = W.astype(parameters), X.astype(jnp.float16)
+
+    def local(w, x):
+        return 1e-6 * jnp.sum((w.astype(jnp.float16) * x).astype(jnp.float32) ** 2)
+
+    @fad.computation(w=S, x=C)
+    def loss(w, x):
+        return 1e6 * fad.mean(local(fad.broadcast(w), x))
+
+    _, got = executed(loss, w, x)
+    want = jax.value_and_grad(lambda w: 1e6 * jnp.mean(jax.vmap(local, (None, 0))(w, x)))(w)
+    for a, b in zip(got, want):
+        np.testing.assert_allclose(a, b, rtol=4e-3)
+
+
+def truncated(cotangent):
+    return (3 * cotangent).astype(jnp.int32).astype(cotangent.dtype) + jnp.zeros(3, W.dtype)
+
+
+def filled(cotangent):
+    rows = jnp.broadcast_to(cotangent, (3,))
+    return rows.at[jnp.array([0, 5, 1])].get(mode="fill", fill_value=7.0)
+
+
+@pytest.mark.parametrize("backward", [truncated, filled])
+def test_what_only_looks_linear_in_a_cotangent_gets_the_cotangent(backward):
+    @jax.custom_vjp
+    def total(x):
+        return jnp.sum(x)
+
+    total.defvjp(lambda x: (jnp.sum(x), None), lambda _, cotangent: (backward(cotangent),))
+
+    @fad.computation(w=S, x=C)
+    def loss(w, x):
+        return 2.6 * fad.sum(total(fad.broadcast(w) * x))
+
+    _, got = executed(loss, W, X)
+    want = jax.value_and_grad(lambda w: 2.6 * jnp.sum(jax.vmap(lambda x: total(w * x))(X)))(W)
+    for a, b in zip(got, want):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    with pytest.warns(fad.jacobians.NonlinearRuleWarning):
+        fad.trace(fad.grad(loss, mode="mixed"), *SPECS)

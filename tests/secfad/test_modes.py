@@ -232,3 +232,40 @@ def test_a_thousand_rounds_are_a_loop_of_the_server(mode):
     program = fad.trace(fad.grad(long, mode=mode), *SPECS)
     assert len(program.schedule.items) < 12
     assert program.rounds >= 1000
+
+
+@pytest.mark.parametrize("second", ["forward", "reverse", "mixed"])
+def test_a_mixed_gradient_has_a_derivative_in_an_argument_that_it_is_no_gradient_in(second):
+    @fad.computation(w=S, v=S, x=C)
+    def loss(w, v, x):
+        own = fad.mean(jnp.sin(fad.broadcast(w) * fad.broadcast(v) * x))
+        return own**2 * fad.mean(jnp.cos(fad.broadcast(v) * x))
+
+    def oracle(w, v):
+        return jnp.mean(jnp.sin(w * v * x)) ** 2 * jnp.mean(jnp.cos(v * x))
+
+    w, v, x = jnp.asarray(0.7), jnp.asarray(-1.3), jnp.linspace(-1.0, 2.0, 5)
+    derivative = fad.grad(fad.grad(loss, 0, mode="mixed"), 1, mode=second)
+    want = jax.grad(jax.grad(oracle, 0), 1)(w, v)
+    np.testing.assert_allclose(fad.simulate(derivative)(w, v, x), want, rtol=1e-4)
+
+
+@pytest.mark.parametrize("derive", [fad.grad, fad.value_and_grad])
+def test_a_forward_gradient_has_the_dtype_of_its_argument(derive):
+    @fad.computation(w=S, x=C)
+    def loss(w, x):
+        return fad.mean((fad.broadcast(w) * x).astype(jnp.float32) ** 2)
+
+    w, x = jnp.asarray(0.5, jnp.float16), jnp.ones(3, jnp.float16)
+    results = [fad.simulate(derive(loss, mode=mode))(w, x) for mode in ("forward", "reverse")]
+    assert jax.tree.map(jnp.result_type, results[0]) == jax.tree.map(jnp.result_type, results[1])
+
+
+def test_mixed_mode_of_a_sum_in_fewer_bits_than_what_was_broadcast():
+    @fad.computation(w=S, x=C)
+    def loss(w, x):
+        return fad.sum((fad.broadcast(w) * x).astype(jnp.bfloat16)).astype(jnp.float32) ** 2
+
+    w, x = jnp.asarray(0.5, jnp.float32), jnp.arange(1.0, 4.0)
+    got = fad.simulate(fad.grad(loss, mode="mixed"))(w, x)
+    np.testing.assert_allclose(got, 2 * 3.0 * 6.0, rtol=2e-2)
