@@ -59,9 +59,10 @@ def sum_with_jacobians(name: str, local: Slice, message: str) -> Callable:
         moved = [_zero_tangent(v) for v in values]
         for (row, column, _), jacobian in zip(blocks, jacobians):
             tangent = tangents[0][column]
-            moved[row] += jnp.tensordot(
+            product = jnp.tensordot(
                 jacobian, tangent, axes=tangent.ndim, precision=jax.lax.Precision.HIGHEST
             )
+            moved[row] += product.astype(values[row].dtype)
         return values, moved
 
     return summed

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import secfad as fad
+from secfad.jacobians import NonlinearRuleWarning
 
 S, C = fad.SERVER, fad.CLIENTS
 W = jnp.asarray([0.3, -1.2, 0.7])
@@ -226,5 +227,5 @@ def test_what_only_looks_linear_in_a_cotangent_gets_the_cotangent(backward):
     want = jax.value_and_grad(lambda w: 2.6 * jnp.sum(jax.vmap(lambda x: total(w * x))(X)))(W)
     for a, b in zip(got, want):
         np.testing.assert_allclose(a, b, rtol=1e-5)
-    with pytest.warns(fad.jacobians.NonlinearRuleWarning):
+    with pytest.warns(NonlinearRuleWarning):
         fad.trace(fad.grad(loss, mode="mixed"), *SPECS)
