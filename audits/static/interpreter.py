@@ -298,9 +298,9 @@ class Checker:
                 self._sent.add((number, ()))
                 self.events.append(dataclasses.replace(event, index=len(self.events), depth=depth))
 
-    def was_sent(self, path: Path) -> bool:
-        """Whether a server value that an equation spreads out did reach the clients."""
-        return any(key[0] == path and (n, ()) in self._sent for key, n in self._sources.items())
+    def senders(self) -> frozenset[Path]:
+        """Equations that spread out a server value which did reach the clients."""
+        return frozenset(p for (p, _), n in self._sources.items() if (n, ()) in self._sent)
 
     def message(
         self, kind: str, step: Step, name: str, aval: Any, depth: int, *, position: int = -1

@@ -7,12 +7,14 @@ the root of two. Keys carry their lineage: whoever holds an ancestor can compute
 Sources: the key discipline of `jax.random`; the origin rules follow information-flow labels.
 """
 
+import functools
 import math
 from typing import Any
 
 from audits.static.bounds.amounts import Amount
 from audits.static.bounds.facts import Fact, Noise
 from audits.static.bounds.identities import all_different
+from audits.static.bounds.sets import united
 from audits.static.bounds.steps import Site
 from audits.static.labels import Place
 
@@ -59,6 +61,7 @@ _LINKING = _PASSING | {
 }
 
 
+@functools.cache
 def _keylike(dtype: Any) -> bool:
     return str(dtype) == "uint32" or str(dtype).startswith("key<")
 
@@ -147,6 +150,8 @@ def _erf_inv(site: Site) -> Any:
 def noise_of(site: Site) -> Noise | None:
     """Gaussian noise with its standard deviation."""
     facts = site.facts
+    if not any(f.noise or f.draw for f in facts):
+        return None
     if site.name == "mul":
         for one, other, index in ((facts[0], facts[1], 1), (facts[1], facts[0], 0)):
             factor = _public_factor(other)
@@ -181,7 +186,9 @@ _PICKING = frozenset({"slice", "dynamic_slice", "gather", "squeeze"})
 
 def draws_of(site: Site) -> frozenset[int]:
     """Keys whose draws entered the result."""
-    drawn = frozenset().union(*(f.draws for f in site.facts))
+    drawn: frozenset[int] = frozenset()
+    for fact in site.facts:
+        drawn = united(drawn, fact.draws)
     return drawn | {site.facts[0].number} if site.name == "random_bits" else drawn
 
 
@@ -189,4 +196,7 @@ def reveals_of(site: Site) -> frozenset[int]:
     """Keys that whoever sees the result can compute."""
     if site.name in _ONE_WAY or (site.name in _PICKING and site.facts[0].lineage):
         return frozenset({site.number}) if site.name != "random_bits" else frozenset()
-    return frozenset().union(*(f.reveals for f in site.facts))
+    shown: frozenset[int] = frozenset()
+    for fact in site.facts:
+        shown = united(shown, fact.reveals)
+    return shown

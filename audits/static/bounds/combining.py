@@ -1,17 +1,20 @@
 """One equation's fact from its parts: interval, relation, guards, linear form and blame."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 
 from audits.static.bounds.amounts import Amount
 from audits.static.bounds.contributions import low_precision
-from audits.static.bounds.facts import Fact, Interval, Member, Relation
+from audits.static.bounds.facts import Fact, Interval, Member, Norm, Relation
 from audits.static.bounds.intervals import interval_of
 from audits.static.bounds.relations import covers, itself, relation_of
 from audits.static.bounds.releases import NoiseSite, direct_of, linear_of, noised, raw_of
+from audits.static.bounds.sets import NONE, only
 from audits.static.bounds.stability import norms_of
 from audits.static.bounds.steps import Site
 from audits.static.labels import Place
@@ -26,7 +29,7 @@ def combine(site: Site, number: Number, line: Callable[[], str]) -> tuple[Fact, 
     if operand is not None and noise is not None:
         return _with_noise(site, operand, noise), noise
     raw, divisors = raw_of(site)
-    relation = relation_of(site)
+    relation, norms = relation_of(site), norms_of(site)
     fact = Fact(
         site.number,
         _interval(site),
@@ -40,14 +43,17 @@ def combine(site: Site, number: Number, line: Callable[[], str]) -> tuple[Fact, 
         raw=raw,
         divisors=divisors,
         direct=direct_of(site),
-        proof=_proof(site),
+        proof=_proof(site, norms),
+        norms=norms,
     )
     return (_selected(site, fact, number) if site.name == "select_n" else fact), noise
 
 
 def _with_noise(site: Site, operand: Fact, noise: NoiseSite) -> Fact:
     """A noised value: at the server its sums are hidden; at a client the bound stays that of the value."""
-    hidden = frozenset(k for k, _ in noise.linear)
+    hidden = NONE
+    for event, _ in noise.linear:
+        hidden |= only(event)
     whole = Interval(-math.inf, math.inf)
     direct = bool(noise.linear) and all(a == Amount(1.0) for _, a in noise.linear)
     if noise.at_client:
@@ -55,8 +61,8 @@ def _with_noise(site: Site, operand: Fact, noise: NoiseSite) -> Fact:
     return Fact(
         site.number,
         whole,
-        raw=operand.raw - hidden,
-        divisors=operand.divisors - hidden,
+        raw=operand.raw & ~hidden,
+        divisors=operand.divisors & ~hidden,
         direct=direct,
         draws=operand.draws,
     )
@@ -131,11 +137,12 @@ def relation_of_scaled(site: Site) -> Alternatives:
 
 def _product_scaled(site: Site) -> Alternatives:
     """V * s is finite if v is and s is finite whenever v is; v / n if n is at least positive."""
+    out = site.out_shape
     for index, other in ((0, 1), (1, 0)):
-        if site.shape(index) != site.out_shape:
+        if site.shape(index) != out:
             continue
         fact, factor = site.facts[index], site.facts[other]
-        own = frozenset({itself(fact, len(site.shape(index)))})
+        own = frozenset({itself(fact, len(out))})
         if site.name == "div":
             if index == 0 and factor.interval.low > 0:
                 return _covered(factor.relation, fact, site, index, other) or (
@@ -143,7 +150,7 @@ def _product_scaled(site: Site) -> Alternatives:
                 )
             continue
         reach = max(abs(fact.interval.low), abs(fact.interval.high))
-        limit = float(jnp.finfo(site.dtype).max) if jnp.issubdtype(site.dtype, jnp.floating) else 0
+        limit = _largest(site.dtype)
         size = factor.interval.magnitude
         small = size <= 1 or reach * size < limit
         if factor.interval.finite and (small or scales(factor, fact, site)):
@@ -155,6 +162,12 @@ def _product_scaled(site: Site) -> Alternatives:
         ):
             return frozenset({own}) | fact.scaled
     return frozenset()
+
+
+@functools.cache
+def _largest(dtype: Any) -> float:
+    """The largest finite number of a float dtype; zero for every other."""
+    return float(jnp.finfo(dtype).max) if jnp.issubdtype(dtype, jnp.floating) else 0.0
 
 
 def scales(factor: Fact, fact: Fact, site: Site) -> bool:
@@ -304,9 +317,8 @@ def _low(site: Site, relation: Relation | None) -> str:
 _ROUNDING = frozenset({"add", "add_any", "sub", "mul", "div", "reduce_sum", "convert_element_type"})
 
 
-def _proof(site: Site) -> str:
+def _proof(site: Site, norms: tuple[Norm, ...]) -> str:
     for fact in site.facts:
         if fact.proof:
             return fact.proof
-    has = norms_of(site)
-    return "recognised clip" if has else ""
+    return "recognised clip" if norms else ""

@@ -1,6 +1,7 @@
 """What clients contribute: the operands of sums, hidden sums in contractions, and the blessed clip."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 
 from audits.static.bounds.amounts import Amount
 from audits.static.bounds.facts import Fact, Interval, Norm, Part, everything, touched
+from audits.static.bounds.sets import NONE, only
 from audits.static.bounds.stability import whole_norm
 from audits.static.bounds.steps import Site, entries
 from audits.static.interpreter import Path
@@ -29,8 +31,7 @@ class Operand:
 class Contributions:
     """The part of the prover that looks at sums and clips; `Prover` gives it the rest."""
 
-    operands: dict[int, Operand]
-    recording: bool
+    records: Any
     number: Any
     line: Any
     _symbol: Any
@@ -51,8 +52,8 @@ class Contributions:
         for position, (atom, out, fact, label) in enumerate(atoms):
             event = self._by_path.get((path, position))
             aval: Any = atom.aval
-            if event is not None and self.recording:
-                self.operands[event] = Operand(
+            if event is not None:
+                self.records.operands[event] = Operand(
                     event,
                     _locally_summed(site, fact, label),
                     tuple(aval.shape),
@@ -64,7 +65,7 @@ class Contributions:
         return made
 
     def _sum(self, site: Site, path: Path, position: int, event: int | None, aval: Any) -> Fact:
-        own = frozenset() if event is None else frozenset({event})
+        own = NONE if event is None else only(event)
         number = self.number("sum", path, position)
         return Fact(
             number,
@@ -94,11 +95,10 @@ class Contributions:
             proof="product of bounded values",
             low=next((f.low for f in site.facts if f.low), ""),
         )
-        if self.recording:
-            shape, dtype = tuple(out.shape), str(out.dtype)
-            self.operands[event] = Operand(
-                event, touched(fact, site.facts), shape, None, dtype, self.line(site)
-            )
+        shape, dtype = tuple(out.shape), str(out.dtype)
+        self.records.operands[event] = Operand(
+            event, touched(fact, site.facts), shape, None, dtype, self.line(site)
+        )
         return self._sum(site, path, 0, event, out)
 
     def _clip(self, site: Site, path: Path) -> list[Fact]:
@@ -130,6 +130,7 @@ class Contributions:
         return made
 
 
+@functools.cache
 def low_precision(dtype: Any) -> str:
     """The name of a float dtype with fewer than 23 bits of mantissa; empty for every other."""
     small = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).nmant < 23

@@ -5,7 +5,6 @@ every client, a relation holds for every client. NaN and infinity are flags of t
 bound that holds "unless NaN" is no bound for a sum. Facts that meet keep only what both say.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from audits.static.bounds.amounts import Amount, largest
+from audits.static.bounds.sets import NONE, Sums, united
 
 
 class Interval(NamedTuple):
@@ -126,8 +126,7 @@ class Noise(NamedTuple):
     place: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Fact:
+class Fact(NamedTuple):
     """All that is known of a value.
 
     Attributes:
@@ -167,8 +166,8 @@ class Fact:
     blame: str = ""
     low: str = ""
     linear: tuple[tuple[int, Amount], ...] = ()
-    raw: frozenset[int] = frozenset()
-    divisors: frozenset[int] = frozenset()
+    raw: Sums = NONE
+    divisors: Sums = NONE
     direct: bool = False
     noise: Noise | None = None
     draw: Any = None
@@ -180,7 +179,7 @@ class Fact:
 
     def replace(self, **changes) -> "Fact":
         """The fact with some parts changed."""
-        return dataclasses.replace(self, **changes)
+        return self._replace(**changes)
 
 
 def everything(dtype: Any) -> Interval:
@@ -190,7 +189,7 @@ def everything(dtype: Any) -> Interval:
     except TypeError:
         return Interval(-math.inf, math.inf, True, True)
     if plain.kind == "b":
-        return Interval(0, 1)
+        return Interval(0.0, 1.0)
     if plain.kind in "iu":
         limits = np.iinfo(plain)
         return Interval(float(limits.min), float(limits.max))
@@ -216,8 +215,11 @@ def common_norms(a: Fact, b: Fact) -> tuple[Norm, ...]:
 
 def join_facts(number: int, a: Fact, b: Fact) -> Fact:
     """What holds whichever of the two a value is."""
-    if a.number == b.number:
-        return a
+    return a if a.number == b.number else weaker(number, a, b)
+
+
+def weaker(number: int, a: Fact, b: Fact) -> Fact:
+    """What both facts say."""
     return Fact(
         number,
         hull(a.interval, b.interval),
@@ -226,12 +228,12 @@ def join_facts(number: int, a: Fact, b: Fact) -> Fact:
         amount=a.amount if a.amount == b.amount else None,
         blame=a.blame or b.blame,
         low=a.low or b.low,
-        raw=a.raw | b.raw,
-        divisors=a.divisors | b.divisors,
+        raw=united(a.raw, b.raw),
+        divisors=united(a.divisors, b.divisors),
         direct=a.direct or b.direct,
-        lineage=a.lineage | b.lineage,
-        draws=a.draws | b.draws,
-        reveals=a.reveals | b.reveals,
+        lineage=united(a.lineage, b.lineage),
+        draws=united(a.draws, b.draws),
+        reveals=united(a.reveals, b.reveals),
         identity=_either(a.identity, b.identity),
     )
 
@@ -244,11 +246,8 @@ def _either(a: Identity | None, b: Identity | None) -> Identity | None:
 
 def touched(fact: Fact, others: Iterable[Fact]) -> Fact:
     """A fact whose value also says something about other values."""
-    others = tuple(others)
-    union = lambda own, name: own.union(*(getattr(f, name) for f in others))
-    return fact.replace(
-        raw=union(fact.raw, "raw"),
-        divisors=union(fact.divisors, "divisors"),
-        draws=union(fact.draws, "draws"),
-        reveals=union(fact.reveals, "reveals"),
-    )
+    raw, divisors, draws, reveals = fact.raw, fact.divisors, fact.draws, fact.reveals
+    for other in others:
+        raw, divisors = united(raw, other.raw), united(divisors, other.divisors)
+        draws, reveals = united(draws, other.draws), united(reveals, other.reveals)
+    return fact.replace(raw=raw, divisors=divisors, draws=draws, reveals=reveals)

@@ -6,6 +6,7 @@ identities themselves. What draws, splits or folds makes new ones; what cannot b
 the identities of all its operands in every entry, so that doubt counts as reuse.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ _FRESH = frozenset(
 _SAME_KEY = frozenset({"random_wrap", "random_unwrap", "random_clone"})
 
 
+@functools.cache
 def keylike(dtype: Any) -> bool:
     """Whether values of a dtype can be keys, or the words of one."""
     return str(dtype).startswith("key<") or getattr(dtype, "kind", "f") in "iu"

@@ -6,6 +6,7 @@ program's own dtype is treated as slack elsewhere.
 Source: interval bound propagation as in jax_verify; NaN as part of the domain as in OpenDP.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,13 +21,24 @@ Rule = Callable[..., Interval]
 
 def interval_of(name: str, operands: Sequence[Interval], params: Any, dtype: Any) -> Interval:
     """The range of an element-wise or structural primitive's result."""
+    if name == "integer_pow":
+        return _computed(name, tuple(operands), dtype, params["y"])
+    return _computed(name, tuple(operands), dtype)
+
+
+@functools.lru_cache(maxsize=4096)
+def _computed(
+    name: str, operands: tuple[Interval, ...], dtype: Any, power: int | None = None
+) -> Interval:
+    """Remembered, because long programs ask the same again and again."""
+    params = {"y": power}
     rule = _RULES.get(name)
     if rule is None or not operands:
         return everything(dtype)
     found = rule(operands, params)
     kind = getattr(np.dtype(dtype), "kind", "f") if _plain(dtype) else "V"
     if kind == "b":
-        return Interval(0, 1)
+        return Interval(0.0, 1.0)
     if kind in "iu":
         return everything(dtype) if name in _LOGICAL else _as_integer(found, dtype)
     return flushed(_overflowed(found, dtype) if _grows(name, operands) else found, dtype)
@@ -228,7 +240,7 @@ def _join_all(x: Sequence[Interval], params: Any = None) -> Interval:
 
 
 def _flag(x: Sequence[Interval], params: Any = None) -> Interval:
-    return Interval(0, 1)
+    return Interval(0.0, 1.0)
 
 
 _RULES: dict[str, Rule] = (

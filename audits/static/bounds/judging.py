@@ -18,6 +18,7 @@ from audits.static.bounds.contributions import Operand
 from audits.static.bounds.facts import Fact
 from audits.static.bounds.proving import Prover
 from audits.static.bounds.releases import NoiseSite
+from audits.static.bounds.sets import NONE, events_of, united
 from audits.static.bounds.stability import whole_norm
 from audits.static.findings import Finding, finding
 from audits.static.labels import Place
@@ -71,14 +72,14 @@ def judge(
     """Findings about every sum, noise and output of a walked program."""
     findings: list[Finding] = []
     bounds = []
-    for operand in sorted(prover.operands.values(), key=lambda o: o.event):
+    for operand in sorted(prover.records.operands.values(), key=lambda o: o.event):
         bound, found = _bound(prover, operand, mode, clients, primal_bounded)
         bounds.append(bound)
         findings += found
-    findings += [finding("FAD409", line=line) for line in prover.undefined]
+    findings += [finding("FAD409", line=line) for line in prover.records.undefined]
     by_event = {b.event: b for b in bounds}
     multipliers: list[float] = []
-    if prover.noise:
+    if prover.records.noise:
         relation = neighbouring or "add_remove"
         found, multipliers = _noise(prover, by_event, relation, clients, declared)
         findings += found
@@ -182,7 +183,7 @@ def _noise(
 ) -> tuple[list[Finding], list[float]]:
     found, multipliers = [], []
     wanted = list(declared or ())
-    for position, site in enumerate(prover.noise):
+    for position, site in enumerate(prover.records.noise):
         if not site.known:
             fields: dict[str, Any] = {
                 "std": "unknown",
@@ -218,7 +219,10 @@ def _private(prover: Prover, site: NoiseSite) -> list[int]:
     """Un-noised sums by which the noised value or its noise is scaled."""
     amounts = [site.noise.std, *(factor for _, factor in site.linear)]
     names = {name for amount in amounts for name, _ in amount.powers}
-    return sorted(frozenset().union(*(prover.private.get(name, frozenset()) for name in names)))
+    behind = NONE
+    for name in names:
+        behind = united(behind, prover.private.get(name, NONE))
+    return events_of(behind)
 
 
 def _multiplier(site: NoiseSite, bounds, relation: str) -> tuple[float | None, object]:
@@ -273,17 +277,19 @@ def _exact(
     relation: str,
 ) -> list[Finding]:
     """With noise in the program, every sum that is used must be noised."""
-    if any(site.at_client for site in prover.noise):
+    if any(site.at_client for site in prover.records.noise):
         return _by_clients(prover, bounds, clients, relation)
-    divisors = frozenset().union(*(f.divisors for f in outputs))
-    exact = frozenset().union(*(f.raw for f in outputs)) | prover.shown
+    divisors, exact = NONE, prover.records.shown
+    for fact in outputs:
+        divisors, exact = united(divisors, fact.divisors), united(exact, fact.raw)
+    normalised = set(events_of(divisors))
     return [
         finding(
-            "FAD405" if event in divisors else "FAD415",
+            "FAD405" if event in normalised else "FAD415",
             line=prover.checker.recorded[event].line,
             sum=event,
         )
-        for event in sorted(exact)
+        for event in events_of(exact)
     ]
 
 
@@ -292,7 +298,7 @@ def _by_clients(
 ) -> list[Finding]:
     """Each client adds its own noise: the deviations of all clients add in squares."""
     found = []
-    for operand in prover.operands.values():
+    for operand in prover.records.operands.values():
         noise, bound = operand.fact.mixed, bounds[operand.event].amount
         if noise is None:
             found.append(finding("FAD415", line=operand.line, sum=operand.event))
@@ -312,7 +318,7 @@ def _by_clients(
 def _noised_twice(prover: Prover) -> list[Finding]:
     """One sum with two independent noises is two releases, and averaging them halves the noise."""
     times: dict[int, int] = {}
-    for site in prover.noise:
+    for site in prover.records.noise:
         for event, _ in site.linear:
             times[event] = times.get(event, 0) + 1
     most = max(times.values(), default=0)
@@ -328,7 +334,7 @@ def _undeclared_relation(outputs: Sequence[Fact]) -> list[Finding]:
 def _split(prover: Prover, bounds, multipliers: Sequence[float]) -> list[Finding]:
     """Several norm-clipped leaves of one phase, each with noise for itself alone."""
     phases: dict[int, list[tuple[float, SumBound, NoiseSite]]] = {}
-    for site, multiplier in zip(prover.noise, multipliers):
+    for site, multiplier in zip(prover.records.noise, multipliers):
         for event, _ in site.linear:
             bound = bounds[event]
             clipped = bound.fact.proof in ("recognised clip", "clip") and bound.fact.norms
@@ -348,22 +354,25 @@ def _split(prover: Prover, bounds, multipliers: Sequence[float]) -> list[Finding
 def keys(prover: Prover, outputs: Sequence[Fact]) -> list[Finding]:
     """Noise keys must be secret, fresh and used for nothing else."""
     found = []
-    drawn = frozenset().union(*(f.draws for f in outputs)) | prover.shown_draws
+    drawn = frozenset().union(*(f.draws for f in outputs)) | prover.records.shown_draws
     revealed = frozenset().union(*(f.reveals for f in outputs))
     noise_keys: dict[int, list[NoiseSite]] = {}
-    for site in prover.noise:
+    for site in prover.records.noise:
         if not site.known:
             continue
         noise_keys.setdefault(site.noise.key, []).append(site)
     for key, sites in noise_keys.items():
         line = sites[-1].line
         place = sites[0].noise.place
-        found.append(finding("FAD506", line=line, generator=prover.generators.get(key, "a key")))
+        found.append(
+            finding("FAD506", line=line, generator=prover.records.generators.get(key, "a key"))
+        )
         if place == Place.PUBLIC:
             found.append(finding("FAD505", line=line))
-        if prover.lineages.get(key, frozenset({key})) & prover.sent and not sites[0].at_client:
+        own = prover.records.lineages.get(key, frozenset({key}))
+        if own & prover.records.sent and not sites[0].at_client:
             found.append(finding("FAD502", line=line))
-        ancestors = prover.lineages.get(key, frozenset()) | {key}
+        ancestors = prover.records.lineages.get(key, frozenset()) | {key}
         if not sites[0].at_client and (key in drawn or ancestors & revealed):
             found.append(finding("FAD504", line=line, other="a value that is released"))
         if len(sites) > 1:
@@ -375,6 +384,6 @@ def keys(prover: Prover, outputs: Sequence[Fact]) -> list[Finding]:
 
 def _times_used(prover: Prover, key: int) -> int:
     """How often a key is consumed, under whatever form."""
-    mine = prover.identities.get(key, frozenset())
-    same = [u for u in prover.uses if u.key == key or mine & u.identities]
+    mine = prover.records.identities.get(key, frozenset())
+    same = [u for u in prover.records.uses if u.key == key or mine & u.identities]
     return sum(use.count if prover.reused(use) else 1 for use in same)

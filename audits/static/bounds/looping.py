@@ -5,14 +5,23 @@ to no bound, so that at most a few passes are needed. A value made inside a loop
 every iteration, which is how the use of one key in all of them is found.
 """
 
-import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from audits.static.bounds.facts import Fact, Identity, Interval, everything, join_facts, touched
+from audits.static.bounds.facts import (
+    Fact,
+    Identity,
+    Interval,
+    everything,
+    join_facts,
+    touched,
+    weaker,
+)
+from audits.static.bounds.records import KeyUse, Records
 from audits.static.bounds.steps import Site
 from audits.static.interpreter import Checker, Path
 from secfad._jax import ClosedJaxpr, sub_jaxprs
@@ -20,28 +29,27 @@ from secfad._jax import ClosedJaxpr, sub_jaxprs
 MAX_PASSES = 6
 
 
-@dataclasses.dataclass(frozen=True)
-class KeyUse:
-    """A key is consumed: by a draw or by a split."""
+class Steady(NamedTuple):
+    """What holds in every iteration: facts of the carries, of the results, and what was seen."""
 
-    key: int
-    path: Path
-    count: int
-    loops: tuple[int, ...]
-    identities: frozenset[int] = frozenset()
+    carry: list[Fact]
+    out: list[Fact]
+    seen: Records
 
 
 class ControlFlow:
     """The part of the prover that enters other programs; `Prover` gives it the rest."""
 
     checker: Checker
-    recording: bool
+    records: Records
     count: int
     born: dict[int, tuple[int, ...]]
     _loops: tuple[int, ...]
+    _invariants: dict[Path, list[Fact]]
 
     number: Any
     closed: Any
+    _visit: Any
     jaxpr: Any
     _unknown: Any
 
@@ -75,10 +83,10 @@ class ControlFlow:
         length = int(site.params["length"])
         outside, self._loops = self._loops, (*self._loops, self.number("loop", path))
         slices = [self._slice(f, inner, k) for k, f in enumerate(site.facts[constants + carries :])]
-        run = lambda carry: self.closed(site.params["jaxpr"], [*fixed, *carry, *slices], inner)
-        carry = self._steady(start, lambda c: run(c)[:carries], inner)
+        run = lambda carry: self._visit(site.params["jaxpr"], [*fixed, *carry, *slices], inner)
         before, self.count = self.count, self.count * max(length, 1)
-        out = run(carry)
+        carry, out, seen = self._steady(start, run, inner)
+        self.records.add(seen)
         self._reused_carries(carry, out)
         self.count, self._loops = before, outside
         return [
@@ -110,29 +118,25 @@ class ControlFlow:
             identity=_one_of(fact.identity),
         )
 
-    def _steady(self, start: Sequence[Fact], body, path: Path) -> list[Fact]:
-        """Facts of loop carries that hold in every iteration; what keeps changing is forgotten."""
-        quiet, self.recording = self.recording, False
-        fresh = [
-            f.replace(number=self.number("carry", path, k), relation=None, scaled=frozenset(),
-                      multiple=None, linear=(), noise=None, draw=None, part=None)
-            for k, f in enumerate(start)
-        ]  # fmt: skip
-        for attempt in range(MAX_PASSES):
-            out = body(fresh)
-            merged = [self._widened(a, b, attempt) for a, b in zip(fresh, out)]
-            if merged == fresh:
-                break
-            fresh = merged
-        else:
-            fresh = [
-                touched(Fact(f.number, everything(np.float32)), [f]).replace(
-                    lineage=f.lineage, identity=f.identity
-                )
-                for f in fresh
-            ]
-        self.recording = quiet
-        return fresh
+    def _steady(self, start: Sequence[Fact], body, path: Path) -> Steady:
+        """Facts of loop carries that hold in every iteration, shown by one visit that starts there.
+
+        What keeps changing is widened, and at last forgotten; the sets that remain are finite.
+        """
+        facts = [_fresh(f, self.number("carry", path, k)) for k, f in enumerate(start)]
+        known = self._invariants.get(path)
+        if known is not None:  # the loop around this one has grown: most of it will be needed again
+            facts = [weaker(a.number, a, b).replace(amount=None) for a, b in zip(facts, known)]
+        for attempt in itertools.count():
+            out, seen = body(facts)
+            merged = [self._widened(a, b, attempt) for a, b in zip(facts, out)]
+            if attempt >= MAX_PASSES:
+                merged = [_forgotten(f) for f in merged]
+            if merged == facts:
+                self._invariants[path] = facts
+                return Steady(facts, out, seen)
+            facts = merged
+        raise AssertionError("unreachable: the passes have no end")
 
     def _widened(self, before: Fact, after: Fact, attempt: int) -> Fact:
         joined = join_facts(before.number, before, after)
@@ -151,11 +155,13 @@ class ControlFlow:
         inner = (*path, "body")
         outside, self._loops = self._loops, (*self._loops, self.number("loop", path))
         body = site.params["body_jaxpr"]
-        carry = self._steady(start, lambda c: self.closed(body, [*fixed, *c], inner), inner)
         before, self.count = self.count, self.count * 2
+        carry, out, seen = self._steady(
+            start, lambda c: self._visit(body, [*fixed, *c], inner), inner
+        )
         test = [*site.facts[:conds], *carry]
         decided = self.closed(site.params["cond_jaxpr"], test, (*path, "test"))
-        out = self.closed(body, [*fixed, *carry], inner)
+        self.records.add(seen)
         self._reused_carries(carry, out)
         self.count, self._loops = before, outside
         # How often the loop ran shows in every result, also in one that no data enter.
@@ -173,6 +179,19 @@ class ControlFlow:
     def reused(self, use: KeyUse) -> bool:
         """Whether a key is older than the innermost loop that uses it."""
         return use.count > 1 and self.born.get(use.key, ()) != use.loops
+
+
+def _fresh(fact: Fact, number: int) -> Fact:
+    """What the first iteration starts with, as far as a later one may start with it, too."""
+    return fact.replace(number=number, relation=None, scaled=frozenset(), multiple=None, linear=(),
+                        amount=None, noise=None, draw=None, part=None)  # fmt: skip
+
+
+def _forgotten(fact: Fact) -> Fact:
+    """No bound; what it depends on and reveals stays."""
+    return touched(Fact(fact.number, everything(np.float32)), [fact]).replace(
+        low=fact.low, direct=fact.direct, lineage=fact.lineage, identity=fact.identity
+    )
 
 
 def _one_of(identity: Identity | None) -> Identity | None:

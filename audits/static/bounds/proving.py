@@ -4,6 +4,7 @@ It follows the same paths as the communication check, whose labels it reads, so 
 all primitives are known and that rows of different clients never mix.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,13 +22,14 @@ from audits.static.bounds.chance import (
     reveals_of,
 )
 from audits.static.bounds.combining import combine
-from audits.static.bounds.contributions import Contributions, Operand
+from audits.static.bounds.contributions import Contributions
 from audits.static.bounds.facts import Fact, Interval, everything, touched
 from audits.static.bounds.identities import identity_of, new_identity
 from audits.static.bounds.intervals import flushed
-from audits.static.bounds.looping import ControlFlow, KeyUse
+from audits.static.bounds.looping import ControlFlow
+from audits.static.bounds.records import KeyUse, Records
 from audits.static.bounds.relations import derives_a_norm
-from audits.static.bounds.releases import NoiseSite
+from audits.static.bounds.sets import NONE, Sums, united
 from audits.static.bounds.stability import norms_of
 from audits.static.bounds.steps import Site
 from audits.static.interpreter import Checker, Path
@@ -41,25 +43,18 @@ class Prover(Contributions, ControlFlow):
     def __init__(self, checker: Checker):
         self.checker = checker
         self.stacked = checker.style.stacked
-        self.operands: dict[int, Operand] = {}
-        self.noise: list[NoiseSite] = []
-        self.uses: list[KeyUse] = []
-        self.sent: set[int] = set()
-        self.shown: set[int] = set()
-        self.shown_draws: frozenset[int] = frozenset()
-        self.private: dict[str, frozenset[int]] = {}
+        self.records = Records()
+        self._senders = checker.senders()
+        self.private: dict[str, Sums] = {}
         self.server_clips = False
-        self.recording = True
         self.count = 1
-        self.lineages: dict[int, frozenset[int]] = {}
-        self.identities: dict[int, frozenset[int]] = {}
-        self.generators: dict[int, str] = {}
-        self.undefined: list[str] = []
         self.born: dict[int, tuple[int, ...]] = {}
         self._callers: list[Any] = []
         self._loops: tuple[int, ...] = ()
         self._numbers: dict[Any, int] = {}
-        self._quiet: dict[tuple, tuple[ClosedJaxpr, list[Fact]]] = {}
+        self._constants: dict[int, Fact] = {}
+        self._visits: dict[tuple, tuple[ClosedJaxpr, list[Fact], Records]] = {}
+        self._invariants: dict[Path, list[Fact]] = {}
         self._by_path: dict[tuple[Path, int], int] = {
             where: index for index, where in checker.operands.items()
         }
@@ -90,7 +85,7 @@ class Prover(Contributions, ControlFlow):
         if not aval.shape and label.place == Place.SERVER:
             # Two arguments of one name, or one that is called like a value, are still two values.
             name = f"{name}#{number}" if name in self.private else name
-            self.private[name] = frozenset()
+            self.private[name] = NONE
             amount = Amount.symbol(name)
         key = str(aval.dtype).startswith("key<") or str(aval.dtype) == "uint32"
         return Fact(
@@ -108,12 +103,24 @@ class Prover(Contributions, ControlFlow):
         Equal facts give equal facts, so what a loop asks again while it looks for its invariant is
         remembered; the program is kept beside the answer, so that its id stays its own.
         """
-        if self.recording:
+        if not self._loops:
             return self._closed(closed, facts, path)
+        outs, seen = self._visit(closed, facts, path)
+        self.records.add(seen)
+        return outs
+
+    def _visit(
+        self, closed: ClosedJaxpr, facts: Sequence[Fact], path: Path
+    ) -> tuple[list[Fact], Records]:
+        """Facts of the outputs, and what was seen, which counts only if the caller says so."""
         key = (path, id(closed), tuple(facts), self.count, self._loops)
-        if key not in self._quiet:
-            self._quiet[key] = (closed, self._closed(closed, facts, path))
-        return list(self._quiet[key][1])
+        if key not in self._visits:
+            outside, self.records = self.records, Records()
+            outs = self._closed(closed, facts, path)
+            self._visits[key] = (closed, outs, self.records)
+            self.records = outside
+        _, outs, seen = self._visits[key]
+        return list(outs), seen
 
     def _closed(self, closed: ClosedJaxpr, facts: Sequence[Fact], path: Path) -> list[Fact]:
         constants = [self._constant(c) for c in closed.consts]
@@ -151,19 +158,10 @@ class Prover(Contributions, ControlFlow):
             number = self.number("key constant", id(value))
             identity = new_identity(number, tuple(np.shape(value)), self.number)
             return Fact(number, everything(None), identity=identity)
-        kind = array.dtype.kind
-        number = self.number("constant", array.dtype.str, array.shape, array.tobytes())
-        if (array.size == 0 or kind not in "biuf") and not jnp.issubdtype(
-            array.dtype, jnp.floating
-        ):
-            return Fact(number, everything(array.dtype))
-        wide = array.astype(np.float64) if array.size else np.zeros(1)
-        nan = bool(np.isnan(wide).any())
-        if nan:
-            return Fact(number, everything(np.float32))
-        low, high = float(wide.min()), float(wide.max())
-        whole = Interval(low, high, False, bool(np.isinf(wide).any()))
-        return Fact(number, flushed(whole, array.dtype) if kind not in "biu" else whole)
+        number = self.number("constant", array.dtype, array.shape, array.tobytes())
+        if number not in self._constants:
+            self._constants[number] = _range_of(number, array)
+        return self._constants[number]
 
     # Equations.
 
@@ -204,32 +202,31 @@ class Prover(Contributions, ControlFlow):
 
     def _watch(self, site: Site, path: Path) -> None:
         """Keys that are consumed, and values that clients receive."""
-        if not self.recording:
-            return
+        seen = self.records
         if site.name in SINKS:
             key = site.facts[0]
             known = frozenset() if key.identity is None else key.identity.keys
-            self.uses.append(KeyUse(key.number, path, self.count, self._loops, known))
-            self.identities[key.number] = known
-            self.generators[key.number] = str(site.equation.invars[0].aval.dtype)  # type: ignore[attr-defined]
-            self.lineages[key.number] = key.lineage | {key.number}
-        explicit = site.name == "broadcast_in_dim" and self.checker.was_sent(path)
+            seen.uses.append(KeyUse(key.number, path, self.count, self._loops, known))
+            seen.identities[key.number] = known
+            seen.generators[key.number] = str(site.equation.invars[0].aval.dtype)  # type: ignore[attr-defined]
+            seen.lineages[key.number] = key.lineage | {key.number}
+        explicit = site.name == "broadcast_in_dim" and path in self._senders
         for fact, label in zip(site.facts, site.labels):
             crossing = label.place == Place.SERVER and site.outputs and site.outputs[0].on_clients
             if explicit or crossing:
-                self.sent |= fact.reveals | {fact.number}
-                self.shown |= fact.raw
-                self.shown_draws |= fact.draws
+                seen.sent |= fact.reveals | {fact.number}
+                seen.shown = united(seen.shown, fact.raw)
+                seen.shown_draws = united(seen.shown_draws, fact.draws)
 
     def _ordinary(self, site: Site, path: Path) -> list[Fact]:
-        if self.recording and derives_a_norm(site):
-            self.undefined.append(self.line(site))
+        if derives_a_norm(site):
+            self.records.undefined.append(self.line(site))
         made = []
         for position, variable in enumerate(site.equation.outvars):
             one = _single(site, variable, position, self.number(*_key(site), position))
             fact, noise = combine(one, self.number, lambda: self.line(site))
             fact = fact.replace(
-                norms=fact.norms or norms_of(one),
+                norms=fact.norms or (() if noise is None else norms_of(one)),
                 lineage=lineage_of(one),
                 draw=draw_of(one),
                 noise=noise_of(one),
@@ -237,8 +234,8 @@ class Prover(Contributions, ControlFlow):
                 reveals=reveals_of(one),
                 identity=identity_of(one, self.number),
             )
-            if noise is not None and self.recording:
-                self.noise.append(noise)
+            if noise is not None:
+                self.records.noise.append(noise)
             made.append(self._settled(fact, one))
         return made
 
@@ -258,10 +255,10 @@ class Prover(Contributions, ControlFlow):
             self.server_clips = True
         return fact
 
-    def _symbol(self, number: int, raw: frozenset[int]) -> Amount:
+    def _symbol(self, number: int, raw: Sums) -> Amount:
         """A name for a server scalar, with the un-noised sums behind it."""
         name = f"value {number}"
-        self.private[name] = raw
+        self.private[name] = united(self.private.get(name, NONE), raw)
         return Amount.symbol(name)
 
     def _unknown(self, site: Site) -> list[Fact]:
@@ -296,6 +293,20 @@ _PASSED_ON = frozenset(
 )
 
 
+def _range_of(number: int, array: np.ndarray) -> Fact:
+    """The fact of a constant."""
+    kind = array.dtype.kind
+    if (array.size == 0 or kind not in "biuf") and not jnp.issubdtype(array.dtype, jnp.floating):
+        return Fact(number, everything(array.dtype))
+    wide = array.astype(np.float64) if array.size else np.zeros(1)
+    nan = bool(np.isnan(wide).any())
+    if nan:
+        return Fact(number, everything(np.float32))
+    low, high = float(wide.min()), float(wide.max())
+    whole = Interval(low, high, False, bool(np.isinf(wide).any()))
+    return Fact(number, flushed(whole, array.dtype) if kind not in "biu" else whole)
+
+
 def _single(site: Site, variable: Any, position: int, number: int) -> Site:
     """The site of one result."""
     equation, outputs = site.equation, site.outputs
@@ -306,10 +317,11 @@ def _single(site: Site, variable: Any, position: int, number: int) -> Site:
 
 def _key(site: Site) -> tuple:
     """Identity of a computation: primitive, parameters and the numbers of its operands."""
-    words = tuple(sorted((k, _word(v)) for k, v in site.params.items() if k not in _UNNAMED))
-    operands = tuple(f.number for f in site.facts)
+    named = [(k, _word(v)) for k, v in site.params.items() if k not in _UNNAMED]
+    words = tuple(sorted(named)) if len(named) > 1 else tuple(named)
+    operands = tuple([f.number for f in site.facts])
     avals: list[Any] = [v.aval for v in site.equation.outvars]
-    shapes = tuple((a.shape, a.dtype) for a in avals)
+    shapes = tuple([(a.shape, a.dtype) for a in avals])
     return (site.name, words, operands, shapes)
 
 
@@ -322,6 +334,8 @@ _UNNAMED = frozenset({"sharding", "out_sharding", "preferred_element_type", "pre
 
 
 def _label(labels: Mapping[Var, Label], atom: Any) -> Label:
-    if isinstance(atom, Literal):
-        return public(len(np.shape(atom.val)))
-    return labels.get(atom) or public(len(atom.aval.shape))
+    found = None if isinstance(atom, Literal) else labels.get(atom)
+    return _public(len(atom.aval.shape)) if found is None else found  # type: ignore[attr-defined]
+
+
+_public = functools.cache(public)

@@ -12,6 +12,7 @@ Sources: the spellings are those of optax, of TensorFlow Federated and of common
 `mclip` is the same fact as a primitive.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -30,9 +31,14 @@ def relation_of(site: Site) -> Found:
     return None if rule is None else rule(site)
 
 
+@functools.cache
+def _straight(rank: int) -> tuple[tuple[int, int], ...]:
+    return tuple((k, k) for k in range(rank))
+
+
 def itself(fact: Fact, rank: int) -> Member:
     """A value as a member of its own norm, before any axis is summed."""
-    return Member(fact.number, frozenset(), tuple((k, k) for k in range(rank)))
+    return Member(fact.number, frozenset(), _straight(rank))
 
 
 def _square(site: Site) -> Found:
@@ -57,7 +63,7 @@ def _mul(site: Site) -> Found:
         return _square(site)
     for one, other, index in ((a, b, 1), (b, a, 0)):
         related = one.relation
-        factor = _factor(other)
+        factor = None if related is None else _factor(other)
         if related is None or factor is None or other.interval.low < 0:
             continue
         if site.shape(index) not in ((), site.out_shape):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from audits.static.bounds.amounts import Amount
 from audits.static.bounds.facts import Fact, Noise
+from audits.static.bounds.sets import NONE, Sums, united
 from audits.static.bounds.steps import Site
 from audits.static.labels import Place
 
@@ -52,6 +53,8 @@ class NoiseSite:
 def linear_of(site: Site) -> tuple[tuple[int, Amount], ...]:
     """The result as a linear function of sums, if it is one."""
     facts = site.facts
+    if not any(f.linear for f in facts):
+        return ()
     if site.name == "convert_element_type" and not _exact_float(site):
         return ()
     linear = [_repeated(site, k) for k in range(len(facts))]
@@ -140,17 +143,18 @@ def _gaussian(site: Site, line: Callable[[], str]) -> tuple[Fact | None, NoiseSi
     return None, None
 
 
-def raw_of(site: Site) -> tuple[frozenset[int], frozenset[int]]:
+def raw_of(site: Site) -> tuple[Sums, Sums]:
     """Un-noised sums behind the result, and those among them behind a denominator."""
-    raw = frozenset().union(*(f.raw for f in site.facts))
-    divisors = frozenset().union(*(f.divisors for f in site.facts))
+    raw, divisors = NONE, NONE
+    for fact in site.facts:
+        raw, divisors = united(raw, fact.raw), united(divisors, fact.divisors)
     if site.name == "div":
-        divisors |= site.facts[1].raw
+        divisors = united(divisors, site.facts[1].raw)
     return raw, divisors
 
 
 def direct_of(site: Site) -> bool:
     """A noised sum stays direct until it is normalised or combined."""
-    if site.name in _PASSING - {"neg"}:
+    if site.name in _PASSING and site.name != "neg":
         return site.facts[0].direct
     return False

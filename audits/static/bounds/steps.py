@@ -10,7 +10,7 @@ from audits.static.labels import Label
 from secfad._jax import JaxprEqn
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Site:
     """What a transfer function of facts sees.
 
@@ -21,6 +21,7 @@ class Site:
       outputs: Labels of the results.
       number: Number of the first result.
       stacked: Client values carry an axis of clients.
+      name: Name of the primitive; its identity was checked before.
     """
 
     equation: JaxprEqn
@@ -29,11 +30,10 @@ class Site:
     outputs: list[Label]
     number: int
     stacked: bool
+    name: str = dataclasses.field(init=False)
 
-    @property
-    def name(self) -> str:
-        """Name of the primitive; its identity was checked before."""
-        return self.equation.primitive.name
+    def __post_init__(self) -> None:
+        self.name = self.equation.primitive.name
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -42,12 +42,12 @@ class Site:
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Shape of an operand."""
-        return tuple(self.equation.invars[index].aval.shape)  # type: ignore[attr-defined]
+        return self.equation.invars[index].aval.shape  # type: ignore[attr-defined]
 
     @property
     def out_shape(self) -> tuple[int, ...]:
         """Shape of the first result."""
-        return tuple(self.equation.outvars[0].aval.shape)  # type: ignore[attr-defined]
+        return self.equation.outvars[0].aval.shape  # type: ignore[attr-defined]
 
     @property
     def dtype(self) -> Any:

@@ -1,0 +1,41 @@
+"""Sets that grow along a program, shared wherever nothing is added.
+
+What a server value depends on only ever grows: after a thousand rounds it is a thousand sums. A set of
+sums is therefore an integer with one bit for each, whose union takes a word for every thirty of them,
+and a union that adds nothing is the larger set itself, not a copy.
+
+>>> events_of(united(only(1), only(4)))
+[1, 4]
+"""
+
+from typing import TypeVar
+
+Sums = int
+NONE: Sums = 0
+Bits = TypeVar("Bits", int, frozenset[int])
+
+
+def only(event: int) -> Sums:
+    """The set of one sum."""
+    return 1 << event
+
+
+def events_of(sums: Sums) -> list[int]:
+    """The sums of a set, in order."""
+    digits = bin(sums)[:1:-1]
+    return [k for k, digit in enumerate(digits) if digit == "1"]
+
+
+def united(a: Bits, b: Bits) -> Bits:
+    """Either's members; the set that has them all already, if one of the two does."""
+    if a is b or not b:
+        return a
+    if not a:
+        return b
+    both = a | b
+    return a if len_of(both) == len_of(a) else b if len_of(both) == len_of(b) else both
+
+
+def len_of(bits: int | frozenset[int]) -> int:
+    """How many members."""
+    return bits.bit_count() if isinstance(bits, int) else len(bits)
