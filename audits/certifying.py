@@ -35,6 +35,7 @@ from secfad.errors import ModeError, SecfadError
 
 RULE_SET = "2026.1"
 MODES = ("primal", "forward", "reverse", "mixed")
+KNOWN_MODES = (*MODES, "factored")
 ASSUMPTIONS = (
     "The server is honest but curious: it sends every client the same broadcasts.",
     "The aggregator reveals the sum over the surviving clients and nothing else.",
@@ -125,9 +126,9 @@ def check_modes(
         return {"primal": (_compared(report, subject), subject.program)}
     if isinstance(subject, Program):
         return {"primal": (check_program(subject, public=public), subject)}
-    unknown = set(modes) - set(MODES)
+    unknown = set(modes) - set(KNOWN_MODES)
     if unknown:
-        raise ValueError(f"Expected modes among {MODES}, got {sorted(unknown)}.")
+        raise ValueError(f"Expected modes among {KNOWN_MODES}, got {sorted(unknown)}.")
     chosen = _argnums(subject, specs, argnums)
     reports: dict[str, tuple[Report, Program | None]] = {}
     for mode in dict.fromkeys(modes):
