@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from audits.certifying import check_modes, issue
+from audits.certifying import KNOWN_MODES, MODES, check_modes, issue
 from audits.reports.github import render_github
 from audits.reports.html import render_html
 from audits.reports.json import render_json
@@ -106,10 +106,10 @@ def modes_of(modes: Sequence[str] | str) -> tuple[str, ...]:
       UnusableInput: An unknown mode.
     """
     if isinstance(modes, str):
-        modes = ("primal", "forward", "reverse", "mixed") if modes == "all" else ("primal", modes)
-    known = ("primal", "forward", "reverse", "mixed")
-    if set(modes) - set(known):
-        raise UnusableInput(f"Expected modes among all, {', '.join(known)}, got {list(modes)}.")
+        modes = MODES if modes == "all" else ("primal", modes)
+    if set(modes) - set(KNOWN_MODES):
+        known = ", ".join(KNOWN_MODES)
+        raise UnusableInput(f"Expected modes among all, {known}, got {list(modes)}.")
     return tuple(dict.fromkeys(modes))
 
 
