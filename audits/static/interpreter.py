@@ -58,7 +58,10 @@ class Scope:
 
     def inside(self, *steps: int | str, **changes) -> "Scope":
         """The scope of a nested jaxpr."""
-        return dataclasses.replace(self, path=(*self.path, *steps), **changes)
+        path = (*self.path, *steps)
+        if changes:
+            return dataclasses.replace(self, path=path, **changes)
+        return Scope(path, self.count, self.depth, self.client_control, self.recording, self.caller)
 
 
 @dataclasses.dataclass
@@ -240,9 +243,10 @@ class Checker:
     def _unmerged(self, step: Step) -> bool:
         """Forgets merged copies; merged clients may not go further, which is what False says."""
         for index, label in enumerate(step.inputs):
-            if MERGED in label.tags:
+            tags = label.tags
+            if MERGED in tags:
                 return False
-            if MERGED_COPIES in label.tags:
+            if MERGED_COPIES in tags:
                 axes = tuple(Axis(DATA) if a.tag == MERGED_COPIES else a for a in label.axes)
                 step.inputs[index] = label.replace(axes=axes)
         return True

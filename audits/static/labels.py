@@ -75,13 +75,15 @@ class Label:
     @property
     def tags(self) -> str:
         """The tags of all axes as a string, such as "cdd"."""
-        return "".join(axis.tag for axis in self.axes)
+        return "".join([axis.tag for axis in self.axes])
 
     @property
     def client_axis(self) -> int | None:
         """Position of the axis of clients, if there is one."""
-        position = self.tags.find(CLIENT_AXIS)
-        return None if position < 0 else position
+        for position, axis in enumerate(self.axes):
+            if axis.tag == CLIENT_AXIS:
+                return position
+        return None
 
     @property
     def on_clients(self) -> bool:
@@ -120,6 +122,8 @@ def join_places(places: Iterable[Place]) -> Place:
 
 def join_axis(a: Axis, b: Axis) -> Axis:
     """What is known of an axis when either may be the case."""
+    if a == b:
+        return a
     if a.tag == b.tag and a.rows == b.rows:
         return Axis(a.tag, a.sources | b.sources, a.rows)
     if MERGED in (a.tag, b.tag):

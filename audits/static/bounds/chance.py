@@ -85,7 +85,7 @@ def draw_of(site: Site) -> Any:
         copied = place == Place.SERVER and _rows(site) is not None
         return ("bits", site.facts[0].number, int(Place.COPY if copied else place))
     drawn = [f.draw for f in site.facts]
-    if not any(drawn):
+    if drawn.count(None) == len(drawn):
         return None
     if _passes(site):
         return drawn[0]
@@ -150,7 +150,10 @@ def _erf_inv(site: Site) -> Any:
 def noise_of(site: Site) -> Noise | None:
     """Gaussian noise with its standard deviation."""
     facts = site.facts
-    if not any(f.noise or f.draw for f in facts):
+    for fact in facts:
+        if fact.noise is not None or fact.draw is not None:
+            break
+    else:
         return None
     if site.name == "mul":
         for one, other, index in ((facts[0], facts[1], 1), (facts[1], facts[0], 0)):

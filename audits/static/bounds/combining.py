@@ -9,8 +9,16 @@ from typing import Any
 import jax.numpy as jnp
 
 from audits.static.bounds.amounts import Amount
+from audits.static.bounds.chance import (
+    draw_of,
+    draws_of,
+    lineage_of,
+    noise_of,
+    reveals_of,
+)
 from audits.static.bounds.contributions import low_precision
 from audits.static.bounds.facts import Fact, Interval, Member, Norm, Relation
+from audits.static.bounds.identities import identity_of
 from audits.static.bounds.intervals import interval_of
 from audits.static.bounds.relations import covers, itself, relation_of
 from audits.static.bounds.releases import NoiseSite, direct_of, linear_of, noised, raw_of
@@ -27,7 +35,7 @@ def combine(site: Site, number: Number, line: Callable[[], str]) -> tuple[Fact, 
     """The fact of a single-result equation that is neither control flow nor communication."""
     operand, noise = noised(site, line)
     if operand is not None and noise is not None:
-        return _with_noise(site, operand, noise), noise
+        return _with_noise(site, operand, noise, number), noise
     raw, divisors = raw_of(site)
     relation, norms = relation_of(site), norms_of(site)
     fact = Fact(
@@ -45,26 +53,41 @@ def combine(site: Site, number: Number, line: Callable[[], str]) -> tuple[Fact, 
         direct=direct_of(site),
         proof=_proof(site, norms),
         norms=norms,
+        lineage=lineage_of(site),
+        draw=draw_of(site),
+        noise=noise_of(site),
+        draws=draws_of(site) if noise is None else frozenset(),
+        reveals=reveals_of(site),
+        identity=identity_of(site, number),
     )
     return (_selected(site, fact, number) if site.name == "select_n" else fact), noise
 
 
-def _with_noise(site: Site, operand: Fact, noise: NoiseSite) -> Fact:
+def _with_noise(site: Site, operand: Fact, noise: NoiseSite, number: Number) -> Fact:
     """A noised value: at the server its sums are hidden; at a client the bound stays that of the value."""
     hidden = NONE
     for event, _ in noise.linear:
         hidden |= only(event)
-    whole = Interval(-math.inf, math.inf)
     direct = bool(noise.linear) and all(a == Amount(1.0) for _, a in noise.linear)
+    own: dict[str, Any] = {
+        "norms": norms_of(site),
+        "lineage": lineage_of(site),
+        "draw": draw_of(site),
+        "noise": noise_of(site),
+        "reveals": reveals_of(site),
+        "identity": identity_of(site, number),
+    }
     if noise.at_client:
-        return operand.replace(number=site.number, part=None, noise=None, mixed=noise.noise)
+        own["norms"] = operand.norms or own["norms"]
+        return operand.replace(number=site.number, part=None, mixed=noise.noise, **own)
     return Fact(
         site.number,
-        whole,
+        Interval(-math.inf, math.inf),
         raw=operand.raw & ~hidden,
         divisors=operand.divisors & ~hidden,
         direct=direct,
         draws=operand.draws,
+        **own,
     )
 
 
@@ -142,9 +165,9 @@ def _product_scaled(site: Site) -> Alternatives:
         if site.shape(index) != out:
             continue
         fact, factor = site.facts[index], site.facts[other]
-        own = frozenset({itself(fact, len(out))})
         if site.name == "div":
             if index == 0 and factor.interval.low > 0:
+                own = frozenset({itself(fact, len(out))})
                 return _covered(factor.relation, fact, site, index, other) or (
                     frozenset({own}) if factor.interval.finite else frozenset()
                 )
@@ -153,14 +176,13 @@ def _product_scaled(site: Site) -> Alternatives:
         limit = _largest(site.dtype)
         size = factor.interval.magnitude
         small = size <= 1 or reach * size < limit
-        if factor.interval.finite and (small or scales(factor, fact, site)):
-            return frozenset({own}) | fact.scaled
-        if any(
+        finite = factor.interval.finite and (small or scales(factor, fact, site))
+        if finite or any(
             covers(m, fact.number, site.shape(index), site.shape(other))
             for members in factor.scaled
             for m in members
         ):
-            return frozenset({own}) | fact.scaled
+            return frozenset({frozenset({itself(fact, len(out))})}) | fact.scaled
     return frozenset()
 
 
@@ -293,32 +315,42 @@ _UNIFORM = frozenset(
 
 def _blame(site: Site) -> str:
     """Why a value that was bounded is not any more."""
-    inherited = next((f.blame for f in site.facts if f.blame), "")
+    inherited = _inherited(site, "blame")
     if site.name == "select_n" and not inherited:
         related = site.facts[0].relation
         if related is not None and related.kind == "outside unless NaN":
             return "FAD407"
     if site.name == "mul" and len(site.facts) == 2:
         for one, other, index in ((*site.facts, 1), (*site.facts[::-1], 0)):
+            if not one.norms:
+                continue
             free = math.isinf(other.interval.magnitude) and other.relation is None
             mine = site.labels[index].place == Place.CLIENT and other.amount is None
-            if one.norms and free and mine:
+            if free and mine:
                 return "FAD404"
     return inherited
 
 
 def _low(site: Site, relation: Relation | None) -> str:
-    inherited = next((f.low for f in site.facts if f.low), "")
+    inherited = _inherited(site, "low")
+    if inherited:
+        return inherited
     related = relation is not None and relation.kind in ("square", "norm", "scale")
     rounded = site.name in _ROUNDING and site.outputs[0].on_clients
-    return inherited or (low_precision(site.dtype) if related or rounded else "")
+    return low_precision(site.dtype) if related or rounded else ""
 
 
 _ROUNDING = frozenset({"add", "add_any", "sub", "mul", "div", "reduce_sum", "convert_element_type"})
 
 
 def _proof(site: Site, norms: tuple[Norm, ...]) -> str:
+    return _inherited(site, "proof") or ("recognised clip" if norms else "")
+
+
+def _inherited(site: Site, part: str) -> str:
+    """The first operand's word, if any has one."""
     for fact in site.facts:
-        if fact.proof:
-            return fact.proof
-    return "recognised clip" if norms else ""
+        word = getattr(fact, part)
+        if word:
+            return word
+    return ""

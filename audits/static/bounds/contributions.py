@@ -36,12 +36,11 @@ class Contributions:
     line: Any
     _symbol: Any
     _by_path: dict[tuple[Path, int], int]
+    _sum_paths: frozenset[Path]
 
     def _is_sum(self, site: Site, path: Path) -> bool:
         """Hidden sums are recorded without an operand, and an n-ary sum may start public."""
-        return site.name == "federated_sum" or any(
-            (path, k) in self._by_path for k in range(-1, len(site.facts))
-        )
+        return site.name == "federated_sum" or path in self._sum_paths
 
     def _sums(self, site: Site, path: Path) -> list[Fact]:
         hidden = self._by_path.get((path, -1))

@@ -45,7 +45,7 @@ def identity_of(site: Site, new: Callable[..., int]) -> Identity | None:
         words = site.out_shape
         return new_identity(site.number, words, new)
     known = [f.identity for f in site.facts]
-    if not any(known):
+    if known.count(None) == len(known):
         return None
     first = known[0]
     if site.name in _SAME_KEY and first is not None:

@@ -13,24 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from audits.static.bounds.amounts import Amount
-from audits.static.bounds.chance import (
-    SINKS,
-    draw_of,
-    draws_of,
-    lineage_of,
-    noise_of,
-    reveals_of,
-)
+from audits.static.bounds.chance import SINKS
 from audits.static.bounds.combining import combine
 from audits.static.bounds.contributions import Contributions
 from audits.static.bounds.facts import Fact, Interval, everything, touched
-from audits.static.bounds.identities import identity_of, new_identity
+from audits.static.bounds.identities import new_identity
 from audits.static.bounds.intervals import flushed
 from audits.static.bounds.looping import ControlFlow
 from audits.static.bounds.records import KeyUse, Records
 from audits.static.bounds.relations import derives_a_norm
 from audits.static.bounds.sets import NONE, Sums, united
-from audits.static.bounds.stability import norms_of
 from audits.static.bounds.steps import Site
 from audits.static.interpreter import Checker, Path
 from audits.static.labels import Label, Place, public
@@ -52,12 +44,14 @@ class Prover(Contributions, ControlFlow):
         self._callers: list[Any] = []
         self._loops: tuple[int, ...] = ()
         self._numbers: dict[Any, int] = {}
+        self._kinds: dict[tuple, int] = {}
         self._constants: dict[int, Fact] = {}
         self._visits: dict[tuple, tuple[ClosedJaxpr, list[Fact], Records]] = {}
         self._invariants: dict[Path, list[Fact]] = {}
         self._by_path: dict[tuple[Path, int], int] = {
             where: index for index, where in checker.operands.items()
         }
+        self._sum_paths = frozenset(path for path, _ in self._by_path)
 
     # Numbers of values.
 
@@ -223,17 +217,8 @@ class Prover(Contributions, ControlFlow):
             self.records.undefined.append(self.line(site))
         made = []
         for position, variable in enumerate(site.equation.outvars):
-            one = _single(site, variable, position, self.number(*_key(site), position))
+            one = _single(site, variable, position, self.number(*self._key(site), position))
             fact, noise = combine(one, self.number, lambda: self.line(site))
-            fact = fact.replace(
-                norms=fact.norms or (() if noise is None else norms_of(one)),
-                lineage=lineage_of(one),
-                draw=draw_of(one),
-                noise=noise_of(one),
-                draws=fact.draws if noise is not None else draws_of(one),
-                reveals=reveals_of(one),
-                identity=identity_of(one, self.number),
-            )
             if noise is not None:
                 self.records.noise.append(noise)
             made.append(self._settled(fact, one))
@@ -241,9 +226,11 @@ class Prover(Contributions, ControlFlow):
 
     def _settled(self, fact: Fact, site: Site) -> Fact:
         """Tightens the interval by the norms, and names server scalars."""
-        numbers = [n.amount.number for n in fact.norms if n.amount.number is not None]
-        if numbers and fact.interval.finite:
-            reach = min(numbers)
+        reach = math.inf
+        for norm in fact.norms:
+            if norm.amount.number is not None:
+                reach = min(reach, norm.amount.number)
+        if reach < math.inf and fact.interval.finite:
             low, high = max(fact.interval.low, -reach), min(fact.interval.high, reach)
             if low <= high:
                 fact = fact.replace(interval=Interval(low, high))
@@ -261,8 +248,17 @@ class Prover(Contributions, ControlFlow):
         self.private[name] = united(self.private.get(name, NONE), raw)
         return Amount.symbol(name)
 
+    def _key(self, site: Site) -> tuple:
+        """Identity of a computation: primitive, parameters and the numbers of its operands."""
+        named = [(k, _word(v)) for k, v in site.params.items() if k not in _UNNAMED]
+        words = tuple(sorted(named)) if len(named) > 1 else tuple(named)
+        avals: list[Any] = [v.aval for v in site.equation.outvars]
+        kind = (site.name, words, tuple([(a.shape, a.dtype) for a in avals]))
+        known = self._kinds.setdefault(kind, len(self._kinds))
+        return ("computed", known, *[f.number for f in site.facts])
+
     def _unknown(self, site: Site) -> list[Fact]:
-        numbers = [self.number(*_key(site), k) for k in range(len(site.equation.outvars))]
+        numbers = [self.number(*self._key(site), k) for k in range(len(site.equation.outvars))]
         return [
             touched(Fact(number, everything(v.aval.dtype)), site.facts)  # type: ignore[attr-defined]
             for number, v in zip(numbers, site.equation.outvars)
@@ -313,16 +309,6 @@ def _single(site: Site, variable: Any, position: int, number: int) -> Site:
     if len(outputs) > 1:
         equation, outputs = equation.replace(outvars=[variable]), [outputs[position]]
     return Site(equation, site.facts, site.labels, outputs, number, site.stacked)
-
-
-def _key(site: Site) -> tuple:
-    """Identity of a computation: primitive, parameters and the numbers of its operands."""
-    named = [(k, _word(v)) for k, v in site.params.items() if k not in _UNNAMED]
-    words = tuple(sorted(named)) if len(named) > 1 else tuple(named)
-    operands = tuple([f.number for f in site.facts])
-    avals: list[Any] = [v.aval for v in site.equation.outvars]
-    shapes = tuple([(a.shape, a.dtype) for a in avals])
-    return (site.name, words, operands, shapes)
 
 
 def _word(value: Any) -> str:

@@ -53,7 +53,10 @@ class NoiseSite:
 def linear_of(site: Site) -> tuple[tuple[int, Amount], ...]:
     """The result as a linear function of sums, if it is one."""
     facts = site.facts
-    if not any(f.linear for f in facts):
+    for fact in facts:
+        if fact.linear:
+            break
+    else:
         return ()
     if site.name == "convert_element_type" and not _exact_float(site):
         return ()
@@ -110,7 +113,9 @@ def _merged(a, b):
 
 def noised(site: Site, line: Callable[[], str]) -> tuple[Fact | None, NoiseSite | None]:
     """The operand that noise is added to, and the record of it, if this is such an addition."""
-    if site.name not in ("add", "add_any", "sub"):
+    if site.name not in ("add", "add_any", "sub") or not (
+        site.facts[0].draws or site.facts[1].draws or site.facts[0].noise or site.facts[1].noise
+    ):
         return None, None
     found = _gaussian(site, line)
     return (None, _unknown(site, line)) if found[0] is None else found
