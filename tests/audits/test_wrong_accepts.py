@@ -210,6 +210,14 @@ SAME_KEY = {
 }
 
 
+@rejected("FAD415", args=[("x", (N,), "float32", "clients"), KEY])
+def exact_sum_handed_through_more_carries_than_passes(x, key):
+    total = jnp.sum(jnp.where(x > 0, 1.0, 0.0), axis=0)
+    shift = lambda carry, _: ((total, *carry[:-1]), None)
+    carry = lax.scan(shift, (jnp.zeros(()),) * 10, None, length=20)[0]
+    return total + 2.0 * jax.random.normal(key, ()), carry[-1]
+
+
 @pytest.mark.parametrize("copy", SAME_KEY)
 def test_a_copy_of_a_key_is_the_same_key(copy):
     def program(key, x):
