@@ -19,7 +19,9 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from secfad import _jax
-from secfad.blocks import Branch, communicates
+from secfad._jax import Var
+from secfad.activity import active_variables, loop_carries
+from secfad.blocks import Block, Branch, Loop, Step, communicates
 from secfad.computations import Computation
 from secfad.inference import place
 from secfad.interpreting import Interpreter
@@ -29,28 +31,62 @@ from secfad.tracing import flat_placements
 _jax.hide_file_from_tracebacks(__file__)
 
 
-def with_separate_residuals(computation: Computation, specs: tuple) -> Callable:
-    """The computation as a function whose reverse derivative keeps every branch's values apart."""
+def with_separate_residuals(
+    computation: Computation, specs: tuple, argnums: Sequence[int]
+) -> Callable:
+    """The computation as a function whose reverse derivative keeps every branch's values apart.
+
+    Args:
+      computation: What will be differentiated.
+      specs: Shapes of its arguments.
+      argnums: The arguments that will be differentiated.
+    """
     source, out_tree = computation.traced(specs)
     normal = normalise(source, erase_rules=False)
     placements, origins = flat_placements(computation, specs)
     block = place(normal, placements, origins, keep_rules=True)
+    active = [i in argnums for i, spec in enumerate(specs) for _ in jax.tree.leaves(spec)]
 
     def fun(*args: Any) -> Any:
-        return jax.tree.unflatten(out_tree, _Separate().run(block, jax.tree.leaves(args)))
+        return jax.tree.unflatten(out_tree, _Separate(active).run(block, jax.tree.leaves(args)))
 
     return fun
 
 
 class _Separate(Interpreter):
-    """Evaluates blocks with their own derivative for every communicating choice."""
+    """Evaluates blocks with their own derivative for every communicating choice that is active.
+
+    A choice that is not differentiated stays JAX's, so that another mode can differentiate it later.
+    """
+
+    def __init__(self, active_inputs: Sequence[bool]):
+        self.flags = active_inputs
+
+    def steps(self, block: Block, env: dict[Var, Any]) -> None:
+        """Evaluates the steps of a block."""
+        active = active_variables(block, self.flags)
+        for step in block.steps:
+            inside = [isinstance(v, Var) and v in active for v in step.inputs]
+            _inner(step, inside).step(step, block, env)
 
     def branch(self, step: Branch, values: Sequence[Any]) -> list[Any]:
         """Rebuilds a switch."""
-        if not any(communicates(b) for b in step.branches):
+        if not any(self.flags) or not any(communicates(b) for b in step.branches):
             return super().branch(step, values)
         branches = [lambda *args, b=b: self.run(b, args) for b in step.branches]
         return _switch(branches)(*values)
+
+
+def _inner(step: Step, inside: Sequence[bool]) -> Interpreter:
+    """The interpreter of the bodies of a step with these active inputs."""
+    match step:
+        case Loop():
+            split = step.constants + step.carries
+            carries = loop_carries(step, inside)
+            return _Separate([*inside[: step.constants], *carries, *inside[split:]])
+        case Branch():
+            return _Separate(inside[1:])
+    return Interpreter()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

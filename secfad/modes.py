@@ -248,7 +248,7 @@ def _local(
     backwards = mode in ("reverse", "factored")
     fun = computation.fun
     if backwards and shape.branches:
-        fun = with_separate_residuals(computation, specs)
+        fun = with_separate_residuals(computation, specs, chosen)
     return fun, mode == "factored" or (mode == "reverse" and shape.one_contact)
 
 

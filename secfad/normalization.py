@@ -8,7 +8,8 @@ is counted, certified or run,
 2. calls that communicate (`jit`, `remat`, custom rules, a linear solve) are replaced by their bodies,
    so that communication stands at the top level or directly inside control flow;
 3. a broadcast of a value that was already broadcast is merged with it, and a broadcast of a
-   loop-invariant value is moved out of its `scan`.
+   loop-invariant value is moved out of its `scan`;
+4. a choice that only prepares a communicating one becomes part of it (`secfad.choices`).
 
 Sums are never merged or moved: under noise one sum is one release.
 """
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from secfad.calls import COND, CONTROL_FLOW, CUSTOM_RULES, JIT, SCAN, Communicates, as_call, bodies
+from secfad.choices import join_choices
 from secfad.primitives import broadcast_p
 
 
@@ -34,7 +36,7 @@ def normalise(closed: ClosedJaxpr, *, erase_rules: bool, open_calls: bool = Fals
     """
     jaxpr = _jax.dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     flat = _Flattener(erase_rules, open_calls).closed(ClosedJaxpr(jaxpr, closed.consts))
-    merged = _merge_broadcasts(flat.jaxpr)
+    merged = join_choices(_merge_broadcasts(flat.jaxpr))
     jaxpr = _jax.dce(merged, [True] * len(merged.outvars))
     return _without_unused_constants(ClosedJaxpr(jaxpr, flat.consts))
 

@@ -136,3 +136,32 @@ def test_jacobian_of_a_vector_result():
     expected = jax.jacobian(lambda v: program(Centralised(), v, X))(jnp.float32(0.7))
     with jax.disable_jit():
         np.testing.assert_allclose(fuse(traced)(jnp.float32(0.7), X), expected, rtol=2e-5)
+
+
+def chosen_by_a_sum(means, w, x):
+    """Nobody needs the value of the choice for its second derivative."""
+    return jax.lax.cond(means.squares(w, x) > 0.01, means.sines, means.squares, w, x)
+
+
+@pytest.mark.parametrize(("inner", "outer"), [("forward", "reverse"), ("reverse", "forward")])
+def test_second_derivative_of_a_choice_whose_value_is_not_needed(inner, outer):
+    gradient = fad.grad(computation(chosen_by_a_sum), mode=inner)
+    second = fad.trace(fad.grad(gradient, mode=outer), jnp.float32(0.7), X[0])
+    with jax.disable_jit():
+        for w in (jnp.float32(0.7), jnp.float32(0.01)):
+            expected = jax.grad(jax.grad(lambda v: chosen_by_a_sum(Centralised(), v, X)))(w)
+            np.testing.assert_allclose(fuse(second)(w, X), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("outer", ["forward", "reverse", "mixed"])
+def test_a_choice_that_only_the_outer_derivative_sees(outer):
+    made = fad.computation(w=S, u=S, x=C)(
+        lambda w, u, x: Federated().sines(w, x) * choice(Federated(), u, x)
+    )
+    cross = fad.jacobian(fad.grad(made, argnums=0), argnums=1, mode=outer)
+    w, u = jnp.float32(0.3), jnp.float32(0.7)
+    expected = jax.grad(Centralised().sines)(w, X) * jax.grad(
+        lambda v: choice(Centralised(), v, X)
+    )(u)
+    with jax.disable_jit():
+        np.testing.assert_allclose(fuse(fad.trace(cross, w, u, X[0]))(w, u, X), expected, rtol=1e-4)
