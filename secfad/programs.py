@@ -11,6 +11,7 @@ from typing import Any
 
 from secfad._jax import ClosedJaxpr
 from secfad.blocks import Block
+from secfad.collecting import no_collection
 from secfad.costs import Costs, costs
 from secfad.digests import digest
 from secfad.drawing import to_svg
@@ -48,7 +49,8 @@ class Program:
     @functools.cached_property
     def schedule(self) -> Schedule:
         """The program cut into stages and rounds."""
-        return schedule(self.block)
+        with no_collection():
+            return schedule(self.block)
 
     @functools.cached_property
     def costs(self) -> Costs:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from secfad import _jax
 from secfad.blocks import has_branches
+from secfad.collecting import no_collection
 from secfad.computations import Computation
 from secfad.constants import with_own_constants
 from secfad.errors import ArgumentError, TracingError
@@ -64,6 +65,7 @@ def trace(computation: Computation, *specs: Any) -> Program:
     return trace_flat(computation, structs)
 
 
+@no_collection()
 def trace_flat(computation: Computation, structs: tuple) -> Program:
     """`trace` for arguments that are known to be shapes."""
     try:
