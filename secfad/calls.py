@@ -7,7 +7,8 @@ cannot.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
@@ -85,6 +86,19 @@ def renamed(body: ClosedJaxpr, inputs: Sequence | None = None) -> ClosedJaxpr:
         constants,
     )
     return ClosedJaxpr(fresh, body.consts)
+
+
+def with_bodies(equation: JaxprEqn, change: Callable[[Jaxpr], Jaxpr]) -> JaxprEqn:
+    """The equation with every program nested in its parameters changed."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, ClosedJaxpr):
+            return ClosedJaxpr(change(value.jaxpr), value.consts)
+        if isinstance(value, tuple) and any(isinstance(v, ClosedJaxpr) for v in value):
+            return tuple(changed(v) for v in value)
+        return value
+
+    return equation.replace(params={k: changed(v) for k, v in equation.params.items()})
 
 
 def bodies(equation: JaxprEqn) -> Iterator[Jaxpr]:

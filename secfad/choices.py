@@ -12,7 +12,7 @@ from typing import Any
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from secfad.calls import COND, CONTROL_FLOW, Communicates, bodies, renamed
+from secfad.calls import COND, CONTROL_FLOW, Communicates, bodies, renamed, with_bodies
 
 
 def join_choices(jaxpr: Jaxpr, talks: Communicates | None = None) -> Jaxpr:
@@ -23,24 +23,15 @@ def join_choices(jaxpr: Jaxpr, talks: Communicates | None = None) -> Jaxpr:
       talks: Shared between calls, to look at every nested program once.
     """
     talks = Communicates() if talks is None else talks
-    equations = [_with_joined_bodies(e, talks) for e in jaxpr.eqns]
+    equations = [
+        with_bodies(e, lambda body: join_choices(body, talks))
+        if e.primitive in CONTROL_FLOW and talks(e)
+        else e
+        for e in jaxpr.eqns
+    ]
     if any(e.primitive is COND and talks(e) for e in equations):
         equations = _Joiner(jaxpr, equations, talks).joined()
     return _jax.new_jaxpr(jaxpr.invars, jaxpr.outvars, equations, jaxpr.constvars)
-
-
-def _with_joined_bodies(equation: JaxprEqn, talks: Communicates) -> JaxprEqn:
-    if equation.primitive not in CONTROL_FLOW or not talks(equation):
-        return equation
-    return equation.replace(params={k: _joined(v, talks) for k, v in equation.params.items()})
-
-
-def _joined(value: Any, talks: Communicates) -> Any:
-    if isinstance(value, ClosedJaxpr):
-        return ClosedJaxpr(join_choices(value.jaxpr, talks), value.consts)
-    if isinstance(value, tuple) and any(isinstance(v, ClosedJaxpr) for v in value):
-        return tuple(_joined(v, talks) for v in value)
-    return value
 
 
 class _Joiner:

@@ -24,7 +24,7 @@ import numpy as np
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from secfad.calls import CONTROL_FLOW, Communicates, renamed
+from secfad.calls import CONTROL_FLOW, Communicates, renamed, with_bodies
 from secfad.linearity import Kind, equation_kinds
 from secfad.normalization import normalise
 from secfad.primitives import COTANGENT, broadcast_p, sum_p
@@ -60,7 +60,12 @@ def factor_scalars(jaxpr: Jaxpr, talks: Communicates | None = None) -> Jaxpr:
       talks: Shared between calls, to look at every nested program once.
     """
     talks = Communicates() if talks is None else talks
-    equations = [_with_factored_bodies(e, talks) for e in jaxpr.eqns]
+    equations = [
+        with_bodies(e, lambda body: factor_scalars(body, talks))
+        if e.primitive in CONTROL_FLOW and talks(e)
+        else e
+        for e in jaxpr.eqns
+    ]
     candidates = [
         (operand, result)
         for equation in equations
@@ -71,20 +76,6 @@ def factor_scalars(jaxpr: Jaxpr, talks: Communicates | None = None) -> Jaxpr:
     if candidates:
         equations = _Factoring(jaxpr, equations, talks).factored(candidates)
     return _jax.new_jaxpr(jaxpr.invars, jaxpr.outvars, equations, jaxpr.constvars)
-
-
-def _with_factored_bodies(equation: JaxprEqn, talks: Communicates) -> JaxprEqn:
-    if equation.primitive not in CONTROL_FLOW or not talks(equation):
-        return equation
-    return equation.replace(params={k: _factored(v, talks) for k, v in equation.params.items()})
-
-
-def _factored(value: Any, talks: Communicates) -> Any:
-    if isinstance(value, ClosedJaxpr):
-        return ClosedJaxpr(factor_scalars(value.jaxpr, talks), value.consts)
-    if isinstance(value, tuple) and any(isinstance(v, ClosedJaxpr) for v in value):
-        return tuple(_factored(v, talks) for v in value)
-    return value
 
 
 class _Factoring:

@@ -19,7 +19,17 @@ from collections.abc import Sequence
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from secfad.calls import COND, CONTROL_FLOW, CUSTOM_RULES, JIT, SCAN, Communicates, as_call, bodies
+from secfad.calls import (
+    COND,
+    CONTROL_FLOW,
+    CUSTOM_RULES,
+    JIT,
+    SCAN,
+    Communicates,
+    as_call,
+    bodies,
+    with_bodies,
+)
 from secfad.choices import join_choices
 from secfad.primitives import broadcast_p
 
@@ -162,9 +172,7 @@ class _Merger:
         elif equation.primitive is COND:
             self._cond(equation)
         elif equation.primitive in CONTROL_FLOW:
-            self.equations.append(
-                equation.replace(params={k: _merged(v) for k, v in equation.params.items()})
-            )
+            self.equations.append(with_bodies(equation, _merge_broadcasts))
         else:
             self.equations.append(equation)
 
@@ -228,14 +236,6 @@ def _sends(branch: Jaxpr, variable: Var, equation: JaxprEqn) -> bool:
         and not inner.isdisjoint(v for v in e.invars if isinstance(v, Var))
         for e in branch.eqns
     )
-
-
-def _merged(value):
-    if isinstance(value, ClosedJaxpr):
-        return ClosedJaxpr(_merge_broadcasts(value.jaxpr), value.consts)
-    if isinstance(value, tuple):
-        return tuple(_merged(v) for v in value)
-    return value
 
 
 def _is_invariant_broadcast(equation: JaxprEqn, invariant: dict) -> bool:
