@@ -12,6 +12,7 @@ Sources: Abadi et al. (2016); McMahan et al. (2018), section 3, for several sums
 Liu, Steinke (2021) and Agarwal, Kairouz, Liu (2021) for noise by clients and for rotation.
 """
 
+import abc
 import fnmatch
 import math
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ PURPOSES: tuple[str, ...] = ("training", "hypergradient", "evaluation")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mechanism:
+class Mechanism(abc.ABC):
     """What all mechanisms have in common; use `Gaussian` or `Skellam`.
 
     Attributes:
@@ -76,9 +77,9 @@ class Mechanism:
             raise MechanismError(f"Expected rotation=True or False, got {self.rotation!r}.")
 
     @property
+    @abc.abstractmethod
     def by_clients(self) -> bool:
         """Whether clients add the noise, in shares."""
-        raise NotImplementedError
 
     def clip_norm_of(self, name: str) -> float:
         """The clip norm of a sum; `MechanismError` if no pattern matches its name."""

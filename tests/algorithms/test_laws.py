@@ -1,7 +1,6 @@
 """Every algorithm of the table equals its centralised form, in value and in every derivative."""
 
 import functools
-import importlib.util
 
 import jax
 import numpy as np
@@ -30,7 +29,6 @@ EACH = pytest.mark.parametrize(
 ALL = pytest.mark.parametrize("algorithm", TABLE.values(), ids=TABLE)
 # The programs are tiny: most of the time goes into optimising them.
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-HAS_CHECKER = importlib.util.find_spec("audits.certifying") is not None
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +104,6 @@ def test_counted_bytes_equal_the_closed_forms(algorithm):
     assert costs.up_bytes == 8 * algorithm.up
 
 
-@pytest.mark.skipif(not HAS_CHECKER, reason="the checker is not installed")
 @ALL
 def test_algorithm_is_certified_in_every_mode_and_its_evidence_is_confirmed(algorithm):
     import audits
