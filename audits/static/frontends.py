@@ -6,7 +6,11 @@ first, because what is certified is what runs.
 """
 
 import dataclasses
+import functools
+import os
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -231,7 +235,15 @@ def output_places(primal: Traced, style: Style) -> list[str]:
     ]
 
 
+@functools.cache
+def _hide_drjax(folder: str) -> None:
+    _jax.hide_file_from_tracebacks(folder)
+
+
 def _traced(fn: Callable, args: Sequence[Arg], style: Style) -> Traced:
+    if style.name == "drjax" and "drjax" in sys.modules:
+        # What DrJAX does inside one of its operators is not the user's line.
+        _hide_drjax(str(Path(str(sys.modules["drjax"].__file__)).parent) + os.sep)
     fun = getattr(fn, "fun", fn)
     make = jax.make_jaxpr(
         fun, axis_env=[(CLIENT_AXIS_NAME, SPMD_CLIENTS)] if style.name == "spmd" else None

@@ -41,6 +41,8 @@ def test_answer_is_the_expected_one(case):
     if case["id"] in UNDECLARED or report.kind in case.get("tolerate", ()):
         return
     assert report.kind == case["kind"], rules
+    if report.kind == "reject":
+        assert any(f"<{case['id']}>:" in f.line for f in report.findings), "no line of the user's"
     assert case["rule"] is None or rules & {case["rule"], *case.get("also", ())}
     if report.kind == case["kind"] != "reject":
         for fact in FACTS:
