@@ -31,6 +31,7 @@ from privacy.certificates import (
 from privacy.cohort_ranges import SMALLEST, CohortRange
 from privacy.privatization import PrivateProgram
 from secfad import CLIENTS, SERVER, Computation, Program, jvp, trace, vjp
+from secfad.collecting import no_collection
 from secfad.errors import ModeError, SecfadError
 
 RULE_SET = "2026.1"
@@ -66,6 +67,7 @@ class CertificationError(Exception):
         )
 
 
+@no_collection()
 def certify(
     subject: PrivateProgram | Program | Computation,
     *specs: Any,

@@ -23,6 +23,7 @@ from privacy.certificates import Certificate
 from secfad import CLIENTS, Program
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, sub_jaxprs
 from secfad.clipping import clip_p
+from secfad.collecting import no_collection
 from secfad.primitives import broadcast_p, sum_p
 
 ABOVE = {"K": "KSBC", "S": "S", "B": "BC", "C": "C"}
@@ -43,6 +44,7 @@ class _Place:
         return dataclasses.replace(self, path=(*self.path, *steps), **changes)
 
 
+@no_collection()
 def verify(certificate: Certificate, program: Program, mode: str = "primal") -> None:
     """Confirms that a certificate's evidence proves its statement about a program.
 
