@@ -104,14 +104,17 @@ def test_a_crash_at_every_step_loses_at_most_the_charge_in_flight(tmp_path, tiny
     assert check(out, rounds) == sum(lost for _, lost in MOMENTS)
 
 
-def kill_at_random(tmp_path, text, environment, *, kills, rounds, seed):
-    """Kills the run at random instants, counted from when it is certified, and finishes it."""
+def kill_at_random(tmp_path, text, environment, *, kills, rounds, seed, longest):
+    """Kills the run at random instants, counted from when it is certified, and finishes it.
+
+    Each child lives for `longest` seconds at most from then on, so that the last is killed as well.
+    """
     out, config = tmp_path / "out", written(tmp_path, text, rounds, spare=2 * kills)
     instants = random.Random(seed)
     for _ in range(kills):
         child = start(environment, config, out)
         assert "certified" in child.stdout.readline()
-        time.sleep(instants.uniform(0, 1.5))
+        time.sleep(instants.uniform(0, longest))
         child.kill()
         child.communicate()
     finish(environment, config, out)
@@ -119,12 +122,14 @@ def kill_at_random(tmp_path, text, environment, *, kills, rounds, seed):
 
 
 def test_random_kills_do_not_change_what_is_charged(tmp_path, tiny_text, environment):
-    assert kill_at_random(tmp_path, tiny_text, environment, kills=2, rounds=6, seed=1) <= 2
+    settings = {"kills": 2, "rounds": 6, "seed": 1, "longest": 1.5}
+    assert kill_at_random(tmp_path, tiny_text, environment, **settings) <= 2
 
 
 @pytest.mark.slow
 def test_twenty_random_kills_do_not_change_what_is_charged(tmp_path, tiny_text, environment):
-    assert kill_at_random(tmp_path, tiny_text, environment, kills=20, rounds=60, seed=2) <= 20
+    settings = {"kills": 20, "rounds": 60, "seed": 2, "longest": 0.6}
+    assert kill_at_random(tmp_path, tiny_text, environment, **settings) <= 20
 
 
 @pytest.mark.slow
