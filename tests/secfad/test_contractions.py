@@ -40,6 +40,18 @@ def layers(ws, x):
     return jnp.mean(jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, ws)[0])
 
 
+def heads(ws, x):
+    return jnp.mean(jnp.sin(jnp.einsum("ei,hio->eho", x, ws) ** 2))
+
+
+def grouped(ws, x):
+    return jnp.mean(jnp.sin(jnp.einsum("ehi,hio->eho", jnp.stack([x, x**2, -x], 1), ws)))
+
+
+def examples_last(w, x):
+    return jnp.mean(jnp.sin(w.T @ x.T))
+
+
 def recurrent(w, x):
     return jnp.mean(jax.lax.scan(lambda h, row: (jnp.tanh(h @ w + row), None), jnp.zeros(3), x)[0])
 
@@ -98,6 +110,9 @@ CONTRACTED = {
     ),
     "convolution": (lambda k, x: fad.mean(gradient(convolution)(k, x)), K, IMAGES),
     "scanned_layers": (lambda w, x: fad.mean(gradient(layers)(w, x)), LAYERS, X),
+    "examples_last": (lambda w, x: fad.mean(gradient(examples_last)(w, x)), W, X),
+    "heads": (lambda w, x: fad.mean(gradient(heads)(w, x)), LAYERS[:3], X),
+    "grouped": (lambda w, x: fad.mean(gradient(grouped)(w, x)), LAYERS[:3], X),
     "recurrent": (lambda w, x: fad.mean(gradient(recurrent)(w, x)), LAYERS[0], X),
     "accumulated": (accumulated, W, X),
 }
