@@ -96,7 +96,7 @@ class Task:
       judged: Whether the ordering is a criterion; otherwise it is reported only.
     """
 
-    losses: Callable
+    losses: Callable[[], tuple[aggitd.ClientLoss, aggitd.ClientLoss]]
     rates: tuple[float, float]
     outer: int
     shared: int

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
 import secfad as fad
 from experiments import networks
@@ -162,7 +163,7 @@ def baf_3(options: Options) -> Outcome:
     batch = networks.one_batch(data)
     sizes = jnp.sum(batch["mask"], axis=1)
     identity = optax.sgd(1.0)
-    flat = lambda tree: jax.flatten_util.ravel_pytree(tree)[0]
+    flat = lambda tree: ravel_pytree(tree)[0]
     after = fad.simulate(back_propagation(identity))
     truth = flat(model) - flat(
         after(model, identity.init(model), jax.random.key(0), batch, sizes)[0]

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 import secfad as fad
 from experiments import networks, server_learning, weighting
@@ -52,7 +53,7 @@ def compare(kind: str, computation: fad.Computation, args: tuple, n: int, m: int
     gradients, counted = {}, {}
     for mode in MODES:
         derivative = fad.grad(computation, mode=mode)
-        flat, _ = jax.flatten_util.ravel_pytree(fad.simulate(derivative)(*args))
+        flat, _ = ravel_pytree(fad.simulate(derivative)(*args))
         gradients[mode] = np.asarray(flat)
         costs = fad.trace(derivative, *specs).costs
         counted[mode] = (int(costs.down_bytes / 4), int(costs.up_bytes / 4))

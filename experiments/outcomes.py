@@ -3,7 +3,7 @@
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,8 @@ class Outcome:
     settings: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     table: tuple[tuple[str, ...], ...] = ()
-    curves: Mapping[str, list[float]] = field(default_factory=dict)
-    axis: tuple[str, list[float]] = ("", [])
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    axis: tuple[str, Sequence[float]] = ("", ())
     measure: str = ""
 
     @property

@@ -12,6 +12,7 @@ Source: docs/reproductions.md for the non-private counterpart; nothing here is i
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +29,11 @@ from privacy.calibration import noise_multiplier_for
 from secfad.algorithms import fedopt, local
 from secfad.algorithms.trees import whole
 from secfad.data import ClientArrays, minibatches
+from secfad.modes import Mode
 
 BATCH, RATE = 10, 0.1
 FEATURES, CLASSES, EXAMPLES = 20, 5, 20
-MODES = ("forward", "mixed", "reverse")
+MODES: tuple[Mode, ...] = ("forward", "mixed", "reverse")
 
 
 def loss_of_step(loss) -> fad.Computation:
@@ -93,7 +95,7 @@ class Arm:
     judge: Certified | None
 
 
-def arm_of(mode: str, settings: dict) -> Arm:
+def arm_of(mode: Mode | Literal["fixed"], settings: dict) -> Arm:
     """The certified programs of an arm, whose releases together cost the budget."""
     batches, model, state, hyper = start(0, 3, 1.0)
     own = one_client(batches)

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 import secfad as fad
 from experiments import networks
@@ -120,7 +121,7 @@ def coordinates(blocks: int, d: int, epoch: int | None) -> Method:
         gradient = jax.grad(lambda s: networks.loss(decoded(sent, s), own["batch"]))(sent["s"])
         return gradient * jax.nn.one_hot(own["choice"] % blocks, blocks)[:, None]
 
-    parameters = jax.flatten_util.ravel_pytree(networks.initial(jax.random.key(0)))[0].size
+    parameters = ravel_pytree(networks.initial(jax.random.key(0)))[0].size
     return Method(
         start, ("base", "s", "matrix"), message,
         lambda state, mean, rate: heavy_ball(state, "s", scale(blocks, mean), rate),

@@ -28,6 +28,7 @@ from experiments.statistics import interval
 from experiments.weighting import masked_loss
 from privacy.calibration import noise_multiplier_for
 from secfad.algorithms import fedopt
+from secfad.modes import Mode
 
 
 def network_loss(hidden: int):
@@ -64,7 +65,7 @@ def _trained(hidden: int):
     return jax.jit(fad.simulate(training(network_loss(hidden)[0], RATE)))
 
 
-def signal_to_noise(mode: str, hidden: int, clients: int, seeds: int, draws: int) -> np.ndarray:
+def signal_to_noise(mode: Mode, hidden: int, clients: int, seeds: int, draws: int) -> np.ndarray:
     """|hypergradient| over the deviation of its noise, for every seed."""
     derivative = fad.grad(loss_of_step(network_loss(hidden)[0]), mode=mode)
     # Norms come from data that is not judged; modes are compared at the same share of clipping.

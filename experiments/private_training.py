@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 import privacy
 from experiments import networks
@@ -67,7 +68,7 @@ def clipped_mean(method: Method, sent, own, norm):
 
     def one(held):
         found = method.message(sent, held)
-        size = jnp.linalg.norm(jax.flatten_util.ravel_pytree(found)[0])
+        size = jnp.linalg.norm(ravel_pytree(found)[0])
         return jax.tree.map(lambda x: x * jnp.minimum(1.0, norm / size), found)
 
     return jax.tree.map(lambda x: x.mean(axis=0), jax.vmap(one)(own))
@@ -79,7 +80,7 @@ def rehearsed(method: Method, rounds: int, own, test, seed, rate, norm, noise):
     def step(state, number):
         state = method.renew(state, number)
         mean = clipped_mean(method, broadcast_part(method, state), own, norm)
-        flat, unravel = jax.flatten_util.ravel_pytree(mean)
+        flat, unravel = ravel_pytree(mean)
         key = jax.random.fold_in(jax.random.key(seed + 1), number)
         mean = unravel(flat + noise * jax.random.normal(key, flat.shape))
         return method.learn(state, mean, rate), None

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
 import secfad as fad
 from experiments import networks
@@ -56,7 +57,7 @@ def held_by(clients: int, base, key):
 
 def epoch_of(method: str, d: int, dense, rate, base, key, keys, data, sizes):
     """Rounds in one choice of matrices, from `base` to the model at the end."""
-    size = jax.flatten_util.ravel_pytree(base)[0].size
+    size = ravel_pytree(base)[0].size
     held = held_by(len(sizes), base, key)
     count = SUBSPACES if method == "subspaces" else 1
     chosen = matrices(dense, key, d, size, count)
@@ -98,16 +99,16 @@ def train(method: str, d: int, epochs: int, dense, seed, rate, data, test):
     else:
         model = epoch_of(method, d, dense, rate, base, matrix, keys.reshape(-1), data, sizes)
     found = networks.accuracy(model, test)
-    finite = jnp.isfinite(jax.flatten_util.ravel_pytree(model)[0]).all()
+    finite = jnp.isfinite(ravel_pytree(model)[0]).all()
     return jnp.where(finite, found, 0.0)
 
 
 def accuracies(method: str, d: int, epochs: int, seeds: int, steps, data, test) -> np.ndarray:
     """Accuracies (families, seeds, steps) by one program: seeds in turn, steps on one matrix."""
-    parameters = jax.flatten_util.ravel_pytree(networks.initial(jax.random.key(0)))[0].size
+    parameters = ravel_pytree(networks.initial(jax.random.key(0)))[0].size
     rates = jnp.asarray(steps) * parameters / d
     run = functools.partial(train, method, d, epochs, data=data, test=test)
-    one = lambda case: jax.vmap(lambda rate: run(*case, rate))(rates)
+    one = lambda case: jax.vmap(lambda rate: run(case[0], case[1], rate))(rates)
     dense = jnp.repeat(jnp.array([f == "dense" for f in FAMILIES]), seeds)
     cases = (dense, jnp.tile(FIRST_SEED + jnp.arange(seeds), len(FAMILIES)))
     found = jax.jit(lambda cases: jax.lax.map(one, cases))(cases)
