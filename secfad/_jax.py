@@ -166,6 +166,9 @@ def linear_primitive(
     message. Its results are saved, never recomputed, under `jax.checkpoint`: a second
     communication of the same value would be a second contact and, under noise, another value.
 
+    Where JAX separates what is linear in some inputs from what is known without them, as in
+    `jax.linear_transpose`, each operand is on its own side: a transposed mean knows its denominator.
+
     Args:
       name: Name of the primitive in jaxprs.
       place: Rule for the clients' axis: `(axis_size, operands, mapped, params)` to
@@ -213,10 +216,21 @@ def linear_primitive(
         results, mapped = place(axis_data.size, fronted, mapped, params)
         return results, [0 if m else None for m in mapped]
 
+    def partial_eval(trace, *tracers, **params):
+        known = [tracer.is_known() for tracer in tracers]
+        if all(known) or not any(known):
+            return trace.default_process_primitive(primitive, tracers, params)
+        values = [t.pval.get_known() for t, k in zip(tracers, known) if k]
+        others = [t for t, k in zip(tracers, known) if not k]
+        now = iter(primitive.bind(*values, **params))
+        later = iter(trace.default_process_primitive(primitive, others, params))
+        return [next(now) if k else next(later) for k in known]
+
     primitive.def_abstract_eval(abstract_eval)
     primitive.def_impl(impl)
     ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transpose
+    pe.custom_partial_eval_rules[primitive] = partial_eval
     batching.fancy_primitive_batchers[primitive] = batch
     pe.dce_rules[primitive] = _drop_unused_operands
     pe.partial_eval_jaxpr_custom_rules[primitive] = _save_results
