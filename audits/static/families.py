@@ -73,7 +73,7 @@ _FAMILIES: Mapping[str, str] = {
         unreduced_psum unreduced_psum_start unreduced_reduce_scatter unreduced_reduce_scatter_start
         preduced reduced_vary_cast_p vary_unreduced_cast_p reshard""",
     "callback": """pure_callback io_callback debug_callback debug_print inspect_sharding
-        buffer_callback outside_call infeed outfeed host_local_array""",
+        buffer_callback outside_call infeed outfeed""",
     "kernel": """ffi_call pallas_call tpu_custom_call custom_partitioning core_map mpmd_map
         triton_kernel_call call_exported cudnn_fusion composite xla_pmap custom_call
         dot_product_attention_fwd dot_product_attention_bwd dot_product_attention_fwd_wrapper
@@ -88,7 +88,7 @@ _FAMILIES: Mapping[str, str] = {
         platform_index ragged_dot_general reduce reduce_window remat_opt rng_bit_generator
         rng_uniform schur select_and_scatter shape_assertion shard_map stage symmetric_product
         threefry4x32 tie tile tridiagonal unreachable with_memory_space_constraint check
-        create_linear""",
+        create_linear host_local_array_to_global_array global_array_to_host_local_array""",
 }
 
 DECISIONS: Mapping[str, str] = MappingProxyType(

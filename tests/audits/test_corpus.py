@@ -30,7 +30,4 @@ def test_program_is_judged_as_stated(case):
 def test_rejection_names_a_line_of_the_users_file(case):
     findings = [f for f in judged(case).findings if f.severity == 2]
     for finding in findings:
-        assert (
-            Path(finding.line.split(":")[0]).name
-            == Path(__file__).with_name("corpus_programs.py").name
-        ), finding
+        assert Path(finding.line.split(":")[0]).name == f"{case.fn.__module__}.py", finding

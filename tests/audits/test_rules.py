@@ -101,6 +101,7 @@ def test_every_accepting_family_has_a_rule():
 
 def test_every_primitive_of_the_installed_jax_has_a_decision():
     from jax._src.interpreters import ad, batching, mlir
+    from jax.experimental import multihost_utils  # noqa: F401 (registers primitives when imported)
 
     registries = (mlir._lowerings, ad.primitive_jvps, ad.primitive_transposes,
                   batching.fancy_primitive_batchers)  # fmt: skip

@@ -63,8 +63,8 @@ def test_files_of_the_repository_have_relative_references(reports):
         for result in body["runs"][0]["results"]
         for place in result.get("locations", ())
     }
-    assert "tests/audits/corpus_programs.py" in uris
-    assert "file=tests/audits/corpus_programs.py,line=" in render_github(reports, root=ROOT)
+    assert "tests/audits/corpus_mixing.py" in uris
+    assert "file=tests/audits/corpus_mixing.py,line=" in render_github(reports, root=ROOT)
 
 
 @pytest.mark.parametrize(
