@@ -18,8 +18,8 @@ from secfad._jax import ClosedJaxpr
 from secfad.arguments import agreed_size, client_specs
 from secfad.blocks import Block
 from secfad.computations import Computation
-from secfad.contractions import contract
 from secfad.errors import CohortError
+from secfad.fusing import mapped_over_clients, over_clients
 from secfad.inference import place
 from secfad.interpreting import Interpreter
 from secfad.normalization import normalise
@@ -131,20 +131,14 @@ def fuse(program: Program) -> Callable:
 
 
 def _fused_leaves(program: Program) -> Callable[..., list[Any]]:
-    in_axes = [0 if p is CLIENTS else None for p in program.in_placements]
-    out_axes = [0 if p is CLIENTS else None for p in program.out_placements]
+    differing = [p is CLIENTS for p in program.in_placements]
+    stacked = [p is CLIENTS for p in program.out_placements]
     if program.block.rewritten:
         # The program as traced has branch residuals without a placement, so it has no axes either.
-        one_client = functools.partial(_interpreted, _with_rules(program))
-    else:
-        live = _jax.dce(program.source.jaxpr, [True] * len(program.source.jaxpr.outvars))
-        differing = [axis == 0 for axis in in_axes]
-        source = contract(ClosedJaxpr(live, program.source.consts), differing)
-
-        def one_client(*leaves: Any) -> list[Any]:
-            return _jax.eval_jaxpr(source.jaxpr, source.consts, *leaves)
-
-    return jax.vmap(one_client, in_axes=in_axes, out_axes=out_axes, axis_name=_jax.client_axis)
+        one_client = functools.partial(Interpreter().run, _with_rules(program))
+        return mapped_over_clients(lambda *leaves: one_client(leaves), differing, stacked)
+    live = _jax.dce(program.source.jaxpr, [True] * len(program.source.jaxpr.outvars))
+    return over_clients(ClosedJaxpr(live, program.source.consts), differing, stacked)
 
 
 def _with_rules(program: Program) -> Block:
@@ -152,7 +146,3 @@ def _with_rules(program: Program) -> Block:
     normal = normalise(program.source, erase_rules=False)
     places = program.in_placements
     return place(normal, places, ["an argument"] * len(places), keep_rules=True)
-
-
-def _interpreted(block: Block, *leaves: Any) -> list[Any]:
-    return Interpreter().run(block, leaves)

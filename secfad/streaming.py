@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from secfad import _jax
-from secfad._jax import Literal, Var
-from secfad.blocks import Atom, Block, Branch, Loop, Sum, While
+from secfad._jax import ClosedJaxpr, Literal, Var
+from secfad.blocks import Atom, Block, Branch, Loop, While
+from secfad.fusing import contact, over_clients
 from secfad.placements import CLIENTS
 from secfad.stages import Nested, Round, Schedule, Stage
 
@@ -107,51 +108,42 @@ class _Runner:
         for message in item.downloads:
             for source, target in zip(message.inputs, message.outputs):
                 env[target] = Held(_read(env, source), shared=True)
-        stage, sums = item.client, [pair for m in item.uploads for pair in _pairs(m)]
-        held = {v: env[v] for v in (*stage.inputs, *_atoms(o for o, _ in sums)) if v in env}
-        held = {v: h for v, h in held.items() if isinstance(h, Held)}
-        mapped = {v: h.value for v, h in held.items() if not h.shared}
-        kept = [v for v in stage.outputs if v in needed]
-
-        def one_client(own: dict[Var, Any]) -> tuple[list[Any], list[Any]]:
-            local = env | {v: h.value for v, h in held.items() if h.shared} | own
-            outputs = stage(*(_read(local, v) for v in stage.inputs))
-            local.update(zip(stage.outputs, outputs))
-            return [_read(local, o) for o, _ in sums], [local[v] for v in kept]
-
-        if not mapped:
-            sent, state = one_client({})
-            totals = [self._times(x, r) for x, (_, r) in zip(sent, sums)]
-            env.update((v, Held(x, shared=True)) for v, x in zip(kept, state))
+        kept = [v for v in item.client.outputs if v in needed]
+        program = contact(item, kept)
+        held = [env[v] for v in program.jaxpr.invars]
+        mapped = [isinstance(h, Held) and not h.shared for h in held]
+        values = [h.value if isinstance(h, Held) else h for h in held]
+        sums = program.jaxpr.outvars[: -len(kept) or None]
+        if any(mapped):
+            totals, state = self._over_chunks(program, len(sums), mapped, values)
         else:
-            order = list(mapped)
-            totals, state = self._over_chunks(
-                lambda *own: one_client(dict(zip(order, own))), [mapped[v] for v in order]
-            )
-            env.update((v, Held(x, shared=False)) for v, x in zip(kept, state))
-        env.update((r, total) for (_, r), total in zip(sums, totals))
+            alike = [False] * len(program.jaxpr.outvars)
+            results = over_clients(program, mapped, alike, self.clients)(*values)
+            totals, state = results[: len(sums)], results[len(sums) :]
+        env.update(zip(sums, totals))
+        env.update((v, Held(x, shared=not any(mapped))) for v, x in zip(kept, state))
 
-    def _over_chunks(self, one_client: Callable, stacks: list[Any]) -> tuple[list[Any], list[Any]]:
-        """Sums over all clients of the first results, and all clients' second results."""
+    def _over_chunks(
+        self, program: ClosedJaxpr, sums: int, mapped: Sequence[bool], values: Sequence[Any]
+    ) -> tuple[list[Any], list[Any]]:
+        """Sums over all clients, which are the first results, and all clients' further results."""
         size = self.chunk_size
         whole = self.clients // size
-
-        def chunk(parts: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-            sent, state = jax.vmap(one_client)(*map(self.constrain, parts))
-            return [jnp.sum(x, axis=0, dtype=x.dtype) for x in sent], state
+        results = program.jaxpr.outvars
+        fused = over_clients(program, mapped, [i >= sums for i in range(len(results))])
+        stacks = [x for x, m in zip(values, mapped) if m]
 
         def step(totals, parts):
-            sums, state = chunk(parts)
-            return [t + s for t, s in zip(totals, sums)], state
+            own = map(self.constrain, parts)
+            made = fused(*(next(own) if m else x for x, m in zip(values, mapped)))
+            return [t + s for t, s in zip(totals, made[:sums])], made[sums:]
 
         rows = [x[: whole * size].reshape(whole, size, *x.shape[1:]) for x in stacks]
-        shapes = jax.eval_shape(chunk, [jax.ShapeDtypeStruct(r.shape[1:], r.dtype) for r in rows])
-        zeros = [jnp.zeros(s.shape, s.dtype) for s in shapes[0]]
+        zeros = [jnp.zeros(v.aval.shape, v.aval.dtype) for v in results[:sums]]
         totals, state = jax.lax.scan(step, zeros, rows)
         state = [x.reshape(whole * size, *x.shape[2:]) for x in state]
         if whole * size < self.clients:
-            sums, rest = chunk([x[whole * size :] for x in stacks])
-            totals = [t + s for t, s in zip(totals, sums)]
+            totals, rest = step(totals, [x[whole * size :] for x in stacks])
             state = [jnp.concatenate(pair) for pair in zip(state, rest)]
         return totals, state
 
@@ -214,10 +206,6 @@ class _Runner:
         """Values in the one form in which they pass through control flow: client values stacked."""
         placed = [_at_place(v, block, atom) for v, atom in zip(values, atoms)]
         return [Held(self.stacked(v), shared=False) if isinstance(v, Held) else v for v in placed]
-
-
-def _pairs(message: Sum) -> Iterable[tuple[Atom, Var]]:
-    return zip(message.inputs, message.outputs)
 
 
 def _atoms(atoms: Iterable[Atom]) -> Iterable[Var]:

@@ -1,4 +1,4 @@
-"""A sum over clients of products is one product in the fused simulation, with the same numbers."""
+"""A sum over clients of products is one product where clients are simulated together: same numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +65,11 @@ def used_twice(w, x):
     return fad.mean((g, jnp.sum(g**2)))
 
 
+def needed_later(w, x):
+    g = gradient(loss)(w, x)
+    return fad.mean(jnp.tanh(fad.broadcast(fad.mean(g, name="first")) - g), name="second")
+
+
 def mean_loss(w, x):
     return fad.mean(loss(fad.broadcast(w), x))
 
@@ -116,11 +121,19 @@ CONTRACTED = {
     "recurrent": (lambda w, x: fad.mean(gradient(recurrent)(w, x)), LAYERS[0], X),
     "accumulated": (accumulated, W, X),
 }
-KEPT_APART = {"clip": (clipped, W, X), "another_use": (used_twice, W, X)}
+KEPT_APART = {
+    "clip": (clipped, W, X),
+    "another_use": (used_twice, W, X),
+    "needed_later": (needed_later, W, X),
+}
 
 
-def forms_a_product_per_client(computation, weight, data):
-    """True if some value of the fused program is shaped like the weight for every client."""
+# Five clients all together, and as a chunk of three and one of two.
+TOGETHER = {"whole": ({}, (5,)), "chunks": ({"chunk_size": 3}, (3, 2))}
+
+
+def forms_a_product_per_client(computation, weight, data, together):
+    """True if some value of the simulation is shaped like the weight for each of some clients."""
 
     def shapes(jaxpr):
         for equation in jaxpr.eqns:
@@ -129,27 +142,34 @@ def forms_a_product_per_client(computation, weight, data):
                 for body in _jax.sub_jaxprs(value):
                     yield from shapes(getattr(body, "jaxpr", body))
 
-    size = sorted((len(data), *(n for n in weight.shape if n > 1)))
-    jaxpr = jax.make_jaxpr(fad.simulate(computation))(weight, data).jaxpr
-    return any(sorted(n for n in shape if n > 1) == size for shape in shapes(jaxpr))
+    options, counts = TOGETHER[together]
+    sizes = [sorted((count, *(n for n in weight.shape if n > 1))) for count in counts]
+    jaxpr = jax.make_jaxpr(fad.simulate(computation, **options))(weight, data).jaxpr
+    return any(sorted(n for n in shape if n > 1) in sizes for shape in shapes(jaxpr))
 
 
 @pytest.mark.parametrize("name", CONTRACTED)
 def test_product_is_contracted_over_clients_and_the_numbers_stay(name):
     fun, weight, data = CONTRACTED[name]
     computation = fad.computation(w=S, x=C)(lambda w, x: fun(w, x))
-    assert not forms_a_product_per_client(computation, weight, data)
     # Messages are formed per client, so nothing is contracted there.
     expected = fad.execute(fad.trace(computation, weight, data[0]), weight, data)
-    np.testing.assert_allclose(
-        fad.simulate(computation)(weight, data), expected, rtol=1e-4, atol=1e-6
-    )
+    for together, (options, _) in TOGETHER.items():
+        assert not forms_a_product_per_client(computation, weight, data, together), together
+        got = fad.simulate(computation, **options)(weight, data)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6, err_msg=together)
 
 
+@pytest.mark.parametrize("together", TOGETHER)
 @pytest.mark.parametrize("name", KEPT_APART)
-def test_what_needs_the_products_of_clients_keeps_them_apart(name):
+def test_what_needs_the_products_of_clients_keeps_them_apart(name, together):
     fun, weight, data = KEPT_APART[name]
-    assert forms_a_product_per_client(fad.computation(w=S, x=C)(fun), weight, data)
+    computation = fad.computation(w=S, x=C)(fun)
+    assert forms_a_product_per_client(computation, weight, data, together)
+    expected = fad.execute(fad.trace(computation, weight, data[0]), weight, data)
+    got = fad.simulate(computation, **TOGETHER[together][0])(weight, data)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("both", [True, False])
