@@ -236,7 +236,7 @@ def _compared(report: Report, private: PrivateProgram) -> Report:
         findings.append(
             finding("FAD403", joint=f"the root of {math.ceil(released / max(planned, 1))} clips")
         )
-    findings += _repeated(report, mechanism)
+    findings += _repeated(report)
     return Report.of([*report.findings, *report.notes, *findings], report.facts, report.subject)
 
 
@@ -253,7 +253,7 @@ def _too_large(event, bound: SumBound, norm: float, multiplier: object) -> Findi
     )
 
 
-def _repeated(report: Report, mechanism: Any) -> list[Finding]:
+def _repeated(report: Report) -> list[Finding]:
     """One clipped value summed twice counts twice."""
     seen: set[tuple[int, int]] = set()
     for bound in report.facts.bounds:

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from secfad.data import ClientArrays, digits, minibatches, partitions, stack
 
@@ -62,8 +61,3 @@ def draw_rows(key, counts, rows: int):
     """Row numbers of a random mini-batch of every client, with replacement."""
     uniform = jax.random.uniform(key, (len(counts), rows))
     return (uniform * counts[:, None]).astype(jnp.int32)
-
-
-def counts_of(data: ClientArrays):
-    """Examples per client, as floating point."""
-    return jnp.asarray(np.asarray(data.counts, np.float32))

@@ -22,7 +22,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import dp_accounting
 import numpy as np
@@ -46,7 +46,6 @@ from privacy.renyi import (
 )
 from privacy.terms import Leaf, Terms
 
-Accountant = Literal["pld", "rdp", "gdp", "zcdp"]
 ACCOUNTANTS: tuple[str, ...] = ("pld", "rdp", "gdp", "zcdp")
 
 # The grid of privacy losses: 1e-4 up to epsilon 20, then a fixed relative error.

@@ -222,7 +222,7 @@ class SecureAggregator:
             f"Upload {upload.round} of {sizes} numbers was not planned; please report this."
         )
 
-    def _norms(self, upload: Upload, release: PlannedRelease) -> np.ndarray:
+    def _norms(self, release: PlannedRelease) -> np.ndarray:
         """The clip norm of every number of the flat upload."""
         return np.repeat([s.clip_norm for s in release.sums], [s.size for s in release.sums])
 
@@ -232,7 +232,7 @@ class SecureAggregator:
         flat = np.concatenate(
             [np.asarray(v, np.float64).reshape(upload.clients, -1) for v in upload.values], axis=1
         )
-        flat /= self._norms(upload, parts[0].release)
+        flat /= self._norms(parts[0].release)
         columns, start = [], 0
         for part, turn in zip(parts, turns, strict=True):
             own = _bounded(flat[:, start : start + part.size])
@@ -303,7 +303,7 @@ class SecureAggregator:
             own = total[start : start + part.width] / self.mechanism.grid
             pieces.append(own if turn is None else turn.backward(own))
             start += part.width
-        flat = np.concatenate(pieces) * self._norms(upload, parts[0].release)
+        flat = np.concatenate(pieces) * self._norms(parts[0].release)
         values, start = [], 0
         for array in upload.values:
             size = int(np.prod(array.shape[1:]))

@@ -23,7 +23,6 @@ from secagg.primitives import KEY_BYTES, SEED_BYTES
 from secagg.streams import Entropy, SecureStream
 
 DRAW_BYTES = 3 * KEY_BYTES + SEED_BYTES
-SEED_ELEMENTS = SEED_SHARE_BYTES // 4
 PLAIN_BYTES = SEED_SHARE_BYTES + KEY_SHARE_BYTES
 
 

@@ -187,7 +187,7 @@ def examine(
     if profile == "secagg+dp" and not any(f.severity == Severity.REJECT for f in findings):
         found, facts = _bounded(checker, traced, facts, mode=mode, declared=declared)
         findings += found
-    findings += _obligations(traced, facts, checker, profile)
+    findings += _obligations(traced, facts, profile)
     if all(f.severity < Severity.REJECT for f in findings):
         return findings, dataclasses.replace(facts, evidence=evidence_of(checker))
     return with_origins(findings, checker, traced), facts
@@ -242,14 +242,6 @@ def traced_program(program: Program) -> Traced:
     )
     wants = tuple(Place.SERVER if p is SERVER else None for p in program.out_placements)
     return Traced(program.jaxpr, inputs, wants, ("the result",) * len(wants))
-
-
-def walk_program(program: Program, public: Sequence[str] = ()) -> tuple[Checker, list, Traced]:
-    """The communication walk over a traced program, whose client results stay at their clients."""
-    traced = traced_program(program)
-    style = dataclasses.replace(STYLES["native"], client_outputs=True)
-    checker, outs = walk(traced, style, public=frozenset(public))
-    return checker, outs, traced
 
 
 def check_program(
@@ -307,7 +299,7 @@ def _facts(checker: Checker, traced: Traced, clients: int | None) -> Facts:
     )
 
 
-def _obligations(traced: Traced, facts: Facts, checker: Checker, profile: str) -> list[Finding]:
+def _obligations(traced: Traced, facts: Facts, profile: str) -> list[Finding]:
     """Caveats about the program as a whole."""
     found = []
     if facts.readdress:

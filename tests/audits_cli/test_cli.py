@@ -110,7 +110,7 @@ def test_unusable_input_is_exit_code_2(command, model, tmp_path):
     assert command("frobnicate")[0] == 2
 
 
-def test_the_modes_are_shown_side_by_side(command, model, tmp_path):
+def test_the_modes_are_shown_side_by_side(command, model):
     code, text, _ = command("modes", f"{model}:loss")
     assert code == 0
     for mode in ("forward", "reverse", "mixed"):

@@ -185,7 +185,7 @@ class TestStartedRun:
             assert one.dtype == other.dtype == start.dtype
             np.testing.assert_array_equal(one, other)
 
-    def test_a_checkpoint_of_another_configuration_is_refused(self, started, tiny_task, tiny_text):
+    def test_a_checkpoint_of_another_configuration_is_refused(self, started, tiny_text):
         task = make_task(parse(tiny_text.replace("momentum_step = 0.1", "momentum_step = 0.2")))
         with (
             started.open_ledger(task) as ledger,

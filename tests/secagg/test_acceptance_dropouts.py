@@ -67,9 +67,7 @@ def test_d6_exactly_the_threshold_is_left(parameters, phase, vectors_of, oracle)
 @pytest.mark.parametrize("parameters", [P10, A10], ids=["semi-honest", "active"])
 @pytest.mark.parametrize("phase", ["advertise", "share", "mask", "confirm", "unmask"])
 @pytest.mark.parametrize("engine", ["fleet", "individuals"])
-def test_d7_one_less_than_the_threshold_aborts_without_a_sum(
-    parameters, phase, engine, vectors_of, new_round
-):
+def test_d7_one_less_than_the_threshold_aborts_without_a_sum(parameters, phase, engine, vectors_of):
     faults = [Drop(i, phase) for i in range(parameters.threshold - 1, 10)]
     with pytest.raises(BelowThreshold, match=f"at least {parameters.threshold} clients") as caught:
         simulate(vectors_of(parameters), parameters, faults=faults, engine=engine)

@@ -138,7 +138,7 @@ def pair_masks_with(r, colluder):
     }
 
 
-def test_p4_at_the_threshold_colluders_unmask_a_victim(new_round, vectors_of):
+def test_p4_at_the_threshold_colluders_unmask_a_victim(new_round):
     """t colluders hold enough shares of both secrets: the bound on corruption is tight."""
     r = new_round(PLAIN).advance(Phase.MASK)
     masked = r.server._codec.decode(r.sent[0], r.sent[0][2:10]).message.vector

@@ -76,7 +76,7 @@ def test_below_threshold_aborts_and_gives_no_sum(fidelity, vectors_of):
 
 
 @pytest.mark.parametrize("fidelity", ["protocol", "ideal"])
-def test_pinned_survivors_take_part_alone_and_nobody_may_leave(fidelity, vectors_of, oracle):
+def test_pinned_survivors_take_part_alone_and_nobody_may_leave(fidelity, vectors_of):
     parameters = Parameters(clients=8, length=3)
     x = vectors_of(parameters)
     first = simulate(x, parameters, faults=[Drop(2, "mask")], fidelity=fidelity)

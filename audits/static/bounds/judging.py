@@ -81,7 +81,7 @@ def judge(
     multipliers: list[float] = []
     if prover.records.noise:
         relation = neighbouring or "add_remove"
-        found, multipliers = _noise(prover, by_event, relation, clients, declared)
+        found, multipliers = _noise(prover, by_event, relation, declared)
         findings += found
         findings += _exact(prover, outputs, by_event, clients, relation)
         findings += keys(prover, outputs)
@@ -178,7 +178,6 @@ def _noise(
     prover: Prover,
     bounds: dict[int, SumBound],
     relation: str,
-    clients: int | None,
     declared: Sequence[float] | None,
 ) -> tuple[list[Finding], list[float]]:
     found, multipliers = [], []

@@ -192,7 +192,7 @@ class Prover(Contributions, ControlFlow):
             return list(site.facts)
         if self._is_sum(site, path):
             return self._sums(site, path)
-        return self._ordinary(site, path)
+        return self._ordinary(site)
 
     def _watch(self, site: Site, path: Path) -> None:
         """Keys that are consumed, and values that clients receive."""
@@ -212,7 +212,7 @@ class Prover(Contributions, ControlFlow):
                 seen.shown = united(seen.shown, fact.raw)
                 seen.shown_draws = united(seen.shown_draws, fact.draws)
 
-    def _ordinary(self, site: Site, path: Path) -> list[Fact]:
+    def _ordinary(self, site: Site) -> list[Fact]:
         if derives_a_norm(site):
             self.records.undefined.append(self.line(site))
         made = []
