@@ -4,6 +4,7 @@
 `python benchmarks/federated_scale.py OPTIONS_AS_JSON` and prints its row as JSON.
 """
 
+import functools
 import gc
 import json
 import random
@@ -17,6 +18,7 @@ from typing import Any
 
 import federated_workloads as work
 import jax
+import numpy as np
 
 import secfad as fad
 
@@ -25,6 +27,13 @@ def seconds_of(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     jax.block_until_ready(run())
     return time.perf_counter() - start
+
+
+def require_equal(results: Any, expected: Any) -> None:
+    """Raises unless two implementations agree up to rounding."""
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), results, expected
+    )
 
 
 def cohorts(
@@ -99,20 +108,27 @@ def in_own_process(question: str, **options: Any) -> dict[str, Any]:
 def chunks(
     *, layers: Sequence[int], examples: int, clients: int, sizes: Sequence[int], turns: int
 ) -> list[dict[str, Any]]:
-    """Time per client of a gradient, and temporary memory, by chunk size."""
-    params = work.init(tuple(layers))
-    keys = fad.cohorts.client_keys(jax.random.key(0), clients)
-    computation = fad.grad(work.over_keys(tuple(layers), examples, work.loss))
-    runs, memory = {}, {}
-    for size in sizes:
-        run = jax.jit(fad.simulate(computation, chunk_size=size)).lower(params, keys).compile()
-        memory[size] = round(run.memory_analysis().temp_size_in_bytes / 2**20, 1)
-        runs[size] = lambda run=run: run(params, keys)
-    times = in_turns(runs, turns, seconds_of)
-    return [
-        {"chunk": n, "ms_per_client": round(1e3 * median / clients, 4), "temp_mib": memory[n]}
-        for n, median in ((n, statistics.median(times[n])) for n in sizes)
-    ]
+    """Gradient and Hessian-vector product by chunk size, against the same fused over all clients."""
+    rows = []
+    for mode in ("sgd", "hvp"):
+        args = work.arguments(mode, tuple(layers), clients, examples)
+        made = {n: jax.jit(work.by_secfad(n)[mode]).lower(*args).compile() for n in (None, *sizes)}
+        runs = {n: functools.partial(run, *args) for n, run in made.items()}
+        for run in runs.values():
+            require_equal(run(), runs[None]())
+        times = in_turns(runs, turns, seconds_of)
+        for n, run in made.items():
+            ratios = (a / b for a, b in zip(times[n], times[None]))
+            rows.append(
+                {
+                    "mode": mode,
+                    "chunk": n or "whole",
+                    "ms_per_client": round(1e3 * statistics.median(times[n]) / clients, 4),
+                    "vs_whole": round(statistics.median(ratios), 3),
+                    "temp_mib": round(run.memory_analysis().temp_size_in_bytes / 2**20, 1),
+                }
+            )
+    return rows
 
 
 def placed(mean_loss: Callable) -> fad.Computation:

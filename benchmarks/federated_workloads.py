@@ -4,6 +4,7 @@ A workload needs one thing from an implementation: how to average a client funct
 `by_hand` does it with `jax.vmap` over stacked clients, `by_drjax` with DrJAX, `by_secfad` with us.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -91,17 +92,18 @@ def plain_modes(figure4: Callable, mean_loss: Callable) -> dict[str, Callable]:
     }
 
 
-def by_secfad() -> dict[str, Callable]:
+def by_secfad(chunk_size: int | None = None) -> dict[str, Callable]:
     S, C = fad.SERVER, fad.CLIENTS
     figure4, mean_loss = rounds(lambda fun, v, x, y: fad.mean(fun(fad.broadcast(v), x, y)))
     figure4 = fad.computation(hyper=S, params=S, momentum=S, x=C, y=C)(figure4)
     mean_loss = fad.computation(params=S, x=C, y=C)(mean_loss)
-    directional = fad.simulate(fad.jvp(fad.grad(mean_loss)))
+    simulate = functools.partial(fad.simulate, chunk_size=chunk_size)
+    directional = simulate(fad.jvp(fad.grad(mean_loss)))
     return {
-        "value": fad.simulate(figure4),
-        "rev": fad.simulate(fad.value_and_grad(figure4, mode="reverse")),
-        "fwd": fad.simulate(fad.grad(figure4, mode="forward")),
-        "sgd": fad.simulate(fad.grad(mean_loss)),
+        "value": simulate(figure4),
+        "rev": simulate(fad.value_and_grad(figure4, mode="reverse")),
+        "fwd": simulate(fad.grad(figure4, mode="forward")),
+        "sgd": simulate(fad.grad(mean_loss)),
         "hvp": lambda p, direction, x, y: directional(p, x, y, direction)[1],
     }
 

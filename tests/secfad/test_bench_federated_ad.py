@@ -32,6 +32,13 @@ def test_small_staging_row_counts_equations(bench):
     assert 1.8 * shorter["equations"] < longer["equations"] < 2.2 * shorter["equations"]
 
 
+def test_small_chunks_row_compares_with_all_clients_at_once(bench):
+    (row,) = bench.main(["--small", "--only", "chunks"])
+    compared = [(line["mode"], line["chunk"]) for line in row["sweep"]]
+    assert compared == [(m, n) for m in ("sgd", "hvp") for n in ("whole", 6)]
+    assert all(line["vs_whole"] == 1 for line in row["sweep"] if line["chunk"] == "whole")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_small_benchmark_has_a_row_per_question(bench):
