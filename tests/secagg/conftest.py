@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from secagg import Client, Parameters, Server
+from secagg.codec import BROADCAST
 from secagg.errors import RemoteProtocolError
 from secagg.primitives import SigningKey
 from secagg.roster import Roster
-from secagg.rounds import Phase
+from secagg.rounds import ClientState, Phase
 
 
 def counting_entropy(seed: int = 0):
@@ -113,6 +114,40 @@ class Round:
             self.server.receive(data)
         assert before == (self.server.phase, self.server.waiting)
         return str(caught.value)
+
+    def exclude_and_finish(self, index) -> None:
+        """A client whose message was refused counts as dropped, and the rest is exact."""
+        del self.sent[index]
+        result = self.finish({index: self.server.phase})
+        assert index not in result.survivors
+        expected = plain_sum(self.vectors, result.survivors, self.parameters.modulus_bits)
+        assert (result.sum == expected).all()
+
+    def read(self, data: bytes):
+        """What a message says."""
+        return self.server._codec.decode(data, data[2:10]).message
+
+    def rewritten(self, index: int, change) -> bytes:
+        """The client's waiting message, changed."""
+        data = self.sent[index]
+        return self.server._codec.encode(change(self.read(data)), data[2:10], index)
+
+    def rewrite(self, index: int, change, party: int = BROADCAST) -> None:
+        """Replaces the server's message to one client by a changed one."""
+        data = self.answers[index]
+        self.answers[index] = self.server._codec.encode(change(self.read(data)), data[2:10], party)
+
+    def expect_abort(self, index: int, error, match: str) -> Exception:
+        """The client aborts at the server's message, holds no secrets and answers nothing more."""
+        client, data = self.clients[index], self.answers[index]
+        with pytest.raises(error, match=match) as caught:
+            client.receive(data, self.vectors[index])
+        assert client.state is ClientState.ABORTED
+        assert client._material is None
+        assert client._shares == {}
+        with pytest.raises(RemoteProtocolError):
+            client.receive(data)
+        return caught.value
 
 
 @pytest.fixture
