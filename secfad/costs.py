@@ -31,7 +31,8 @@ class Costs:
       down_bytes: Payload received.
       up_bytes: Payload sent.
       released: Numbers that sums give to the server: the dimension that noise has, where it is added.
-      state_bytes: Most that a client keeps from one contact to a later one, its data apart.
+      state_bytes: Most that a client keeps from one contact to a later one, apart from its data and
+        what follows from them alone. In a loop, what is collected counts as if it were complete.
       readdressed: Whether any contact needs the clients of an earlier one.
     """
 
@@ -80,39 +81,25 @@ def _nested(item: Nested) -> Costs:
         case Branch():
             # The branch is known at run time only: the most that either costs.
             fields = [f.name for f in dataclasses.fields(Costs)]
-            return Costs(**{f: max(getattr(b, f) for b in bodies) for f in fields})
+            total = Costs(**{f: max(getattr(b, f) for b in bodies) for f in fields})
         case Loop() | While():
             inner = bodies[-1]
             for body in bodies[:-1]:
                 inner = _plus(inner, body)
-            return _times(inner, repetitions(item.step), _carried(item))
+            total = _times(inner, repetitions(item.step))
+    state = max(nbytes(item.kept), nbytes(item.held) + total.state_bytes)
+    return dataclasses.replace(total, state_bytes=state, readdressed=state > 0)
 
 
-def _carried(item: Nested) -> int:
-    """Bytes that each client carries through a loop."""
-    step = item.step
-    if isinstance(step, Loop):
-        body = step.body
-        carried = body.inputs[step.constants : step.constants + step.carries]
-    elif isinstance(step, While):
-        body = step.body
-        carried = body.inputs[step.body_constants :]
-    else:
-        return 0
-    return nbytes(v for v in carried if body.placements[v] is CLIENTS)
-
-
-def _times(cost: Costs, count: float, carried: int) -> Costs:
-    scaled = {
+def _times(cost: Costs, count: float) -> Costs:
+    if count == 0:
+        return Costs()
+    counted = {
         f.name: _product(getattr(cost, f.name), count)
         for f in dataclasses.fields(Costs)
         if f.name not in ("state_bytes", "readdressed")
     }
-    repeats = count > 1 and cost.contacts > 0
-    state = cost.state_bytes + (carried if repeats else 0)
-    return Costs(
-        **scaled, state_bytes=state, readdressed=cost.readdressed or (repeats and carried > 0)
-    )
+    return dataclasses.replace(cost, **counted)
 
 
 def _product(value: float, count: float) -> float:

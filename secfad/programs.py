@@ -13,10 +13,11 @@ from secfad._jax import ClosedJaxpr
 from secfad.blocks import Block
 from secfad.collecting import no_collection
 from secfad.costs import Costs, costs
+from secfad.cutting import schedule
 from secfad.digests import digest
 from secfad.drawing import to_svg
 from secfad.placements import Placement
-from secfad.stages import Schedule, schedule
+from secfad.stages import Schedule
 from secfad.tables import table
 
 

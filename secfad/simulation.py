@@ -18,6 +18,7 @@ from secfad._jax import ClosedJaxpr
 from secfad.arguments import agreed_size, client_specs
 from secfad.blocks import Block
 from secfad.computations import Computation
+from secfad.cutting import schedule
 from secfad.errors import CohortError
 from secfad.fusing import mapped_over_clients, over_clients
 from secfad.inference import place
@@ -26,7 +27,6 @@ from secfad.normalization import normalise
 from secfad.placements import CLIENTS
 from secfad.programs import Program
 from secfad.sharding import Layout, require_shards
-from secfad.stages import schedule
 from secfad.streaming import stream
 from secfad.tracing import trace_flat
 

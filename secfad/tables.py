@@ -119,6 +119,8 @@ def _lines(plan: Schedule, depth: int, counter: _Counter) -> Iterator[str]:
                     if len(item.bodies) > 1 and isinstance(item.step, Branch):
                         yield f"{margin}  branch {number}"
                     yield from _lines(body, depth + 2, counter)
+                if item.kept:
+                    yield f"{margin}  kept  {size(nbytes(item.kept))} at every client"
 
 
 def _equations(stage: Stage) -> str:

@@ -17,6 +17,7 @@ def _load(name: str) -> None:
 
 
 _load("federated_programs")
+_load("metering")
 _load("random_programs")
 
 

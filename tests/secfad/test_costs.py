@@ -173,3 +173,36 @@ def test_a_silent_loop_over_values_of_both_places_is_no_barrier():
 
     costs = fad.trace(fun, jnp.ones(D), jnp.ones(D)).costs
     assert (costs.contacts, costs.state_bytes) == (1, 0)
+
+
+def test_state_that_a_loop_collects_for_a_later_one_is_counted():
+    @fad.computation(w=S, x=C)
+    def fun(w, x):
+        step = lambda w, _: (w - fad.sum(jnp.sin(fad.broadcast(w) * x)), None)
+        return jnp.sum(jax.lax.scan(step, w, None, length=7)[0])
+
+    program = fad.trace(fad.grad(fun, mode="reverse"), jnp.ones(D), jnp.ones(D))
+    # The cosine of every round, for the way back.
+    assert (program.costs.state_bytes, program.costs.readdressed) == (7 * D * 4, True)
+    assert "kept  84 B at every client" in program.table()
+
+
+def test_what_follows_from_data_alone_is_no_state():
+    @fad.computation(w=S, x=C)
+    def fun(w, x):
+        features = jnp.exp(x)
+        first = fad.sum(features * fad.broadcast(w))
+        return fad.sum(features * fad.broadcast(jnp.sin(first)))
+
+    costs = fad.trace(fun, jnp.ones(D), jnp.ones(D)).costs
+    assert (costs.contacts, costs.state_bytes, costs.readdressed) == (2, 0, False)
+
+
+def test_what_a_client_computed_in_the_branch_that_the_server_chose_is_state():
+    @fad.computation(w=S, x=C)
+    def fun(w, x):
+        branches = [lambda: (jnp.exp(x), fad.sum(x)), lambda: (x, fad.sum(x**2))]
+        mine, total = jax.lax.cond(w[0] > 0, *branches)
+        return fad.sum(mine * fad.broadcast(total))
+
+    assert fad.trace(fun, jnp.ones(D), jnp.ones(D)).costs.readdressed

@@ -1,0 +1,153 @@
+"""What an evaluation really sends and keeps, found without `secfad.costs` or `secfad.retention`.
+
+`Metered` is an engine's run with a scale at each of its messages. `Walk` plays a schedule from
+contact to contact, iteration by iteration, and writes down when every received value was made and
+when a client last read it; a value that was read in a later contact was kept until then.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from secfad._jax import Var
+from secfad.arguments import checked_arguments, cohort_size
+from secfad.blocks import Branch, Loop
+from secfad.costs import nbytes
+from secfad.engines.local import Held, _Run, plain_sum
+from secfad.placements import CLIENTS
+from secfad.stages import Nested, Round
+
+
+class Metered(_Run):
+    """One evaluation on real arrays, with what each client received and sent."""
+
+    def __init__(self, program, args):
+        self.contacts = self.uploads = self.down_bytes = self.up_bytes = self.released = 0
+        leaves = checked_arguments(program, args)
+        clients = cohort_size(program, leaves)
+        super().__init__(clients, self.weighed, clients)
+        places = zip(leaves, program.in_placements)
+        self.block(program.schedule, [Held(x, False) if p is CLIENTS else x for x, p in places])
+
+    def weighed(self, upload):
+        self.uploads += 1
+        self.up_bytes += sum(v[0].nbytes for v in upload.values)
+        self.released += sum(v[0].size for v in upload.values)
+        return plain_sum(upload)
+
+    def _round(self, item, env):
+        self.contacts += bool(item.downloads or item.uploads)
+        sent = [env.at_server(v) for m in item.downloads for v in m.inputs]
+        self.down_bytes += sum(np.asarray(v).nbytes for v in sent)
+        super()._round(item, env)
+
+
+@dataclasses.dataclass(eq=False)
+class Made:
+    """A value that depends on what the server sent."""
+
+    contact: int
+    nbytes: int
+    read: int = 0
+
+
+class Walk:
+    """One evaluation without numbers; of every choice, the given branch is taken."""
+
+    def __init__(self, program, branch=0):
+        self.branch, self.contact, self.made = branch, 0, []
+        self.play(program.schedule, {})
+
+    @property
+    def state_bytes(self):
+        """Most that a client kept from one contact to a later one."""
+        between = range(1, self.contact)
+        return max(
+            (sum(m.nbytes for m in self.made if m.contact <= t < m.read) for t in between),
+            default=0,
+        )
+
+    def make(self, variable):
+        made = Made(self.contact, nbytes([variable]))
+        self.made.append(made)
+        return [made]
+
+    def read(self, env, atoms):
+        """Everything received that these values hold; it is read now."""
+        found = [m for v in atoms for m in _flat(env.get(_key(v), []))]
+        for made in found:
+            made.read = max(made.read, self.contact)
+        return found
+
+    def play(self, plan, env):
+        for item in plan.items:
+            if isinstance(item, Round):
+                self.round(item, env)
+            elif isinstance(item, Nested):
+                self.nested(item, env, plan.block)
+
+    def round(self, item, env):
+        self.contact += bool(item.downloads or item.uploads)
+        env.update((v, self.make(v)) for m in item.downloads for v in m.outputs)
+        depends = self.depends(item.client, env)
+        env.update((v, self.make(v)) for v in item.client.outputs if v in depends)
+        self.read(env, [v for m in item.uploads for v in m.inputs])
+
+    def depends(self, stage, env):
+        """Which variables of a client stage depend on what was received; reads its inputs."""
+        known = {v for v in stage.inputs if self.read(env, [v])}
+        for equation in stage.jaxpr.eqns:
+            if any(v in known for v in map(_key, equation.invars)):
+                known.update(equation.outvars)
+        return known
+
+    def nested(self, item, env, block):
+        step, body = item.step, item.bodies[0]
+        given = [env.get(_key(v), []) for v in step.inputs]
+        match step:
+            case Loop():
+                results = self.iterate(step, body, given)
+            case Branch():
+                body = item.bodies[min(self.branch, len(item.bodies) - 1)]
+                inner = dict(zip(body.block.inputs, given[1:]))
+                self.play(body, inner)
+                results = [inner.get(_key(v), []) for v in body.block.results]
+            case _:
+                raise NotImplementedError("A while loop has no fixed number of contacts.")
+        env.update(zip(step.outputs, results))
+        if isinstance(step, Branch):
+            # Which branch it was is what the server said.
+            chosen = [v for v in step.outputs if block.placements[v] is CLIENTS]
+            env.update((v, env[v] or self.make(v)) for v in chosen)
+
+    def iterate(self, step, body, given):
+        split = step.constants + step.carries
+        constants, carries, sequences = (
+            given[: step.constants],
+            given[step.constants : split],
+            given[split:],
+        )
+        rows = {}
+        for i in range(step.length)[:: -1 if step.reverse else 1]:
+            slices = [x[i] if isinstance(x, Rows) else x for x in sequences]
+            inner = dict(zip(body.block.inputs, [*constants, *carries, *slices]))
+            self.play(body, inner)
+            results = [inner.get(_key(v), []) for v in body.block.results]
+            carries, rows[i] = results[: step.carries], results[step.carries :]
+        order = range(step.length)
+        return [
+            *carries,
+            *(Rows(rows[i][k] for i in order) for k in range(len(step.outputs) - step.carries)),
+        ]
+
+
+class Rows(list):
+    """What a loop collected: one entry per iteration."""
+
+
+def _flat(entry):
+    return [m for row in entry for m in _flat(row)] if isinstance(entry, Rows) else entry
+
+
+def _key(atom):
+    return atom if isinstance(atom, Var) else None
