@@ -1,9 +1,26 @@
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
 
+from audits import cli
+
 FLOW = Path(__file__).parents[1] / "flow" / "conftest.py"
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `secfad ...` in this process: exit code, output, messages."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["secfad", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture

@@ -37,20 +37,6 @@ private = privacy.privatize(loss, spec, spec, mechanism=mechanism)
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs `secfad ...` in this process: exit code, output, messages."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["secfad", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def model(tmp_path):
     path = tmp_path / "model.py"
     path.write_text(MODEL)

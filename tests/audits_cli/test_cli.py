@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from audits import cli
 from privacy import Budget, Ledger, Release, Slot
 
 ROOT = Path(__file__).parents[2]
@@ -28,20 +27,6 @@ def leaky(model, batch):
 spec = jax.ShapeDtypeStruct((3,), "float32")
 SPECS = {"loss": (spec, spec), "leaky": (spec, spec)}
 """
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs `secfad ...` in this process: exit code, output, messages."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["secfad", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

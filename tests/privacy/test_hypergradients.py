@@ -1,5 +1,6 @@
 """Ready-made loops: exact in the clear, charged to the right purpose, resumed after crashes."""
 
+import contextlib
 import functools
 
 import jax
@@ -146,12 +147,11 @@ def learned():
     return algorithm, made(algorithm)
 
 
-@pytest.fixture
-def setting(tmp_path, learned):
-    queries = learned[1]
-    planned = {"training": 5, "hypergradient": 3}
+@contextlib.contextmanager
+def everyone_at(folder, queries, planned):
+    """Settings of a run in which everyone takes part, `planned[name]` times for each question."""
     with privacy.Ledger.create(
-        tmp_path / "ledger.db",
+        folder / "ledger.db",
         privacy.Budget(400.0, 1e-5),
         population=POPULATION,
         slots=[query.slot(EVERYONE, planned[name]) for name, query in queries.items()],
@@ -162,9 +162,15 @@ def setting(tmp_path, learned):
             "sampling": EVERYONE,
             "ledger": ledger,
             "run_id": "run",
-            "folder": tmp_path / "run",
+            "folder": folder / "run",
             "fidelity": "ideal",
         }
+
+
+@pytest.fixture
+def setting(tmp_path, learned):
+    with everyone_at(tmp_path, learned[1], {"training": 5, "hypergradient": 3}) as settings:
+        yield settings
 
 
 def charges(setting, name):
@@ -222,15 +228,8 @@ def test_fedopt_takes_any_optimizer(tmp_path):
     )
     algorithm = fedopt(loss, MODEL, ONE, optimizer=optimizer, local=local.sgd(0.05))
     queries = made(algorithm)
-    slots = [query.slot(EVERYONE, 8) for query in queries.values()]
-    with privacy.Ledger.create(
-        tmp_path / "l.db", privacy.Budget(400.0, 1e-5), population=POPULATION, slots=slots
-    ) as ledger:
-        trained = privacy.train(
-            algorithm.update, algorithm.state, queries=queries, sampling=EVERYONE, ledger=ledger,
-            clients=lambda m: {"batches": jax.tree.map(lambda a: a[m], DATA)},
-            rounds=8, run_id="run", folder=tmp_path / "run", fidelity="ideal",
-        )  # fmt: skip
+    with everyone_at(tmp_path, queries, {"training": 8}) as settings:
+        trained = privacy.train(algorithm.update, algorithm.state, rounds=8, **settings)
     assert int(trained.state["optimizer"][0].count) == 8
     assert centralised_loss(trained.state["model"]) < 0.5 * centralised_loss(MODEL)
 
@@ -251,15 +250,8 @@ def test_counted_clips_are_judged_and_followed(tmp_path, initial, rate, finding)
     )
     queries = algorithm.queries({"training": mechanism}, audits.certify)
     assert queries["training"].noise_multiplier == pytest.approx(1.0)
-    slots = [queries["training"].slot(EVERYONE, 12)]
-    with privacy.Ledger.create(
-        tmp_path / "l.db", privacy.Budget(400.0, 1e-5), population=POPULATION, slots=slots
-    ) as ledger:
-        trained = privacy.train(
-            algorithm.update, algorithm.state, queries=queries, sampling=EVERYONE, ledger=ledger,
-            clients=lambda m: {"batches": jax.tree.map(lambda a: a[m], DATA)},
-            rounds=12, run_id="run", folder=tmp_path / "run", fidelity="ideal",
-        )  # fmt: skip
+    with everyone_at(tmp_path, queries, {"training": 12}) as settings:
+        trained = privacy.train(algorithm.update, algorithm.state, rounds=12, **settings)
     # The summed count is 13 from where the finding begins, its noise 2.7: missed with below 1e-6.
     found = {activity.sums: activity.finding for activity in trained.clipping["training"]}
     assert found[(COUNT,)] == finding
