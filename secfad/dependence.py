@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from secfad import _jax
 from secfad._jax import Jaxpr, JaxprEqn, Literal, Var
-from secfad.calls import COND, SCAN, as_call, bodies
+from secfad.calls import COND, SCAN, as_call
 
 
 def dependent_outputs(equation: JaxprEqn, flags: Sequence[bool]) -> list[bool]:
@@ -31,7 +31,7 @@ def separated(equation: JaxprEqn, flags: Sequence[bool]) -> tuple[list[JaxprEqn]
     Returns:
       None if every output depends on them, or if the equation cannot be split.
     """
-    if not any(True for _ in bodies(equation)):
+    if equation.primitive not in (SCAN, COND) and as_call(equation) is None:
         return None
     dependent = dependent_outputs(equation, flags)
     if all(dependent):

@@ -114,6 +114,22 @@ def test_a_jitted_helper_is_used_on_both_sides():
     assert program.out_placements == (S, S)
 
 
+@pytest.mark.parametrize("wrap", [jax.jit, jax.checkpoint])
+def test_a_constant_that_a_helper_returns_is_known_on_both_sides(wrap):
+    helper = wrap(lambda v: (jnp.sin(v), jnp.cos(jnp.arange(3.0))))
+
+    def of_server(w, x):
+        value, constant = helper(w)
+        return fad.sum(constant * x) + value
+
+    def of_clients(w, x):
+        value, constant = helper(x)
+        return fad.sum(value) + constant * w
+
+    assert traced(of_server, S, C).out_placements == (S,)
+    assert traced(of_clients, S, C).out_placements == (S,)
+
+
 def test_a_constant_carry_becomes_a_client_value():
     def fun(w, x):
         return jax.lax.scan(lambda c, _: (c + x, fad.sum(c)), jnp.zeros(3), None, length=2)
