@@ -29,6 +29,7 @@ from secfad.calls import COND, CUSTOM_RULES, SCAN, WHILE, Communicates, as_call,
 from secfad.dependence import separated
 from secfad.errors import PlacementError
 from secfad.placements import CLIENTS, SERVER, Placement
+from secfad.predicates import has_one_predicate, with_one_predicate
 from secfad.primitives import broadcast_p, sum_p
 from secfad.residuals import split_operands, split_results
 
@@ -282,6 +283,9 @@ class _Scope:
         self._require_server_control(
             equation, predicate.placement(predicate.results[0]), communicates(body)
         )
+        if not has_one_predicate(equation):
+            self._while(with_one_predicate(equation, [label is CLIENTS for label in joined]))
+            return
         step = While(
             predicate, body, first, second, tuple(inputs), tuple(equation.outvars), equation
         )

@@ -7,6 +7,7 @@ import pytest
 from jax.scipy.sparse.linalg import bicgstab, gmres
 
 import secfad as fad
+from secfad.blocks import Sum, inner_blocks
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 S, C = fad.SERVER, fad.CLIENTS
@@ -70,10 +71,28 @@ def both_ways(computation, *args):
     return fad.simulate(computation)(*args), fad.execute(program, *args)
 
 
-CASES = [
-    *((solver, w, "reverse") for solver in (by_bicgstab, by_gmres) for w in (False, True)),
-    *((by_iteration, True, mode) for mode in ("forward", "reverse", "mixed")),
+LONGER = [
+    pytest.param(by_bicgstab, False, "reverse", marks=pytest.mark.slow),
+    pytest.param(by_bicgstab, True, "reverse", marks=pytest.mark.slow),
+    pytest.param(by_gmres, False, "forward", marks=pytest.mark.slow),
+    pytest.param(by_gmres, True, "forward", marks=pytest.mark.slow),
+    pytest.param(by_iteration, True, "forward", marks=pytest.mark.slow),
+    pytest.param(by_iteration, True, "reverse", marks=pytest.mark.slow),
 ]
+CASES = [
+    (by_bicgstab, True, "forward"),
+    (by_gmres, True, "reverse"),
+    (by_iteration, True, "mixed"),
+    *LONGER,
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Solvers of three unknowns: how fast they run does not matter."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize(("solver", "weighted", "mode"), CASES)
@@ -82,3 +101,78 @@ def test_a_solution_and_its_derivatives_are_the_centralised_ones(solver, weighte
     expected = jax.value_and_grad(central, argnums=(0, 1))(RIGHT, SHIFT, weighted)
     for got in both_ways(derived, RIGHT, SHIFT, MATRIX, COUNT):
         close(got, expected)
+
+
+@pytest.mark.slow
+def test_forward_over_reverse_through_a_solver():
+    hessian = fad.jacobian(
+        fad.grad(solution(by_bicgstab, True), argnums=1), argnums=1, mode="forward"
+    )
+    expected = jax.hessian(central, argnums=1)(RIGHT, SHIFT, True)
+    for got in both_ways(hessian, RIGHT, SHIFT, MATRIX, COUNT):
+        close(got, expected, 1e-8)
+
+
+WRAPPERS = {
+    "plain": lambda fun: fun,
+    "jit": jax.jit,
+    "checkpoint": jax.checkpoint,
+    "cond": lambda fun: lambda x: jax.lax.cond(True, fun, jnp.zeros_like, x),
+    "scan": lambda fun: lambda x: jax.lax.scan(lambda c, _: (fun(c), None), x, length=1)[0],
+}
+
+
+def turned(wrapper, weighted):
+    """The transpose of the mean matrix times a vector."""
+
+    @fad.computation(x=S, matrix=C, count=C)
+    def product(x, matrix, count):
+        def forth(x):
+            sent = fad.broadcast(x, name="direction")
+            return fad.mean(matrix @ sent, weights=count if weighted else None, name="product")
+
+        return jax.linear_transpose(wrapper(forth), x)(x)[0]
+
+    return product
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_the_transpose_of_a_mean_is_a_mean_of_transposes(wrapper, weighted):
+    product = turned(WRAPPERS[wrapper], weighted)
+    expected = np.average(MATRIX, axis=0, weights=COUNT if weighted else None).T @ RIGHT
+    close(fad.simulate(product)(RIGHT, MATRIX, COUNT), expected)
+    program = fad.trace(product, RIGHT, *LOCAL)
+    close(fad.execute(program, RIGHT, MATRIX, COUNT), expected)
+    # Weights are added up before anything is divided by their sum; the number of clients is known.
+    assert program.costs.contacts == 1 + weighted
+    assert program.costs.up_bytes == RIGHT.nbytes + weighted * 8
+
+
+def test_one_message_may_have_a_linear_part_and_a_known_part():
+    @fad.computation(x=S, scale=S, matrix=C)
+    def product(x, scale, matrix):
+        def forth(x):
+            sent, factor = fad.broadcast((x, scale), name="both")
+            return fad.sum(factor * (matrix @ sent))
+
+        return jax.linear_transpose(forth, x)(x)[0]
+
+    got = fad.simulate(product)(RIGHT, SHIFT, MATRIX)
+    close(got, SHIFT * np.sum(MATRIX, axis=0).T @ RIGHT)
+
+
+def test_a_mean_in_a_solver_is_one_message():
+    program = fad.trace(solution(by_gmres, True), RIGHT, SHIFT, *LOCAL)
+    sums = [
+        step for block in blocks(program.block) for step in block.steps if isinstance(step, Sum)
+    ]
+    assert sums
+    assert {(step.name, len(step.inputs)) for step in sums} == {("product", 2)}
+
+
+def blocks(block):
+    yield block
+    for step in block.steps:
+        for inner in inner_blocks(step):
+            yield from blocks(inner)
