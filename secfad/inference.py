@@ -180,7 +180,7 @@ class _Scope:
         labels = {self.label(v) for v in equation.invars} - {None}
         if len(labels) < 2:
             flags = [self.label(v) is not None for v in equation.invars]
-            parts = separated(equation, flags) if labels and not all(flags) else None
+            parts = separated(equation, flags) if labels else None
             if parts is not None:
                 for free in parts[0]:
                     self.define(Local(free, None), [None] * len(free.outvars))
