@@ -84,7 +84,7 @@ def certify(
     Args:
       subject: A private program, a traced program, or a computation with its specs.
       *specs: What the server or one client holds, per argument of a computation.
-      modes: Of a computation: `"primal"`, `"forward"`, `"reverse"`, `"mixed"`.
+      modes: Of a computation: `"primal"`, `"forward"`, `"reverse"`, `"factored"`, `"mixed"`.
       argnums: Server arguments of the derivative modes; all floating-point ones by default.
       public: Digests of captured constants that are declared public.
 
