@@ -16,12 +16,13 @@ contacts 1, rounds 1, down 12 B, up 4 B, client state 0 B, same clients again: n
 from collections.abc import Iterable, Iterator, Sequence
 
 from secfad import _jax
-from secfad.blocks import Atom, Branch, Broadcast, Loop, Sum
+from secfad.blocks import Atom, Branch, Loop, Sum
 from secfad.costs import Costs, costs, nbytes
 from secfad.placements import CLIENTS
 from secfad.stages import Nested, Round, Schedule, Stage
 
 Row = tuple[str, ...]
+Payload = tuple[str, Sequence[Atom]]
 
 
 def table(name: str, plan: Schedule) -> str:
@@ -65,15 +66,16 @@ def sent(message: Sum, plan: Schedule) -> list[Atom]:
     return [v for v in message.inputs if plan.block.placement(v) is CLIENTS]
 
 
-def messages(item: Round, plan: Schedule) -> tuple[list[Row], list[Row]]:
-    """Downloads and uploads of a round as (name, shape, size)."""
-
-    def row(message: Broadcast | Sum, atoms: Sequence[Atom]) -> Row:
-        return message.name, shape(atoms), size(nbytes(atoms))
-
-    down = [row(m, m.outputs) for m in item.downloads]
-    up = [row(m, sent(m, plan)) for m in item.uploads if sent(m, plan)]
+def payloads(item: Round, plan: Schedule) -> tuple[Sequence[Payload], Sequence[Payload]]:
+    """Downloads and uploads of a round, as names and the values that travel."""
+    down = [(m.name, m.outputs) for m in item.downloads]
+    up = [(m.name, sent(m, plan)) for m in item.uploads if sent(m, plan)]
     return down, up
+
+
+def silent(item: Round) -> str:
+    """What happens at clients that send nothing."""
+    return "download" if item.downloads else "clients alone"
 
 
 def title(item: Nested) -> str:
@@ -102,14 +104,14 @@ def _lines(plan: Schedule, depth: int, counter: _Counter) -> Iterator[str]:
     for item in plan.items:
         match item:
             case Stage():
-                yield f"{margin}server  {_equations(item)}"
+                yield f"{margin}server  {equations(item)}"
             case Round():
-                down, up = messages(item, plan)
-                yield margin + (f"round {counter.next()}" if up or down else "clients alone")
-                rows = [("down", *m) for m in down]
+                down, up = payloads(item, plan)
+                yield margin + (f"round {counter.next()}" if up else silent(item))
+                rows: list[Row] = [("down", n, shape(v), size(nbytes(v))) for n, v in down]
                 if item.client.jaxpr.eqns:
-                    rows.append(("client", _equations(item.client)))
-                rows += [("up", *m) for m in up]
+                    rows.append(("client", equations(item.client)))
+                rows += [("up", n, shape(v), size(nbytes(v))) for n, v in up]
                 if item.kept:
                     rows.append(("kept", f"{size(nbytes(item.kept))} at every client"))
                 yield from (f"{margin}  {line}" for line in aligned(rows))
@@ -123,9 +125,10 @@ def _lines(plan: Schedule, depth: int, counter: _Counter) -> Iterator[str]:
                     yield f"{margin}  kept  {size(nbytes(item.kept))} at every client"
 
 
-def _equations(stage: Stage) -> str:
+def equations(stage: Stage) -> str:
+    """How much a stage computes."""
     number = len(stage.jaxpr.eqns)
-    return f"{number} equation{'s' if number != 1 else ''}"
+    return f"{number:,} equation{'s' if number != 1 else ''}"
 
 
 def aligned(rows: Sequence[Row]) -> list[str]:

@@ -1,7 +1,5 @@
 """The plan shows every mode with its price or its reason; tables and pictures say what is sent."""
 
-import xml.etree.ElementTree as ElementTree
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -96,27 +94,10 @@ def test_program_table_lists_every_message_and_the_costs():
         assert word in table
 
 
-@pytest.mark.parametrize("mode", ["forward", "reverse", "mixed"])
-def test_picture_is_well_formed_and_names_every_message(mode):
-    program = fad.trace(fad.value_and_grad(two_rounds, mode=mode), ROW, ROW)
-    root = ElementTree.fromstring(program.to_svg())
-    words = " ".join(e.text or "" for e in root.iter() if e.tag.endswith("text"))
-    for item in program.schedule.items:
-        for message in (*getattr(item, "downloads", ()), *getattr(item, "uploads", ())):
-            assert message.name in words
-    width = float(root.get("width"))
-    boxes = [e for e in root.iter() if e.tag.endswith("rect")]
-    spans = sorted((float(b.get("x")), float(b.get("x")) + float(b.get("width"))) for b in boxes)
-    assert all(0 <= left < right <= width for left, right in spans)
-    assert len({b.get("y") for b in boxes}) == 2
-
-
-def test_picture_frames_what_the_server_repeats():
+def test_table_names_what_the_server_repeats():
     @fad.computation(w=S, x=C)
     def looped(w, x):
         step = lambda w, _: (w - fad.sum(fad.broadcast(w) * x), None)
         return jax.lax.scan(step, w, None, length=7)[0]
 
-    program = fad.trace(looped, ROW, ROW)
-    assert "repeat 7 times" in program.to_svg()
-    assert "repeat 7 times" in program.table()
+    assert "repeat 7 times" in fad.trace(looped, ROW, ROW).table()
