@@ -71,7 +71,7 @@ class _Writer:
                 raise ModeError(
                     f"`{self.name}` communicates under a data-dependent loop "
                     f"({_jax.user_line(step.equation)}); its Jacobians have no fixed number. "
-                    "Use mode='forward'."
+                    "Use mode='forward', or mode='reverse' if it is a linear solver's."
                 )
             case Branch():
                 leaving = zip(step.outputs, active_outputs(step, inside))
