@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from audits.refusals import refusal
-from audits.static.bounds.judging import SumBound
+from audits.static.bounds.sum_bounds import SumBound
 from audits.static.checking import check_program
 from audits.static.findings import Facts, Finding, Report, finding
 from audits.static.rules import Severity
