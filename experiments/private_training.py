@@ -130,6 +130,18 @@ def judged(plan: Plan, epsilon: float, own, test, seeds: int) -> tuple[np.ndarra
     return np.array(found).reshape(seeds, plan.rounds), sent
 
 
+NOTES = (
+    "Everyone takes part in every round, with three digits each. Seeds are paired in their "
+    "starting point; directions, matrices and noise are a run's own.",
+    "Clip norms are the typical norm at the first model; steps are the best of the grid on "
+    "further seeds, for every row by itself, "
+    "with simulated noise on the same digits: tuning is not charged.",
+    "Kilobytes are what a client sends in all rounds, messages of secure aggregation "
+    "included. Those do not depend on the size of the vector, and outweigh it here; with a "
+    "model of millions the payload decides.",
+)
+
+
 def dp_d_training(options: Options) -> Outcome:
     """All methods at equal rounds; the full gradient at equal payload and at equal bytes as well."""
     settings = {"clients": 475, "numbers in a short message": 64, "rounds": 40, "epsilon": 8.0}
@@ -178,14 +190,7 @@ def dp_d_training(options: Options) -> Outcome:
         criteria=tuple(claims),
         settings=settings | {"seeds": seeds, "delta": DELTA, "parameters": parameters,
                              "rounds per matrix, time-varying": EPOCH, "steps tried": list(STEPS)},
-        notes=("Everyone takes part in every round, with three digits each. Seeds are paired in their "
-               "starting point; directions, matrices and noise are a run's own.",
-               "Clip norms are the typical norm at the first model; steps are the best of the grid on "
-               "further seeds, for every row by itself, "
-               "with simulated noise on the same digits: tuning is not charged.",
-               "Kilobytes are what a client sends in all rounds, messages of secure aggregation "
-               "included. Those do not depend on the size of the vector, and outweigh it here; with a "
-               "model of millions the payload decides."),
+        notes=NOTES,
         table=(("method", "rounds", "noise multiplier", "clip norm", "step", "kB up per client",
                 "test accuracy (%)"), *rows),
         curves={name: curves[name].mean(axis=0).tolist() for name in methods},

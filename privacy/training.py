@@ -109,8 +109,7 @@ def train(
       folder continues after the last finished round and charges nothing twice.
 
     Args:
-      update: One round: the state and `ask` to the next state. Deterministic, so that a round that a
-        crash cut off asks the same questions again.
+      update: One round: the state and `ask` to the next state; deterministic, as a crash repeats it.
       state: A tree of arrays, the server's state before the first round.
       queries: Name to certified program.
       clients: Indices of a cohort's members to its client arguments by parameter name, stacked.
@@ -124,41 +123,59 @@ def train(
       observe: Called with the newest line at the start and after each round, when it is durable.
 
     Raises:
-      ResumeRefused: The folder's checkpoint is not of this run and state, or belongs to another
-        ledger or to an older copy of it.
+      ResumeRefused: The checkpoint is of another run, state or ledger, or the ledger is an old copy.
       PrivacyError: A question was refused; finished rounds are in the checkpoint.
     """
     if not isinstance(rounds, int) or rounds < 0:
         raise MechanismError(f"Expected rounds as an int of at least 0, got {rounds!r}.")
-    home = Path(folder)
-    journal = ReleaseJournal(home / "releases")
-    file, metrics = CheckpointFile(home / "checkpoint.npz"), MetricsFile(home / "metrics.jsonl")
-    found = file.read(like=state, ledger=ledger, run_id=run_id)
-    if found is None:
-        metrics.clear()
-        metrics.append(_line(0, measure(state), {}))
-        found = Checkpoint(run_id, 0, state, ledger.head)
-    else:
-        metrics.keep(found.round)
-    observe(metrics.read()[-1])
+    home = _Home(Path(folder))
+    found = home.begin(Checkpoint(run_id, 0, state, ledger.head), ledger, measure)
+    observe(home.metrics.read()[-1])
     done, state, stopped = found.round, found.state, found.stopped
     while done < rounds and not stopped:
-        questions = _Questions(queries, clients, sampling, ledger, run_id, done, journal, fidelity)
-        ends = ""
+        ask = _Questions(queries, clients, sampling, ledger, run_id, done, home.journal, fidelity)
         try:
-            state = update(state, questions)
+            state = update(state, ask)
         except BudgetExceeded as error:
             stopped = f"round {done}: {error}"
             break
         except LastRound as error:
-            state, ends = error.state, f"round {done}: {error.reason}"
-        done, stopped = done + 1, ends
-        line = _line(done, measure(state), questions.results)
-        metrics.append(line)
-        file.write(Checkpoint(run_id, done, state, ledger.head, stopped))
+            state, stopped = error.state, f"round {done}: {error.reason}"
+        done += 1
+        line = _line(done, measure(state), ask.results)
+        home.end_round(line, Checkpoint(run_id, done, state, ledger.head, stopped))
         observe(line)
-    lines = metrics.read()
+    lines = home.metrics.read()
     return Trained(state, done, stopped, tuple(lines), _clipping(queries, lines, sampling))
+
+
+class _Home:
+    """The files of a run in its folder."""
+
+    def __init__(self, folder: Path):
+        self.journal = ReleaseJournal(folder / "releases")
+        self.checkpoint = CheckpointFile(folder / "checkpoint.npz")
+        self.metrics = MetricsFile(folder / "metrics.jsonl")
+
+    def begin(
+        self,
+        first: Checkpoint,
+        ledger: Ledger,
+        measure: Callable[[Any], Mapping[str, float]],
+    ) -> Checkpoint:
+        """Where an earlier call ended; `first` where there was none."""
+        found = self.checkpoint.read(like=first.state, ledger=ledger, run_id=first.run_id)
+        if found is not None:
+            self.metrics.keep(found.round)
+            return found
+        self.metrics.clear()
+        self.metrics.append(_line(0, measure(first.state), {}))
+        return first
+
+    def end_round(self, line: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+        """Metrics are durable before the checkpoint that counts the round."""
+        self.metrics.append(line)
+        self.checkpoint.write(checkpoint)
 
 
 def _clipping(
