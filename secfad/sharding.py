@@ -25,16 +25,17 @@ class Layout:
         automatic = Mesh(mesh.devices, mesh.axis_names)
         self.clients = NamedSharding(automatic, PartitionSpec(mesh.axis_names))
         self.server = NamedSharding(automatic, PartitionSpec())
+        self.devices = mesh.size
 
     def at_clients(self, value: Any) -> Any:
         """A value with a leading axis of clients, split over the devices."""
         return jax.lax.with_sharding_constraint(value, self.clients)
 
     def _entering(self, value: Any, placement: Placement | None) -> Any:
-        """An argument without a sharding in its type."""
-        if AxisType.Explicit not in jax.typeof(value).sharding.mesh.axis_types:
-            return value
-        return jax.device_put(value, self.clients if placement is CLIENTS else self.server)
+        """An argument without a sharding in its type, client values split over the devices."""
+        if AxisType.Explicit in jax.typeof(value).sharding.mesh.axis_types:
+            return jax.device_put(value, self.clients if placement is CLIENTS else self.server)
+        return self.at_clients(value) if placement is CLIENTS else value
 
     def _leaving(self, value: Any, placement: Placement | None) -> Any:
         """A result laid out by its placement, so that every process can read the server's."""
@@ -57,15 +58,13 @@ class Layout:
 
 
 def require_shards(clients: int, chunk_size: int | None, mesh: Mesh) -> None:
-    """Raises unless what is computed together can be split evenly over the devices."""
-    together = min(chunk_size, clients) if chunk_size else clients
-    if together % mesh.size or (chunk_size and clients % together):
-        what = (
-            "chunk_size that divides the cohort and is"
-            if chunk_size
-            else "number of clients that is"
-        )
-        raise CohortError(
-            f"Expected a {what} a multiple of the {mesh.size} devices of the mesh, got {together} of "
-            f"{clients} clients. Add clients of weight 0, or use fewer devices."
-        )
+    """Raises unless the cohort and every chunk of it can be split evenly over the devices."""
+    counts = [("number of clients", clients, "Add clients of weight 0, or use fewer devices.")]
+    if chunk_size is not None and chunk_size < clients:
+        counts.append(("chunk_size", chunk_size, "Choose such a one, or use fewer devices."))
+    for what, count, remedy in counts:
+        if count % mesh.size:
+            raise CohortError(
+                f"Expected a {what} that is a multiple of the {mesh.size} devices of the mesh, got "
+                f"{count}. {remedy}"
+            )

@@ -7,6 +7,7 @@ private: this is the honest non-private baseline.
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from secfad import _jax
 from secfad._jax import ClosedJaxpr
 from secfad.arguments import agreed_size, client_specs
 from secfad.blocks import Block
+from secfad.chunking import Chunks
 from secfad.computations import Computation
 from secfad.cutting import schedule
 from secfad.errors import CohortError
@@ -45,9 +47,10 @@ def simulate(
       computation: What to run.
       chunk_size: How many clients are computed at a time; all of them by default. With it, memory
         for client work does not grow with the cohort, and it is the computation, not the simulation,
-        that should be differentiated: a client's residuals would be kept for all of them.
+        that should be differentiated: a client's residuals would be kept for all of them. The last
+        chunk may be smaller.
       mesh: Devices over which clients are sharded, along all axes of the mesh together. The number
-        of clients (with `chunk_size`, that number) must be a multiple of the number of devices. The
+        of clients, and a `chunk_size` below it, must be multiples of the number of devices. The
         devices may belong to several processes (`jax.distributed`): every process then makes the
         same call, with the same host arrays or with its part of global ones, and gets the server's
         results.
@@ -58,10 +61,13 @@ def simulate(
 
     Raises:
       PlacementError: When called, if a value is used where it does not live.
-      CohortError: When called, if client arguments disagree on the number of clients.
+      CohortError: When called, if client arguments disagree on the number of clients, or if these
+        cannot be split evenly over the devices.
+      TypeError: `chunk_size` is not a whole number.
+      ValueError: `chunk_size` is below 1.
     """
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"Expected chunk_size to be at least 1, got {chunk_size}.")
+    if chunk_size is not None:
+        chunk_size = _checked_size(chunk_size)
     compiled: dict[Any, Callable] = {}
     traced = computation.fused if chunk_size is None else computation
 
@@ -93,24 +99,29 @@ def simulate(
     return run
 
 
+def _checked_size(chunk_size: Any) -> int:
+    try:
+        size = operator.index(chunk_size)
+    except TypeError as error:
+        raise TypeError(
+            f"Expected chunk_size to be a whole number, known before tracing, got {chunk_size!r}. "
+            "Write simulate(computation, chunk_size=50)."
+        ) from error
+    if size < 1:
+        raise ValueError(f"Expected chunk_size to be at least 1, got {size}.")
+    return size
+
+
 def _whole(
     program: Program, clients: int, chunk_size: int | None, mesh: Mesh | None
 ) -> Callable[..., Any]:
     """The program as a function of its arguments, fused or streamed, sharded or not."""
     layout = None if mesh is None else Layout(mesh)
 
-    def constrain(value: Any) -> Any:
-        return value if layout is None else layout.at_clients(value)
-
     if chunk_size is None:
-        fused = _fused_leaves(program)
-        places = program.in_placements
-
-        def over_leaves(*leaves: Any) -> list[Any]:
-            return fused(*(constrain(x) if p is CLIENTS else x for x, p in zip(leaves, places)))
+        over_leaves = _fused_leaves(program)
     else:
-        block = _with_rules(program)
-        over_leaves = stream(schedule(block), clients, chunk_size, constrain)
+        over_leaves = stream(schedule(_with_rules(program)), Chunks(clients, chunk_size, layout))
     if layout is not None:
         over_leaves = layout.around(over_leaves, program.in_placements, program.out_placements)
 

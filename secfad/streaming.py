@@ -20,6 +20,7 @@ import numpy as np
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Literal, Var
 from secfad.blocks import Atom, Block, Branch, Loop, While
+from secfad.chunking import Chunks
 from secfad.fusing import contact, over_clients
 from secfad.placements import CLIENTS
 from secfad.stages import Nested, Round, Schedule, Stage
@@ -36,18 +37,9 @@ class Held:
         self.shared = shared
 
 
-def stream(
-    plan: Schedule, clients: int, chunk_size: int, constrain: Callable[[Any], Any]
-) -> Callable[..., list[Any]]:
-    """The schedule as a function of all clients' data that works chunk by chunk.
-
-    Args:
-      plan: Of the program.
-      clients: How many there are.
-      chunk_size: How many are computed together.
-      constrain: Applied to each chunk's inputs; where a mesh shards them.
-    """
-    runner = _Runner(clients, min(chunk_size, clients), constrain)
+def stream(plan: Schedule, chunks: Chunks) -> Callable[..., list[Any]]:
+    """The schedule of a program as a function of all clients' data that works chunk by chunk."""
+    runner = _Runner(chunks)
 
     def streamed(*leaves: Any) -> list[Any]:
         inputs = [
@@ -63,10 +55,9 @@ def stream(
 class _Runner:
     """Evaluates schedules for one cohort."""
 
-    def __init__(self, clients: int, chunk_size: int, constrain: Callable[[Any], Any]):
-        self.clients = clients
-        self.chunk_size = chunk_size
-        self.constrain = constrain
+    def __init__(self, chunks: Chunks):
+        self.chunks = chunks
+        self.clients = chunks.clients
 
     def run(self, plan: Schedule, inputs: Sequence[Any]) -> list[Any]:
         block = plan.block
@@ -127,25 +118,23 @@ class _Runner:
         self, program: ClosedJaxpr, sums: int, mapped: Sequence[bool], values: Sequence[Any]
     ) -> tuple[list[Any], list[Any]]:
         """Sums over all clients, which are the first results, and all clients' further results."""
-        size = self.chunk_size
-        whole = self.clients // size
         results = program.jaxpr.outvars
         fused = over_clients(program, mapped, [i >= sums for i in range(len(results))])
         stacks = [x for x, m in zip(values, mapped) if m]
 
-        def step(totals, parts):
-            own = map(self.constrain, parts)
+        def step(totals, chunk):
+            own = map(self.chunks.placed, chunk)
             made = fused(*(next(own) if m else x for x, m in zip(values, mapped)))
-            return [t + s for t, s in zip(totals, made[:sums])], made[sums:]
+            return [t + s.astype(t.dtype) for t, s in zip(totals, made[:sums])], made[sums:]
 
-        rows = [x[: whole * size].reshape(whole, size, *x.shape[1:]) for x in stacks]
-        zeros = [jnp.zeros(v.aval.shape, v.aval.dtype) for v in results[:sums]]
-        totals, state = jax.lax.scan(step, zeros, rows)
-        state = [x.reshape(whole * size, *x.shape[2:]) for x in state]
-        if whole * size < self.clients:
-            totals, rest = step(totals, [x[whole * size :] for x in stacks])
-            state = [jnp.concatenate(pair) for pair in zip(state, rest)]
-        return totals, state
+        zeros = [jnp.zeros(v.aval.shape, _running(v.aval.dtype)) for v in results[:sums]]
+        totals, rows = jax.lax.scan(step, zeros, [self.chunks.rows(x) for x in stacks])
+        state = [rows]
+        if self.chunks.left:
+            totals, rest = step(totals, [self.chunks.rest(x) for x in stacks])
+            state.append(rest)
+        totals = [t.astype(v.aval.dtype) for t, v in zip(totals, results)]
+        return totals, [self.chunks.joined(*pieces) for pieces in zip(*state)]
 
     def _nested(self, item: Nested, block: Block, values: list[Any]) -> list[Any]:
         step = item.step
@@ -206,6 +195,12 @@ class _Runner:
         """Values in the one form in which they pass through control flow: client values stacked."""
         placed = [_at_place(v, block, atom) for v, atom in zip(values, atoms)]
         return [Held(self.stacked(v), shared=False) if isinstance(v, Held) else v for v in placed]
+
+
+def _running(dtype: Any) -> Any:
+    """The dtype in which chunks are added up: where one sum would not round after every chunk."""
+    short = jnp.issubdtype(dtype, np.floating) and jnp.finfo(dtype).bits < 32
+    return jnp.float32 if short else dtype
 
 
 def _atoms(atoms: Iterable[Atom]) -> Iterable[Var]:

@@ -84,13 +84,32 @@ def test_chunks_need_no_memory_per_client():
     assert temporary_bytes(1000, None) > 10 * large
 
 
-def test_chunk_size_is_at_least_one():
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        fad.simulate(two_rounds, chunk_size=0)
+@pytest.mark.parametrize(
+    ("size", "error", "words"),
+    [(0, ValueError, "at least 1, got 0"), (2.5, TypeError, "whole number, .* got 2.5")],
+)
+def test_chunk_size_is_a_number_of_clients(size, error, words):
+    with pytest.raises(error, match=words):
+        fad.simulate(two_rounds, chunk_size=size)
+
+
+def test_chunks_of_short_numbers_are_added_up_in_long_ones():
+    count = fad.computation(x=C)(lambda x: fad.sum(x))
+    total = fad.simulate(count, chunk_size=2)(jnp.ones(600, jnp.bfloat16))
+    # 256 + 1 is 256 in bfloat16.
+    assert (total, total.dtype) == (600, jnp.bfloat16)
+
+
+def test_a_simulation_in_chunks_is_differentiable_and_mappable():
+    def jacobian(**options):
+        over_models = jax.vmap(jax.jacrev(fad.simulate(two_rounds, **options)), (0, None))
+        return over_models(jnp.stack([W, 2 * W]), X)
+
+    close(jacobian(chunk_size=3), jacobian())
 
 
 MESH = """
-import jax, jax.numpy as jnp, numpy as np
+import jax, jax.numpy as jnp, numpy as np, pytest
 import secfad as fad
 from secfad.errors import CohortError
 
@@ -100,22 +119,29 @@ def loss(w, x):
     first = fad.mean(held, name="first")
     return fad.mean(jnp.sum(jnp.cos(fad.broadcast(first) * held)), name="second")
 
+@fad.computation(w=fad.SERVER, x=fad.CLIENTS)
+def kept(w, x):
+    held = jnp.tanh(fad.broadcast(w) * x)
+    return fad.sum(held * fad.broadcast(fad.mean(held))), held
+
 mesh = jax.make_mesh((4, 2), ("a", "b"))
-w, x = jnp.arange(3.0), jnp.asarray(np.random.default_rng(0).normal(size=(16, 3)), jnp.float32)
-derived = fad.value_and_grad(loss)
-expected = fad.simulate(derived)(w, x)
-for options in ({}, {"chunk_size": 8}):
-    run = fad.simulate(derived, mesh=mesh, **options)
-    for a, b in zip(jax.tree.leaves(run(w, x)), jax.tree.leaves(expected)):
-        np.testing.assert_allclose(a, b, rtol=2e-5)
-    text = jax.jit(run).lower(w, x).compile().as_text()
-    assert "all-reduce" in text, options
-try:
-    fad.simulate(derived, mesh=mesh)(w, x[:15])
-except CohortError as error:
-    assert "8 devices" in str(error)
-else:
-    raise AssertionError("15 clients fit on 8 devices?")
+split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names))
+w, x = jnp.arange(3.0), np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+for computation in (fad.value_and_grad(loss), kept):
+    expected = fad.simulate(computation)(w, x)
+    for options in ({}, {"chunk_size": 8}, {"chunk_size": 16}, {"chunk_size": 41}):
+        run = jax.jit(fad.simulate(computation, mesh=mesh, **options))
+        args = w, jax.device_put(x, split)
+        compiled = run.lower(*args).compile()
+        for a, b in zip(jax.tree.leaves(compiled(*args)), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-5)
+        text = compiled.as_text()
+        assert "all-reduce(" in text, options
+        # Nothing of a client moves to another device.
+        assert not any(f"{op}(" in text for op in ("all-gather", "all-to-all", "collective-permute"))
+for clients, chunk_size, words in ((39, None, "8 devices .* got 39"), (40, 12, "chunk_size .* got 12")):
+    with pytest.raises(CohortError, match=words):
+        fad.simulate(loss, mesh=mesh, chunk_size=chunk_size)(w, x[:clients])
 print(len(jax.devices()))
 """
 
