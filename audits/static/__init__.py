@@ -2,6 +2,6 @@
 
 `checking` is the entry; `frontends` turns a function into a jaxpr per derivative mode; `interpreter`
 walks the jaxpr with one label per value (`labels`) under the transfer rules of `elementwise`,
-`structure`, `indexing`, `contraction`, `collectives` and `control`; `bounds` proves how much one
+`structure`, `indexing`, `contraction`, `collectives`, `control` and `iteration`; `bounds` proves how much one
 client can change each sum; `randomness` follows keys. Everything that no rule allows is rejected.
 """

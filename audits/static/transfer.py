@@ -7,7 +7,15 @@ is needed.
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from audits.static import collectives, contraction, control, elementwise, indexing, structure
+from audits.static import (
+    collectives,
+    contraction,
+    control,
+    elementwise,
+    indexing,
+    iteration,
+    structure,
+)
 from audits.static.interpreter import Rule
 
 TRANSFER: Mapping[str, Rule] = MappingProxyType(
@@ -47,8 +55,8 @@ TRANSFER: Mapping[str, Rule] = MappingProxyType(
         "random_seed": collectives.random_seed,
         "random_wrap": collectives.random_wrap,
         "random_unwrap": collectives.random_unwrap,
-        "scan": control.scan,
-        "while": control.while_,
+        "scan": iteration.scan,
+        "while": iteration.while_,
         "cond": control.cond,
         "call": control.call,
         "custom_rule": control.custom_rule,
