@@ -10,7 +10,7 @@ from secfad.computations import Computation
 from secfad.errors import ArgumentError, CohortError
 from secfad.placements import CLIENTS
 from secfad.programs import Program
-from secfad.tracing import canonical_dtype
+from secfad.tracing import as_struct, canonical_dtype
 
 
 def checked_arguments(program: Program, args: Sequence[Any]) -> list[Any]:
@@ -36,6 +36,7 @@ def checked_arguments(program: Program, args: Sequence[Any]) -> list[Any]:
 
 
 def _checked_leaf(leaf: Any, aval: Any, at_clients: bool, name: str) -> Any:
+    as_struct(leaf, name.strip("`"))
     array = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
     if at_clients and jnp.ndim(array) == 0:
         raise CohortError(
@@ -88,7 +89,8 @@ def client_specs(computation: Computation, args: Sequence[Any]) -> tuple[tuple, 
     for (name, placement), arg in zip(computation.placements.items(), args):
 
         def spec(leaf, name=name, placement=placement):
-            shape, dtype = jnp.shape(leaf), canonical_dtype(leaf)
+            struct = as_struct(leaf, name)
+            shape, dtype = struct.shape, struct.dtype
             if placement is not CLIENTS:
                 return jax.ShapeDtypeStruct(shape, dtype)
             if not shape:

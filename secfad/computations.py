@@ -48,11 +48,11 @@ class Computation:
         """The computation to simulate as one program, in which no message is formed."""
         return self.unfactored() if self.unfactored else self
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the function: only useful inside another computation or a JAX trace."""
         return self.fun(*self.bind(*args, **kwargs))
 
-    def bind(self, *args: Any, **kwargs: Any) -> tuple:
+    def bind(self, /, *args: Any, **kwargs: Any) -> tuple:
         """The arguments in order, whether given by position or by name."""
         names = list(self.placements)
         given = dict(zip(names, args)) | kwargs
@@ -66,6 +66,15 @@ class Computation:
                 f" and {sorted(kwargs)} by name. Pass each argument once."
             )
         return tuple(given[name] for name in names)
+
+
+def require_computation(given: Any) -> None:
+    """Raises ArgumentError for what is no computation, such as a function without its decorator."""
+    if not isinstance(given, Computation):
+        raise ArgumentError(
+            f"Expected a Computation, got {type(given).__name__}. Decorate the function with "
+            "@secfad.computation(argument=secfad.SERVER, ...)."
+        )
 
 
 def computation(**placements: Placement) -> Callable[[Callable], Computation]:

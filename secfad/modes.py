@@ -20,11 +20,21 @@ import jax.numpy as jnp
 from secfad import _jax
 from secfad.branching import with_separate_residuals
 from secfad.computations import Computation
-from secfad.errors import ArgumentError, ModeError
+from secfad.errors import ModeError
 from secfad.factoring import factored, traced_factored
 from secfad.mixed import surrogate
-from secfad.placements import CLIENTS, SERVER
+from secfad.placements import SERVER
 from secfad.planning import choose_mode
+from secfad.requirements import (
+    checked_argnums,
+    require_alike,
+    require_mode,
+    require_numbers,
+    require_server_arguments,
+    require_server_results,
+    unused_name,
+    with_checked_results,
+)
 from secfad.tracing import require_placed
 
 _jax.hide_file_from_tracebacks(__file__)
@@ -52,6 +62,7 @@ def grad(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "revers
       A computation that returns a tree like the argument (a tuple for several argnums).
 
     Raises:
+      ArgumentError: The positions are wrong; when traced, if there is nothing to differentiate.
       ModeError: When traced, if the mode does not exist for the program.
 
     Source: Rush, Charles, Garrett (JMLR 2024), sections 3.1-3.3.
@@ -71,6 +82,7 @@ def jacobian(
 ) -> Computation:
     """The Jacobian of a computation with any tree of floating-point results at the server.
 
+    Forward mode also takes results at the clients: their Jacobians stay there.
     Arguments and modes as for `grad`; the result has the structure of `jax.jacobian`: for every
     result, for every argument, an array of shape `result.shape + argument.shape`.
     """
@@ -86,18 +98,23 @@ def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward
       mode: "forward" or "mixed".
 
     Returns:
-      A computation of the same arguments and one `<name>_tangent` per differentiated argument, which
-      returns `(value, tangent)`.
+      A computation of the same arguments and one `<name>_tangent` per differentiated argument
+      (numbered where an argument is called so already), which returns `(value, tangent)`.
     """
-    _require_mode(mode, ("forward", "mixed"), "jvp")
-    chosen = _positions(computation, argnums)
+    require_mode(mode, ("forward", "mixed"), "jvp")
+    argnums = checked_argnums(computation, argnums)
+    chosen = _tuple(argnums)
+    if mode == "mixed":
+        require_server_arguments(computation, chosen, mode)
     names = list(computation.placements)
-    added = {f"{names[i]}_tangent": computation.placements[names[i]] for i in chosen}
+    added = {unused_name(f"{names[i]}_tangent", names): names[i] for i in chosen}
 
     def fun(*args: Any) -> Any:
         primals, tangents = args[: len(names)], args[len(names) :]
         local, _ = _local(computation, chosen, mode, _specs(primals))
         values = tuple(primals[i] for i in chosen)
+        for value, tangent, (what, of) in zip(values, tangents, added.items()):
+            require_alike(tangent, value, what, f"`{of}`")
         with _explaining(computation.name, mode):
             return jax.jvp(
                 lambda *x: local(*_replaced(primals, chosen, x)), values, tuple(tangents)
@@ -105,7 +122,7 @@ def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward
 
     return _computation(
         fun,
-        dict(computation.placements) | added,
+        dict(computation.placements) | {t: computation.placements[of] for t, of in added.items()},
         f"{computation.name}.jvp",
         unfactored=lambda: jvp(computation.fused, argnums, mode=mode),
     )
@@ -120,11 +137,16 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
       mode: "reverse", "factored" or "mixed".
 
     Returns:
-      A computation of the same arguments and a last argument `cotangent`, shaped like the result,
-      which returns `(value, derivative)` with the derivative shaped like the arguments.
+      A computation of the same arguments and a last argument `cotangent` (numbered where an argument
+      is called so already), shaped like the result, which returns `(value, derivative)` with the
+      derivative shaped like the arguments.
     """
-    _require_mode(mode, ("reverse", "factored", "mixed"), "vjp")
-    chosen = _positions(computation, argnums)
+    require_mode(mode, ("reverse", "factored", "mixed"), "vjp")
+    argnums = checked_argnums(computation, argnums)
+    chosen = _tuple(argnums)
+    if mode == "mixed":
+        require_server_arguments(computation, chosen, mode)
+    added = unused_name("cotangent", computation.placements)
 
     def fun(*args: Any) -> Any:
         *primals, _ = args
@@ -134,12 +156,13 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
             *primals, cotangent = args
             values = tuple(primals[i] for i in chosen)
             value, pull = jax.vjp(lambda *x: local(*_replaced(primals, chosen, x)), *values)
+            require_alike(cotangent, value, added, "the result")
             return value, _like(argnums, pull(cotangent))
 
         with _explaining(computation.name, mode):
             return (factored(derived) if factoring else derived)(*args)
 
-    placements = dict(computation.placements) | {"cotangent": SERVER}
+    placements = dict(computation.placements) | {added: SERVER}
     return _computation(fun, placements, f"{computation.name}.vjp")
 
 
@@ -152,18 +175,21 @@ def _derived(
     *,
     factor: bool = True,
 ) -> Computation:
-    _require_mode(mode, ("forward", "reverse", "factored", "mixed", "auto"), kind)
-    chosen = _positions(computation, argnums)
+    require_mode(mode, ("forward", "reverse", "factored", "mixed", "auto"), kind)
+    argnums = checked_argnums(computation, argnums)
+    chosen = _tuple(argnums)
     if mode in ("forward", "mixed"):
-        _require_server_arguments(computation, chosen, mode)
+        require_server_arguments(computation, chosen, mode)
 
     def derived(specs: tuple) -> tuple[Callable, bool, str]:
+        require_numbers(computation, specs, chosen, mode)
         use: Any = mode
         if mode == "auto":
             use = choose_mode(
                 lambda m: _derived(computation, argnums, cast(Mode, m), kind, derive), specs
             )
         local, factoring = _local(computation, chosen, use, specs)
+        local = with_checked_results(local, computation.name, kind, use)
         return lambda *a: derive(local, a, argnums, use), factor and factoring, use
 
     def fun(*args: Any) -> Any:
@@ -186,23 +212,21 @@ def _derived(
 
 def _gradient(local: Callable, args: Sequence[Any], argnums: Argnums, mode: Mode) -> Any:
     if mode == "forward":
-        _require_scalar(local, args)
-        gradient = jax.jacfwd(local, argnums=_jax_argnums(argnums))(*args)
+        gradient = jax.jacfwd(local, argnums=argnums)(*args)
         return _typed_like(args, argnums, gradient)
-    return jax.grad(local, argnums=_jax_argnums(argnums))(*args)
+    return jax.grad(local, argnums=argnums)(*args)
 
 
 def _value_and_gradient(local: Callable, args: Sequence[Any], argnums: Argnums, mode: Mode) -> Any:
     if mode == "forward":
-        _require_scalar(local, args)
 
         def twice(*a):
             value = local(*a)
             return value, value
 
-        gradient, value = jax.jacfwd(twice, argnums=_jax_argnums(argnums), has_aux=True)(*args)
+        gradient, value = jax.jacfwd(twice, argnums=argnums, has_aux=True)(*args)
         return value, _typed_like(args, argnums, gradient)
-    return jax.value_and_grad(local, argnums=_jax_argnums(argnums))(*args)
+    return jax.value_and_grad(local, argnums=argnums)(*args)
 
 
 def _typed_like(args: Sequence[Any], argnums: Argnums, gradient: Any) -> Any:
@@ -216,10 +240,9 @@ def _jacobian(local: Callable, args: Sequence[Any], argnums: Argnums, mode: Mode
     if mode == "mixed":
         # Only the server differentiates here, so the smaller side decides.
         out = _size(jax.eval_shape(local, *args))
-        chosen = [argnums] if isinstance(argnums, int) else argnums
-        forward = sum(_size(args[i]) for i in chosen) < out
+        forward = sum(_size(args[i]) for i in _tuple(argnums)) < out
     transform = jax.jacfwd if forward else jax.jacrev
-    return transform(local, argnums=_jax_argnums(argnums))(*args)
+    return transform(local, argnums=argnums)(*args)
 
 
 def _size(tree: Any) -> int:
@@ -246,6 +269,8 @@ def _local(
     # looks like a derivative at the server.
     shape = require_placed(computation, specs)
     backwards = mode in ("reverse", "factored")
+    if backwards:
+        require_server_results(computation, shape, mode)
     fun = computation.fun
     if backwards and shape.branches:
         fun = with_separate_residuals(computation, specs, chosen)
@@ -265,6 +290,16 @@ _REFUSALS = (
         "mode",
         "mode='forward', or mode='mixed' if the loop is client code",
     ),
+    (
+        "jacrev requires real-valued outputs",
+        "a complex message has no Jacobian to send",
+        "mode='reverse' or mode='forward'",
+    ),
+    (
+        "jacfwd requires real-valued inputs",
+        "a complex message has no Jacobian to send",
+        "mode='reverse' or mode='forward'",
+    ),
 )
 
 
@@ -280,44 +315,8 @@ def _explaining(name: str, mode: str) -> Iterator[None]:
         raise
 
 
-def _require_mode(mode: str, known: Sequence[str], kind: str) -> None:
-    if mode not in known:
-        raise ArgumentError(
-            f"Expected mode to be one of {', '.join(map(repr, known))} for {kind}, got {mode!r}."
-        )
-
-
-def _positions(computation: Computation, argnums: Argnums) -> tuple[int, ...]:
-    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    count = len(computation.placements)
-    if not chosen or any(not -count <= i < count for i in chosen):
-        raise ArgumentError(
-            f"Expected argnums within the {count} arguments of `{computation.name}`, got {argnums!r}."
-        )
-    return tuple(i % count for i in chosen)
-
-
-def _jax_argnums(argnums: Argnums) -> int | tuple[int, ...]:
-    return argnums if isinstance(argnums, int) else tuple(argnums)
-
-
-def _require_server_arguments(computation: Computation, chosen: Sequence[int], mode: str) -> None:
-    names = list(computation.placements)
-    for i in chosen:
-        if computation.placements[names[i]] is CLIENTS:
-            raise ModeError(
-                f"{mode.capitalize()} mode expected a server argument, got `{names[i]}`, which is "
-                "placed at the clients. Use mode='reverse': the derivative stays at the clients."
-            )
-
-
-def _require_scalar(fun: Callable, args: Sequence[Any]) -> None:
-    shapes = jax.tree.leaves(jax.eval_shape(fun, *args))
-    if len(shapes) != 1 or shapes[0].shape != ():
-        raise ArgumentError(
-            f"Expected one scalar result for a gradient, got shapes {[s.shape for s in shapes]}. "
-            "Use secfad.jacobian for other results."
-        )
+def _tuple(argnums: Argnums) -> tuple[int, ...]:
+    return (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
 
 def _replaced(args: Sequence[Any], chosen: Sequence[int], values: Sequence[Any]) -> list[Any]:

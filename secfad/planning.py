@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from secfad.costs import Costs
-from secfad.errors import ModeError, SecfadError
+from secfad.errors import ArgumentError, ModeError, SecfadError
 from secfad.jacobians import LargeJacobianWarning, NonlinearRuleWarning
 from secfad.tracing import trace_flat
 
@@ -67,6 +67,7 @@ def choose_mode(derive: Callable[[str], Any], specs: tuple, model: CostModel = S
 
     Raises:
       ModeError: No mode exists for the program.
+      ArgumentError: Arguments or results are none that have a derivative.
     """
     totals, refusals = {}, []
     for mode in MODES:
@@ -76,6 +77,9 @@ def choose_mode(derive: Callable[[str], Any], specs: tuple, model: CostModel = S
                 warnings.simplefilter("error", NonlinearRuleWarning)
                 warnings.simplefilter("ignore", LargeJacobianWarning)
                 totals[mode] = model.total(trace_flat(derive(mode), specs).costs)
+        except ArgumentError:
+            # No mode differentiates this.
+            raise
         except (SecfadError, NonlinearRuleWarning) as error:
             refusals.append(f"{mode}: {str(error).splitlines()[0]}")
     if not totals:

@@ -143,6 +143,8 @@ def plan(
             warnings.simplefilter("always", NonlinearRuleWarning)
             try:
                 program = trace(derive(computation, argnums, mode=mode), *specs)
+            except ArgumentError:
+                raise
             except SecfadError as error:
                 return Option(mode, None, float("inf"), False, str(error).splitlines()[0])
         notes = "; ".join(str(w.message) for w in caught if issubclass(w.category, _NOTED))

@@ -19,7 +19,7 @@ from secfad._jax import ClosedJaxpr
 from secfad.arguments import agreed_size, client_specs
 from secfad.blocks import Block
 from secfad.chunking import Chunks
-from secfad.computations import Computation
+from secfad.computations import Computation, require_computation
 from secfad.cutting import schedule
 from secfad.errors import CohortError
 from secfad.fusing import mapped_over_clients, over_clients
@@ -66,6 +66,7 @@ def simulate(
       TypeError: `chunk_size` is not a whole number.
       ValueError: `chunk_size` is below 1.
     """
+    require_computation(computation)
     if chunk_size is not None:
         chunk_size = _checked_size(chunk_size)
     compiled: dict[Any, Callable] = {}

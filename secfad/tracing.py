@@ -19,12 +19,12 @@ import jax.numpy as jnp
 from secfad import _jax
 from secfad.blocks import has_branches
 from secfad.collecting import no_collection
-from secfad.computations import Computation
+from secfad.computations import Computation, require_computation
 from secfad.constants import with_own_constants
 from secfad.errors import ArgumentError, TracingError
 from secfad.inference import place
 from secfad.normalization import normalise
-from secfad.placements import Placement
+from secfad.placements import CLIENTS, Placement
 from secfad.programs import Program
 from secfad.scheduling import one_contact
 
@@ -47,11 +47,7 @@ def trace(computation: Computation, *specs: Any) -> Program:
       PlacementError: A value is used where it does not live; names the user's line.
       TracingError: The function cannot be traced with these shapes.
     """
-    if not isinstance(computation, Computation):
-        raise ArgumentError(
-            f"Expected a Computation, got {type(computation).__name__}. Decorate the function with "
-            "@secfad.computation(argument=secfad.SERVER, ...)."
-        )
+    require_computation(computation)
     names = tuple(computation.placements)
     if len(specs) != len(names):
         raise ArgumentError(
@@ -102,10 +98,12 @@ class Shape:
     Attributes:
       one_contact: Server and clients exchange one message each way, outside of any loop.
       branches: The server chooses between branches that communicate.
+      client_results: Some result is a client value.
     """
 
     one_contact: bool
     branches: bool
+    client_results: bool
 
 
 def require_placed(computation: Computation, structs: tuple) -> Shape:
@@ -114,8 +112,12 @@ def require_placed(computation: Computation, structs: tuple) -> Shape:
     key = (tree, tuple((s.shape, s.dtype) for s in leaves))
     known = _placed.setdefault(computation, {})
     if key not in known:
-        block = trace_flat(computation, structs).block
-        known[key] = Shape(one_contact(block), has_branches(block))
+        program = trace_flat(computation, structs)
+        known[key] = Shape(
+            one_contact(program.block),
+            has_branches(program.block),
+            CLIENTS in program.out_placements,
+        )
     return known[key]
 
 
@@ -138,6 +140,8 @@ def as_struct(leaf: Any, name: str) -> jax.ShapeDtypeStruct:
         return leaf
     try:
         dtype = canonical_dtype(leaf)
+        if isinstance(leaf, str | type):  # The name of a dtype, or a dtype, is no array.
+            raise TypeError
         return jax.ShapeDtypeStruct(jnp.shape(leaf), dtype)
     except TypeError as error:
         raise ArgumentError(

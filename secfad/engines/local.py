@@ -19,7 +19,7 @@ import numpy as np
 from secfad._jax import Literal, Var, spec
 from secfad.arguments import checked_arguments, cohort_size
 from secfad.blocks import Atom, Block, Branch, Loop, Sum, While
-from secfad.errors import CohortError
+from secfad.errors import ArgumentError, CohortError
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.programs import Program
 from secfad.stages import Nested, Round, Schedule, Stage
@@ -71,8 +71,19 @@ def plain_sum(upload: Upload) -> Aggregate:
 def sum_of(survivors: Sequence[Sequence[int]]) -> Aggregator:
     """An aggregator in which the given clients answer in round 0, 1, ...; the last entry repeats."""
 
+    if not survivors:
+        raise ArgumentError(
+            "Expected the survivors of at least one round, got none. Write [[0, 2]]."
+        )
+
     def aggregate(upload: Upload) -> Aggregate:
-        chosen = jnp.asarray(survivors[min(upload.round, len(survivors) - 1)])
+        chosen = np.asarray(survivors[min(upload.round, len(survivors) - 1)], int)
+        # JAX would take the last client in place of one that does not exist.
+        if len(set(chosen.tolist()) & set(range(upload.clients))) < max(len(chosen), 1):
+            raise CohortError(
+                f"Expected survivors of round {upload.round}, different ones of the {upload.clients} "
+                f"clients that were asked, counted from 0, got {chosen.tolist()}."
+            )
         values = [jnp.sum(v[chosen], axis=0, dtype=v.dtype) for v in upload.values]
         return Aggregate(values, len(chosen))
 
@@ -106,6 +117,11 @@ def execute(
       ArgumentError: An argument has another structure, shape or dtype than the traced one.
       CohortError: Client arguments disagree on the number of clients, or there is none.
     """
+    if not isinstance(program, Program):
+        raise ArgumentError(
+            f"Expected a Program, got {type(program).__name__}. Trace the computation first: "
+            "secfad.trace(computation, *specs)."
+        )
     leaves = checked_arguments(program, args)
     clients = cohort_size(program, leaves)
     run = _Run(clients, aggregate, clients if public_size is None else public_size)
@@ -192,9 +208,17 @@ class _Run:
         sent = [pair for pair in pairs if env.block.placement(pair[1]) is CLIENTS]
         values = tuple(self.stacked(env.at_client(v)) for _, v, _ in sent)
         answer = self.aggregate(Upload(self.rounds, tuple(name for name, _, _ in sent), values))
+        expected = [spec(result.aval).shape for _, _, result in sent]
+        got = [jnp.shape(value) for value in answer.values]
+        if got != expected:
+            names = ", ".join(name for name, _, _ in sent)
+            raise ArgumentError(
+                f"Expected the aggregate of round {self.rounds} ({names}) to have the shapes {expected}, "
+                f"got {got}. Return the sum over the first axis of each value of the upload."
+            )
         self.rounds += 1
         self.answered = answer.clients
-        for (_, _, result), value in zip(sent, answer.values, strict=True):
+        for (_, _, result), value in zip(sent, answer.values):
             env.values[result] = jnp.asarray(value, spec(result.aval).dtype)
         for _, operand, result in pairs:
             if env.block.placement(operand) is not CLIENTS:

@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import secfad as fad
+from secfad.engines.local import Aggregate, sum_of
 from secfad.errors import ArgumentError, CohortError, ModeError, TracingError
 
 S, C = fad.SERVER, fad.CLIENTS
@@ -107,7 +109,7 @@ def test_computation_takes_arguments_by_position_or_name_but_not_twice():
 def test_trace_wants_a_computation_and_arrays():
     with pytest.raises(ArgumentError, match="Decorate the function"):
         fad.trace(lambda x: x, 1.0)
-    with pytest.raises(ArgumentError, match="Expected arrays in argument `model`"):
+    with pytest.raises(ArgumentError, match=r"Expected arrays in argument `model`"):
         fad.trace(fun, {"w": object()}, {"x": jnp.ones(3), "n": 1.0})
     with pytest.raises(ArgumentError, match="2 specs"):
         fad.trace(fun, MODEL)
@@ -158,3 +160,39 @@ def test_gradient_of_a_vector_is_refused_in_every_mode():
     for mode in ("forward", "reverse", "mixed"):
         with pytest.raises((ArgumentError, TypeError), match="scalar"):
             fad.trace(fad.grad(fun, mode=mode), MODEL, {"x": jnp.ones(3), "n": jnp.ones(())})
+
+
+@pytest.mark.parametrize("leaf", ["text", np.array([object()]), np.array(["a"]), jnp.float32])
+def test_what_is_no_array_of_numbers_is_named(leaf):
+    for run in (
+        lambda: fad.simulate(fun)({"w": leaf}, BATCH),
+        lambda: fad.execute(PROGRAM, {"w": leaf}, BATCH),
+        lambda: fad.trace(fun, {"w": leaf}, BATCH),
+    ):
+        with pytest.raises(ArgumentError, match=r"Expected arrays in argument `model.*, got a"):
+            run()
+
+
+def test_a_computation_is_not_yet_a_program():
+    with pytest.raises(ArgumentError, match=r"Expected a Program, got Computation.*secfad.trace"):
+        fad.execute(fun, MODEL, BATCH)
+
+
+def test_an_argument_may_be_called_self():
+    named = fad.computation(self=S, args=C)(lambda self, args: fad.sum(args) * self)
+    assert fad.simulate(named)(self=2.0, args=jnp.ones(4)) == 8.0
+
+
+@pytest.mark.parametrize("survivors", [[], [4], [-1], [1, 1]])
+def test_survivors_are_clients_that_were_asked(survivors):
+    with pytest.raises(CohortError, match=r"round 0, different ones of the 4 clients.*got \["):
+        fad.execute(PROGRAM, MODEL, BATCH, aggregate=sum_of([survivors]))
+    with pytest.raises(ArgumentError, match="at least one round"):
+        sum_of([])
+
+
+@pytest.mark.parametrize("change", [lambda values: values, lambda values: values[:0]])
+def test_an_aggregate_has_the_shapes_of_sums(change):
+    aggregate = lambda upload: Aggregate(change(upload.values), upload.clients)
+    with pytest.raises(ArgumentError, match=r"aggregate of round 0 \(m\).* \[\(3,\)\], got"):
+        fad.execute(PROGRAM, MODEL, BATCH, aggregate=aggregate)
