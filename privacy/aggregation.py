@@ -161,6 +161,7 @@ class SecureAggregator:
       fidelity: "protocol", or "ideal" masks.
       faults: Round to scripted faults of clients.
       before_noise: Called once, before the first noise is drawn.
+      stream: Secret randomness of rounding, of rotations and of noise.
       released: The noisy sums of every round so far.
       survivors: Clients in the sums so far; pinned after the first round.
       bytes_up: Serialised bytes per client and round that clients sent.

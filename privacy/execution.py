@@ -51,6 +51,7 @@ class Result:
       replayed: The release came from the journal and nothing was charged.
       transcripts: Of secure aggregation, one per round, with distributed noise. With central noise
         there are none: a transcript holds the decoded sum, before the server adds noise.
+      norm_squares: The squared norm of the released sums under each bound, for `privacy.clip_activity`.
     """
 
     value: Any

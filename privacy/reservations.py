@@ -25,6 +25,8 @@ class Reservation:
     """A charge for one cohort draw.
 
     Attributes:
+      store: The ledger's file.
+      clock: Seconds since the epoch, for the records of its steps.
       seq: Its record's number; a retry is a new number, so noise keys derived from it are fresh.
       purpose: Whose budget paid.
       run_id: The run it was made for.
