@@ -88,7 +88,7 @@ def test_p3_below_the_threshold_the_view_depends_on_the_sum_only(new_round):
         r.vectors[0], r.vectors[1] = first, second
         r.advance(Phase.MASK)
         residual = []
-        masked = [r.server._codec.decode(r.sent[i], r.sent[i][2:10]).message.vector for i in (0, 1)]
+        masked = [r.read(r.sent[i]).vector for i in (0, 1)]
         result = r.finish()
         seeds = rebuilt_seeds(r)
         pair = pair_masks_with(r, 2)
@@ -105,10 +105,7 @@ def test_p3_below_the_threshold_the_view_depends_on_the_sum_only(new_round):
 
 def rebuilt_seeds(r):
     """The survivors' self-mask seeds, as the server rebuilt them from the disclosures."""
-    disclosures = {
-        data_index: r.server._codec.decode(data, data[2:10]).message
-        for data_index, data in r.sent.items()
-    }
+    disclosures = {index: r.read(data) for index, data in r.sent.items()}
     shares = recovery.gather(disclosures, r.server._graph, "seeds")
     return recovery.rebuild(
         shares,
@@ -141,7 +138,7 @@ def pair_masks_with(r, colluder):
 def test_p4_at_the_threshold_colluders_unmask_a_victim(new_round):
     """t colluders hold enough shares of both secrets: the bound on corruption is tight."""
     r = new_round(PLAIN).advance(Phase.MASK)
-    masked = r.server._codec.decode(r.sent[0], r.sent[0][2:10]).message.vector
+    masked = r.read(r.sent[0]).vector
     r.advance(Phase.UNMASK)
     victim, colluders = 0, (1, 2, 3)
     assert len(colluders) == PLAIN.threshold
