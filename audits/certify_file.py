@@ -11,9 +11,12 @@ NAME may also be a `PrivateProgram` or a `Program`, which need no specs. Loading
 
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from audits.certifying import KNOWN_MODES, MODES, check_modes, issue
 from audits.reports.github import render_github
@@ -26,7 +29,9 @@ from privacy.keys import KeyMalformed, read_signing_key
 from privacy.privatization import PrivateProgram
 from privacy.statements import sign
 from secagg.primitives import SigningKey
-from secfad import Computation, Program
+from secfad import Computation, Program, trace
+from secfad.errors import ArgumentError, SecfadError
+from secfad.tracing import as_struct
 
 CERTIFIED, REJECTED, UNUSABLE = 0, 1, 2
 FORMATS = ("text", "json", "sarif", "html", "github")
@@ -70,6 +75,9 @@ def certify_file(
         if format not in FORMATS:
             raise UnusableInput(f"Expected a format among {', '.join(FORMATS)}, got {format!r}.")
         key = _signing_key(sign_with, certificate)
+        if isinstance(subject, Computation):
+            # Shapes that do not fit are findings, with a rule and a line.
+            require_traceable(subject, specs, Path(path), passed=(TypeError, ValueError))
         results = check_modes(subject, *specs, modes=chosen)
     except (UnusableInput, KeyMalformed, OSError) as error:
         write(f"{path}: {error}")
@@ -136,8 +144,9 @@ def load(path: str | Path, name: str) -> tuple[Any, tuple]:
     """
     module = _module(Path(path))
     if not hasattr(module, name):
-        found = [k for k, v in vars(module).items() if isinstance(v, Computation)]
-        raise UnusableInput(f"Expected a computation `{name}`, got a file with {found or 'none'}.")
+        found = [f"`{k}`" for k, v in vars(module).items() if isinstance(v, Computation)]
+        listed = ", ".join(found) or "none"
+        raise UnusableInput(f"Expected a computation `{name}`, got a file with {listed}.")
     subject = getattr(module, name)
     if isinstance(subject, Program | PrivateProgram):
         return subject, ()
@@ -161,7 +170,7 @@ def _module(path: Path) -> Any:
     sys.path.insert(0, str(path.parent.resolve()))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UnusableInput(f"Loading failed with {type(error).__name__}: {error}") from error
     finally:
         sys.path.pop(0)
@@ -173,11 +182,50 @@ def _specs(module: Any, name: str, subject: Computation) -> tuple:
     maker = getattr(module, f"{name}_specs", None)
     specs = declared.get(name) if isinstance(declared, dict) else None
     if specs is None and callable(maker):
-        specs = maker()
+        try:
+            specs = maker()
+        except Exception as error:
+            failed = f"{type(error).__name__}: {error}"
+            raise UnusableInput(f"`{name}_specs()` failed with {failed}") from error
     if not isinstance(specs, tuple | list) or len(specs) != len(subject.placements):
         arguments = ", ".join(subject.placements)
         raise UnusableInput(
-            f"Expected the shapes of ({arguments}), got {'none' if specs is None else specs!r}. "
+            f"Expected the shapes of ({arguments}), got {specs or 'none'}. "
             f'Write SPECS = {{"{name}": (jax.ShapeDtypeStruct(shape, dtype), ...)}} in the file.'
         )
-    return tuple(specs)
+    try:
+        return tuple(
+            jax.tree.map(lambda leaf, n=n: as_struct(leaf, n), spec)
+            for n, spec in zip(subject.placements, specs)
+        )
+    except ArgumentError as error:
+        raise UnusableInput(f"The shapes of `{name}` are none. {error}") from error
+
+
+def require_traceable(
+    subject: Computation,
+    specs: Sequence[Any],
+    path: Path,
+    *,
+    passed: tuple[type[Exception], ...] = (),
+) -> None:
+    """Says where the code of a file fails by itself, before anything is derived from it.
+
+    Errors of secfad, and `passed` ones, are left to whoever traces it next.
+
+    Raises:
+      UnusableInput: Tracing the computation failed; names the line.
+    """
+    try:
+        trace(subject, *specs)
+    except (SecfadError, *passed):
+        return
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f.lineno for f in frames if Path(f.filename) == path.resolve()]
+        where = f" at line {lines[-1]}" if lines else ""
+        said = str(error).splitlines()[0] if str(error) else "no message"
+        raise UnusableInput(
+            f"`{subject.name}` failed{where} with {type(error).__name__}: {said.rstrip('.')}. "
+            "Check the function and the shapes of its arguments."
+        ) from error

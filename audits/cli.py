@@ -7,6 +7,7 @@ without a traceback. What a command needs is imported when it runs, so that help
 
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,8 @@ LedgerPath = Annotated[Path, typer.Argument(help="A ledger file, such as ledger.
 
 def main() -> None:
     """Runs the command of this process and exits."""
+    # A warning is for the reader of the report, who did not write the line that it comes from.
+    warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
     try:
         app(prog_name="secfad")
     except Exception as error:
@@ -67,6 +70,10 @@ def _exit_code(error: Exception) -> int:
 @app.command()
 def modes(
     target: Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="A computation in a file.")],
+    argument: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Argument to differentiate by; repeatable."),
+    ] = None,
     noise_multiplier: Annotated[
         float | None, typer.Option(help="Also show epsilon, at this noise on every round's sums.")
     ] = None,
@@ -76,25 +83,32 @@ def modes(
 ) -> None:
     """Shows what each mode of the derivative costs: rounds, bytes, epsilon, the same clients again.
 
-    Differentiates by the first server argument of floating-point numbers. Loading a file runs it.
+    Differentiates by the first server argument of floating-point numbers, unless --argument says
+    otherwise. The file holds the computation NAME and SPECS = {"NAME": (jax.ShapeDtypeStruct(shape,
+    dtype), ...)}, what the server or one client holds of each argument. Loading a file runs it.
     """
     path, name = split_target(target)
-    from audits.certify_file import UnusableInput, load
+    from audits.certify_file import UnusableInput, load, require_traceable
     from secfad import Computation
     from secfad.reports import modes_table
 
-    subject, specs = load(path, name)
-    if not isinstance(subject, Computation):
-        raise UnusableInput(
-            f"Expected `{name}` to be a computation, got a {type(subject).__name__}. "
-            "A program has a mode already."
-        )
-    typer.echo(modes_table(subject, specs))
+    try:
+        subject, specs = load(path, name)
+        if not isinstance(subject, Computation):
+            raise UnusableInput(
+                f"Expected `{name}` to be a computation, got a {type(subject).__name__}. "
+                "A program has a mode already."
+            )
+        require_traceable(subject, specs, path)
+    except UnusableInput as error:
+        raise UnusableInput(f"{path}: {error}") from error
+    typer.echo(modes_table(subject, specs, argument or ()))
     if noise_multiplier is not None:
         from audits.mode_prices import Setting, mode_prices, prices_table
 
         setting = Setting(noise_multiplier, sampling_rate, steps, delta)
-        typer.echo("\n" + prices_table(mode_prices(subject, specs, setting), setting))
+        prices = mode_prices(subject, specs, setting, argument or ())
+        typer.echo("\n" + prices_table(prices, setting))
 
 
 @app.command()

@@ -20,7 +20,7 @@ from secfad import Computation
 from secfad._jax import spec
 from secfad.errors import SecfadError
 from secfad.modes import jacobian, value_and_grad
-from secfad.reports import differentiated_argument, plan
+from secfad.reports import plan, positions
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,20 @@ class ModePrice:
 
 
 def mode_prices(
-    computation: Computation, specs: Sequence[Any], setting: Setting
+    computation: Computation,
+    specs: Sequence[Any],
+    setting: Setting,
+    arguments: Sequence[str] = (),
 ) -> list[ModePrice]:
-    """Prices every mode of the derivative by the first floating-point server argument.
+    """Prices every mode of the derivative by the named arguments.
+
+    Without names, by the first floating-point server argument.
 
     Raises:
       PrivacyError: The setting makes no sense.
+      ArgumentError: The computation has no such argument.
     """
-    position = differentiated_argument(computation, specs)
+    position = positions(computation, specs, arguments)
     found = plan(computation, *specs, argnums=position)
     scalar = [spec(v.aval).shape for v in found.value.block.results] == [()]
     derive = value_and_grad if scalar else jacobian

@@ -16,7 +16,7 @@ import jax
 from secfad._jax import spec
 from secfad.blocks import Atom, Branch, Loop, While
 from secfad.placements import CLIENTS
-from secfad.stages import Nested, Round, Schedule, repetitions
+from secfad.stages import Nested, Round, Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +47,19 @@ class Costs:
     readdressed: bool = False
 
 
-def costs(plan: Schedule) -> Costs:
-    """Adds up a schedule, loops included."""
+def costs(plan: Schedule, iterations: float = math.inf) -> Costs:
+    """Adds up a schedule, loops included.
+
+    Args:
+      plan: The schedule.
+      iterations: How often a while loop runs, as far as anyone knows.
+    """
     total = Costs()
     for item in plan.items:
         if isinstance(item, Round):
             total = _plus(total, _round(plan, item))
         elif isinstance(item, Nested):
-            total = _plus(total, _nested(item))
+            total = _plus(total, _nested(item, iterations))
     return total
 
 
@@ -75,18 +80,18 @@ def _round(plan: Schedule, item: Round) -> Costs:
     )
 
 
-def _nested(item: Nested) -> Costs:
-    bodies = [costs(body) for body in item.bodies]
+def _nested(item: Nested, iterations: float) -> Costs:
+    bodies = [costs(body, iterations) for body in item.bodies]
     match item.step:
         case Branch():
             # The branch is known at run time only: the most that either costs.
             fields = [f.name for f in dataclasses.fields(Costs)]
             total = Costs(**{f: max(getattr(b, f) for b in bodies) for f in fields})
-        case Loop() | While():
-            inner = bodies[-1]
-            for body in bodies[:-1]:
-                inner = _plus(inner, body)
-            total = _times(inner, repetitions(item.step))
+        case Loop(length=length):
+            total = _times(bodies[0], length)
+        case While():
+            predicate, body = bodies
+            total = _times(_plus(predicate, body), iterations)
     state = max(nbytes(item.kept), nbytes(item.held) + total.state_bytes)
     return dataclasses.replace(total, state_bytes=state, readdressed=state > 0)
 

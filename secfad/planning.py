@@ -1,24 +1,28 @@
 """Choosing a mode: what each mode of a derivative costs, side by side.
 
-The model: fewest contacts first, because a round of a real cohort takes minutes; then no client
-state, because clients drop out; then the fewest weighted bytes, uploads counting more than downloads
-(consumer links are asymmetric, and secure aggregation and noise act on uploads). Where noise is what
-matters, the numbers that are released can be priced too.
+The model is a weighted sum. A contact of a real cohort takes minutes, and clients that must come
+back drop out, so by default a contact, and needing the same clients again, weigh as much as 250 kB
+sent. Uploads weigh four times as much as downloads: consumer links are asymmetric, and secure
+aggregation and noise act on uploads. Where noise is what matters, the numbers that are released can
+be priced too.
 
 Source: Rush, Charles, Garrett (JMLR 2024), section 3.4, where these trade-offs are discussed.
 """
 
 import dataclasses
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from secfad.costs import Costs
+from secfad.costs import Costs, costs
 from secfad.errors import ArgumentError, ModeError, SecfadError
 from secfad.jacobians import LargeJacobianWarning, NonlinearRuleWarning
+from secfad.programs import Program
 from secfad.tracing import trace_flat
 
 MODES = ("mixed", "forward", "reverse", "factored")
+_NOTED = (LargeJacobianWarning, NonlinearRuleWarning)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,7 @@ class CostModel:
       released_number: Of one number that a sum gives to the server. Under noise of fixed size per
         number, the error of a release grows with the root of their count.
       readdress: Whether the same clients can be contacted again at all.
+      iterations: How often a while loop is taken to run.
     """
 
     contact: float = 1e6
@@ -43,23 +48,88 @@ class CostModel:
     state_byte: float = 1.0
     released_number: float = 0.0
     readdress: bool = True
+    iterations: float = 10.0
+
+    def terms(self, cost: Costs) -> dict[str, float]:
+        """What each kind of cost adds to the total."""
+        priced = {
+            "contacts": (self.contact, cost.contacts),
+            "same clients": (self.state, cost.readdressed),
+            "up": (self.up_byte, cost.up_bytes),
+            "down": (self.down_byte, cost.down_bytes),
+            "state": (self.state_byte, cost.state_bytes),
+            "released": (self.released_number, cost.released),
+        }
+        return {name: weight * amount for name, (weight, amount) in priced.items() if weight}
 
     def total(self, cost: Costs) -> float:
         """Weighted sum; infinite where the same clients are needed and cannot be had."""
         if cost.readdressed and not self.readdress:
-            return float("inf")
-        priced = (
-            (self.contact, cost.contacts),
-            (self.state, cost.readdressed),
-            (self.up_byte, cost.up_bytes),
-            (self.down_byte, cost.down_bytes),
-            (self.state_byte, cost.state_bytes),
-            (self.released_number, cost.released),
-        )
-        return sum(weight * amount for weight, amount in priced if weight)
+            return math.inf
+        return sum(self.terms(cost).values())
 
 
 STANDARD = CostModel()
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One mode of a derivative.
+
+    Attributes:
+      mode: "mixed", "forward", "reverse" or "factored".
+      program: The derivative in this mode; None if there is none.
+      cost: Its total under the cost model; infinite where it cannot be used.
+      usable: Whether the mode exists, gives the derivative, and the cost model allows it.
+      note: Why the mode is refused, or a warning about it; empty if there is nothing to say.
+    """
+
+    mode: str
+    program: Program | None
+    cost: float
+    usable: bool
+    note: str = ""
+
+
+def priced(program_in: Callable[[str], Program], model: CostModel) -> tuple[Option, ...]:
+    """Every mode of a derivative, given what makes its program in a mode.
+
+    Raises:
+      ArgumentError: Arguments or results are none that have a derivative.
+    """
+    return tuple(_option(mode, program_in, model) for mode in MODES)
+
+
+def _option(mode: str, program_in: Callable[[str], Program], model: CostModel) -> Option:
+    with warnings.catch_warnings(record=True) as caught:
+        for category in _NOTED:
+            warnings.simplefilter("always", category)
+        try:
+            program = program_in(mode)
+        except ArgumentError:
+            # No mode differentiates this.
+            raise
+        except SecfadError as error:
+            return Option(mode, None, math.inf, False, str(error).splitlines()[0])
+    noted = [w for w in caught if issubclass(w.category, _NOTED)]
+    # A mode that would give other numbers than the rest is no candidate.
+    exact = not any(issubclass(w.category, NonlinearRuleWarning) for w in noted)
+    cost = model.total(costs(program.schedule, model.iterations))
+    usable = exact and not math.isinf(cost)
+    return Option(mode, program, cost, usable, "; ".join(str(w.message) for w in noted))
+
+
+def cheapest(options: Sequence[Option], name: str) -> Option:
+    """The option of the least cost; the first of equals.
+
+    Raises:
+      ModeError: There is no mode, or none that the cost model allows.
+    """
+    usable = [option for option in options if option.usable]
+    if not usable:
+        notes = " | ".join(f"{o.mode}: {o.note or 'needs the same clients again'}" for o in options)
+        raise ModeError(f"No mode of the derivative of `{name}` can be used. {notes}")
+    return min(usable, key=lambda option: option.cost)
 
 
 def choose_mode(derive: Callable[[str], Any], specs: tuple, model: CostModel = STANDARD) -> str:
@@ -69,19 +139,5 @@ def choose_mode(derive: Callable[[str], Any], specs: tuple, model: CostModel = S
       ModeError: No mode exists for the program.
       ArgumentError: Arguments or results are none that have a derivative.
     """
-    totals, refusals = {}, []
-    for mode in MODES:
-        try:
-            with warnings.catch_warnings():
-                # A mode that would give other numbers than the rest is no candidate.
-                warnings.simplefilter("error", NonlinearRuleWarning)
-                warnings.simplefilter("ignore", LargeJacobianWarning)
-                totals[mode] = model.total(trace_flat(derive(mode), specs).costs)
-        except ArgumentError:
-            # No mode differentiates this.
-            raise
-        except (SecfadError, NonlinearRuleWarning) as error:
-            refusals.append(f"{mode}: {str(error).splitlines()[0]}")
-    if not totals:
-        raise ModeError("No mode exists for this derivative. " + " | ".join(refusals))
-    return min(totals, key=totals.__getitem__)
+    options = priced(lambda mode: trace_flat(derive(mode), specs), model)
+    return cheapest(options, derive(MODES[0]).name).mode

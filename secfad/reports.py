@@ -12,55 +12,20 @@ keeps what a mode refuses, with the reason. It is what `mode="auto"` decides by,
 """
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from secfad.comparison import comparison
 from secfad.computations import Computation
-from secfad.costs import Costs
-from secfad.errors import ArgumentError, ModeError, SecfadError
-from secfad.jacobians import LargeJacobianWarning, NonlinearRuleWarning
+from secfad.errors import ArgumentError
 from secfad.modes import jacobian, value_and_grad
 from secfad.placements import SERVER
-from secfad.planning import MODES, STANDARD, CostModel
+from secfad.planning import STANDARD, CostModel, Option, cheapest, priced
 from secfad.programs import Program
-from secfad.tables import count, size
 from secfad.tracing import trace
-
-_NOTED = (LargeJacobianWarning, NonlinearRuleWarning)
-_HEADINGS = (
-    "mode",
-    "contacts",
-    "rounds",
-    "down",
-    "up",
-    "client state",
-    "same clients",
-    "map-reduce form",
-    "weighted cost",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """One mode of a derivative.
-
-    Attributes:
-      mode: "mixed", "forward", "reverse" or "factored".
-      program: The derivative in this mode; None if there is none.
-      cost: Its total under the cost model; infinite where a while loop decides.
-      usable: Whether the mode exists and the cost model allows it.
-      note: Why the mode is refused, or a warning about it; empty if there is nothing to say.
-    """
-
-    mode: str
-    program: Program | None
-    cost: float
-    usable: bool
-    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +34,14 @@ class Plan:
 
     Attributes:
       name: Of the computation.
+      arguments: Names of the differentiated arguments.
       value: The program of the value alone, for comparison.
       options: One per mode.
       model: What was charged for what.
     """
 
     name: str
+    arguments: tuple[str, ...]
     value: Program
     options: tuple[Option, ...]
     model: CostModel
@@ -86,30 +53,14 @@ class Plan:
         Raises:
           ModeError: No mode exists, or none that the cost model allows.
         """
-        usable = [option for option in self.options if option.usable]
-        if not usable:
-            notes = " | ".join(f"{o.mode}: {o.note or 'not allowed'}" for o in self.options)
-            raise ModeError(f"No mode of the derivative of `{self.name}` can be used. {notes}")
-        return min(usable, key=lambda option: option.cost).mode
+        return cheapest(self.options, self.name).mode
 
     def __getitem__(self, mode: str) -> Option:
         return next(option for option in self.options if option.mode == mode)
 
     def table(self) -> str:
-        """The modes side by side; bytes are per client and evaluation."""
-        rows = [_HEADINGS, _row("value only", self.value.costs, "")]
-        for option in self.options:
-            if option.program is None:
-                rows.append((option.mode, *("-" for _ in _HEADINGS[1:])))
-            else:
-                cost = count(option.cost) if option.usable else "not allowed"
-                rows.append(_row(option.mode, option.program.costs, cost))
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        lines = ["  ".join(w.ljust(n) for w, n in zip(row, widths)).rstrip() for row in rows]
-        notes = [f"{option.mode}: {option.note}" for option in self.options if option.note]
-        usable = any(option.usable for option in self.options)
-        choice = f"cheapest: {self.mode}" if usable else "no mode can be used"
-        return "\n".join([f"derivative of {self.name}", *lines, *notes, choice])
+        """The modes side by side, and why the cheapest is that; 80 columns wide."""
+        return comparison(self)
 
 
 def plan(
@@ -137,31 +88,47 @@ def plan(
     scalar = len(results) == 1 and getattr(results[0], "shape", None) == ()
     derive = value_and_grad if scalar else jacobian
 
-    def option(mode: Any) -> Option:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", LargeJacobianWarning)
-            warnings.simplefilter("always", NonlinearRuleWarning)
-            try:
-                program = trace(derive(computation, argnums, mode=mode), *specs)
-            except ArgumentError:
-                raise
-            except SecfadError as error:
-                return Option(mode, None, float("inf"), False, str(error).splitlines()[0])
-        notes = "; ".join(str(w.message) for w in caught if issubclass(w.category, _NOTED))
-        exact = not any(issubclass(w.category, NonlinearRuleWarning) for w in caught)
-        usable = exact and (cost.readdress or not program.costs.readdressed)
-        return Option(mode, program, cost.total(program.costs), usable, notes)
+    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    names = tuple(list(computation.placements)[i] for i in chosen)
 
-    return Plan(computation.name, value, tuple(option(mode) for mode in MODES), cost)
+    def program_in(mode: Any) -> Program:
+        return trace(derive(computation, argnums, mode=mode), *specs)
+
+    return Plan(computation.name, names, value, priced(program_in, cost), cost)
 
 
-def modes_table(computation: Computation, specs: Sequence[Any]) -> str:
+def modes_table(
+    computation: Computation, specs: Sequence[Any], arguments: Sequence[str] = ()
+) -> str:
     """The modes of a derivative side by side, as text: `secfad modes FILE.py:NAME`.
 
-    Differentiates by `differentiated_argument`.
+    Args:
+      computation: What to differentiate.
+      specs: Shapes of its arguments.
+      arguments: Names of those to differentiate by; `differentiated_argument` by default.
     """
-    position = differentiated_argument(computation, specs)
-    return plan(computation, *specs, argnums=position).table()
+    argnums = positions(computation, specs, arguments)
+    return plan(computation, *specs, argnums=argnums).table()
+
+
+def positions(
+    computation: Computation, specs: Sequence[Any], arguments: Sequence[str]
+) -> int | list[int]:
+    """Where the named arguments stand; without names, `differentiated_argument`.
+
+    Raises:
+      ArgumentError: The computation has no such argument.
+    """
+    names = list(computation.placements)
+    unknown = sorted(set(arguments) - set(names))
+    if unknown:
+        raise ArgumentError(
+            f"Expected arguments of `{computation.name}`, which are {', '.join(names)}, got "
+            f"{', '.join(unknown)}."
+        )
+    if not arguments:
+        return differentiated_argument(computation, specs)
+    return [names.index(name) for name in dict.fromkeys(arguments)]
 
 
 def differentiated_argument(computation: Computation, specs: Sequence[Any]) -> int:
@@ -178,18 +145,4 @@ def differentiated_argument(computation: Computation, specs: Sequence[Any]) -> i
     raise ArgumentError(
         f"Expected `{computation.name}` to have a server argument of floating-point numbers to "
         "differentiate, got none. Place one with secfad.SERVER."
-    )
-
-
-def _row(name: str, cost: Costs, total: str) -> tuple[str, ...]:
-    return (
-        name,
-        count(cost.contacts),
-        count(cost.rounds),
-        size(cost.down_bytes),
-        size(cost.up_bytes),
-        size(cost.state_bytes),
-        "yes" if cost.readdressed else "no",
-        "no" if cost.readdressed else "yes",
-        total,
     )

@@ -17,7 +17,7 @@ import jax
 
 from secfad import _jax
 from secfad._jax import Jaxpr, Var
-from secfad.blocks import Block, Branch, Broadcast, Loop, Structured, Sum, While
+from secfad.blocks import Block, Broadcast, Structured, Sum
 from secfad.placements import Placement
 
 
@@ -128,14 +128,3 @@ def walk(plan: Schedule) -> Iterable[tuple[Schedule, Stage | Round | Nested]]:
         if isinstance(item, Nested):
             for body in item.bodies:
                 yield from walk(body)
-
-
-def repetitions(step: Structured) -> float:
-    """How often the body of a structured step runs at most; infinite for a while loop."""
-    match step:
-        case Loop():
-            return step.length
-        case While():
-            return float("inf")
-        case Branch():
-            return 1

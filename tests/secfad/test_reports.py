@@ -47,7 +47,7 @@ def test_refused_modes_keep_their_reasons():
 
 def test_forbidden_readdressing_is_shown_as_not_allowed():
     strict = fad.CostModel(readdress=False)
-    assert "not allowed" in fad.plan(two_rounds, ROW, ROW, cost=strict).table()
+    assert "not usable" in fad.plan(two_rounds, ROW, ROW, cost=strict).table()
 
 
 def test_plan_without_any_mode_names_each_reason():
@@ -74,8 +74,55 @@ stay.defvjp(lambda x: (x, None), lambda _, g: (g,))
 
 def test_table_of_modes_has_a_line_per_mode_and_a_choice():
     lines = modes_table(two_rounds, (ROW, ROW)).splitlines()
-    assert [line.split()[0] for line in lines[2:6]] == ["value", "mixed", "forward", "reverse"]
-    assert lines[-1] == "cheapest: mixed"
+    assert [line.split()[0] for line in lines[3:7]] == ["value", "mixed", "forward", "reverse"]
+    assert "cheapest: mixed" in lines
+
+
+def test_table_of_modes_says_what_the_others_cost_on_top():
+    made = fad.plan(two_rounds, ROW, ROW)
+    best, other = made["mixed"], made["reverse"]
+    contacts = other.program.costs.contacts - best.program.costs.contacts
+    text = " ".join(made.table().split())
+    assert f"reverse: +{other.cost - best.cost:,.0f} (contacts +{contacts},000,000" in text
+    assert "weights: contact 1,000,000, same clients 1,000,000, byte up 4, byte down 1" in text
+
+
+@pytest.mark.parametrize("side", [3, 10**9])
+def test_table_of_modes_fits_eighty_columns(side):
+    row = jax.ShapeDtypeStruct((side,), jnp.float32)
+    assert max(map(len, fad.plan(two_rounds, row, row).table().splitlines())) <= 80
+
+
+def test_table_of_modes_rounds_sizes_that_are_long():
+    row = jax.ShapeDtypeStruct((12_345,), jnp.float32)
+    text = fad.plan(two_rounds, row, row).table()
+    assert "98.8 kB" in text  # Two models of 49,380 B.
+
+
+def test_modes_that_a_while_loop_leaves_open_are_still_compared():
+    """Without a count, every mode would cost infinitely much and the first would win."""
+
+    @fad.computation(w=S, x=C)
+    def solve(w, x):
+        normal = lambda v: v + fad.sum(x * jnp.vdot(x, fad.broadcast(v, name="direction")))
+        return jnp.sum(jax.scipy.sparse.linalg.cg(normal, w**2)[0])
+
+    wide = jax.ShapeDtypeStruct((1000,), jnp.float32)
+    made = fad.plan(solve, wide, wide)
+    assert made[made.mode].program.costs.contacts == float("inf")
+    assert made["forward"].cost > 10 * made["reverse"].cost
+    assert made.mode in ("reverse", "factored")
+    assert "open" in made.table()
+    assert "counts as 10 iterations" in made.table()
+
+
+def test_table_of_modes_differentiates_the_arguments_that_are_named():
+    made = fad.computation(v=S, w=S, x=C)(
+        lambda v, w, x: fad.sum(jnp.sum(x * fad.broadcast(w))) * jnp.sum(v)
+    )
+    assert "by `v`, `w`;" in modes_table(made, (ROW, ROW, ROW), ["v", "w"])
+    with pytest.raises(ArgumentError, match="which are v, w, x, got y"):
+        modes_table(made, (ROW, ROW, ROW), ["y"])
 
 
 def test_table_of_modes_differentiates_the_first_floating_server_argument():
