@@ -4,17 +4,9 @@ from pathlib import Path
 
 import pytest
 from corpus_programs import CASES
-
-import audits
+from verdicts import judged
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh
-
-
-def judged(case):
-    args = [audits.Arg(*a) for a in case.args]
-    return audits.check(
-        case.fn, args, style=case.style, mode=case.mode, wrt=case.wrt, profile=case.profile
-    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)

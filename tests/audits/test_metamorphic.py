@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 from corpus_programs import CASES
+from verdicts import arguments, judged
 
 import audits
 import secfad as fad
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh
 PRIMAL = [c for c in CASES if c.mode == "primal" and c.style != "drjax"]
-SHORT = [pytest.param(c, id=c.name, marks=() if k % 8 == 0 else pytest.mark.slow)
-         for k, c in enumerate(PRIMAL)]  # fmt: skip
+MARKS = [() if k % 8 == 0 else pytest.mark.slow for k in range(len(PRIMAL))]
 
 
 def with_dead_code(fn):
@@ -33,32 +33,35 @@ CHANGES = {
 }
 
 
-def answered(case, fn, args):
-    return audits.check(fn, args, style=case.style, profile=case.profile)
+EFFECTS = ("mutable_cell", "printed_rows")  # cannot be wrapped in every way
+WRAPPED = [
+    pytest.param(case, change, id=f"{case.name}-{change}", marks=marks)
+    for case, marks in zip(PRIMAL, MARKS, strict=True)
+    for change in CHANGES
+    if not (case.name in EFFECTS and change in ("remat", "copies"))
+]
 
 
 def schedule(report):
     return sorted((e.kind, e.shape, e.dtype, e.count, e.depth) for e in report.facts.events)
 
 
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("case", SHORT)
+@pytest.mark.parametrize(("case", "change"), WRAPPED)
 def test_wrapped_program_is_judged_alike(case, change):
-    if change in ("remat", "copies") and case.name in ("mutable_cell", "printed_rows"):
-        pytest.skip("effects cannot be wrapped")
-    args = [audits.Arg(*a) for a in case.args]
-    before, after = (answered(case, f, args) for f in (case.fn, CHANGES[change](case.fn)))
+    before, after = judged(case), judged(case, CHANGES[change](case.fn))
     assert after.kind == before.kind, [f.message for f in after.findings]
     if before.kind != "reject":
         assert schedule(after) == schedule(before)
         assert after.facts.sensitivity == before.facts.sensitivity
 
 
-@pytest.mark.parametrize("case", SHORT)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, id=c.name, marks=marks) for c, marks in zip(PRIMAL, MARKS, strict=True)],
+)
 def test_order_of_arguments_does_not_matter(case):
-    args = [audits.Arg(*a) for a in case.args]
-    before = answered(case, case.fn, args)
-    after = answered(case, lambda *v: case.fn(*v[::-1]), args[::-1])
+    before = judged(case)
+    after = judged(case, lambda *v: case.fn(*v[::-1]), arguments(case)[::-1])
     assert (after.kind, schedule(after)) == (before.kind, schedule(before))
 
 

@@ -12,6 +12,7 @@ import pytest
 from corpus_programs import CASES
 from mutations import Inapplicable, random_mutant
 from oracles import examine
+from verdicts import arguments, judged
 from worlds import Leak, Undecided
 
 import audits
@@ -30,16 +31,6 @@ def originals(style):
     return [c for c in CASES if c.style == style and c.kind != "reject"]
 
 
-def arguments(case):
-    return [audits.Arg(*a) for a in case.args]
-
-
-def checked(case, fn):
-    return audits.check(
-        fn, arguments(case), style=case.style, mode=case.mode, wrt=case.wrt, profile=case.profile
-    )
-
-
 def mutants(style, count, seed):
     """Mutants that are programs, with the case that each comes from."""
     rng = np.random.default_rng(seed)
@@ -52,7 +43,7 @@ def mutants(style, count, seed):
             ).closed
         name, fn = random_mutant(traced[case.name], np.random.default_rng(rng.integers(2**31)))
         try:
-            report = checked(case, fn)
+            report = judged(case, fn)
         except Inapplicable:
             continue
         if {f.rule for f in report.findings} & {"FAD007", "FAD304"}:
@@ -82,7 +73,7 @@ def test_no_accepted_mutant_leaks(style, size):
 @pytest.mark.parametrize("style", SHARES)
 def test_originals_pass_the_oracles(style):
     for case in originals(style)[::12]:
-        report = checked(case, case.fn)
+        report = judged(case)
         examine(case.fn, arguments(case), report, style=style, mode=case.mode, wrt=case.wrt)
 
 
@@ -106,7 +97,7 @@ def test_the_oracle_sees_a_client_value_beside_the_sum(way):
     case = next(c for c in CASES if c.name == "native_round")
     fn = lambda w, v: LEAKS[way](fad.sum(fad.broadcast(w) * v), v)
     with pytest.raises(Leak):
-        examine(fn, arguments(case), checked(case, case.fn), style="native")
+        examine(fn, arguments(case), judged(case), style="native")
 
 
 def test_the_oracle_sees_a_server_value_that_was_not_sent():
@@ -114,13 +105,13 @@ def test_the_oracle_sees_a_server_value_that_was_not_sent():
 
     case = next(c for c in CASES if c.name == "native_round")
     with pytest.raises(Leak, match="server data"):
-        examine(lambda w, v: fad.sum(w * v), arguments(case), checked(case, case.fn),
+        examine(lambda w, v: fad.sum(w * v), arguments(case), judged(case),
                 style="native")  # fmt: skip
 
 
 def test_the_oracle_sees_missing_noise():
     case = next(c for c in CASES if c.name == "next_key_returned")
-    report = checked(case, case.fn)
+    report = judged(case)
     quiet = lambda key, x: (jax.numpy.sum(jax.numpy.tanh(x), axis=0), key)
     with pytest.raises(Leak, match="noise"):
         examine(quiet, arguments(case), _with_events_of(case, quiet, report), style="stacked")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 from corpus_programs import CASES
-from test_corpus import judged
+from verdicts import arguments, judged
 
 from audits.static import checking, registry
 from audits.static.catalogue import RULES
 from audits.static.families import ACCEPTING, DECISIONS
-from audits.static.frontends import Arg, trace_mode
+from audits.static.frontends import trace_mode
 from audits.static.labels import Label, Place, data_axes
 from audits.static.styles import STYLES
 from audits.static.transfer import TRANSFER, mutated
@@ -22,9 +22,10 @@ DOCS = Path(__file__).parents[2] / "docs" / "rules"
 
 def families_of(case):
     """The families whose rules a program needs."""
-    args = [Arg(*a) for a in case.args]
     try:
-        traced = trace_mode(case.fn, args, style=STYLES[case.style], mode=case.mode, wrt=case.wrt)
+        traced = trace_mode(
+            case.fn, arguments(case), style=STYLES[case.style], mode=case.mode, wrt=case.wrt
+        )
     except Exception:
         return {"untraceable"}
     found = set()

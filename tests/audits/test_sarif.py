@@ -6,8 +6,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 from corpus_programs import CASES
+from verdicts import judged
 
-import audits
 from audits.reports.github import render_github
 from audits.reports.locations import uri_of
 from audits.reports.sarif import render_sarif
@@ -19,16 +19,9 @@ ROOT = Path(__file__).parents[2]
 SOME = [c for k, c in enumerate(CASES) if k % 6 == 0]
 
 
-def report_of(case):
-    args = [audits.Arg(*a) for a in case.args]
-    return audits.check(
-        case.fn, args, style=case.style, mode=case.mode, wrt=case.wrt, profile=case.profile
-    )
-
-
 @pytest.fixture(scope="module")
 def reports():
-    return {f"{case.mode} of {case.name}": report_of(case) for case in SOME}
+    return {f"{case.mode} of {case.name}": judged(case) for case in SOME}
 
 
 def test_reports_of_the_corpus_follow_the_schema(reports):
