@@ -18,10 +18,11 @@ import jax.numpy as jnp
 
 from secfad import _jax
 from secfad.blocks import has_branches
+from secfad.calls import bodies
 from secfad.collecting import no_collection
 from secfad.computations import Computation, require_computation
 from secfad.constants import with_own_constants
-from secfad.errors import ArgumentError, TracingError
+from secfad.errors import ArgumentError, ModeError, TracingError
 from secfad.inference import place
 from secfad.normalization import normalise
 from secfad.placements import CLIENTS, Placement
@@ -45,6 +46,7 @@ def trace(computation: Computation, *specs: Any) -> Program:
     Raises:
       ArgumentError: The number of specs is wrong, or a leaf is not an array.
       PlacementError: A value is used where it does not live; names the user's line.
+      ModeError: The computation takes a tangent through a `custom_vjp`.
       TracingError: The function cannot be traced with these shapes.
     """
     require_computation(computation)
@@ -74,6 +76,7 @@ def trace_flat(computation: Computation, structs: tuple) -> Program:
     in_tree = jax.tree.structure(structs)
     placements, origins = flat_placements(computation, structs)
     normal = with_own_constants(normalise(source, erase_rules=True))
+    _require_derivatives(computation.name, normal.jaxpr, set())
     block = place(normal, placements, origins)
     return Program(
         name=computation.name,
@@ -86,6 +89,21 @@ def trace_flat(computation: Computation, structs: tuple) -> Program:
         in_placements=tuple(placements),
         out_placements=tuple(block.placement(v) for v in block.results),
     )
+
+
+def _require_derivatives(name: str, jaxpr: _jax.Jaxpr, seen: set[int]) -> None:
+    """Raises ModeError for a tangent of a `custom_vjp`: JAX traces it, but it can never be run."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "custom_lin":
+            raise ModeError(
+                f"{_jax.user_line(equation)}: `{name}` takes a tangent through a custom_vjp, which has no "
+                "forward derivative. Use secfad.grad or secfad.vjp with mode='reverse', or give the "
+                "function a custom_jvp."
+            )
+        for body in bodies(equation):
+            if id(body) not in seen:
+                seen.add(id(body))
+                _require_derivatives(name, body, seen)
 
 
 _placed: "weakref.WeakKeyDictionary[Computation, dict]" = weakref.WeakKeyDictionary()

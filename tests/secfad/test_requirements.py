@@ -164,3 +164,30 @@ def test_an_argument_may_be_called_as_a_derivative_would_call_its_own():
 def test_a_function_without_its_decorator_is_named(apply):
     with pytest.raises(ArgumentError, match="Expected a Computation, got function"):
         apply(lambda w, x: w)
+
+
+@jax.custom_vjp
+def sine(x):
+    return jnp.sin(x)
+
+
+sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),))
+
+
+@pytest.mark.parametrize("mode", ["forward", "mixed"])
+def test_a_tangent_through_a_custom_vjp_is_refused_when_traced(mode):
+    # In mixed mode it is the server's custom_vjp: Jacobians of the clients' are taken backwards.
+    rule = returning(lambda w, x: sine(fad.mean(jnp.sum(fad.broadcast(w) * x))))
+    program = fad.jvp(rule, mode=mode)
+    for run in (lambda: fad.trace(program, W, X[0], W), lambda: fad.simulate(program)(W, X, W)):
+        with pytest.raises(ModeError, match=r"test_requirements.py:.*custom_vjp.*mode='reverse'"):
+            run()
+
+
+def test_a_tangent_through_a_custom_vjp_that_nobody_reads_is_no_fault():
+    @fad.computation(w=S, x=C)
+    def value_only(w, x):
+        rule = lambda w: fad.mean(jnp.sum(sine(fad.broadcast(w) * x)))
+        return jax.jvp(rule, (w,), (w,))[0]
+
+    close(fad.simulate(value_only)(W, X), jnp.mean(jnp.sum(jnp.sin(W * X), 1)))
