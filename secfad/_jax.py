@@ -8,6 +8,7 @@ Sources: JAX documentation, "API compatibility"; JEP 15856 (`jax.extend`).
 """
 
 import functools
+import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -166,8 +167,8 @@ def linear_primitive(
     message. Its results are saved, never recomputed, under `jax.checkpoint`: a second
     communication of the same value would be a second contact and, under noise, another value.
 
-    Where JAX separates what is linear in some inputs from what is known without them, as in
-    `jax.linear_transpose`, each operand is on its own side: a transposed mean knows its denominator.
+    Where `jax.linear_transpose` separates what is linear in its inputs from what is known without
+    them, each operand is on its own side: a transposed mean knows its denominator.
 
     Args:
       name: Name of the primitive in jaxprs.
@@ -218,7 +219,7 @@ def linear_primitive(
 
     def partial_eval(trace, *tracers, **params):
         known = [tracer.is_known() for tracer in tracers]
-        if all(known) or not any(known):
+        if all(known) or not any(known) or not _is_transposing():
             return trace.default_process_primitive(primitive, tracers, params)
         values = [t.pval.get_known() for t, k in zip(tracers, known) if k]
         others = [t for t, k in zip(tracers, known) if not k]
@@ -237,11 +238,28 @@ def linear_primitive(
     return primitive
 
 
+_TRANSPOSE = inspect.unwrap(jax.linear_transpose).__code__
+_HOIST = "_scan_known_hoisting"
+
+
+def _is_transposing() -> bool:
+    """True while `jax.linear_transpose` looks for what is linear.
+
+    JAX moves work out of loops by the same rule, and says to no rule what it is called for. There a
+    mean must stay one message, so the calls that led here have to tell.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != _HOIST:
+        if frame.f_code is _TRANSPOSE:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _drop_unused_operands(used: list[bool], equation: JaxprEqn):
     if not any(used):
         return [False] * len(equation.invars), None
-    kept = [[v for v, u in zip(vs, used) if u] for vs in (equation.invars, equation.outvars)]
-    return list(used), equation.replace(invars=kept[0], outvars=kept[1])  # type: ignore[arg-type]
+    return list(used), _operands(equation, used)
 
 
 def _save_results(saveable, unknown_in, instantiated_in, equation):
@@ -251,9 +269,22 @@ def _save_results(saveable, unknown_in, instantiated_in, equation):
     if not any(unknown_in):
         return equation, None, [False] * count, [False] * count, []
     known = [i for i, unknown in enumerate(unknown_in) if not unknown]
+    if known and _is_transposing():
+        now, later = (
+            _operands(equation, [u is side for u in unknown_in]) for side in (False, True)
+        )
+        return now, later, list(unknown_in), list(unknown_in), []
     residuals = [equation.invars[i] for i in known if not instantiated_in[i]]
     residuals = [v for v in residuals if isinstance(v, Var)]
     return None, equation, [True] * count, [True] * count, residuals
+
+
+def _operands(equation: JaxprEqn, kept: Sequence[bool]) -> JaxprEqn:
+    """The message with some of its operands only."""
+    invars, outvars = (
+        [v for v, k in zip(vs, kept) if k] for vs in (equation.invars, equation.outvars)
+    )
+    return equation.replace(invars=invars, outvars=outvars)  # type: ignore[arg-type]
 
 
 def local_primitive(name: str, reference: Callable, rows: Callable | None = None) -> Primitive:

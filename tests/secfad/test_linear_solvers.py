@@ -171,6 +171,25 @@ def test_a_mean_in_a_solver_is_one_message():
     assert {(step.name, len(step.inputs)) for step in sums} == {("product", 2)}
 
 
+@pytest.mark.parametrize("wrapper", [lambda fun: fun, jax.checkpoint])
+def test_a_mean_with_weights_that_a_loop_leaves_alone_stays_one_message_in_reverse_mode(wrapper):
+    """JAX moves what does not change out of a loop by the rule that serves transposition."""
+
+    @fad.computation(x=S, matrix=C, count=C)
+    def rounds(x, matrix, count):
+        def step(x, _):
+            moved = jnp.tanh(matrix @ fad.broadcast(x, name="model"))
+            return fad.mean(moved, weights=count, name="product"), None
+
+        return jnp.sum(jax.lax.scan(wrapper(step), x, None, length=3)[0])
+
+    program = fad.trace(fad.grad(rounds), RIGHT, *LOCAL)
+    sums = [
+        step for block in blocks(program.block) for step in block.steps if isinstance(step, Sum)
+    ]
+    assert {len(step.inputs) for step in sums if step.name == "product"} == {2}
+
+
 def blocks(block):
     yield block
     for step in block.steps:
