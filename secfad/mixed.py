@@ -33,6 +33,7 @@ from secfad.normalization import normalise
 from secfad.placements import CLIENTS
 from secfad.slicing import Slicer
 from secfad.tracing import flat_placements
+from secfad.turns import with_turns
 from secfad.unrolling import without_client_carries
 
 _jax.hide_file_from_tracebacks(__file__)
@@ -54,7 +55,7 @@ def surrogate(computation: Computation, specs: tuple, argnums: Sequence[int]) ->
     placements, origins = flat_placements(computation, specs)
     normal = normalise(source, erase_rules=False, open_calls=True)
     active = [i in argnums for i, spec in enumerate(specs) for _ in jax.tree.leaves(spec)]
-    block = place(normal, placements, origins, keep_rules=True)
+    block = place(with_turns(normal), placements, origins, keep_rules=True)
     block = without_client_carries(computation.name, block, active)
 
     def fun(*args: Any) -> Any:

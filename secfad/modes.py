@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from secfad import _jax
-from secfad.branching import with_separate_residuals
+from secfad.branching import with_replayed_branches
 from secfad.computations import Computation
 from secfad.errors import ModeError
 from secfad.factoring import factored, traced_factored
@@ -273,7 +273,7 @@ def _local(
         require_server_results(computation, shape, mode)
     fun = computation.fun
     if backwards and shape.branches:
-        fun = with_separate_residuals(computation, specs, chosen)
+        fun = with_replayed_branches(computation, specs, chosen)
     return fun, mode == "factored" or (mode == "reverse" and shape.one_contact)
 
 

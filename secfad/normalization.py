@@ -34,7 +34,13 @@ from secfad.choices import join_choices
 from secfad.primitives import broadcast_p
 
 
-def normalise(closed: ClosedJaxpr, *, erase_rules: bool, open_calls: bool = False) -> ClosedJaxpr:
+def normalise(
+    closed: ClosedJaxpr,
+    *,
+    erase_rules: bool,
+    open_calls: bool = False,
+    open_branches: bool = True,
+) -> ClosedJaxpr:
     """Puts a traced program into normal form; its inputs, outputs and values stay the same.
 
     Args:
@@ -43,12 +49,19 @@ def normalise(closed: ClosedJaxpr, *, erase_rules: bool, open_calls: bool = Fals
         for a program that will run; wrong for one that is still to be differentiated.
       open_calls: Also replace every `jit` call at the top level or in communicating control flow, so
         that dependence can be followed through it.
+      open_branches: Also let branches take what was broadcast before from outside. Right for a program
+        that will run; the reverse derivative of such a branch would end in a sum outside of it.
     """
     jaxpr = _jax.dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     flat = _Flattener(erase_rules, open_calls).closed(ClosedJaxpr(jaxpr, closed.consts))
-    merged = join_choices(_merge_broadcasts(flat.jaxpr))
+    merged = join_choices(_merge_broadcasts(flat.jaxpr, open_branches))
     jaxpr = _jax.dce(merged, [True] * len(merged.outvars))
     return _without_unused_constants(ClosedJaxpr(jaxpr, flat.consts))
+
+
+def opened(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """Replaces calls that communicate by their bodies, and changes nothing else."""
+    return _Flattener(erase_rules=False, open_calls=False).closed(closed)
 
 
 def _without_unused_constants(closed: ClosedJaxpr) -> ClosedJaxpr:
@@ -146,9 +159,9 @@ def _lookup(env: dict, atom):
     return atom if isinstance(atom, Literal) else env.get(atom, atom)
 
 
-def _merge_broadcasts(jaxpr: Jaxpr) -> Jaxpr:
+def _merge_broadcasts(jaxpr: Jaxpr, open_branches: bool) -> Jaxpr:
     """Merges repeated broadcasts and moves loop-invariant ones out of scans, innermost first."""
-    merger = _Merger()
+    merger = _Merger(open_branches)
     for equation in jaxpr.eqns:
         merger.add(equation)
     outvars = [_lookup(merger.env, v) for v in jaxpr.outvars]
@@ -158,7 +171,8 @@ def _merge_broadcasts(jaxpr: Jaxpr) -> Jaxpr:
 class _Merger:
     """One scope of `_merge_broadcasts`."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_branches: bool) -> None:
+        self.open_branches = open_branches
         self.equations: list[JaxprEqn] = []
         self.env: dict[Var, object] = {}
         self.sent: dict[Var, Var] = {}
@@ -169,10 +183,10 @@ class _Merger:
             self._broadcast(equation)
         elif equation.primitive is SCAN:
             self._scan(equation)
-        elif equation.primitive is COND:
+        elif equation.primitive is COND and self.open_branches:
             self._cond(equation)
         elif equation.primitive in CONTROL_FLOW:
-            self.equations.append(with_bodies(equation, _merge_broadcasts))
+            self.equations.append(with_bodies(equation, self._merged))
         else:
             self.equations.append(equation)
 
@@ -189,14 +203,17 @@ class _Merger:
             operands, results = zip(*fresh)
             self.equations.append(equation.replace(invars=list(operands), outvars=list(results)))
 
+    def _merged(self, body: Jaxpr) -> Jaxpr:
+        return _merge_broadcasts(body, self.open_branches)
+
     def _cond(self, equation: JaxprEqn) -> None:
         """Branches take what was broadcast before from outside."""
-        branches = [_merge_broadcasts(b.jaxpr) for b in equation.params["branches"]]
+        branches = [self._merged(b.jaxpr) for b in equation.params["branches"]]
         known = [v for v in equation.invars[1:] if isinstance(v, Var) and v in self.sent]
         known = [v for v in dict.fromkeys(known) if any(_sends(b, v, equation) for b in branches)]
         bodies = []
         for branch, body in zip(branches, equation.params["branches"]):
-            merger = _Merger()
+            merger = _Merger(self.open_branches)
             entering = [Var(self.sent[v].aval) for v in known]
             for variable, inner in zip(equation.invars[1:], branch.invars):
                 if variable in known:
@@ -213,7 +230,7 @@ class _Merger:
 
     def _scan(self, equation: JaxprEqn) -> None:
         body, consts = equation.params["jaxpr"], equation.params["num_consts"]
-        inner = ClosedJaxpr(_merge_broadcasts(body.jaxpr), body.consts)
+        inner = ClosedJaxpr(self._merged(body.jaxpr), body.consts)
         invariant = dict(zip(inner.jaxpr.invars[:consts], equation.invars[:consts]))
         moved = [e for e in inner.jaxpr.eqns if _is_invariant_broadcast(e, invariant)]
         if not moved:
