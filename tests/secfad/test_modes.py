@@ -226,7 +226,8 @@ def test_long_scan_with_client_state_is_refused_by_mixed_mode_with_the_number():
 def test_a_thousand_rounds_are_a_loop_of_the_server(mode):
     @fad.computation(w=S, x=C)
     def long(w, x):
-        step = lambda w, _: (w - 1e-3 * fad.mean(fad.broadcast(w) * x, name="step"), None)
+        # A slope that moves with the model: another would be asked for once, before the loop.
+        step = lambda w, _: (w - 1e-3 * fad.mean(jnp.sin(fad.broadcast(w)) * x, name="step"), None)
         return jnp.sum(jax.lax.scan(step, w, None, length=1000)[0])
 
     program = fad.trace(fad.grad(long, mode=mode), *SPECS)

@@ -31,7 +31,8 @@ REARRANGED = {
         1.0 * jnp.argmax(d, axis=2) - jnp.argmin(d, axis=1).sum(1)[:, None]
     ),
     "flattened": lambda d: d.reshape(CLIENTS, -1),
-    "parts": lambda d: d[:, 1, ::2] + d[..., 0][:, 2:],
+    "parts": lambda d: d[:, 1, 1:] + d[..., 0][:, 2:],
+    "every other": lambda d: jax.lax.slice_in_dim(d, 0, 3, 2, axis=2),
     "part behind": lambda d: jnp.moveaxis(d, 0, 2)[1].T,
     "new axes": lambda d: d[:, None] * d[:, :, None],
     "a weight of each entry": lambda d: d * jnp.arange(3.0) + jnp.linspace(0.0, 1.0, 4)[:, None],
