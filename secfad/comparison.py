@@ -108,7 +108,7 @@ def _weights(model: CostModel, open_ended: bool) -> str:
 def _number(value: float, sign: str = "") -> str:
     small = abs(value) < 1e7
     whole = value == int(value) if small else False
-    return f"{value:{sign},.0f}" if whole else f"{value:{sign}.4g}"
+    return f"{value:{sign},.0f}" if whole else f"{value:{sign},.4g}"
 
 
 def _size(number: float) -> str:
