@@ -7,8 +7,9 @@ from typing import Any
 
 HEAD = """# Reproductions
 
-Written by `python -m experiments report --out DIR` from the results of `python -m experiments all`; do
-not edit. Intervals are 95 % bootstrap intervals over paired seeds. A paper's numbers are not printed
+Written by `python -m experiments report --out experiments/results` from the records of `python -m experiments
+NAME --out experiments/results`; do not edit. `--shakespeare FILE` gives `fad-2` and `fad-3` the text of the
+plays. Intervals are 95 % bootstrap intervals over paired seeds. A paper's numbers are not printed
 where the paper could not be read: the comparison is then one of orderings or shapes. Of the federated
 AD paper the text was at hand; of AggITD, BAFFLE and intrinsic gradient compression the abstracts,
 released code or descriptions of it.
@@ -17,11 +18,11 @@ released code or descriptions of it.
 
 FINDINGS = """# What privacy does to the papers' algorithms
 
-Written by `python -m experiments report --out DIR` from the results of `dp-*`; do not edit. Intervals
-are 95 % bootstrap intervals over paired seeds. Unless an experiment says otherwise, every release was
-certified, went through secure aggregation with ideal masks and central Gaussian noise, and was charged
-to a ledger with the client as the unit: every epsilon is the ledger's. The tasks are small: they show
-directions, not sizes to be expected elsewhere.
+Written by `python -m experiments report --out experiments/results` from the records of `python -m experiments
+NAME --out experiments/results` for `dp-*`; do not edit. Intervals are 95 % bootstrap intervals over paired
+seeds. Unless an experiment says otherwise, every release was certified, went through secure aggregation with
+ideal masks and central Gaussian noise, and was charged to a ledger with the client as the unit: every epsilon
+is the ledger's. The tasks are small: they show directions, not sizes to be expected elsewhere.
 
 A criterion is a hypothesis that was stated before the full run. Where it did not hold the table says
 **no**, and the interval may lie on the other side altogether.
@@ -87,7 +88,9 @@ def _section(record: dict[str, Any]) -> str:
     lines += [f"Settings: {settings}.", ""]
     lines += [f"- {note}" for note in record["notes"]]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    return "\n".join([*lines, "", f"Run with {versions}.", ""])
+    return "\n".join(
+        [*lines, "", f"`python -m experiments {record['name']}`, with {versions}.", ""]
+    )
 
 
 def _table(rows) -> str:

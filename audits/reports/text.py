@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from audits.reports.locations import Location, parse, source_line
 from audits.static.catalogue import RULES
-from audits.static.findings import Event, Facts, Finding, Report
+from audits.static.findings import Facts, Finding, Report
 
 VERDICTS = {
     "accept": "certified",
@@ -36,16 +36,6 @@ def render_texts(reports: Mapping[str, Report]) -> str:
             said.setdefault(key, []).append(mode)
     parts = [render_finding(first[key], modes[1:]) for key, modes in said.items()]
     return "\n\n".join([*parts, "\n".join(verdict(report) for report in reports.values())])
-
-
-def render_text(report: Report, *, verbose: bool = False) -> str:
-    """The whole report; with `verbose` also notes and the schedule."""
-    parts = [render_finding(f) for f in report.findings]
-    if verbose:
-        parts += [render_finding(f) for f in report.notes]
-        parts.append(render_schedule(report.facts))
-    parts.append(verdict(report))
-    return "\n\n".join(part for part in parts if part)
 
 
 def verdict(report: Report) -> str:
@@ -92,20 +82,6 @@ def _excerpt(place: Location, arrow: str, label: str) -> list[str]:
         lines.append(f" {place.line} | {text}")
         lines.append(f" {margin} | {' ' * max(mark, 0)}^ {label}".rstrip())
     return lines
-
-
-def render_schedule(facts: Facts) -> str:
-    """The messages, one per line."""
-    return "\n".join(_event(e) for e in facts.events)
-
-
-def _event(event: Event) -> str:
-    arrow = "clients -> server" if event.kind == "sum" else "server -> clients"
-    times = f" x {event.count}" if event.count > 1 else ""
-    return (
-        f"  phase {event.depth:>3}  {arrow}  {event.name}  {event.dtype}{list(event.shape)}  "
-        f"{event.bytes} bytes{times}"
-    )
 
 
 def summary(facts: Facts) -> str:

@@ -6,7 +6,7 @@ import audits
 from audits.certify_file import certify_file
 from audits.reports.html import render_html
 from audits.reports.json import report_to_dict
-from audits.reports.text import render_text
+from audits.reports.text import render_texts
 
 MODEL = """\
 import jax
@@ -99,7 +99,7 @@ def test_captured_array_names_the_line_that_uses_it(said):
 
 
 def lines_of(report):
-    return [line.strip() for line in render_text(report).splitlines()]
+    return [line.strip() for line in render_texts({"primal": report}).splitlines()]
 
 
 def median(x):

@@ -1,6 +1,8 @@
 """Tiny runs of every experiment, and the page that is written from full ones."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,8 @@ from experiments.registry import EXPERIMENTS
 from experiments.report import write_report
 from experiments.statistics import best_of, interval
 
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "experiments" / "results"
 # What compiles many programs runs in the longer profile.
 LONG = {
     "agg-1", "agg-2", "baf-1", "baf-2", "fad-3", "igc-1",
@@ -67,6 +71,14 @@ def test_private_results_have_a_page_of_their_own(tmp_path):
     write_report(tmp_path, tmp_path)
     assert "dp-x" in (tmp_path / "findings.md").read_text()
     assert "dp-x" not in (tmp_path / "reproductions.md").read_text()
+
+
+def test_pages_of_the_documentation_are_those_of_the_records(tmp_path):
+    write_report(RESULTS, tmp_path)
+    for page in ("reproductions.md", "findings.md"):
+        written = (tmp_path / page).read_text("utf-8")
+        written = written.replace(os.path.relpath(RESULTS, tmp_path), "../experiments/results")
+        assert (ROOT / "docs" / page).read_text("utf-8") == written
 
 
 def test_page_is_not_written_from_tiny_runs_or_from_nothing(tmp_path):
