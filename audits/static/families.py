@@ -88,7 +88,8 @@ _FAMILIES: Mapping[str, str] = {
         platform_index ragged_dot_general reduce reduce_window remat_opt rng_bit_generator
         rng_uniform schur select_and_scatter shape_assertion shard_map stage symmetric_product
         threefry4x32 tie tile tridiagonal unreachable with_memory_space_constraint check
-        create_linear host_local_array_to_global_array global_array_to_host_local_array""",
+        create_linear host_local_array_to_global_array global_array_to_host_local_array
+        custom_transpose_call full_to_shard shard_to_full""",
 }
 
 DECISIONS: Mapping[str, str] = MappingProxyType(
