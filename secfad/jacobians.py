@@ -4,6 +4,10 @@ The sum over clients of c(b), where b was broadcast, becomes a function of b at 
 derivative rule of its own: every client sends c(b) and its Jacobian dc/db together. Only blocks that
 can be non-zero are sent, each computed in the cheaper direction.
 
+A complex value counts as its real and imaginary parts, on a leading axis of two. Over real numbers
+every differentiable function has a Jacobian, holomorphic or not, and gradients follow JAX's
+conventions, because JAX itself takes the parts.
+
 Source: Rush, Charles, Garrett (JMLR 2024), section 3.3 and Table 3.
 """
 
@@ -58,11 +62,11 @@ def sum_with_jacobians(name: str, local: Slice, message: str) -> Callable:
         values, jacobians = totals[: len(operands)], totals[len(operands) :]
         moved = [_zero_tangent(v) for v in values]
         for (row, column, _), jacobian in zip(blocks, jacobians):
-            tangent = tangents[0][column]
+            tangent = _parts(tangents[0][column])
             product = jnp.tensordot(
                 jacobian, tangent, axes=tangent.ndim, precision=jax.lax.Precision.HIGHEST
             )
-            moved[row] += product.astype(values[row].dtype)
+            moved[row] += _whole(product, values[row].dtype)
         return values, moved
 
     return summed
@@ -72,6 +76,24 @@ def _zero_tangent(value: Any) -> Any:
     if jnp.issubdtype(jnp.result_type(value), jnp.inexact):
         return jnp.zeros_like(value)
     return np.zeros(jnp.shape(value), jax.dtypes.float0)
+
+
+def _parts(value: Any) -> Any:
+    """Real numbers: real and imaginary parts on a leading axis if the value is complex."""
+    return jnp.stack([value.real, value.imag]) if jnp.iscomplexobj(value) else value
+
+
+def _numbers(value: Any) -> int:
+    """How many real numbers a value is."""
+    return math.prod(value.shape) * (2 if jnp.issubdtype(value.dtype, jnp.complexfloating) else 1)
+
+
+def _whole(parts: Any, dtype: Any) -> Any:
+    """The value of a number type that has these parts."""
+    if not jnp.issubdtype(dtype, jnp.complexfloating):
+        return parts.astype(dtype)
+    real = jnp.finfo(dtype).dtype
+    return jax.lax.complex(parts[0].astype(real), parts[1].astype(real))
 
 
 def _jacobians(
@@ -84,23 +106,23 @@ def _jacobians(
         columns = [i for i, need in enumerate(needs) if need]
         if not columns:
             continue
-        out = _jax.spec(local.jaxpr.outvars[row].aval)
-        inputs = sum(math.prod(wires[i].shape) for i in columns)
-        _warn_if_large(name, message, math.prod(out.shape), inputs)
+        inputs = [_parts(wires[i]) for i in columns]
 
         def operand(*chosen, row=row, columns=columns):
             full = list(wires)
             for i, value in zip(columns, chosen):
-                full[i] = value
-            return _jax.eval_jaxpr(local.jaxpr, (), *full, *constants)[row]
+                full[i] = _whole(value, wires[i].dtype)
+            return _parts(_jax.eval_jaxpr(local.jaxpr, (), *full, *constants)[row])
 
+        rows, entries = _numbers(local.jaxpr.outvars[row].aval), sum(map(_numbers, inputs))
+        _warn_if_large(name, message, rows, entries)
         if local.contains(_CUSTOM_VJP):
-            _warn_if_rule_is_not_linear(name, message, operand, [wires[i] for i in columns])
-        reverse = one_way == "reverse" or (not one_way and math.prod(out.shape) <= inputs)
+            _warn_if_rule_is_not_linear(name, message, operand, inputs)
+        reverse = one_way == "reverse" or (not one_way and rows <= entries)
         jacobian = (jax.jacrev if reverse else jax.jacfwd)(
             operand, argnums=tuple(range(len(columns)))
         )
-        for column, block in zip(columns, jacobian(*(wires[i] for i in columns))):
+        for column, block in zip(columns, jacobian(*inputs)):
             blocks.append((row, column, block))
     return blocks
 

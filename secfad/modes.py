@@ -27,6 +27,7 @@ from secfad.placements import SERVER
 from secfad.planning import choose_mode
 from secfad.requirements import (
     checked_argnums,
+    is_complex,
     require_alike,
     require_mode,
     require_numbers,
@@ -239,14 +240,19 @@ def _jacobian(local: Callable, args: Sequence[Any], argnums: Argnums, mode: Mode
     forward = mode == "forward"
     if mode == "mixed":
         # Only the server differentiates here, so the smaller side decides.
-        out = _size(jax.eval_shape(local, *args))
-        forward = sum(_size(args[i]) for i in _tuple(argnums)) < out
+        out, given = jax.eval_shape(local, *args), [args[i] for i in _tuple(argnums)]
+        smaller = _size(given) < _size(out)
+        forward = _has_complex(out) or (smaller and not _has_complex(given))
     transform = jax.jacfwd if forward else jax.jacrev
     return transform(local, argnums=argnums)(*args)
 
 
 def _size(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _has_complex(tree: Any) -> bool:
+    return any(is_complex(leaf.dtype) for leaf in jax.tree.leaves(tree))
 
 
 def _specs(args: Sequence[Any]) -> tuple:
@@ -291,14 +297,9 @@ _REFUSALS = (
         "mode='forward', or mode='mixed' if the loop is client code",
     ),
     (
-        "jacrev requires real-valued outputs",
-        "a complex message has no Jacobian to send",
-        "mode='reverse' or mode='forward'",
-    ),
-    (
         "jacfwd requires real-valued inputs",
-        "a complex message has no Jacobian to send",
-        "mode='reverse' or mode='forward'",
+        "complex results have a Jacobian by real arguments only",
+        "mode='reverse' or mode='mixed' for the real and the imaginary parts",
     ),
 )
 

@@ -77,10 +77,10 @@ def require_numbers(
                     f"got {leaf.dtype}. Convert it with .astype(float), or pass it as an argument "
                     "that is not in argnums."
                 )
-            if mode in ("forward", "mixed") and _is_complex(leaf.dtype):
+            if mode == "forward" and is_complex(leaf.dtype):
                 raise ModeError(
-                    f"{mode.capitalize()} mode expected real numbers to differentiate in {where}, got "
-                    f"{leaf.dtype}. Use mode='reverse'."
+                    f"Forward mode expected real numbers to differentiate in {where}, got "
+                    f"{leaf.dtype}. Use mode='reverse' or mode='mixed'."
                 )
 
 
@@ -112,10 +112,10 @@ def with_checked_results(fun: Callable, name: str, kind: str, mode: str) -> Call
                 f"{_described(results)}. Return whole numbers, flags and keys from another "
                 "computation, or convert them with .astype(float)."
             )
-        if mode != "forward" and any(_is_complex(x.dtype) for x in avals):
+        if mode not in ("forward", "mixed") and any(is_complex(x.dtype) for x in avals):
             raise ModeError(
                 f"`{name}` has no {mode} mode: its results are complex, {_described(results)}. Use "
-                "mode='forward', or return the real and imaginary parts."
+                "mode='forward' or mode='mixed', or return the real and imaginary parts."
             )
         return results
 
@@ -170,5 +170,6 @@ def _is_inexact(dtype: Any) -> bool:
     return jax.dtypes.issubdtype(dtype, jnp.inexact)
 
 
-def _is_complex(dtype: Any) -> bool:
+def is_complex(dtype: Any) -> bool:
+    """True for complex number types."""
     return jax.dtypes.issubdtype(dtype, jnp.complexfloating)
