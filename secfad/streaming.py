@@ -21,7 +21,8 @@ from secfad import _jax
 from secfad._jax import ClosedJaxpr, Literal, Var
 from secfad.blocks import Atom, Block, Branch, Loop, While
 from secfad.chunking import Chunks
-from secfad.fusing import contact, over_clients
+from secfad.contacts import Contact, contact
+from secfad.fusing import over_clients
 from secfad.placements import CLIENTS
 from secfad.stages import Nested, Round, Schedule, Stage
 
@@ -47,7 +48,7 @@ def stream(plan: Schedule, chunks: Chunks) -> Callable[..., list[Any]]:
             for v, leaf in zip(plan.block.inputs, leaves)
         ]
         results = runner.run(plan, inputs)
-        return [runner.stacked(v) if isinstance(v, Held) else v for v in results]
+        return [_unwrapped(runner.stacked(v)) for v in results]
 
     return streamed
 
@@ -62,8 +63,7 @@ class _Runner:
     def run(self, plan: Schedule, inputs: Sequence[Any]) -> list[Any]:
         block = plan.block
         env: dict[Var, Any] = dict(block.constants)
-        for variable, value in zip(block.inputs, inputs):
-            env[variable] = _at_place(value, block, variable)
+        env.update(zip(block.inputs, _at_places(inputs, block, block.inputs)))
         if plan.constants is not None:
             known = plan.constants(*(env[v] for v in plan.constants.inputs))
             env.update(zip(plan.constants.outputs, known))
@@ -79,17 +79,19 @@ class _Runner:
                 case Round():
                     self._round(item, block, env, needed)
                 case Nested():
-                    values = [_at_place(_read(env, v), block, v) for v in item.step.inputs]
+                    values = [_read(env, v) for v in item.step.inputs]
+                    values = _at_places(values, block, item.step.inputs)
                     results = self._nested(item, block, values)
-                    for variable, value in zip(item.step.outputs, results):
-                        env[variable] = _at_place(value, block, variable)
-        return [_at_place(_read(env, v), block, v) for v in block.results]
+                    outputs = item.step.outputs
+                    env.update(zip(outputs, _at_places(results, block, outputs)))
+        return _at_places([_read(env, v) for v in block.results], block, block.results)
 
-    def stacked(self, held: Held) -> Any:
-        """A client value with its axis of clients."""
-        if not held.shared:
-            return held.value
-        return jnp.broadcast_to(held.value, (self.clients, *jnp.shape(held.value)))
+    def stacked(self, value: Any) -> Any:
+        """A value in the one form in which all can be: that of clients has its axis of them."""
+        if not isinstance(value, Held) or not value.shared:
+            return value
+        shape = (self.clients, *jnp.shape(value.value))
+        return Held(jnp.broadcast_to(value.value, shape), shared=False)
 
     def _times(self, value: Any, result: Atom) -> Any:
         dtype = _jax.spec(result.aval).dtype
@@ -99,41 +101,41 @@ class _Runner:
         for message in item.downloads:
             for source, target in zip(message.inputs, message.outputs):
                 env[target] = Held(_read(env, source), shared=True)
-        kept = [v for v in item.client.outputs if v in needed]
-        program = contact(item, kept)
-        held = [env[v] for v in program.jaxpr.invars]
-        mapped = [isinstance(h, Held) and not h.shared for h in held]
-        values = [h.value if isinstance(h, Held) else h for h in held]
-        sums = program.jaxpr.outvars[: -len(kept) or None]
-        if any(mapped):
-            totals, state = self._over_chunks(program, len(sums), mapped, values)
-        else:
-            alike = [False] * len(program.jaxpr.outvars)
-            results = over_clients(program, mapped, alike, self.clients)(*values)
-            totals, state = results[: len(sums)], results[len(sums) :]
-        env.update(zip(sums, totals))
-        env.update((v, Held(x, shared=not any(mapped))) for v, x in zip(kept, state))
+        differing = {v for v, x in env.items() if _differs(x)}
+        parts = contact(item, differing, needed)
+        known = parts.alike(*(_unwrapped(env[v]) for v in parts.alike.inputs))
+        env.update((v, Held(x, shared=True)) for v, x in zip(parts.alike.outputs, known))
+        for value, result in parts.multiples:
+            env[result] = self._times(_unwrapped(_read(env, value)), result)
+        if parts.own.outputs:
+            mapped = [v in differing for v in parts.own.inputs]
+            values = [_unwrapped(env[v]) for v in parts.own.inputs]
+            totals, state = self._over_chunks(parts, mapped, values)
+            env.update(zip(parts.sums, totals))
+            env.update((v, Held(x, shared=False)) for v, x in zip(parts.kept, state))
 
     def _over_chunks(
-        self, program: ClosedJaxpr, sums: int, mapped: Sequence[bool], values: Sequence[Any]
+        self, parts: Contact, mapped: Sequence[bool], values: Sequence[Any]
     ) -> tuple[list[Any], list[Any]]:
-        """Sums over all clients, which are the first results, and all clients' further results."""
-        results = program.jaxpr.outvars
-        fused = over_clients(program, mapped, [i >= sums for i in range(len(results))])
+        """The sums over all clients, and what all of them keep."""
+        count = len(parts.sums)
+        program = ClosedJaxpr(parts.own.jaxpr, parts.own.constants)
+        fused = over_clients(program, mapped, [False] * count + [True] * len(parts.kept))
         stacks = [x for x, m in zip(values, mapped) if m]
 
         def step(totals, chunk):
             own = map(self.chunks.placed, chunk)
             made = fused(*(next(own) if m else x for x, m in zip(values, mapped)))
-            return [t + s.astype(t.dtype) for t, s in zip(totals, made[:sums])], made[sums:]
+            return [t + s.astype(t.dtype) for t, s in zip(totals, made[:count])], made[count:]
 
-        zeros = [jnp.zeros(v.aval.shape, _running(v.aval.dtype)) for v in results[:sums]]
+        specs = [_jax.spec(v.aval) for v in parts.sums]
+        zeros = [jnp.zeros(s.shape, _running(s.dtype)) for s in specs]
         totals, rows = jax.lax.scan(step, zeros, [self.chunks.rows(x) for x in stacks])
         state = [rows]
         if self.chunks.left:
             totals, rest = step(totals, [self.chunks.rest(x) for x in stacks])
             state.append(rest)
-        totals = [t.astype(v.aval.dtype) for t, v in zip(totals, results)]
+        totals = [t.astype(s.dtype) for t, s in zip(totals, specs)]
         return totals, [self.chunks.joined(*pieces) for pieces in zip(*state)]
 
     def _nested(self, item: Nested, block: Block, values: list[Any]) -> list[Any]:
@@ -144,57 +146,59 @@ class _Runner:
             case While():
                 return self._while(step, item.bodies, values)
             case Branch():
-                branches = [
-                    lambda *args, b=body: self._own(self.run(b, args), block, step.outputs)
-                    for body in item.bodies
-                ]
-                return jax.lax.switch(values[0], branches, *values[1:])
+                return self._branch(step, item.bodies, block, values)
+
+    def _branch(
+        self, step: Branch, bodies: Sequence[Schedule], block: Block, values: list[Any]
+    ) -> list[Any]:
+        """What no branch makes different between clients stays as it is: branches agree on a form."""
+
+        def results(body: Schedule, *args: Any) -> list[Any]:
+            return _at_places(self.run(body, args), block, step.outputs)
+
+        def in_one_form(body: Schedule, *args: Any) -> list[Any]:
+            made = results(body, *args)
+            return [self.stacked(v) if d else v for v, d in zip(made, differing)]
+
+        kinds = [jax.eval_shape(functools.partial(results, b), *values[1:]) for b in bodies]
+        differing = [any(map(_differs, column)) for column in zip(*kinds)]
+        return jax.lax.switch(
+            values[0], [functools.partial(in_one_form, b) for b in bodies], *values[1:]
+        )
 
     def _while(self, step: While, bodies: Sequence[Schedule], values: list[Any]) -> list[Any]:
         first, split = step.predicate_constants, step.predicate_constants + step.body_constants
         atoms = step.body.inputs[step.body_constants :]
         return jax.lax.while_loop(
             lambda carry: self.run(bodies[0], [*values[:first], *carry])[0],
-            lambda carry: self._own(
+            lambda carry: self._carries(
                 self.run(bodies[1], [*values[first:split], *carry]), step.body, atoms
             ),
-            self._own(values[split:], step.body, atoms),
+            self._carries(values[split:], step.body, atoms),
         )
 
     def _loop(self, step: Loop, body: Schedule, values: list[Any]) -> list[Any]:
         split = step.constants + step.carries
         constants, tail = values[: step.constants], values[split:]
-        columns = [
-            Held(jnp.moveaxis(v.value, 1, 0), shared=False)
-            if isinstance(v, Held) and not v.shared
-            else v
-            for v in tail
-        ]
-
+        columns = [_swapped(v) for v in tail]
         atoms = step.body.inputs[step.constants : split]
 
         def iteration(carry, slices):
             out = self.run(body, [*constants, *carry, *slices])
-            rows = self._own(out[step.carries :], step.body, step.body.results[step.carries :])
-            return self._own(out[: step.carries], step.body, atoms), rows
+            return self._carries(out[: step.carries], step.body, atoms), out[step.carries :]
 
         carry, collected = jax.lax.scan(
             iteration,
-            self._own(values[step.constants : split], step.body, atoms),
+            self._carries(values[step.constants : split], step.body, atoms),
             columns,
             length=step.length,
             reverse=step.reverse,
         )
-        collected = [
-            Held(jnp.moveaxis(v.value, 0, 1), shared=False) if isinstance(v, Held) else v
-            for v in collected
-        ]
-        return [*carry, *collected]
+        return [*carry, *map(_swapped, collected)]
 
-    def _own(self, values: Sequence[Any], block: Block, atoms: Sequence[Atom]) -> list[Any]:
-        """Values in the one form in which they pass through control flow: client values stacked."""
-        placed = [_at_place(v, block, atom) for v, atom in zip(values, atoms)]
-        return [Held(self.stacked(v), shared=False) if isinstance(v, Held) else v for v in placed]
+    def _carries(self, values: Sequence[Any], block: Block, atoms: Sequence[Atom]) -> list[Any]:
+        """Carries, which have one form in all iterations."""
+        return [self.stacked(v) for v in _at_places(values, block, atoms)]
 
 
 def _running(dtype: Any) -> Any:
@@ -211,10 +215,25 @@ def _read(env: dict[Var, Any], atom: Atom) -> Any:
     return atom.val if isinstance(atom, Literal) else env[atom]
 
 
-def _at_place(value: Any, block: Block, atom: Atom) -> Any:
-    if block.placement(atom) is CLIENTS and not isinstance(value, Held):
-        return Held(value, shared=True)
-    return value
+def _unwrapped(value: Any) -> Any:
+    return value.value if isinstance(value, Held) else value
+
+
+def _differs(value: Any) -> bool:
+    return isinstance(value, Held) and not value.shared
+
+
+def _swapped(value: Any) -> Any:
+    """A sequence over iterations, with the axis of clients where the other one was."""
+    return Held(jnp.swapaxes(value.value, 0, 1), shared=False) if _differs(value) else value
+
+
+def _at_places(values: Iterable[Any], block: Block, atoms: Iterable[Atom]) -> list[Any]:
+    """The values, with what clients hold alike marked so."""
+    return [
+        Held(v, shared=True) if block.placement(a) is CLIENTS and not isinstance(v, Held) else v
+        for v, a in zip(values, atoms)
+    ]
 
 
 def _later_uses(plan: Schedule) -> list[set[Var]]:

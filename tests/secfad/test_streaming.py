@@ -67,21 +67,62 @@ def test_chunks_of_any_size_give_the_plain_numbers(name, chunk_size):
     close(got, fad.simulate(PROGRAMS[name])(W, X))
 
 
+def temporary_bytes(computation, w, clients, chunk_size, one_client=()):
+    run = jax.jit(fad.simulate(computation, chunk_size=chunk_size))
+    x = jax.eval_shape(lambda: jnp.zeros((clients, *one_client)))
+    return run.lower(w, x).compile().memory_analysis().temp_size_in_bytes
+
+
 def test_chunks_need_no_memory_per_client():
-    @fad.computation(w=S, key=C)
-    def loss(w, key):
-        data = jax.random.normal(key, (64, w.shape[0]))
+    @fad.computation(w=S, seed=C)
+    def loss(w, seed):
+        data = jax.random.normal(jax.random.key(seed.astype(int)), (64, w.shape[0]))
         return fad.mean(jnp.mean((data @ fad.broadcast(w)) ** 2), name="loss")
 
-    def temporary_bytes(clients, chunk_size):
-        run = jax.jit(fad.simulate(fad.grad(loss), chunk_size=chunk_size))
-        keys = jax.eval_shape(lambda: client_keys(jax.random.key(0), clients))
-        w = jax.ShapeDtypeStruct((256,), jnp.float32)
-        return run.lower(w, keys).compile().memory_analysis().temp_size_in_bytes
+    w = jnp.zeros(256)
+    large = temporary_bytes(fad.grad(loss), w, 1000, 10)
+    assert large < 1.2 * temporary_bytes(fad.grad(loss), w, 100, 10)
+    assert temporary_bytes(fad.grad(loss), w, 1000, None) > 10 * large
 
-    small, large = temporary_bytes(100, 10), temporary_bytes(1000, 10)
-    assert large < 1.2 * small
-    assert temporary_bytes(1000, None) > 10 * large
+
+def received_in_two_rounds(w, x):
+    held = jnp.tanh(fad.broadcast(w))
+    first = fad.mean(jnp.sum(held) * x, name="first")
+    return fad.mean(jnp.sum(held) * x * fad.broadcast(first), name="second")
+
+
+def received_in_a_loop(w, x):
+    def step(w, _):
+        return w - fad.mean(jnp.tanh(fad.broadcast(w)) * x), None
+
+    return jnp.sum(jax.lax.scan(step, w, None, length=3)[0])
+
+
+def received_in_a_branch(w, x):
+    def branch(fun):
+        return lambda w: (fad.mean(x), fun(fad.broadcast(w)))
+
+    first, held = jax.lax.cond(w[0] > 0, branch(jnp.sin), branch(jnp.cos), w)
+    return fad.mean(jnp.sum(held) * x * fad.broadcast(first))
+
+
+@pytest.mark.parametrize(
+    ("fun", "derivative"),
+    [
+        (received_in_two_rounds, False),
+        (received_in_two_rounds, True),
+        (received_in_a_loop, True),
+        (received_in_a_branch, False),
+    ],
+)
+def test_what_all_clients_hold_alike_is_kept_once(fun, derivative):
+    computation = fad.computation(w=S, x=C)(fun)
+    if derivative:
+        computation = fad.grad(computation, mode="reverse")
+    w, x = jnp.linspace(0.1, 1, 500), jnp.arange(5.0)
+    close(fad.simulate(computation, chunk_size=2)(w, x), fad.simulate(computation)(w, x))
+    # One value of `w` for each of the clients would take twice this.
+    assert temporary_bytes(computation, w, 100, 10) < 100 * w.nbytes / 2
 
 
 @pytest.mark.parametrize(
