@@ -108,7 +108,8 @@ def _times(cost: Costs, count: float) -> Costs:
 
 
 def _product(value: float, count: float) -> float:
-    return 0 if value == 0 else (math.inf if math.isinf(count) else int(value * count))
+    product = 0 if value == 0 else value * count
+    return math.inf if math.isinf(product) else int(product)
 
 
 def _plus(a: Costs, b: Costs) -> Costs:

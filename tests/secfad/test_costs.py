@@ -135,6 +135,18 @@ def test_while_loop_costs_have_no_bound():
     assert fad.trace(fun, 1.0, 1.0).rounds == float("inf")
 
 
+def test_a_while_loop_of_rounds_inside_a_loop_has_no_bound_either():
+    def rounds(w, x):
+        return jax.lax.while_loop(lambda v: v < 3, lambda v: v + fad.sum(x * fad.broadcast(v)), w)
+
+    @fad.computation(w=S, x=C)
+    def fun(w, x):
+        return jax.lax.fori_loop(0, 2, lambda i, v: 0.5 * rounds(v, x), w)
+
+    costs = fad.trace(fun, 1.0, 1.0).costs
+    assert costs.contacts == costs.up_bytes == float("inf")
+
+
 def test_branch_costs_at_most_its_dearest_branch():
     @fad.computation(w=S, x=C)
     def fun(w, x):
