@@ -13,7 +13,7 @@ import dataclasses
 
 from secfad._jax import Var
 from secfad.blocks import Atom, Block, Broadcast, Local, Step, Structured, Sum
-from secfad.placements import CLIENTS, SERVER
+from secfad.placements import CLIENTS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Timetable:
     """The steps of a block in the order in which they happen.
 
     Attributes:
-      constants: Steps that depend on no argument; both sides can do them at any time.
+      constants: Steps that depend on no argument and on no loop; both sides can do them at any time.
       sizes: Sums of constants only: the size of the cohort, known without a round.
       ticks: The rest.
     """
@@ -72,7 +72,8 @@ def _column(step: Step) -> str:
         case Sum():
             return "uploads"
         case Local():
-            return "server" if step.placement is SERVER else "client"
+            # What both sides know only after a loop is computed by the server, for both.
+            return "client" if step.placement is CLIENTS else "server"
     return "structured"
 
 
@@ -90,7 +91,7 @@ def _earliest(block: Block) -> tuple[dict[Step, int], list[Local], list[Sum]]:
         now = time(step.inputs)
         later = now
         match step:
-            case Local(placement=None):
+            case Local(placement=None) if not now:
                 constants.append(step)
             case Sum() if all(block.placement(v) is None for v in step.inputs):
                 sizes.append(step)
