@@ -109,3 +109,31 @@ def test_complex_results_have_jacobians_by_real_arguments():
         close(fad.simulate(fad.jacobian(total, mode=mode))(REAL, DATA), expected)
     with pytest.raises(ModeError, match=r"complex results .* by real arguments only"):
         fad.simulate(fad.jacobian(total, mode="mixed"))(COMPLEX, DATA)
+
+
+def scaled(inside, outside):
+    """A small loss in float16; scales multiply it at the clients and at the server."""
+
+    @fad.computation(w=S, x=C)
+    def computation(w, x):
+        own = jnp.sum((fad.broadcast(w, name="model") * x).astype(jnp.float32) ** 2)
+        return outside * fad.mean(1e-6 * inside * own, name="loss")
+
+    return fad.grad(computation, mode="mixed")
+
+
+def test_a_scale_at_the_clients_keeps_16_bit_jacobians_from_underflow():
+    """Unit cotangents enter the clients' code, whatever the server does with the loss afterwards."""
+    w, x = REAL.astype(np.float16), np.real(DATA).astype(np.float16)
+    expected = 2e-6 * np.mean(np.square(x, dtype=np.float32), axis=0) * w
+    inside = np.asarray(fad.simulate(scaled(1e6, 1.0))(w, x), np.float32) / 1e6
+    outside = np.asarray(fad.simulate(scaled(1.0, 1e6))(w, x), np.float32) / 1e6
+    np.testing.assert_allclose(inside, expected, rtol=4e-3)
+    assert np.max(np.abs(outside / expected - 1)) > 0.01
+
+
+def test_jacobians_are_sent_in_the_number_type_of_the_clients_code():
+    """Wider ones would cost twice as much and hold nothing that 16-bit client code has lost."""
+    w, x = REAL.astype(np.float16), np.real(DATA[0]).astype(np.float16)
+    costs = fad.trace(scaled(1.0, 1.0), w, x).costs
+    assert costs.up_bytes == w.nbytes
