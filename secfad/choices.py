@@ -1,7 +1,7 @@
 """Choices: a `cond` that only prepares another one becomes part of it.
 
-Reverse mode splits a server's choice into one that computes what its derivative needs and one that
-is the derivative. If nobody needs the value itself, the first one does not communicate any more: it
+JAX's reverse mode splits a server's choice into one that computes what its derivative needs and one
+that is the derivative. If nobody needs the value itself, the first one does not communicate any more: it
 would have the server choose silently between client values. As both are decided by the same number,
 each branch of the first can run inside the same branch of the second, where the clients learn of the
 choice anyway.

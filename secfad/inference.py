@@ -28,15 +28,13 @@ from secfad.blocks import (
 from secfad.calls import COND, CUSTOM_RULES, SCAN, WHILE, Communicates, as_call, renamed
 from secfad.dependence import separated
 from secfad.errors import PlacementError
+from secfad.misplacing import CHOSEN_CONSTANT, SILENT_CHOICE, mixture, two_places
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.predicates import has_one_predicate, with_one_predicate
 from secfad.primitives import broadcast_p, sum_p
 from secfad.residuals import split_operands, split_results
 
 Label = Placement | None
-# What a loop-invariant branch saves is moved out of its loop, where no communication shows that the
-# clients learn of the choice (docs/limitations.md).
-_REVERSE_HINT = " (in a reverse derivative of a branch that communicates: use mode='mixed')"
 
 
 def place(
@@ -87,7 +85,7 @@ class _Scope:
         results = tuple(self.now(v) for v in jaxpr.outvars)
         for variable in results:
             if isinstance(variable, Var) and variable in self.split:
-                raise self._two_places(self.split[variable][2])
+                raise two_places(self.split[variable][2])
         return Block(
             tuple(jaxpr.invars),
             results,
@@ -136,7 +134,7 @@ class _Scope:
         for variable in split:
             index, _, maker = self.split[variable]
             if equation.primitive is not COND or equation.invars[0] is not index:
-                raise self._two_places(maker)
+                raise two_places(maker)
         parts = {v: self.split[v][1] for v in split}
         return split_operands(equation, parts) if parts else equation
 
@@ -205,13 +203,7 @@ class _Scope:
     def _mixture(self, equation: JaxprEqn, detail: str = "") -> PlacementError:
         server = next(v for v in equation.invars if self.label(v) is SERVER)
         client = next(v for v in equation.invars if self.label(v) is CLIENTS)
-        return PlacementError(
-            f"`{equation.primitive.name}` expected values of one place, got a server value "
-            f"({self.origin(server)}) and a client value ({self.origin(client)}){detail}. "
-            "Wrap the server value in `broadcast`.",
-            kind="implicit-broadcast",
-            line=_jax.user_line(equation),
-        )
+        return mixture(equation, self.origin(server), self.origin(client), detail)
 
     def _stays_local(self, equation: JaxprEqn) -> bool:
         labels = {self.label(v) for v in equation.invars} - {None}
@@ -311,13 +303,14 @@ class _Scope:
         joined = [next((label for label in column if label), None) for column in columns]
         index = self.label(equation.invars[0])
         if CLIENTS in joined and index is SERVER and not talks:
-            raise self._mixture(
-                equation, ": the server would choose between client values" + _REVERSE_HINT
-            )
+            raise self._mixture(equation, SILENT_CHOICE)
         # What a server value chooses is the server's, even where the branches are constants.
         labels = [index if label is None else label for label in joined]
         step = Branch(branches, tuple(equation.invars), tuple(equation.outvars), equation)
         self.define(step, labels)
+        if index is SERVER:
+            chosen = (v for v, column in zip(step.outputs, columns) if None in column)
+            self.origins.update(dict.fromkeys(chosen, CHOSEN_CONSTANT))
 
     def _require_server_control(self, equation: JaxprEqn, label: Label, talks: bool) -> None:
         if label is not CLIENTS:
@@ -334,13 +327,4 @@ class _Scope:
     def _joined(self, equation: JaxprEqn, first: Label, second: Label) -> Label:
         if first is None or second is None or first is second:
             return first or second
-        raise self._two_places(equation)
-
-    def _two_places(self, equation: JaxprEqn) -> PlacementError:
-        return PlacementError(
-            f"`{equation.primitive.name}` expected a value to stay at one place, got a server value "
-            "and a client value for the same result. Broadcast or sum, so that both are alike"
-            f"{_REVERSE_HINT}.",
-            kind="implicit-broadcast",
-            line=_jax.user_line(equation),
-        )
+        raise two_places(equation)

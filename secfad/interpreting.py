@@ -12,8 +12,10 @@ import jax
 
 from secfad import _jax
 from secfad._jax import Literal, Var
-from secfad.blocks import Atom, Block, Branch, Broadcast, Local, Loop, Step, Sum, While
+from secfad.blocks import Atom, Block, Branch, Broadcast, Local, Loop, Step, Structured, Sum, While
 from secfad.primitives import broadcast_p, sum_p
+
+_jax.hide_file_from_tracebacks(__file__)
 
 
 class Interpreter:
@@ -41,13 +43,19 @@ class Interpreter:
                 results = broadcast_p.bind(*values, name=step.name)
             case Sum():
                 results = sum_p.bind(*values, name=step.name)
-            case Loop():
-                results = self.loop(step, values)
-            case While():
-                results = self.while_loop(step, values)
-            case Branch():
-                results = self.branch(step, values)
+            case Loop() | While() | Branch():
+                with _jax.at_line(step.equation):
+                    results = self._structured(step, values)
         env.update(zip(step.outputs, results))
+
+    def _structured(self, step: Structured, values: Sequence[Any]) -> list[Any]:
+        match step:
+            case Loop():
+                return self.loop(step, values)
+            case While():
+                return self.while_loop(step, values)
+            case Branch():
+                return self.branch(step, values)
 
     def loop(self, step: Loop, values: Sequence[Any]) -> list[Any]:
         """Rebuilds a scan."""

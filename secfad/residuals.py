@@ -1,10 +1,10 @@
 """Branch residuals: one result of a `cond` that holds a server value or a client value.
 
-Reverse mode saves what each branch needs for its derivative. JAX lets branches share the slots in
-which they save, by shape alone, so that a slot may hold a server value if the first branch was taken
-and a client value if the second was. Such a slot has no placement. Here it becomes one slot per
-branch, each filled by its own branch and read by the same branch of the derivative's `cond`, which
-is decided by the same value.
+JAX's reverse mode, used inside a computation, saves what each branch needs for its derivative.
+Branches share the slots in which they save, by shape alone, so that a slot may hold a server value if
+the first branch was taken and a client value if the second was. Such a slot has no placement. Here
+it becomes one slot per branch, each filled by its own branch and read by the same branch of the
+derivative's `cond`, which is decided by the same value.
 """
 
 from collections.abc import Mapping, Sequence

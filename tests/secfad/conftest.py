@@ -1,9 +1,22 @@
 """Double precision on request: `@pytest.mark.usefixtures("double_precision")`."""
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import jax
 import pytest
+
+
+def _load(name: str) -> None:
+    """Makes a table beside this file importable by name; tests have no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+_load("branching_programs")
 
 
 @pytest.fixture
