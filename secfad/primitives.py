@@ -66,11 +66,17 @@ def _place_broadcast(clients, operands, mapped, params):
     return operands, mapped
 
 
+def repeated(value: Any, clients: int) -> jax.Array:
+    """The sum over clients of a value that all hold alike; integers wrap around as in any sum."""
+    array = jnp.asarray(value)
+    return array * np.asarray(clients).astype(array.dtype)
+
+
 def _place_sum(clients, operands, mapped, params):
     del params
     results = [
         # `jnp.sum` would promote small integers; a sum keeps the dtype of its operand.
-        jnp.sum(x, axis=0, dtype=x.dtype) if m else jnp.asarray(x) * np.asarray(clients, x.dtype)
+        jnp.sum(x, axis=0, dtype=x.dtype) if m else repeated(x, clients)
         for x, m in zip(operands, mapped)
     ]
     return results, [False] * len(results)

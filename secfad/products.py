@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from secfad import _jax
 from secfad._jax import JaxprEqn, Primitive, jax_primitives
+from secfad.primitives import repeated
 
 
 def contraction(equation: JaxprEqn) -> Primitive | None:
@@ -27,7 +28,7 @@ def contraction(equation: JaxprEqn) -> Primitive | None:
 def _total(clients: int, value: Any, mapped: bool) -> Any:
     if mapped:
         return jnp.sum(value, axis=0, dtype=value.dtype)
-    return value * jnp.asarray(clients, value.dtype)
+    return repeated(value, clients)
 
 
 def _matrix_product(operands: Sequence[Any], params: dict[str, Any]) -> Any:

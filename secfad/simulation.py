@@ -34,6 +34,15 @@ from secfad.tracing import trace_flat
 
 _jax.hide_file_from_tracebacks(__file__)
 
+# Settings of JAX that enter a program when it is traced; each may be changed for a while.
+_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_numpy_dtype_promotion",
+    "jax_threefry_partitionable",
+)
+
 
 def simulate(
     computation: Computation, *, chunk_size: int | None = None, mesh: Mesh | None = None
@@ -85,7 +94,8 @@ def simulate(
         if mesh is not None:
             require_shards(clients, chunk_size, mesh)
         streamed = clients if chunk_size else None
-        key = (tree, streamed, tuple((s.shape, s.dtype) for s in leaves), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+        settings = tuple(getattr(jax.config, name) for name in _SETTINGS)
+        key = (tree, streamed, tuple((s.shape, s.dtype) for s in leaves), settings)
         if key in compiled:
             return compiled[key](*bound)
         program = trace_flat(traced, specs)

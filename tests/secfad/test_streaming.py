@@ -141,6 +141,23 @@ def test_chunks_of_short_numbers_are_added_up_in_long_ones():
     assert (total, total.dtype) == (600, jnp.bfloat16)
 
 
+@pytest.mark.parametrize("chunk_size", [None, 7])
+def test_sums_of_what_all_clients_hold_alike_wrap_around_as_others_do(chunk_size):
+    @fad.computation(w=S, x=C)
+    def sums(w, x):
+        return fad.sum((x, fad.broadcast(w), jnp.int8(3)))
+
+    totals = fad.simulate(sums, chunk_size=chunk_size)(jnp.int8(3), jnp.full(200, 3, jnp.int8))
+    assert [int(t) for t in totals] == [600 - 512] * 3
+
+
+def test_a_simulation_follows_the_precision_that_is_set_for_a_while():
+    run = fad.simulate(fad.computation(w=S, x=C)(lambda w, x: fad.mean(x @ fad.broadcast(w))))
+    run(W, X)
+    with jax.default_matmul_precision("highest"):
+        assert "HIGHEST" in str(jax.make_jaxpr(run)(W, X))
+
+
 def test_a_simulation_in_chunks_is_differentiable_and_mappable():
     def jacobian(**options):
         over_models = jax.vmap(jax.jacrev(fad.simulate(two_rounds, **options)), (0, None))
