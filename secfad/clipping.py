@@ -23,20 +23,28 @@ from secfad import _jax
 
 _jax.hide_file_from_tracebacks(__file__)
 
+# Below it, squares that underflow in float32 could add up to more than a bound.
+SMALLEST_BOUND = 2.0**-40
+
 
 def _clip(bound: jax.Array, *leaves: jax.Array, norms: tuple[float, ...]) -> list[jax.Array]:
     wide = [x.astype(jnp.promote_types(x.dtype, jnp.float32)) / c for x, c in zip(leaves, norms)]
     square = jnp.sum(jnp.stack([jnp.sum(jnp.square(x)) for x in wide]))
-    finite = jnp.isfinite(square)
+    # No contribution passes a bound that a computation made NaN, or that means nothing.
+    finite = jnp.isfinite(square) & (bound >= SMALLEST_BOUND)
     over = finite & (square > jnp.square(bound))
     # Both branches of `where` are differentiated: the root is never taken at zero.
     factor = jnp.where(over, bound * jax.lax.rsqrt(jnp.where(over, square, 1.0)), 1.0)
-    return [
-        (jnp.where(finite, x, 0) * factor.astype(jnp.promote_types(x.dtype, jnp.float32))).astype(
-            x.dtype
-        )
-        for x in leaves
-    ]
+    return [_scaled(jnp.where(finite, x, 0), factor, over) for x in leaves]
+
+
+def _scaled(x: jax.Array, factor: jax.Array, over: jax.Array) -> jax.Array:
+    """The product in the dtype of the leaf, of which no entry is rounded up past the bound."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    rounding = float(jnp.finfo(x.dtype).eps) / 2
+    if rounding > jnp.finfo(jnp.float32).eps:
+        factor = jnp.where(over, factor * (1 - rounding), factor)
+    return (x * factor.astype(wide)).astype(x.dtype)
 
 
 def _clip_rows(
@@ -69,7 +77,8 @@ def clip(tree: Any, bound: Any = 1.0, *, norms: Any = None) -> Any:
 
     Guarantees:
       For every input, also NaN and infinite ones, sqrt(sum_k ||y_k||^2 / norms_k^2) <= bound, up to
-      rounding in float32 (or the wider dtype of a leaf).
+      rounding in float32 (or the wider dtype of a leaf), and of subnormal numbers in float16. A bound
+      that is NaN or below 2**-40 when the program runs lets nothing through.
 
     Args:
       tree: A tree of floating-point arrays.
@@ -81,8 +90,8 @@ def clip(tree: Any, bound: Any = 1.0, *, norms: Any = None) -> Any:
       The scaled tree, with the same structure, shapes and dtypes.
 
     Raises:
-      TypeError: A leaf is not floating point.
-      ValueError: A unit or a constant bound is not positive and finite.
+      TypeError: A leaf is not floating point, or the bound is no number.
+      ValueError: A unit or a constant bound is not positive and finite, or the bound is not a scalar.
 
     Source: Abadi et al., "Deep Learning with Differential Privacy" (2016), section 3.1.
     """
@@ -95,11 +104,29 @@ def clip(tree: Any, bound: Any = 1.0, *, norms: Any = None) -> Any:
                 f"Expected floating-point leaves to clip, got dtype {jnp.result_type(leaf)}. "
                 "Convert with .astype(jnp.float32) first."
             )
-    if isinstance(bound, int | float):
-        _checked_positive(bound, "bound")
-        bound = np.float32(bound)
+    bound = _checked_bound(bound)
     units = _units(norms, structure, len(leaves))
     return jax.tree.unflatten(structure, clip_p.bind(bound, *leaves, norms=units))
+
+
+def _checked_bound(bound: Any) -> Any:
+    if not hasattr(bound, "dtype") and not isinstance(bound, int | float):
+        raise TypeError(
+            f"Expected a number or a scalar array as the bound of a clip, got a {type(bound).__name__}."
+        )
+    if jnp.shape(bound) != ():
+        raise ValueError(
+            f"Expected one bound for the joint norm of a clip, got shape {jnp.shape(bound)}. "
+            "Pass a scalar, and `norms` for a unit per leaf."
+        )
+    if isinstance(bound, _jax.Tracer):
+        return bound
+    if _checked_positive(bound, "bound") < SMALLEST_BOUND:
+        raise ValueError(
+            f"Expected a bound of at least {SMALLEST_BOUND:.1e}, got {bound}. Measure in other units: "
+            "pass `norms`."
+        )
+    return np.float32(bound) if isinstance(bound, int | float) else bound
 
 
 def _units(norms: Any, structure: Any, count: int) -> tuple[float, ...]:

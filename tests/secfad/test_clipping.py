@@ -102,3 +102,31 @@ def test_units_of_another_structure_are_refused():
         fad.clip({"a": jnp.ones(3)}, 1.0, norms=[1.0, 2.0])
     with pytest.raises(ValueError, match="one number per leaf"):
         fad.clip({"a": jnp.ones(3)}, 1.0, norms={"b": 1.0})
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_rounding_to_a_narrow_dtype_never_exceeds_the_bound(dtype):
+    x = jnp.asarray(10 * np.random.default_rng(0).normal(size=(200, 5)), dtype)
+    clipped = np.asarray(jax.vmap(lambda row: fad.clip(row, 1.0))(x), np.float64)
+    norms = np.linalg.norm(clipped, axis=1)
+    assert norms.max() <= 1.0
+    assert norms.min() >= 0.985
+
+
+@pytest.mark.parametrize("bound", [np.nan, -1.0, 0.0, 2.0**-41])
+def test_a_bound_that_means_nothing_when_it_runs_lets_nothing_through(bound):
+    x = jnp.full(3, 1e-18)
+    assert not jax.jit(fad.clip)(x, bound).any()
+
+
+@pytest.mark.parametrize("bound", [np.float32(-1), jnp.float32(np.nan), np.inf, 0, 2.0**-41])
+def test_a_constant_bound_is_a_positive_number_of_sensible_size(bound):
+    with pytest.raises(ValueError, match=r"Expected .*bound .*, got"):
+        fad.clip(jnp.ones(2), bound)
+
+
+def test_a_bound_is_one_number():
+    with pytest.raises(ValueError, match=r"one bound .* got shape \(2,\)"):
+        fad.clip(jnp.ones(2), jnp.ones(2))
+    with pytest.raises(TypeError, match=r"a number or a scalar array .* got a str"):
+        fad.clip(jnp.ones(2), "1")
