@@ -3,7 +3,7 @@
 The rounds of a program's schedule say exactly what must be known before what. In each round a loop
 over chunks computes the client stage for one chunk, adds the chunk's messages to running sums and
 forgets the chunk, so that memory does not depend on the number of clients. What clients keep from one
-round to the next is stored for all of them: that is what client state means.
+round to the next is stored for all of them, unless it is the same at all: that is client state.
 
 Data that does not fit at once is best made inside the computation, from a key per client
 (`secfad.cohorts.client_keys`).
@@ -70,7 +70,7 @@ class _Runner:
             env.update(zip(plan.constants.outputs, known))
         for step in plan.sizes:
             for operand, result in zip(step.inputs, step.outputs):
-                env[result] = self._times(_read(env, operand), result)
+                env[result] = _multiple(_read(env, operand), result, self.clients)
         later = _later_uses(plan)
         for item, needed in zip(plan.items, later):
             match item:
@@ -94,9 +94,6 @@ class _Runner:
         shape = (self.clients, *jnp.shape(value.value))
         return Held(jnp.broadcast_to(value.value, shape), shared=False)
 
-    def _times(self, value: Any, result: Atom) -> Any:
-        return repeated(jnp.asarray(value, _jax.spec(result.aval).dtype), self.clients)
-
     def _round(self, item: Round, block: Block, env: dict[Var, Any], needed: set[Var]) -> None:
         for message in item.downloads:
             for source, target in zip(message.inputs, message.outputs):
@@ -106,7 +103,7 @@ class _Runner:
         known = parts.alike(*(_unwrapped(env[v]) for v in parts.alike.inputs))
         env.update((v, Held(x, shared=True)) for v, x in zip(parts.alike.outputs, known))
         for value, result in parts.multiples:
-            env[result] = self._times(_unwrapped(_read(env, value)), result)
+            env[result] = _multiple(_unwrapped(_read(env, value)), result, self.clients)
         if parts.own.outputs:
             mapped = [v in differing for v in parts.own.inputs]
             values = [_unwrapped(env[v]) for v in parts.own.inputs]
@@ -160,8 +157,10 @@ class _Runner:
             made = results(body, *args)
             return [self.stacked(v) if d else v for v, d in zip(made, differing)]
 
-        kinds = [jax.eval_shape(functools.partial(results, b), *values[1:]) for b in bodies]
-        differing = [any(map(_differs, column)) for column in zip(*kinds)]
+        differing = [block.placement(v) is CLIENTS for v in step.outputs]
+        if any(differing):
+            kinds = [jax.eval_shape(functools.partial(results, b), *values[1:]) for b in bodies]
+            differing = [any(map(_differs, column)) for column in zip(*kinds)]
         return jax.lax.switch(
             values[0], [functools.partial(in_one_form, b) for b in bodies], *values[1:]
         )
@@ -199,6 +198,10 @@ class _Runner:
     def _carries(self, values: Sequence[Any], block: Block, atoms: Sequence[Atom]) -> list[Any]:
         """Carries, which have one form in all iterations."""
         return [self.stacked(v) for v in _at_places(values, block, atoms)]
+
+
+def _multiple(value: Any, result: Atom, clients: int) -> jax.Array:
+    return repeated(jnp.asarray(value, _jax.spec(result.aval).dtype), clients)
 
 
 def _running(dtype: Any) -> Any:
