@@ -31,7 +31,7 @@ from secfad.interpreting import Interpreter, read
 from secfad.jacobians import sum_with_jacobians
 from secfad.normalization import normalise
 from secfad.placements import CLIENTS
-from secfad.slicing import Slicer
+from secfad.slicing import Slice, Slicer
 from secfad.tracing import flat_placements
 from secfad.turns import with_turns
 from secfad.unrolling import without_client_carries
@@ -39,13 +39,19 @@ from secfad.unrolling import without_client_carries
 _jax.hide_file_from_tracebacks(__file__)
 
 
-def surrogate(computation: Computation, specs: tuple, argnums: Sequence[int]) -> Callable:
+def surrogate(
+    computation: Computation,
+    specs: tuple,
+    argnums: Sequence[int],
+    summing: Callable[[str, Slice, str], Callable] = sum_with_jacobians,
+) -> Callable:
     """The computation as a function whose derivative at the server needs no further communication.
 
     Args:
       computation: What will be differentiated.
       specs: Shapes of its arguments, as the server or one client holds them.
       argnums: The arguments that will be differentiated.
+      summing: What becomes of an active sum, given its slice; by default one that brings its Jacobian.
 
     Raises:
       ModeError: The program communicates where mixed mode is not defined; names a mode that is.
@@ -59,7 +65,7 @@ def surrogate(computation: Computation, specs: tuple, argnums: Sequence[int]) ->
     block = without_client_carries(computation.name, block, active)
 
     def fun(*args: Any) -> Any:
-        results = _Mixed(computation.name, active).run(block, jax.tree.leaves(args))
+        results = _Mixed(computation.name, active, summing).run(block, jax.tree.leaves(args))
         return jax.tree.unflatten(out_tree, results)
 
     return fun
@@ -86,6 +92,7 @@ class _Mixed(Interpreter):
         self,
         name: str,
         active_inputs: Sequence[bool],
+        summing: Callable[[str, Slice, str], Callable],
         outer: "tuple[Slicer, Mapping[Var, Any]] | None" = None,
         atoms: Sequence[Atom] = (),
     ):
@@ -94,11 +101,13 @@ class _Mixed(Interpreter):
         Args:
           name: Of the computation, for errors.
           active_inputs: Which inputs of the block are active.
+          summing: What becomes of an active sum.
           outer: The slicer and the values of the block around it.
           atoms: The leading inputs of the block, as atoms of the block around it.
         """
         self.name = name
         self.flags = active_inputs
+        self.summing = summing
         self.outer = outer
         self.atoms = atoms
 
@@ -141,16 +150,18 @@ class _Mixed(Interpreter):
                 carries = loop_carries(step, inside)
                 flags = [*inside[: step.constants], *carries, *inside[split:]]
                 atoms = step.inputs[: step.constants]
-                return _Mixed(self.name, flags, (slicer, scope), atoms)
+                return _Mixed(self.name, flags, self.summing, (slicer, scope), atoms)
             case Branch():
-                return _Mixed(self.name, inside[1:], (slicer, scope), step.inputs[1:])
+                # On a way back through a branch, clients would have to keep what each branch needs.
+                outer = (slicer, scope)
+                return _Mixed(self.name, inside[1:], sum_with_jacobians, outer, step.inputs[1:])
         return Interpreter()
 
     def _summed(self, step: Sum, slicer: Slicer, scope: Mapping[Var, Any]) -> list[Any]:
         local = slicer.slice(step)
         sources = [read(scope, v) for v in local.sources]
         constants = [read(scope, v) for v in local.constants]
-        return sum_with_jacobians(self.name, local, step.name)(sources, constants)
+        return self.summing(self.name, local, step.name)(sources, constants)
 
 
 def _member(atom: Atom, variables: set[Var]) -> bool:

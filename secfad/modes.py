@@ -12,12 +12,13 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import jax
 import jax.numpy as jnp
 
 from secfad import _jax
+from secfad.blockwise import sum_by_size
 from secfad.branching import with_replayed_branches
 from secfad.computations import Computation
 from secfad.errors import ModeError
@@ -40,7 +41,7 @@ from secfad.tracing import require_placed
 
 _jax.hide_file_from_tracebacks(__file__)
 
-Mode = Literal["forward", "reverse", "factored", "mixed", "auto"]
+Mode = Literal["forward", "reverse", "factored", "mixed", "blockwise", "auto"]
 Argnums = int | Sequence[int]
 
 
@@ -57,7 +58,8 @@ def grad(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "revers
         rounds. "reverse" sends cotangents back: more rounds, with the same clients. "factored" is
         reverse mode in which clients do not wait for scalar cotangents, which the server multiplies
         by instead (see `secfad.factoring`). "mixed" sends local Jacobians with the values, in the
-        same rounds. "auto" chooses by `plan`.
+        same rounds. "blockwise" sends those Jacobians that are small, and cotangents for the other
+        sums (see `secfad.blockwise`). "auto" chooses by `plan`.
 
     Returns:
       A computation that returns a tree like the argument (a tuple for several argnums).
@@ -176,10 +178,10 @@ def _derived(
     *,
     factor: bool = True,
 ) -> Computation:
-    require_mode(mode, ("forward", "reverse", "factored", "mixed", "auto"), kind)
+    require_mode(mode, get_args(Mode), kind)
     argnums = checked_argnums(computation, argnums)
     chosen = _tuple(argnums)
-    if mode in ("forward", "mixed"):
+    if mode in ("forward", "mixed", "blockwise"):
         require_server_arguments(computation, chosen, mode)
 
     def derived(specs: tuple) -> tuple[Callable, bool, str]:
@@ -268,6 +270,8 @@ def _local(
     """
     if mode == "mixed":
         return surrogate(computation, specs, chosen), False
+    if mode == "blockwise":
+        return surrogate(computation, specs, chosen, sum_by_size), False
     if mode == "forward" and computation.tracer is not None:
         # A derivative requires as much of what it derives from, and is then well placed itself.
         return computation.fun, False

@@ -21,7 +21,7 @@ from secfad.jacobians import LargeJacobianWarning, NonlinearRuleWarning
 from secfad.programs import Program
 from secfad.tracing import trace_flat
 
-MODES = ("mixed", "forward", "reverse", "factored")
+MODES = ("mixed", "forward", "reverse", "factored", "blockwise")
 _NOTED = (LargeJacobianWarning, NonlinearRuleWarning)
 
 
@@ -77,7 +77,7 @@ class Option:
     """One mode of a derivative.
 
     Attributes:
-      mode: "mixed", "forward", "reverse" or "factored".
+      mode: "mixed", "forward", "reverse", "factored" or "blockwise".
       program: The derivative in this mode; None if there is none.
       cost: Its total under the cost model; infinite where it cannot be used.
       usable: Whether the mode exists, gives the derivative, and the cost model allows it.

@@ -1,0 +1,56 @@
+"""Blockwise mode: local Jacobians where they are small, cotangents where they are not.
+
+Mixed mode sends the Jacobian of every sum; that of a sum of models by a model is a matrix. Reverse mode
+sends cotangents for every sum, each of which may need a further contact with the same clients. Sums
+differ, so this mode chooses for each: a loss, or a few metrics, brings its Jacobian along, as in mixed
+mode, and a sum with a large Jacobian is differentiated as it is written, as in reverse mode. Where the
+last sums are small and earlier ones are not, that is one contact less than reverse mode.
+
+Source: Rush, Charles, Garrett (JMLR 2024), section 3.4: modes can be combined in one program.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from secfad import _jax
+from secfad.jacobians import sum_with_jacobians
+from secfad.primitives import broadcast_p, sum_p
+from secfad.slicing import Slice
+
+_jax.hide_file_from_tracebacks(__file__)
+
+# Under the standard cost model this much upload weighs as much as one contact.
+SMALL_BYTES = 250_000
+FEW_ROWS = 4
+
+
+def sum_by_size(name: str, local: Slice, message: str) -> Callable:
+    """The sum as a function of what was broadcast, with the derivative that suits its size."""
+    if is_small(local):
+        return sum_with_jacobians(name, local, message)
+    return _as_written(local, message)
+
+
+def is_small(local: Slice) -> bool:
+    """Whether the Jacobian of a sum is of at most 250 kB, or has at most four rows."""
+    rows, entries = 0, 0
+    for operand, needs in zip(local.jaxpr.outvars, local.depends):
+        if any(needs):
+            columns = sum(_size(v) for v, need in zip(local.jaxpr.invars, needs) if need)
+            rows += _size(operand)
+            entries += _size(operand) * columns * _jax.spec(operand.aval).dtype.itemsize
+    return rows <= FEW_ROWS or entries <= SMALL_BYTES
+
+
+def _size(variable: Any) -> int:
+    return _jax.spec(variable.aval).size
+
+
+def _as_written(local: Slice, message: str) -> Callable:
+    """The same communication again; normalisation merges the broadcasts with the first ones."""
+
+    def summed(sources: list, constants: list) -> list:
+        wires = [broadcast_p.bind(s, name=n)[0] for s, n in zip(sources, local.names)]
+        return sum_p.bind(*_jax.eval_jaxpr(local.jaxpr, (), *wires, *constants), name=message)
+
+    return summed
