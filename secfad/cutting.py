@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from secfad import _jax
 from secfad._jax import Var
-from secfad.blocks import Atom, Block, Local, inner_blocks
+from secfad.blocks import Atom, Block, Local, Sum, inner_blocks
+from secfad.errors import TracingError
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.retention import retained
 from secfad.scheduling import timetable
@@ -35,6 +36,8 @@ class _Cutter:
         self.readers = self._readers()
 
     def schedule(self) -> Schedule:
+        for step in self.table.sizes:
+            self._require_known(step)
         items: list[Stage | Round | Nested] = []
         shared = self._shared_constants()
         constants = self.stage(None, (), shared) if shared else None
@@ -47,6 +50,16 @@ class _Cutter:
             for step in tick.structured:
                 items.append(Nested(step, tuple(_cut(b) for b in inner_blocks(step))))
         return Schedule(self.block, self.table.sizes, tuple(items), constants)
+
+    def _require_known(self, step: Sum) -> None:
+        """A sum of constants needs no round, so nothing in it may come out of one."""
+        known = {*self.inputs, *self.constant_step, *self.block.constants}
+        if not known.issuperset(_variables(step.inputs)):
+            raise TracingError(
+                f"{step.line}: `sum` named {step.name!r} expected a client value or a constant, got what "
+                "only a loop before it knows, such as its counter. Multiply it by the number of "
+                "clients, secfad.sum(1.0), instead."
+            )
 
     def _readers(self) -> dict[Var, set[int]]:
         """Who reads each variable, as ids of groups of steps."""

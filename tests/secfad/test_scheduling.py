@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import secfad as fad
+from secfad.errors import TracingError
 
 S, C = fad.SERVER, fad.CLIENTS
 W, X = jnp.asarray([0.5, -1.0, 2.0]), jnp.arange(15.0).reshape(5, 3) / 10
@@ -46,3 +47,23 @@ def test_the_counter_of_a_differentiated_loop_enters_the_loop_that_goes_back(mod
     expected = jax.grad(central)(W, X)
     close(fad.execute(fad.trace(made, W, X[0]), W, X), expected)
     close(fad.simulate(made, chunk_size=2)(W, X), expected)
+
+
+def test_a_sum_of_a_counter_after_its_loop_says_what_to_do():
+    def rounds(count_clients):
+        @fad.computation(w=S, x=C)
+        def made(w, x):
+            step = lambda c, _: ((c[0] + fad.mean(x * fad.broadcast(c[0])), c[1] + 1), None)
+            (total, count), _ = jax.lax.scan(step, (w, 0), None, length=2)
+            return total * count_clients(count)
+
+        return made
+
+    program = fad.trace(rounds(lambda n: fad.sum(n, name="late")), W, X[0])
+    words = r"test_scheduling.py.*`sum` named 'late' .* secfad.sum\(1.0\)"
+    for run in (lambda: program.costs, lambda: fad.execute(program, W, X)):
+        with pytest.raises(TracingError, match=words):
+            run()
+    other = fad.trace(rounds(lambda n: n * fad.sum(1.0)), W, X[0])
+    expected = 10 * W * (1 + X.mean(0)) ** 2
+    np.testing.assert_allclose(fad.execute(other, W, X), expected, rtol=1e-5)
