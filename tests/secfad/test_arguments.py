@@ -144,7 +144,7 @@ def test_communication_outside_a_computation_says_what_to_do():
 
 
 def test_unknown_mode_and_argument_positions_are_refused():
-    with pytest.raises(ArgumentError, match="'forward', 'reverse', 'factored', 'mixed', 'auto'"):
+    with pytest.raises(ArgumentError, match=r"'forward', 'reverse', .*'auto' for grad"):
         fad.grad(fun, mode="backward")
     with pytest.raises(ArgumentError, match="within the 2 arguments"):
         fad.grad(fun, argnums=2)
