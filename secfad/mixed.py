@@ -137,7 +137,7 @@ class _Mixed(Interpreter):
             if _member(result, active) and block.placement(result) is CLIENTS:
                 raise ModeError(
                     f"`{self.name}` returns a client value that depends on the differentiated "
-                    "argument; mixed mode has no derivative for it. Use mode='reverse'."
+                    "argument; mixed mode has no derivative for it. Use mode='forward'."
                 )
 
     def _inner(
