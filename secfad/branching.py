@@ -37,7 +37,7 @@ def with_replayed_branches(
       argnums: The arguments that will be differentiated.
     """
     source, out_tree = computation.traced(specs)
-    normal = normalise(source, erase_rules=False, open_branches=False)
+    normal = normalise(source, erase_rules=False, replayed=True)
     placements, origins = flat_placements(computation, specs)
     block = place(with_turns(normal), placements, origins, keep_rules=True)
     active = [i in argnums for i, spec in enumerate(specs) for _ in jax.tree.leaves(spec)]

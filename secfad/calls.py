@@ -26,6 +26,8 @@ CUSTOM_RULES = frozenset(
     {_jax.jax_primitives.custom_jvp_call_p, _jax.jax_primitives.custom_vjp_call_p}
 )
 LINEAR_SOLVE = _jax.jax_primitives.linear_solve_p
+# Calls whose derivative is not that of their body.
+OWN_DERIVATIVE = CUSTOM_RULES | {LINEAR_SOLVE}
 SCAN = _jax.jax_primitives.scan_p
 WHILE = _jax.jax_primitives.while_p
 COND = _jax.jax_primitives.cond_p

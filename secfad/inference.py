@@ -11,7 +11,7 @@ Sources: Rush, Charles, Garrett (JMLR 2024), section 2; docs/semantics.md.
 
 from collections.abc import Sequence
 
-from secfad import _jax
+from secfad import _jax, misplacing
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from secfad.blocks import (
     Atom,
@@ -25,10 +25,19 @@ from secfad.blocks import (
     While,
     communicates,
 )
-from secfad.calls import COND, CUSTOM_RULES, SCAN, WHILE, Communicates, as_call, renamed
+from secfad.calls import (
+    COND,
+    CUSTOM_RULES,
+    OWN_DERIVATIVE,
+    SCAN,
+    WHILE,
+    Communicates,
+    as_call,
+    renamed,
+)
 from secfad.dependence import separated
 from secfad.errors import PlacementError
-from secfad.misplacing import CHOSEN_CONSTANT, SILENT_CHOICE, mixture, two_places
+from secfad.normalization import opened
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.predicates import has_one_predicate, with_one_predicate
 from secfad.primitives import broadcast_p, sum_p
@@ -85,7 +94,7 @@ class _Scope:
         results = tuple(self.now(v) for v in jaxpr.outvars)
         for variable in results:
             if isinstance(variable, Var) and variable in self.split:
-                raise two_places(self.split[variable][2])
+                raise misplacing.two_places(self.split[variable][2])
         return Block(
             tuple(jaxpr.invars),
             results,
@@ -134,7 +143,7 @@ class _Scope:
         for variable in split:
             index, _, maker = self.split[variable]
             if equation.primitive is not COND or equation.invars[0] is not index:
-                raise two_places(maker)
+                raise misplacing.two_places(maker)
         parts = {v: self.split[v][1] for v in split}
         return split_operands(equation, parts) if parts else equation
 
@@ -175,6 +184,9 @@ class _Scope:
         self.define(step, [SERVER] * len(equation.outvars), f"sum `{name}`")
 
     def _local(self, equation: JaxprEqn) -> None:
+        if self.keep_rules and equation.primitive in OWN_DERIVATIVE and self.talks(equation):
+            self._ruled(equation)
+            return
         labels = {self.label(v) for v in equation.invars} - {None}
         if len(labels) < 2:
             flags = [self.label(v) is not None for v in equation.invars]
@@ -191,6 +203,13 @@ class _Scope:
             raise self._mixture(equation)
         self._inline(equation, call.body, [self.now(v) for v in call.inputs])
 
+    def _ruled(self, equation: JaxprEqn) -> None:
+        """A call that communicates and has its own derivative: one step at both places."""
+        call = as_call(equation)
+        assert call is not None
+        body = self._body(opened(call.body), call.inputs, [self.label(v) for v in call.inputs])
+        self.define(Local(equation, None), [body.placement(v) for v in body.results])
+
     def _inline(self, equation: JaxprEqn, body: ClosedJaxpr, inputs: Sequence[Atom]) -> None:
         fresh = renamed(body, inputs)
         for variable, value in zip(fresh.jaxpr.constvars, fresh.consts):
@@ -203,7 +222,7 @@ class _Scope:
     def _mixture(self, equation: JaxprEqn, detail: str = "") -> PlacementError:
         server = next(v for v in equation.invars if self.label(v) is SERVER)
         client = next(v for v in equation.invars if self.label(v) is CLIENTS)
-        return mixture(equation, self.origin(server), self.origin(client), detail)
+        return misplacing.mixture(equation, self.origin(server), self.origin(client), detail)
 
     def _stays_local(self, equation: JaxprEqn) -> bool:
         labels = {self.label(v) for v in equation.invars} - {None}
@@ -303,28 +322,20 @@ class _Scope:
         joined = [next((label for label in column if label), None) for column in columns]
         index = self.label(equation.invars[0])
         if CLIENTS in joined and index is SERVER and not talks:
-            raise self._mixture(equation, SILENT_CHOICE)
+            raise self._mixture(equation, misplacing.SILENT_CHOICE)
         # What a server value chooses is the server's, even where the branches are constants.
         labels = [index if label is None else label for label in joined]
         step = Branch(branches, tuple(equation.invars), tuple(equation.outvars), equation)
         self.define(step, labels)
         if index is SERVER:
             chosen = (v for v, column in zip(step.outputs, columns) if None in column)
-            self.origins.update(dict.fromkeys(chosen, CHOSEN_CONSTANT))
+            self.origins.update(dict.fromkeys(chosen, misplacing.CHOSEN_CONSTANT))
 
     def _require_server_control(self, equation: JaxprEqn, label: Label, talks: bool) -> None:
-        if label is not CLIENTS:
-            return
-        what = "communication inside would happen only if client data says so"
-        raise PlacementError(
-            f"`{equation.primitive.name}` expected a server value to decide, got a client value; "
-            f"{what if talks else 'the server cannot follow a decision of one client'}. "
-            "Decide on a `sum`, or keep both outcomes at the clients and choose with jnp.where.",
-            kind="client-control" if talks else "client-branch",
-            line=_jax.user_line(equation),
-        )
+        if label is CLIENTS:
+            raise misplacing.client_control(equation, talks)
 
     def _joined(self, equation: JaxprEqn, first: Label, second: Label) -> Label:
         if first is None or second is None or first is second:
             return first or second
-        raise two_places(equation)
+        raise misplacing.two_places(equation)

@@ -33,3 +33,15 @@ def two_places(equation: JaxprEqn) -> PlacementError:
         kind="implicit-broadcast",
         line=_jax.user_line(equation),
     )
+
+
+def client_control(equation: JaxprEqn, talks: bool) -> PlacementError:
+    """A client value that decides over control flow with communication or server values inside."""
+    what = "communication inside would happen only if client data says so"
+    return PlacementError(
+        f"`{equation.primitive.name}` expected a server value to decide, got a client value; "
+        f"{what if talks else 'the server cannot follow a decision of one client'}. "
+        "Decide on a `sum`, or keep both outcomes at the clients and choose with jnp.where.",
+        kind="client-control" if talks else "client-branch",
+        line=_jax.user_line(equation),
+    )

@@ -24,6 +24,7 @@ from secfad.calls import (
     CONTROL_FLOW,
     CUSTOM_RULES,
     JIT,
+    OWN_DERIVATIVE,
     SCAN,
     Communicates,
     as_call,
@@ -39,7 +40,7 @@ def normalise(
     *,
     erase_rules: bool,
     open_calls: bool = False,
-    open_branches: bool = True,
+    replayed: bool = False,
 ) -> ClosedJaxpr:
     """Puts a traced program into normal form; its inputs, outputs and values stay the same.
 
@@ -49,12 +50,15 @@ def normalise(
         for a program that will run; wrong for one that is still to be differentiated.
       open_calls: Also replace every `jit` call at the top level or in communicating control flow, so
         that dependence can be followed through it.
-      open_branches: Also let branches take what was broadcast before from outside. Right for a program
-        that will run; the reverse derivative of such a branch would end in a sum outside of it.
+      replayed: For the derivative of a choice (`secfad.replaying`). Communicating calls with a rule of
+        their own stay whole, because their bodies have other derivatives, and branches broadcast what
+        was broadcast before: the derivative would else end in a sum outside of the branch.
     """
     jaxpr = _jax.dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    flat = _Flattener(erase_rules, open_calls).closed(ClosedJaxpr(jaxpr, closed.consts))
-    merged = join_choices(_merge_broadcasts(flat.jaxpr, open_branches))
+    flat = _Flattener(erase_rules, open_calls, keep_rules=replayed).closed(
+        ClosedJaxpr(jaxpr, closed.consts)
+    )
+    merged = join_choices(_merge_broadcasts(flat.jaxpr, not replayed))
     jaxpr = _jax.dce(merged, [True] * len(merged.outvars))
     return _without_unused_constants(ClosedJaxpr(jaxpr, flat.consts))
 
@@ -83,9 +87,10 @@ class _Scope:
 class _Flattener:
     """Replaces calls by their bodies where that matters; every inlined variable is new."""
 
-    def __init__(self, erase_rules: bool, open_calls: bool):
+    def __init__(self, erase_rules: bool, open_calls: bool, keep_rules: bool = False):
         self.erase_rules = erase_rules
         self.open_calls = open_calls
+        self.keep_rules = keep_rules
         self.communicates = Communicates()
         self._rules: dict[int, tuple[Jaxpr, bool]] = {}
 
@@ -114,6 +119,8 @@ class _Flattener:
         return self.open_calls and equation.primitive in JIT
 
     def _opens(self, equation: JaxprEqn) -> bool:
+        if self.keep_rules and equation.primitive in OWN_DERIVATIVE:
+            return False
         return self.communicates(equation) or (self.erase_rules and self._has_rules(equation))
 
     def _has_rules(self, equation: JaxprEqn) -> bool:

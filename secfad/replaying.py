@@ -22,7 +22,9 @@ from jax.custom_derivatives import SymbolicZero
 from secfad import _jax
 from secfad._jax import Var
 from secfad.activity import active_variables, loop_carries
-from secfad.blocks import Block, Branch, Loop, Step, Sum, While, communicates, inner_blocks
+from secfad.blocks import Block, Branch, Local, Loop, Step, Sum, While, communicates, inner_blocks
+from secfad.calls import OWN_DERIVATIVE, Communicates
+from secfad.errors import ModeError
 from secfad.interpreting import Interpreter, read
 from secfad.normalization import opened
 from secfad.primitives import sum_p
@@ -150,6 +152,8 @@ def _taped(
     given, noted = iter(tape or ()), []
     for step in block.steps:
         if not (isinstance(step, Sum) or talks(step)):
+            if tape is not None:
+                _require_no_rule(step)
             Interpreter().step(step, block, env)
             continue
         inside = [isinstance(v, Var) and v in active for v in step.inputs]
@@ -160,6 +164,18 @@ def _taped(
         noted.append(note)
         env.update(zip(step.outputs, results))
     return [read(env, v) for v in block.results], noted if tape is None else []
+
+
+def _require_no_rule(step: Step) -> None:
+    """Refuses a call with a derivative of its own, which would communicate again in every replay."""
+    if not isinstance(step, Local) or step.equation.primitive not in OWN_DERIVATIVE:
+        return
+    if Communicates()(step.equation):
+        raise ModeError(
+            "Reverse mode expected branches without custom derivative rules and linear solvers around "
+            f"communication, got `{step.equation.primitive.name}` ({_jax.user_line(step.equation)}). "
+            "Use mode='forward'."
+        )
 
 
 def _sum(step: Sum, inside: Sequence[bool], values: Sequence[Any], tape: Tape) -> tuple:

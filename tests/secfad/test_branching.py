@@ -27,6 +27,7 @@ from branching_programs import (
     with_constants,
     with_numbers_and_loops,
 )
+from jax.scipy.sparse.linalg import cg
 
 import secfad as fad
 from secfad.calls import bodies
@@ -214,3 +215,45 @@ def test_secfads_derivative_inside_a_computation(program):
         return w * fad.grad(computation(program))(w, x)
 
     assert_right(inside, lambda w: w * jax.grad(centralised(program))(w), TOLERANCE)
+
+
+@jax.custom_vjp
+def hundredfold(w, x):
+    return fad.sum((fad.broadcast(w) * x).sum())
+
+
+hundredfold.defvjp(lambda w, x: (hundredfold(w, x), None), lambda _, g: (100.0 * g, None))
+
+
+def test_a_custom_rule_around_communication_is_kept_beside_a_choice():
+    both = fad.computation(w=S, x=C)(lambda w, x: hundredfold(w, x) + plain(Federated(), w, x))
+    oracle = jax.grad(centralised(plain))
+    assert_right(fad.grad(both), lambda w: 100.0 + oracle(w), TOLERANCE)
+
+
+def solved(means, w, x):
+    """The solution of a linear system whose matrix is an average over clients."""
+
+    def product(v):
+        return v + 0.3 * means.mean(lambda x, v: x * (x @ v), x, means.broadcast(v))
+
+    return cg(product, jnp.stack([w, w**2]), tol=1e-14)[0].sum()
+
+
+def test_a_linear_solver_beside_a_choice():
+    def program(means, w, x):
+        return solved(means, w, x) * choice(means, w, x)
+
+    assert_right(fad.grad(computation(program)), jax.grad(centralised(program)), TOLERANCE)
+
+
+def test_a_linear_solver_in_a_branch_is_refused_with_a_mode_that_works():
+    def program(means, w, x):
+        return jax.lax.cond(
+            w > 0.1, lambda w: solved(means, w, x), lambda w: means.squares(w, x), w
+        )
+
+    with pytest.raises(ModeError, match="mode='forward'"):
+        fad.trace(fad.grad(computation(program)), jnp.zeros(()), X[0])
+    forward = fad.grad(computation(program), mode="forward")
+    assert_right(forward, jax.grad(centralised(program)), TOLERANCE)
