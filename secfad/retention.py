@@ -50,25 +50,19 @@ def retained(
     """
     known = _received(plan.block, received)
     contacts = list(accumulate(int(_is_contact(item)) for item in plan.items))
-    first = {v: i for i, item in enumerate(plan.items) for v in _defined(item)}
     last = {v: i for i, item in enumerate(plan.items) for v in _read(item)}
     # The next iteration is one more contact, if an iteration is one at all.
     end = contacts[-1] + 1 if contacts and contacts[-1] else 0
-    due = {v: contacts[i] for v, i in last.items()}
-    due.update(dict.fromkeys(_variables(again), end))
-    outside = set(plan.block.inputs).difference(carried)
-    mine = [v for v in due if v in known and v not in outside]
-
-    def after(index: int) -> tuple[Var, ...]:
-        return tuple(v for v in mine if first.get(v, -1) <= index and due[v] > contacts[index])
-
+    due = {v: contacts[i] for v, i in last.items() if v in known}
+    due.update((v, end) for v in _variables(again) if v in known)
     items: list[Item] = []
-    for index, item in enumerate(plan.items):
+    kept = tuple(v for v in carried if due.get(v, 0) > 0)
+    for item, now in zip(plan.items, contacts):
+        before, kept = kept, tuple(v for v in (*kept, *_defined(item)) if due.get(v, 0) > now)
         if isinstance(item, Round):
-            item = dataclasses.replace(item, kept=after(index))
+            item = dataclasses.replace(item, kept=kept)
         elif isinstance(item, Nested):
-            before = after(index - 1) if index else ()
-            item = _nested(item, known, before, after(index))
+            item = _nested(item, known, before, kept)
         items.append(item)
     return dataclasses.replace(plan, items=tuple(items))
 
