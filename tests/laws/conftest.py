@@ -18,7 +18,9 @@ def _load(name: str) -> None:
 
 _load("federated_programs")
 _load("metering")
+_load("random_operations")
 _load("random_programs")
+_load("random_drawing")
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,8 @@
 
 A program is a list of instructions over two stacks of vectors, one at the server and one at every
 client. The same instructions run in two worlds: federated, where crossing is `broadcast` and `sum`,
-and central, where client values have a leading axis and crossing is `broadcast_to` and `sum(0)`.
-All arithmetic is along the last axis and bounded, so that derivatives neither vanish nor explode.
+and central, where client values have a leading axis, crossing is `broadcast_to` and `sum(0)`, and
+what a client does is mapped over the axis. Which programs are drawn is in `random_drawing`.
 """
 
 import dataclasses
@@ -11,66 +11,96 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from hypothesis import strategies as st
+from jax.scipy.sparse.linalg import cg
+from random_operations import LOCAL, MEANING, PAIR, SPECIAL, THRESHOLD
 
 import secfad as fad
 
-LOCAL = {
-    "sin": jnp.sin,
-    "tanh": jnp.tanh,
-    "shift": lambda v: 0.5 * v + 0.1,
-    "roll": lambda v: jnp.roll(v, 1, axis=-1),
-    "gate": lambda v: jnp.where(v > 0, v, 0.3 * v),
-    "center": lambda v: v - jnp.mean(v, axis=-1, keepdims=True),
-    "cumulate": lambda v: jnp.tanh(jnp.cumsum(v, axis=-1)),
-    "gradient": lambda v: jax.grad(lambda u: jnp.sum(jnp.cos(u)))(v),
-    "loop": lambda v: jax.lax.fori_loop(0, 2, lambda i, u: jnp.sin(u + 0.1 * i), v),
-    "jit": jax.jit(lambda v: jnp.cos(v) * v),
-}
-PAIR = {
-    "add": lambda a, b: 0.5 * (a + b),
-    "multiply": lambda a, b: jnp.sin(a * b),
-    "dot": lambda a, b: a * jnp.tanh(jnp.sum(a * b, axis=-1, keepdims=True)),
-}
+OPERATIONS = LOCAL | SPECIAL
 
 
 @dataclasses.dataclass(frozen=True)
 class Federated:
     """Crossings by the two primitives."""
 
-    def broadcast(self, value):
-        return fad.broadcast(value, name="wire")
+    def broadcast(self, tree):
+        return fad.broadcast(tree, name="wire")
 
-    def total(self, values):
-        return fad.sum(values, name="total")
+    def total(self, tree):
+        return fad.sum(tree, name="total")
 
-    def mean(self, value, weight):
-        weights = None if weight is None else 1.5 + jnp.sin(jnp.sum(weight))
-        return fad.mean(value, weights=weights, name="mean")
+    def mean(self, tree, weights=None):
+        return fad.mean(tree, weights=weights, name="mean")
+
+    def local(self, fun, *values):
+        return fun(*values)
+
+    def constant(self, value):
+        return value
+
+    def operation(self, name):
+        return OPERATIONS[name]
+
+    def moment(self, w, x):
+        return _moment(w, x)
+
+    def call(self, fun, newest, own):
+        placed = fad.computation(newest=fad.SERVER, own=fad.CLIENTS)
+        return placed(lambda newest, own: fun(newest, own))(newest, own=own)
 
 
 @dataclasses.dataclass(frozen=True)
 class Central:
-    """The same over a leading axis of clients."""
+    """The same over a leading axis of clients, and without custom rules."""
 
     clients: int
 
-    def broadcast(self, value):
-        return jnp.broadcast_to(value, (self.clients, *value.shape))
+    def broadcast(self, tree):
+        return jax.tree.map(self.constant, tree)
 
-    def total(self, values):
-        return jax.tree.map(lambda v: v.sum(0), values)
+    def total(self, tree):
+        return jax.tree.map(lambda v: v.sum(0, dtype=v.dtype), tree)
 
-    def mean(self, value, weight):
-        if weight is None:
-            return value.mean(0)
-        weights = 1.5 + jnp.sin(weight.sum(-1))
-        return weights @ value / weights.sum()
+    def mean(self, tree, weights=None):
+        weights = jnp.ones(self.clients) if weights is None else weights
+        return jax.tree.map(
+            lambda v: (jnp.tensordot(weights, v, 1) / weights.sum()).astype(v.dtype), tree
+        )
+
+    def local(self, fun, *values):
+        return jax.vmap(fun)(*values)
+
+    def constant(self, value):
+        return jnp.broadcast_to(value, (self.clients, *jnp.shape(value)))
+
+    def operation(self, name):
+        return MEANING.get(name) or OPERATIONS[name]
+
+    def moment(self, w, x):
+        return jnp.sin(w * x).sum(0)
+
+    def call(self, fun, newest, own):
+        return fun(newest, own)
+
+
+@jax.custom_jvp
+def _moment(w, x):
+    """A sum over clients with a derivative rule of its own, which communicates too."""
+    return fad.sum(jnp.sin(fad.broadcast(w) * x), name="moment")
+
+
+@_moment.defjvp
+def _(primals, tangents):
+    w, x = primals
+    received = fad.broadcast(w)
+    slope = jnp.cos(received * x)
+    along_w, along_x = fad.sum((slope * x, slope * received * tangents[1]), name="slopes")
+    return _moment(w, x), along_w * tangents[0] + along_x
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One instruction: what it does, on which entries of the stacks, with which inner program."""
+    """One instruction: what it does, on which entries of the stacks, with which inner programs."""
 
     kind: str
     op: str = ""
@@ -91,7 +121,7 @@ def pick(stack, index):
 
 
 def _server(step, world, server, client):
-    return [*server, LOCAL[step.op](pick(server, step.first))], client
+    return [*server, world.operation(step.op)(pick(server, step.first))], client
 
 
 def _server_pair(step, world, server, client):
@@ -100,26 +130,85 @@ def _server_pair(step, world, server, client):
 
 
 def _client(step, world, server, client):
-    return server, [*client, LOCAL[step.op](pick(client, step.first))]
+    return server, [*client, world.local(world.operation(step.op), pick(client, step.first))]
 
 
 def _client_pair(step, world, server, client):
-    made = PAIR[step.op](pick(client, step.first), pick(client, step.second))
+    made = world.local(PAIR[step.op], pick(client, step.first), pick(client, step.second))
     return server, [*client, made]
 
 
+def _constant(step, world, server, client):
+    value = jnp.cos(jnp.arange(3, dtype=server[-1].dtype))
+    if step.op == "client":
+        return server, [*client, world.constant(value)]
+    return [*server, value], client
+
+
 def _broadcast(step, world, server, client):
-    return server, [*client, world.broadcast(pick(server, step.first))]
+    value, own = pick(server, step.first), pick(client, step.second)
+    if step.op == "tree":
+        sent = {"v": value, "more": (jnp.argmax(value), value > THRESHOLD, jnp.sum(value))}
+    elif step.op == "matrix":
+        sent = jnp.outer(value, jnp.sin(value))
+    else:
+        return server, [*client, world.broadcast(value)]
+
+    def use(got, own):
+        if step.op == "matrix":
+            return jnp.tanh(got @ own)
+        index, flags, number = got["more"]
+        return jnp.where(flags, got["v"], own) * jnp.sin(number + own[index])
+
+    return server, [*client, world.local(use, world.broadcast(sent), own)]
 
 
 def _sum(step, world, server, client):
-    a, b = world.total((jnp.sin(pick(client, step.first)), pick(client, step.second)))
+    a, b = pick(client, step.first), pick(client, step.second)
+    if step.op == "one":
+        return [*server, jnp.tanh(0.3 * world.total(a))], client
+    if step.op == "rule":
+        return [*server, 0.5 * world.moment(server[-1], a)], client
+    if step.op == "constant":
+        count, values = world.total((world.constant(jnp.ones((), a.dtype)), a))
+        return [*server, jnp.sin(values / count)], client
+    if step.op == "tree":
+        total = world.total(world.local(_statistics, a, b))
+        made = jnp.tanh(0.2 * total["more"]["matrix"] @ server[-1]) + 0.1 * total["counts"]
+        return [*server, made * jnp.sin(total["more"]["number"])], client
+    a, b = world.total((jnp.sin(a), b))
     return [*server, jnp.tanh(a), jnp.tanh(0.2 * b)], client
 
 
+def _statistics(a, b):
+    counts = (a > THRESHOLD).astype(jnp.int32)
+    return {"counts": counts, "more": {"matrix": jnp.outer(a, b), "number": jnp.sum(jnp.sin(b))}}
+
+
+_WEIGHTS: dict[str, Callable] = {
+    "weighted": lambda v: 1.5 + jnp.sin(jnp.sum(v)),
+    "counted": lambda v: 1 + jnp.argmax(v),
+}
+
+
 def _mean(step, world, server, client):
-    weight = pick(client, step.second) if step.op == "weighted" else None
-    return [*server, world.mean(pick(client, step.first), weight)], client
+    a, b = pick(client, step.first), pick(client, step.second)
+    if step.op == "tree":
+        many, number = world.mean(world.local(lambda v: (jnp.outer(v, v), v[0] ** 2), a))
+        return [*server, jnp.sin(many @ server[-1]) / (1 + number)], client
+    weights = world.local(_WEIGHTS[step.op], b) if step.op else None
+    return [*server, world.mean(a, weights)], client
+
+
+def _solver(step, world, server, client):
+    # Conjugate gradients whose product is a sum over clients.
+    own = world.local(jnp.tanh, pick(client, step.first))
+
+    def product(v):
+        return v + 0.1 * world.total(world.local(lambda o, u: o * (o @ u), own, world.broadcast(v)))
+
+    solved, _ = cg(product, jnp.sin(pick(server, step.second)), tol=1e-14, maxiter=9)
+    return [*server, solved], client
 
 
 def _inner(body, world, server, client):
@@ -133,33 +222,107 @@ def _inner(body, world, server, client):
 
 
 def _scan(step, world, server, client):
-    # A scan without client state, or one in which clients carry a value from round to round.
+    # Without client state; with it; over sequences, also of clients, with results of every round.
+    fun = _inner(step.bodies[0], world, server, client)
+    if step.op == "collected":
+
+        def one_round(carry, row):
+            newest, own = fun(carry * row[0], row[1])
+            return 0.5 * (carry + newest), (newest, own)
+
+        rows = (jnp.stack([server[0], server[-1]]), jnp.stack([client[0], client[-1]]))
+        newest, seen = jax.lax.scan(one_round, server[-1], rows, reverse=True)
+        return [*server, newest, seen[0].mean(0)], [*client, seen[1].mean(0)]
+    if step.op:
+        length = 1 if step.op == "once" else 2
+        (newest, own), seen = jax.lax.scan(
+            lambda c, _: (fun(*c), jnp.sum(c[0])), (server[-1], client[-1]), None, length=length
+        )
+        return [*server, newest * jnp.sum(0.5 * seen)], [*client, own]
+    rates = jnp.array([1.0, 0.7], server[-1].dtype)
+    newest, _ = jax.lax.scan(lambda c, r: (fun(c * r, client[-1])[0], None), server[-1], rates)
+    return [*server, newest], client
+
+
+def _fori(step, world, server, client):
     fun = _inner(step.bodies[0], world, server, client)
     if step.op == "stateful":
-        (newest, own), seen = jax.lax.scan(
-            lambda c, _: (fun(*c), jnp.sum(c[0])), (server[-1], client[-1]), None, length=2
+        newest, own = jax.lax.fori_loop(
+            0, 2, lambda i, c: fun(c[0] * (1 - 0.1 * i), c[1]), (server[-1], client[-1])
         )
-        return [*server, newest * jnp.mean(seen)], [*client, own]
-    newest, _ = jax.lax.scan(
-        lambda c, i: (fun(c * i, client[-1])[0], None), server[-1], jnp.array([1.0, 0.7])
-    )
+        return [*server, newest], [*client, own]
+    newest = jax.lax.fori_loop(1, 3, lambda i, v: fun(v / i, client[-1])[0], server[-1])
     return [*server, newest], client
+
+
+def _while(step, world, server, client):
+    # The server decides how many rounds there are, alone or by asking the clients.
+    fun = _inner(step.bodies[0], world, server, client)
+
+    def going_on(state):
+        rounds, newest, own = state
+        if step.op == "asking":
+            newest = world.total(world.local(jnp.sin, own)) + newest
+        return (rounds < 1) | ((rounds < 3) & (jnp.sum(newest) > THRESHOLD))
+
+    def one_round(state):
+        newest, own = fun(*state[1:])
+        return state[0] + 1, newest, own if step.op else state[2]
+
+    _, newest, own = jax.lax.while_loop(going_on, one_round, (0, server[-1], client[-1]))
+    return [*server, newest], [*client, own]
 
 
 def _cond(step, world, server, client):
+    """The server chooses by a number: what it computes, or what the clients compute as well."""
     branches = [_inner(body, world, server, client) for body in step.bodies]
-    newest = jax.lax.cond(
-        jnp.sum(server[-1]) > 0,
-        *(lambda v, fun=fun: fun(v, client[-1])[0] for fun in branches),
-        server[-1],
-    )
-    return [*server, newest], client
+    newest, own = server[-1], client[-1]
+    positive = jnp.sum(newest) > THRESHOLD
+    if step.op == "stateful":
+        newest, own = jax.lax.switch(positive.astype(int), branches, newest, own)
+        return [*server, newest], [*client, own]
+    bound = [lambda v, fun=fun: fun(v, own)[0] for fun in branches]
+    if len(bound) == 2:
+        return [*server, jax.lax.cond(positive, *bound, newest)], client
+    return [*server, jax.lax.switch(jnp.argmax(newest), bound, newest)], client
+
+
+def _saving(fun):
+    return jax.checkpoint(fun, policy=jax.checkpoint_policies.dots_saveable)
 
 
 def _wrapped(step, world, server, client):
-    wrap = {"jit": jax.jit, "checkpoint": jax.checkpoint}[step.op]
-    newest, own = wrap(_inner(step.bodies[0], world, server, client))(server[-1], client[-1])
+    fun = _inner(step.bodies[0], world, server, client)
+    if step.op == "call":
+        newest, own = world.call(fun, server[-1], client[-1])
+    else:
+        wrap = {"jit": jax.jit, "checkpoint": jax.checkpoint, "saving": _saving}[step.op]
+        newest, own = wrap(fun)(server[-1], client[-1])
     return [*server, newest], [*client, own]
+
+
+def _mapped(step, world, server, client):
+    # The same rounds for several hyperparameters at once.
+    fun = _inner(step.bodies[0], world, server, client)
+    rates = jnp.array([1.0, 0.6], server[-1].dtype)
+    newest, own = jax.vmap(lambda rate: fun(rate * server[-1], client[-1]))(rates)
+    return [*server, newest.mean(0)], [*client, own.mean(0)]
+
+
+def _derived(step, world, server, client):
+    # A derivative of rounds is part of the program.
+    fun = _inner(step.bodies[0], world, server, client)
+    newest, own = server[-1], client[-1]
+    if step.op == "client":
+        made = jax.grad(lambda o: jnp.sum(jnp.sin(fun(newest, o)[0])))(own)
+        return server, [*client, made]
+    if step.op == "grad":
+        made = jax.grad(lambda v: jnp.sum(jnp.sin(fun(v, own)[0])))(newest)
+    elif step.op == "vjp":
+        made = jax.vjp(lambda v: fun(v, own)[0], newest)[1](jnp.cos(newest))[0]
+    else:
+        made = jax.jvp(lambda v: fun(v, own)[0], (newest,), (jnp.cos(newest),))[1]
+    return [*server, jnp.tanh(made)], client
 
 
 HANDLERS: dict[str, Callable] = {
@@ -167,68 +330,45 @@ HANDLERS: dict[str, Callable] = {
     "server_pair": _server_pair,
     "client": _client,
     "client_pair": _client_pair,
+    "constant": _constant,
     "broadcast": _broadcast,
     "sum": _sum,
     "mean": _mean,
+    "solver": _solver,
     "scan": _scan,
+    "fori": _fori,
+    "while": _while,
     "cond": _cond,
+    "switch": _cond,
     "wrapped": _wrapped,
+    "mapped": _mapped,
+    "derived": _derived,
 }
 
-_INDEX = st.integers(0, 3).map(lambda i: -1 - i)
+
+def _kind(x, label):
+    """What a client knows beside its data."""
+    return jnp.where(jnp.arange(3) == label, x, 0.3)
 
 
-def _steps(depth: int, most: int):
-    pairs = st.sampled_from(sorted(PAIR))
-    flat = [
-        st.builds(Step, st.just("server"), st.sampled_from(sorted(LOCAL)), _INDEX),
-        st.builds(Step, st.just("client"), st.sampled_from(sorted(LOCAL)), _INDEX),
-        st.builds(Step, st.just("server_pair"), pairs, _INDEX, _INDEX),
-        st.builds(Step, st.just("client_pair"), pairs, _INDEX, _INDEX),
-        st.builds(Step, st.just("broadcast"), st.just(""), _INDEX),
-        st.builds(Step, st.just("sum"), st.just(""), _INDEX, _INDEX),
-        st.builds(Step, st.just("mean"), st.sampled_from(["", "weighted"]), _INDEX, _INDEX),
-    ]
-    if depth:
-        body = _steps(depth - 1, 4)
-
-        def nested(kind, ops, count):
-            bodies = st.tuples(*[body] * count)
-            zero = st.just(0)
-            return st.builds(Step, st.just(kind), st.sampled_from(ops), zero, zero, bodies)
-
-        flat += [
-            nested("scan", ["", "stateful"], 1),
-            nested("cond", [""], 2),
-            nested("wrapped", ["jit", "checkpoint"], 1),
-        ]
-    return st.lists(st.one_of(flat), min_size=1, max_size=most).map(tuple)
+def results(steps, world, w, h, x, labels):
+    """One number that depends on everything the program made at the server last; the last values."""
+    at_server = [h["rate"] * jnp.append(h["bias"], h["rate"]), w]
+    server, client = run(steps, world, at_server, [world.local(_kind, x, labels), x])
+    loss = jnp.sum(jnp.sin(server[-1])) + jnp.sum(server[-1] * server[-2])
+    return loss, {"server": server[-1], "client": client[-1], "labels": labels}
 
 
-def programs(depth: int, most: int):
-    """Programs with crossings in both directions at the start and the end.
+def computation(steps, select: Callable = lambda r: r[0]) -> fad.Computation:
+    """The program, or a selection of its results, as a federated computation."""
 
-    Args:
-      depth: Of control flow in control flow.
-      most: Instructions at the top level.
-    """
-    first = Step("broadcast", "", -1)
-    mixing = Step("client_pair", "dot", -1, -2)
-    end = (mixing, Step("mean", "", -1), Step("server_pair", "add", -1, -2))
-    return _steps(depth, most).map(lambda steps: (first, mixing, *steps, *end))
+    @fad.computation(w=fad.SERVER, h=fad.SERVER, x=fad.CLIENTS, labels=fad.CLIENTS)
+    def program(w, h, x, labels):
+        return select(results(steps, Federated(), w, h, x, labels))
+
+    return program
 
 
-def loss(steps, world, w, x):
-    """One number that depends on everything the program made at the server last."""
-    server, _ = run(steps, world, [w], [x])
-    return jnp.sum(jnp.sin(server[-1])) + jnp.sum(server[-1] * server[-2])
-
-
-def computation(steps) -> fad.Computation:
-    """The program as a federated computation."""
-    return fad.computation(w=fad.SERVER, x=fad.CLIENTS)(lambda w, x: loss(steps, Federated(), w, x))
-
-
-def oracle(steps, clients: int) -> Callable:
+def oracle(steps, clients: int, select: Callable = lambda r: r[0]) -> Callable:
     """The program as plain JAX over stacked arrays."""
-    return lambda w, x: loss(steps, Central(clients), w, x)
+    return lambda *args: select(results(steps, Central(clients), *args))
