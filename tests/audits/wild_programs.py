@@ -215,7 +215,7 @@ def quantile(target, y):
     return 0.5 * (low + high)
 
 
-@native("Power iteration for a principal component", MODEL, BATCH, reverse=AGAIN)
+@native("Power iteration for a principal component", MODEL, BATCH)
 @fad.computation(v=fad.SERVER, x=fad.CLIENTS)
 def principal_component(v, x):
     def improve(v, _):
