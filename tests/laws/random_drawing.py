@@ -130,8 +130,8 @@ def _step(draw: random.Random, flavour: Flavour, depth: int) -> Step:
         return Step(kind, op, -draw.randint(1, 8), -draw.randint(1, 8))
     inside = flavour
     if kind == "derived":
-        # What has no derivative in a direction is not differentiated inside.
-        inside = PLAIN
+        # What has no derivative in a direction is not differentiated inside, nor by JAX a choice.
+        inside = dataclasses.replace(PLAIN, choices=False)
     if kind == "mapped":
         # A server's choice that differs between the mapped values is refused.
         inside = dataclasses.replace(inside, choices=False)

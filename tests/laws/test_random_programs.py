@@ -11,7 +11,7 @@ import random_programs
 import secfad as fad
 from secfad.calls import bodies
 from secfad.engines.local import sum_of
-from secfad.errors import ModeError, PlacementError
+from secfad.errors import ModeError, PlacementError, TracingError
 from secfad.simulation import fuse
 
 MODES = ("forward", "reverse", "factored", "mixed")
@@ -100,6 +100,13 @@ def check(drawn, modes=MODES, ways=WAYS):
     made = random_programs.computation(drawn.steps)
     args = arguments(drawn.dtype)
     spec = specs(args)
+    try:
+        contacts_of_value = fad.trace(made, *spec).costs.contacts
+    except TracingError as error:
+        # A sum of a loop's counter alone (docs/limitations.md).
+        if "what only a loop before it knows" not in str(error):
+            raise
+        return
     traced = traced_modes(drawn, made, spec, modes)
     survivors = drawn.survivors
     # Without compilation: these programs are tiny and each runs a few times only.
@@ -115,7 +122,7 @@ def check(drawn, modes=MODES, ways=WAYS):
             assert not name.startswith("psum"), name
     contacts = {mode: program.costs.contacts for mode, program in traced.items()}
     if "mixed" in contacts:
-        assert contacts["mixed"] <= fad.trace(made, *spec).costs.contacts
+        assert contacts["mixed"] <= contacts_of_value
     if {"factored", "reverse"} <= set(contacts):
         assert contacts["factored"] <= contacts["reverse"]
 
