@@ -8,32 +8,29 @@ compose and nest. `mode` chooses; `mixed` is in `secfad.mixed`, `auto` in `secfa
 Sources: Rush, Charles, Garrett (JMLR 2024), sections 3.1-3.3, Tables 1-3.
 """
 
-import contextlib
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 import jax
-import jax.numpy as jnp
 
-from secfad import _jax
+from secfad import _jax, differentiation
 from secfad.blockwise import sum_by_size
 from secfad.branching import with_replayed_branches
 from secfad.computations import Computation
-from secfad.errors import ModeError
 from secfad.factoring import factored, traced_factored
 from secfad.mixed import surrogate
 from secfad.placements import SERVER
 from secfad.planning import choose_mode
+from secfad.refusals import explained
 from secfad.requirements import (
     checked_argnums,
-    is_complex,
     require_alike,
     require_mode,
     require_numbers,
     require_server_arguments,
     require_server_results,
+    separated,
     unused_name,
     with_checked_results,
 )
@@ -45,7 +42,13 @@ Mode = Literal["forward", "reverse", "factored", "mixed", "blockwise", "auto"]
 Argnums = int | Sequence[int]
 
 
-def grad(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse") -> Computation:
+def grad(
+    computation: Computation,
+    argnums: Argnums = 0,
+    *,
+    has_aux: bool = False,
+    mode: Mode = "reverse",
+) -> Computation:
     """The gradient of a scalar computation, as a computation with the same arguments.
 
     Guarantees:
@@ -54,6 +57,9 @@ def grad(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "revers
     Args:
       computation: Returns one floating-point scalar at the server.
       argnums: Position, or positions, of the arguments to differentiate.
+      has_aux: Whether it returns a pair `(value, aux)`, of which only the value is differentiated.
+        `aux` is any tree; it costs its own messages and no more, and what of it is at the clients
+        stays there.
       mode: "forward" sends a tangent per differentiated entry with every message, in the same
         rounds. "reverse" sends cotangents back: more rounds, with the same clients. "factored" is
         reverse mode in which clients do not wait for scalar cotangents, which the server multiplies
@@ -62,7 +68,8 @@ def grad(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "revers
         sums (see `secfad.blockwise`). "auto" chooses by `plan`.
 
     Returns:
-      A computation that returns a tree like the argument (a tuple for several argnums).
+      A computation that returns a tree like the argument (a tuple for several argnums); with
+      `has_aux` it returns `(gradient, aux)`.
 
     Raises:
       ArgumentError: The positions are wrong; when traced, if there is nothing to differentiate.
@@ -70,18 +77,29 @@ def grad(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "revers
 
     Source: Rush, Charles, Garrett (JMLR 2024), sections 3.1-3.3.
     """
-    return _derived(computation, argnums, mode, "grad", _gradient)
+    return _derived(computation, argnums, mode, "grad", has_aux)
 
 
 def value_and_grad(
-    computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse"
+    computation: Computation,
+    argnums: Argnums = 0,
+    *,
+    has_aux: bool = False,
+    mode: Mode = "reverse",
 ) -> Computation:
-    """`(value, gradient)` of a scalar computation; arguments and modes as for `grad`."""
-    return _derived(computation, argnums, mode, "value_and_grad", _value_and_gradient)
+    """`(value, gradient)` of a scalar computation, with `has_aux` `((value, aux), gradient)`.
+
+    Arguments and modes as for `grad`.
+    """
+    return _derived(computation, argnums, mode, "value_and_grad", has_aux)
 
 
 def jacobian(
-    computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse"
+    computation: Computation,
+    argnums: Argnums = 0,
+    *,
+    has_aux: bool = False,
+    mode: Mode = "reverse",
 ) -> Computation:
     """The Jacobian of a computation with any tree of floating-point results at the server.
 
@@ -89,7 +107,7 @@ def jacobian(
     Arguments and modes as for `grad`; the result has the structure of `jax.jacobian`: for every
     result, for every argument, an array of shape `result.shape + argument.shape`.
     """
-    return _derived(computation, argnums, mode, "jacobian", _jacobian)
+    return _derived(computation, argnums, mode, "jacobian", has_aux)
 
 
 def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward") -> Computation:
@@ -114,11 +132,11 @@ def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward
 
     def fun(*args: Any) -> Any:
         primals, tangents = args[: len(names)], args[len(names) :]
-        local, _ = _local(computation, chosen, mode, _specs(primals))
+        local, _ = _local(computation, chosen, mode, _specs(primals), computation)
         values = tuple(primals[i] for i in chosen)
         for value, tangent, (what, of) in zip(values, tangents, added.items()):
             require_alike(tangent, value, what, f"`{of}`")
-        with _explaining(computation.name, mode):
+        with explained(computation.name, mode):
             return jax.jvp(
                 lambda *x: local(*_replaced(primals, chosen, x)), values, tuple(tangents)
             )
@@ -153,7 +171,7 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
 
     def fun(*args: Any) -> Any:
         *primals, _ = args
-        local, factoring = _local(computation, chosen, mode, _specs(primals))
+        local, factoring = _local(computation, chosen, mode, _specs(primals), computation)
 
         def derived(*args: Any) -> Any:
             *primals, cotangent = args
@@ -162,11 +180,18 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
             require_alike(cotangent, value, added, "the result")
             return value, _like(argnums, pull(cotangent))
 
-        with _explaining(computation.name, mode):
+        with explained(computation.name, mode):
             return (factored(derived) if factoring else derived)(*args)
 
     placements = dict(computation.placements) | {added: SERVER}
     return _computation(fun, placements, f"{computation.name}.vjp")
+
+
+_DERIVE = {
+    "grad": differentiation.gradient,
+    "value_and_grad": differentiation.value_and_gradient,
+    "jacobian": differentiation.jacobian,
+}
 
 
 def _derived(
@@ -174,7 +199,7 @@ def _derived(
     argnums: Argnums,
     mode: Mode,
     kind: str,
-    derive: Callable,
+    has_aux: bool,
     *,
     factor: bool = True,
 ) -> Computation:
@@ -183,78 +208,45 @@ def _derived(
     chosen = _tuple(argnums)
     if mode in ("forward", "mixed", "blockwise"):
         require_server_arguments(computation, chosen, mode)
+    value = _value_alone(computation) if has_aux else computation
 
     def derived(specs: tuple) -> tuple[Callable, bool, str]:
         require_numbers(computation, specs, chosen, mode)
         use: Any = mode
         if mode == "auto":
             use = choose_mode(
-                lambda m: _derived(computation, argnums, cast(Mode, m), kind, derive), specs
+                lambda m: _derived(computation, argnums, cast(Mode, m), kind, has_aux), specs
             )
-        local, factoring = _local(computation, chosen, use, specs)
-        local = with_checked_results(local, computation.name, kind, use)
-        return lambda *a: derive(local, a, argnums, use), factor and factoring, use
+        local, factoring = _local(computation, chosen, use, specs, value)
+        local = with_checked_results(local, computation.name, kind, use, has_aux)
+        derive = _DERIVE[kind]
+        return lambda *a: derive(local, a, argnums, use, has_aux), factor and factoring, use
 
     def fun(*args: Any) -> Any:
         made, factoring, use = derived(_specs(args))
-        with _explaining(computation.name, use):
+        with explained(computation.name, use):
             return (factored(made) if factoring else made)(*args)
 
     def tracer(specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
         made, factoring, use = derived(specs)
-        with _explaining(computation.name, use):
+        with explained(computation.name, use):
             return (traced_factored if factoring else _jax.make_jaxpr)(made, specs)
 
     def unfactored() -> Computation:
-        return _derived(computation.fused, argnums, mode, kind, derive, factor=False)
+        return _derived(computation.fused, argnums, mode, kind, has_aux, factor=False)
 
     return _computation(
         fun, computation.placements, f"{computation.name}.{kind}", tracer, unfactored
     )
 
 
-def _gradient(local: Callable, args: Sequence[Any], argnums: Argnums, mode: Mode) -> Any:
-    if mode == "forward":
-        gradient = jax.jacfwd(local, argnums=argnums)(*args)
-        return _typed_like(args, argnums, gradient)
-    return jax.grad(local, argnums=argnums)(*args)
+def _value_alone(computation: Computation) -> Computation:
+    """A computation of `(value, aux)` without its `aux`."""
 
+    def fun(*args: Any) -> Any:
+        return separated(computation.name, computation.fun(*args))[0]
 
-def _value_and_gradient(local: Callable, args: Sequence[Any], argnums: Argnums, mode: Mode) -> Any:
-    if mode == "forward":
-
-        def twice(*a):
-            value = local(*a)
-            return value, value
-
-        gradient, value = jax.jacfwd(twice, argnums=argnums, has_aux=True)(*args)
-        return value, _typed_like(args, argnums, gradient)
-    return jax.value_and_grad(local, argnums=argnums)(*args)
-
-
-def _typed_like(args: Sequence[Any], argnums: Argnums, gradient: Any) -> Any:
-    """The gradient in the number types of the arguments, not in that of the value."""
-    chosen = args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
-    return jax.tree.map(lambda g, x: g.astype(jnp.result_type(x)), gradient, chosen)
-
-
-def _jacobian(local: Callable, args: Sequence[Any], argnums: Argnums, mode: Mode) -> Any:
-    forward = mode == "forward"
-    if mode == "mixed":
-        # Only the server differentiates here, so the smaller side decides.
-        out, given = jax.eval_shape(local, *args), [args[i] for i in _tuple(argnums)]
-        smaller = _size(given) < _size(out)
-        forward = _has_complex(out) or (smaller and not _has_complex(given))
-    transform = jax.jacfwd if forward else jax.jacrev
-    return transform(local, argnums=argnums)(*args)
-
-
-def _size(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-
-
-def _has_complex(tree: Any) -> bool:
-    return any(is_complex(leaf.dtype) for leaf in jax.tree.leaves(tree))
+    return _computation(fun, computation.placements, computation.name)
 
 
 def _specs(args: Sequence[Any]) -> tuple:
@@ -262,11 +254,11 @@ def _specs(args: Sequence[Any]) -> tuple:
 
 
 def _local(
-    computation: Computation, chosen: Sequence[int], mode: str, specs: tuple
+    computation: Computation, chosen: Sequence[int], mode: str, specs: tuple, value: Computation
 ) -> tuple[Callable, bool]:
     """The function that JAX differentiates in a mode, and whether to factor scalars out afterwards.
 
-    Refuses a program that is badly placed.
+    Refuses a program that is badly placed. What it costs to go back depends on the value alone.
     """
     if mode == "mixed":
         return surrogate(computation, specs, chosen), False
@@ -278,46 +270,14 @@ def _local(
     # Without this, a forgotten broadcast would make each client's own partial derivative of what
     # looks like a derivative at the server.
     shape = require_placed(computation, specs)
-    backwards = mode in ("reverse", "factored")
-    if backwards:
-        require_server_results(computation, shape, mode)
+    if mode == "forward":
+        return computation.fun, False
+    of_value = require_placed(value, specs)
+    require_server_results(computation, of_value, mode)
     fun = computation.fun
-    if backwards and shape.branches:
+    if shape.branches:
         fun = with_replayed_branches(computation, specs, chosen)
-    return fun, mode == "factored" or (mode == "reverse" and shape.one_contact)
-
-
-# What JAX says when a program has no derivative in a direction, why, and which modes may have one.
-_REFUSALS = (
-    (
-        "(jvp) to a custom_vjp function",
-        "a custom_vjp has no forward derivative",
-        "mode='reverse' or mode='mixed'",
-    ),
-    (
-        "Reverse-mode differentiation does not work for lax.while_loop",
-        "the number of iterations of a while loop is not known, so nothing can be saved for reverse "
-        "mode",
-        "mode='forward', or mode='mixed' if the loop is client code",
-    ),
-    (
-        "jacfwd requires real-valued inputs",
-        "complex results have a Jacobian by real arguments only",
-        "mode='reverse' or mode='mixed' for the real and the imaginary parts",
-    ),
-)
-
-
-@contextlib.contextmanager
-def _explaining(name: str, mode: str) -> Iterator[None]:
-    """Turns what JAX says about an impossible mode into a `ModeError` that names a possible one."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        for words, reason, advice in _REFUSALS:
-            if words in str(error):
-                raise ModeError(f"`{name}` has no {mode} mode: {reason}. Use {advice}.") from error
-        raise
+    return fun, mode == "factored" or (mode == "reverse" and of_value.one_contact)
 
 
 def _tuple(argnums: Argnums) -> tuple[int, ...]:

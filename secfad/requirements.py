@@ -21,6 +21,7 @@ from secfad.tracing import Shape
 
 Argnums = int | tuple[int, ...]
 _LEAF = jax.tree.structure(0)
+_AUX_ADVICE = "has_aux=True if the second result is not to be differentiated, or "
 
 
 def require_mode(mode: str, known: Sequence[str], kind: str) -> None:
@@ -94,32 +95,50 @@ def require_server_results(computation: Computation, shape: Shape, mode: str) ->
         )
 
 
-def with_checked_results(fun: Callable, name: str, kind: str, mode: str) -> Callable:
+def separated(name: str, results: Any) -> tuple[Any, Any]:
+    """The value and the `aux` of a computation that is said to return both."""
+    if not isinstance(results, list | tuple) or len(results) != 2:
+        raise ArgumentError(
+            f"Expected a pair `(value, aux)` as the result of `{name}` with has_aux=True, got "
+            f"{_described(results)}. Return both, or leave has_aux out."
+        )
+    return results[0], results[1]
+
+
+def with_checked_results(fun: Callable, name: str, kind: str, mode: str, has_aux: bool) -> Callable:
     """The function, whose results must have a derivative of this kind when it is traced."""
 
     def checked(*args: Any) -> Any:
-        results = fun(*args)
-        leaves, tree = jax.tree.flatten(results)
-        avals = [jax.typeof(x) for x in leaves]
-        if kind != "jacobian" and (tree != _LEAF or not _is_real_scalar(avals[0])):
-            raise ArgumentError(
-                f"Expected one real floating-point scalar as the result of `{name}` for a gradient, "
-                f"got {_described(results)}. Use secfad.jacobian for other results."
-            )
-        if not avals or not all(_is_inexact(x.dtype) for x in avals):
-            raise ArgumentError(
-                f"Expected floating-point results of `{name}` for a Jacobian, got "
-                f"{_described(results)}. Return whole numbers, flags and keys from another "
-                "computation, or convert them with .astype(float)."
-            )
-        if mode not in ("forward", "mixed") and any(is_complex(x.dtype) for x in avals):
-            raise ModeError(
-                f"`{name}` has no {mode} mode: its results are complex, {_described(results)}. Use "
-                "mode='forward' or mode='mixed', or return the real and imaginary parts."
-            )
-        return results
+        if not has_aux:
+            return _checked(fun(*args), name, kind, mode)
+        value, aux = separated(name, fun(*args))
+        return _checked(value, name, kind, mode), aux
 
     return checked
+
+
+def _checked(results: Any, name: str, kind: str, mode: str) -> Any:
+    leaves, tree = jax.tree.flatten(results)
+    avals = [jax.typeof(x) for x in leaves]
+    if kind != "jacobian" and (tree != _LEAF or not _is_real_scalar(avals[0])):
+        pair = isinstance(results, list | tuple) and len(results) == 2
+        raise ArgumentError(
+            f"Expected one real floating-point scalar as the result of `{name}` for a gradient, "
+            f"got {_described(results)}. Use "
+            f"{_AUX_ADVICE if pair else ''}secfad.jacobian for other results."
+        )
+    if not avals or not all(_is_inexact(x.dtype) for x in avals):
+        raise ArgumentError(
+            f"Expected floating-point results of `{name}` for a Jacobian, got "
+            f"{_described(results)}. Return whole numbers, flags and keys from another "
+            "computation or as aux with has_aux=True, or convert them with .astype(float)."
+        )
+    if mode not in ("forward", "mixed") and any(is_complex(x.dtype) for x in avals):
+        raise ModeError(
+            f"`{name}` has no {mode} mode: its results are complex, {_described(results)}. Use "
+            "mode='forward' or mode='mixed', or return the real and imaginary parts."
+        )
+    return results
 
 
 def require_alike(given: Any, model: Any, what: str, of: str) -> None:

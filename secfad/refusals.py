@@ -1,0 +1,42 @@
+"""Refusals: what JAX says of an impossible mode, as an error that names a possible one."""
+
+import contextlib
+from collections.abc import Iterator
+
+from secfad import _jax
+from secfad.errors import ModeError
+
+_jax.hide_file_from_tracebacks(__file__)
+
+# What JAX says when a program has no derivative in a direction, why, and what has one.
+_REFUSALS = (
+    (
+        "(jvp) to a custom_vjp function",
+        "a custom_vjp has no forward derivative",
+        # Not mixed mode, which passes by rules around communication, and whose jvp is forward mode.
+        "secfad.grad or secfad.vjp with mode='reverse', or give the function a custom_jvp",
+    ),
+    (
+        "Reverse-mode differentiation does not work for lax.while_loop",
+        "the number of iterations of a while loop is not known, so nothing can be saved for reverse "
+        "mode",
+        "mode='forward', or mode='mixed' if the loop is client code",
+    ),
+    (
+        "jacfwd requires real-valued inputs",
+        "complex results have a Jacobian by real arguments only",
+        "mode='reverse' or mode='mixed' for the real and the imaginary parts",
+    ),
+)
+
+
+@contextlib.contextmanager
+def explained(name: str, mode: str) -> Iterator[None]:
+    """Turns what JAX says about an impossible mode into a `ModeError` that says what to do."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        for words, reason, advice in _REFUSALS:
+            if words in str(error):
+                raise ModeError(f"`{name}` has no {mode} mode: {reason}. Use {advice}.") from error
+        raise
