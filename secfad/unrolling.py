@@ -3,7 +3,7 @@
 Mixed mode must see from each sum back to the broadcasts that it depends on. A client value that a
 loop carries from one iteration to the next hides them, so the loop becomes its iterations, one after
 the other; any other loop stays as it is. Bounded: a long loop is refused instead of making an
-endless program.
+endless program. Choices that client values leave are rewritten too (`secfad.hoisting`).
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from secfad._jax import Literal, Var
 from secfad.activity import active_outputs, active_variables, loop_carries
 from secfad.blocks import Atom, Block, Branch, Local, Loop, Step, While
 from secfad.errors import ModeError
+from secfad.hoisting import hoisted
 from secfad.placements import CLIENTS, Placement
 
 MOST_ITERATIONS = 64
@@ -57,10 +58,12 @@ class _Writer:
             inside = [isinstance(v, Var) and v in active for v in step.inputs]
             if isinstance(step, Loop) and _carries_clients(step, inside):
                 self._iterate(step, inside, env)
+            elif isinstance(step, Branch) and _chooses_clients(step, block, inside):
+                self._hoist(self._prepared(step, inside), block, env)
             else:
-                self._copy(self._prepared(step, block, inside), block.placements, env)
+                self._copy(self._prepared(step, inside), block.placements, env)
 
-    def _prepared(self, step: Step, block: Block, inside: Sequence[bool]) -> Step:
+    def _prepared(self, step: Step, inside: Sequence[bool]) -> Step:
         """A step with its bodies written out; refuses what mixed mode cannot see through."""
         match step:
             case Loop():
@@ -74,15 +77,20 @@ class _Writer:
                     "Use mode='forward', or mode='reverse' if it is a linear solver's."
                 )
             case Branch():
-                leaving = zip(step.outputs, active_outputs(step, inside))
-                if any(a and block.placements[v] is CLIENTS for v, a in leaving):
-                    raise ModeError(
-                        f"`{self.name}` lets the server choose between differentiated client values "
-                        f"({_jax.user_line(step.equation)}). Use mode='reverse' or mode='forward'."
-                    )
                 bodies = [without_client_carries(self.name, b, inside[1:]) for b in step.branches]
                 return dataclasses.replace(step, branches=tuple(bodies))
         return step
+
+    def _hoist(self, step: Step, block: Block, env: dict[Var, Atom]) -> None:
+        assert isinstance(step, Branch)
+        made = hoisted(step, block.placements)
+        for variable, value in made.constants.items():
+            captured = self._new(variable, None)
+            env[variable] = captured
+            self.constants[captured] = value
+        for part in made.steps:
+            self._copy(part, made.placements, env)
+        env.update((v, _now(env, atom)) for v, atom in made.aliases.items())
 
     def _copy(
         self, step: Step, placements: Mapping[Var, Placement | None], env: dict[Var, Atom]
@@ -156,6 +164,12 @@ def _carries_clients(step: Loop, inside: Sequence[bool]) -> bool:
     active = active_variables(step.body, flags)
     leaving = [(v, isinstance(v, Var) and v in active) for v in step.body.results]
     return any(a and step.body.placement(v) is CLIENTS for v, a in (*entering, *leaving))
+
+
+def _chooses_clients(step: Branch, block: Block, inside: Sequence[bool]) -> bool:
+    """True if an active client value leaves a choice by the server."""
+    leaving = zip(step.outputs, active_outputs(step, inside))
+    return any(a and block.placements[v] is CLIENTS for v, a in leaving)
 
 
 def _body_flags(step: Loop, inside: Sequence[bool]) -> list[bool]:

@@ -50,8 +50,8 @@ QUICK += [decided_before, with_constants, constants_decided_before, client_state
 QUICK += [clients_choose_inside, loop_of_unknown_length]
 SLOW = [in_nested_scans, in_checkpoint, scan_in_checkpoint, branch_in_branch, chosen_by_a_sum]
 SLOW += [kept_by_clients, loop_in_cond]
-# Mixed mode sees through neither a choice between client values nor a loop of unknown length.
-NOT_MIXED = [client_state, loop_of_unknown_length]
+# Mixed mode does not see through a loop of unknown length.
+NOT_MIXED = [loop_of_unknown_length]
 PAPER = ("forward", "reverse", "mixed")
 MODES = (*PAPER, "factored")
 FIRST = [(p, "reverse") for p in QUICK] + [(decided_before, "mixed")]
@@ -70,7 +70,7 @@ EVERY_SECOND = [
     for p in QUICK + SLOW
     for inner in PAPER
     for outer in PAPER
-    if "mixed" not in (inner, outer) or p not in [*NOT_MIXED, kept_by_clients]
+    if "mixed" not in (inner, outer) or p not in NOT_MIXED
 ]
 
 
@@ -190,15 +190,6 @@ def test_a_loop_of_unknown_length_in_a_branch_has_no_reverse_mode():
 
     with pytest.raises(ModeError, match="while loop is not known"):
         fad.trace(fad.grad(computation(program)), jnp.zeros(()), X[0])
-
-
-@pytest.mark.parametrize("inner", ["reverse", "mixed"])
-def test_mixed_mode_refuses_a_choice_between_client_values(inner):
-    derivative = fad.grad(fad.grad(computation(kept_by_clients)), mode="mixed")
-    if inner == "mixed":
-        derivative = fad.grad(computation(client_state), mode="mixed")
-    with pytest.raises(ModeError, match="choose between differentiated client values"):
-        fad.trace(derivative, jnp.zeros(()), X[0])
 
 
 def test_own_derivative_of_jax_inside_a_computation_is_refused_with_what_to_use():
