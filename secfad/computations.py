@@ -9,6 +9,7 @@ Source: Rush, Charles, Garrett (JMLR 2024), section 2.
 
 import dataclasses
 import inspect
+import keyword
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -38,6 +39,21 @@ class Computation:
     name: str
     tracer: Callable[[tuple], tuple[_jax.ClosedJaxpr, Any]] | None = None
     unfactored: "Callable[[], Computation] | None" = None
+
+    def __post_init__(self):
+        """Lets Python's `help` and `inspect.signature` show this computation, not its class."""
+        object.__setattr__(self, "__name__", self.name)
+        object.__setattr__(self, "__doc__", None)
+        # Arguments of translated programs may have names that can only be given by position.
+        if all(name.isidentifier() and not keyword.iskeyword(name) for name in self.placements):
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            parameters = [inspect.Parameter(name, kind) for name in self.placements]
+            object.__setattr__(self, "__signature__", inspect.Signature(parameters))
+
+    def documented(self, text: str | None) -> "Computation":
+        """The computation, with a docstring of its own."""
+        object.__setattr__(self, "__doc__", text)
+        return self
 
     def traced(self, specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
         """The program and the tree of its results, at arguments of these shapes."""
@@ -77,10 +93,11 @@ def require_computation(given: Any) -> None:
         )
 
 
-def computation(**placements: Placement) -> Callable[[Callable], Computation]:
+def computation(*bare: Callable, **placements: Placement) -> Callable[[Callable], Computation]:
     """Declares a federated computation: `@computation(model=SERVER, batch=CLIENTS)`.
 
     Args:
+      *bare: Nothing: only a decorator without its placements is given a function here.
       **placements: `SERVER` or `CLIENTS` for every parameter of the function. A parameter may be a
         tree; all of it has the one placement.
 
@@ -88,8 +105,14 @@ def computation(**placements: Placement) -> Callable[[Callable], Computation]:
       A decorator from a function to a `Computation`.
 
     Raises:
-      ArgumentError: The names are not those of the function's parameters.
+      ArgumentError: The names are not those of the function's parameters, or there are none.
     """
+    if bare:
+        raise ArgumentError(
+            f"Expected a placement for each parameter, got {bare[0]!r} instead. Write "
+            "@secfad.computation(model=secfad.SERVER, batch=secfad.CLIENTS) above the function, with the "
+            "names of its own parameters."
+        )
     for name, placement in placements.items():
         if not isinstance(placement, Placement):
             raise ArgumentError(
@@ -112,7 +135,6 @@ def computation(**placements: Placement) -> Callable[[Callable], Computation]:
             )
         ordered = MappingProxyType({name: placements[name] for name in names})
         made = Computation(fun, ordered, getattr(fun, "__name__", "computation"))
-        object.__setattr__(made, "__doc__", fun.__doc__)
-        return made
+        return made.documented(fun.__doc__)
 
     return decorate

@@ -146,7 +146,7 @@ def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward
         dict(computation.placements) | {t: computation.placements[of] for t, of in added.items()},
         f"{computation.name}.jvp",
         unfactored=lambda: jvp(computation.fused, argnums, mode=mode),
-    )
+    ).documented(_described("Value and directional derivative", computation, chosen, mode))
 
 
 def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse") -> Computation:
@@ -184,13 +184,15 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
             return (factored(derived) if factoring else derived)(*args)
 
     placements = dict(computation.placements) | {added: SERVER}
-    return _computation(fun, placements, f"{computation.name}.vjp")
+    made = _computation(fun, placements, f"{computation.name}.vjp")
+    return made.documented(_described("Value and pulled-back cotangent", computation, chosen, mode))
 
 
+# What each kind of derivative is called, and how it is taken.
 _DERIVE = {
-    "grad": differentiation.gradient,
-    "value_and_grad": differentiation.value_and_gradient,
-    "jacobian": differentiation.jacobian,
+    "grad": ("Gradient", differentiation.gradient),
+    "value_and_grad": ("Value and gradient", differentiation.value_and_gradient),
+    "jacobian": ("Jacobian", differentiation.jacobian),
 }
 
 
@@ -208,6 +210,7 @@ def _derived(
     chosen = _tuple(argnums)
     if mode in ("forward", "mixed", "blockwise"):
         require_server_arguments(computation, chosen, mode)
+    title, derive = _DERIVE[kind]
     value = _value_alone(computation) if has_aux else computation
 
     def derived(specs: tuple) -> tuple[Callable, bool, str]:
@@ -219,7 +222,6 @@ def _derived(
             )
         local, factoring = _local(computation, chosen, use, specs, value)
         local = with_checked_results(local, computation.name, kind, use, has_aux)
-        derive = _DERIVE[kind]
         return lambda *a: derive(local, a, argnums, use, has_aux), factor and factoring, use
 
     def fun(*args: Any) -> Any:
@@ -235,9 +237,9 @@ def _derived(
     def unfactored() -> Computation:
         return _derived(computation.fused, argnums, mode, kind, has_aux, factor=False)
 
-    return _computation(
-        fun, computation.placements, f"{computation.name}.{kind}", tracer, unfactored
-    )
+    name = f"{computation.name}.{kind}"
+    made = _computation(fun, computation.placements, name, tracer, unfactored)
+    return made.documented(_described(title, computation, chosen, mode))
 
 
 def _value_alone(computation: Computation) -> Computation:
@@ -293,6 +295,13 @@ def _replaced(args: Sequence[Any], chosen: Sequence[int], values: Sequence[Any])
 
 def _like(argnums: Argnums, derivative: tuple) -> Any:
     return derivative[0] if isinstance(argnums, int) else derivative
+
+
+def _described(title: str, computation: Computation, chosen: Sequence[int], mode: str) -> str:
+    names = list(computation.placements)
+    of = ", ".join(f"`{names[i]}`" for i in chosen)
+    text = f"{title} of `{computation.name}` with respect to {of}, in {mode} mode."
+    return f"{text}\n\n{computation.__doc__}" if computation.__doc__ else text
 
 
 def _computation(

@@ -17,7 +17,7 @@ federated_sum
 Sources: Rush, Charles, Garrett (JMLR 2024), Eqs. 6-9 and Tables 1-2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from secfad import _jax
-from secfad.errors import PlacementError
+from secfad.errors import ArgumentError, PlacementError
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -108,7 +108,19 @@ def _send(primitive, tree: Any, name: str | None, default: str) -> Any:
         return tree
     if name is not None and not isinstance(name, str):
         raise TypeError(f"Expected a name of type str, got {name!r}. Write name='model'.")
+    _require_arrays(leaves, default)
     return jax.tree.unflatten(structure, primitive.bind(*leaves, name=name or default))
+
+
+def _require_arrays(leaves: Sequence[Any], what: str) -> None:
+    for leaf in leaves:
+        try:
+            jax.typeof(leaf)
+        except TypeError as error:
+            raise ArgumentError(
+                f"`{what}` expected a tree of arrays, got a {type(leaf).__name__} in it. "
+                "Text and objects cannot cross; encode them as numbers."
+            ) from error
 
 
 def broadcast(tree: Any, *, name: str | None = None) -> Any:
@@ -122,6 +134,7 @@ def broadcast(tree: Any, *, name: str | None = None) -> Any:
       The same tree, as each client holds it.
 
     Raises:
+      ArgumentError: A leaf is no array, such as text.
       PlacementError: When the computation is traced, if the value is a client's.
 
     Source: Rush, Charles, Garrett (JMLR 2024), Eq. 6; its transpose is `sum`.
@@ -144,6 +157,7 @@ def sum(tree: Any, *, name: str | None = None) -> Any:
       The sums, with the structure, shapes and dtypes of `tree`, at the server.
 
     Raises:
+      ArgumentError: A leaf is no array, such as text.
       TypeError: A leaf is boolean or a PRNG key.
       PlacementError: When the computation is traced, if the value is the server's.
 
@@ -163,11 +177,17 @@ def mean(tree: Any, *, weights: Any = None, name: str | None = None) -> Any:
     Returns:
       The mean, with the structure and shapes of `tree`, at the server. NaN if the weights add to 0.
 
+    Raises:
+      ArgumentError: A leaf is no array, such as text.
+      TypeError: The weight is not one number per client.
+
     Source: Rush, Charles, Garrett (JMLR 2024), section 4.1.
     """
     leaves, structure = jax.tree.flatten(tree)
     if not leaves:
         return tree
+    # Objects that JAX can make arrays of are none before.
+    _require_arrays([x for x in leaves if not hasattr(x, "__jax_array__")], "mean")
     leaves = [jnp.asarray(x) for x in leaves]
     leaves = [x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float) for x in leaves]
     if weights is None:

@@ -7,6 +7,7 @@ private: this is the honest non-private baseline.
 """
 
 import functools
+import inspect
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -107,6 +108,7 @@ def simulate(
 
     run.__name__ = f"simulate_{computation.name}"
     run.__doc__ = computation.__doc__
+    run.__signature__ = inspect.signature(computation)  # type: ignore[attr-defined]
     return run
 
 

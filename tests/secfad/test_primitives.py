@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import secfad as fad
+from secfad.errors import ArgumentError
 
 S, C = fad.SERVER, fad.CLIENTS
 CLIENTS = 100
@@ -108,6 +109,26 @@ def test_primitives_take_one_tree(primitive):
     wrong = fad.computation(a=S, b=C)(lambda a, b: primitive(a, b))
     with pytest.raises(TypeError, match=words):
         fad.trace(wrong, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("move", [fad.broadcast, fad.sum, fad.mean])
+@pytest.mark.parametrize(
+    "wrong", ["abc", object(), np.array(["a"])], ids=["str", "object", "ndarray"]
+)
+def test_what_is_no_array_is_named_by_its_type(move, wrong):
+    made = fad.computation(w=S, x=C)(lambda w, x: move({"number": 1.0, "wrong": wrong}))
+    words = f"`{move.__name__}` expected a tree of arrays, got a {type(wrong).__name__}"
+    with pytest.raises(ArgumentError, match=words):
+        fad.simulate(made)(1.0, np.ones(3))
+
+
+def test_a_mean_takes_what_jax_makes_an_array_of():
+    class Wrapped:
+        def __jax_array__(self):
+            return jnp.ones(2)
+
+    made = fad.computation(x=C)(lambda x: fad.mean(Wrapped()))
+    np.testing.assert_array_equal(fad.simulate(made)(ONES), [1, 1])
 
 
 def test_errors_of_client_code_reach_the_user_as_they_are():
