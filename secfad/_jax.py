@@ -46,6 +46,7 @@ __all__ = [
     "spec",
     "sub_jaxprs",
     "user_line",
+    "with_line",
     "zero_tangent",
 ]
 
@@ -78,6 +79,14 @@ def current_line() -> str:
 def at_line(equation: JaxprEqn) -> Any:
     """A context in which new equations get the user's line of this one."""
     return source_info_util.user_context(equation.source_info.traceback)
+
+
+def with_line(equation: JaxprEqn, caller: JaxprEqn) -> JaxprEqn:
+    """The equation at the user's line of its caller, if it has none of its own."""
+    if user_line(equation):
+        return equation
+    here = equation.source_info.replace(traceback=caller.source_info.traceback)
+    return equation.replace(source_info=here)
 
 
 class _ClientAxis:

@@ -64,8 +64,16 @@ def _constants(lengths) -> int:
     return total + (lengths.transpose_solve or 0)
 
 
-def renamed(body: ClosedJaxpr, inputs: Sequence | None = None) -> ClosedJaxpr:
-    """The program with new variables, so that a body that is used twice is two programs."""
+def renamed(
+    body: ClosedJaxpr, inputs: Sequence | None = None, caller: JaxprEqn | None = None
+) -> ClosedJaxpr:
+    """The program with new variables, so that a body that is used twice is two programs.
+
+    Args:
+      body: The program.
+      inputs: What it reads, in place of its inputs.
+      caller: Gives its line to equations without one, such as those of JAX's own functions.
+    """
     jaxpr = body.jaxpr
     constants = [Var(v.aval) for v in jaxpr.constvars]
     env: dict[Var, Var | Literal] = dict(zip(jaxpr.constvars, constants))
@@ -77,6 +85,7 @@ def renamed(body: ClosedJaxpr, inputs: Sequence | None = None) -> ClosedJaxpr:
 
     equations = []
     for equation in jaxpr.eqns:
+        equation = _jax.with_line(equation, caller) if caller else equation
         invars = [now(v) for v in equation.invars]
         outvars = [Var(v.aval) for v in equation.outvars]
         env.update(zip(equation.outvars, outvars))

@@ -207,11 +207,13 @@ class _Scope:
         """A call that communicates and has its own derivative: one step at both places."""
         call = as_call(equation)
         assert call is not None
-        body = self._body(opened(call.body), call.inputs, [self.label(v) for v in call.inputs])
+        body = self._body(
+            equation, opened(call.body), call.inputs, [self.label(v) for v in call.inputs]
+        )
         self.define(Local(equation, None), [body.placement(v) for v in body.results])
 
     def _inline(self, equation: JaxprEqn, body: ClosedJaxpr, inputs: Sequence[Atom]) -> None:
-        fresh = renamed(body, inputs)
+        fresh = renamed(body, inputs, equation)
         for variable, value in zip(fresh.jaxpr.constvars, fresh.consts):
             self.labels[variable] = None
             self.constants[variable] = value
@@ -239,9 +241,17 @@ class _Scope:
             self._local(part)
         return True
 
-    def _body(self, body: ClosedJaxpr, inputs: Sequence[Atom], labels: Sequence[Label]) -> Block:
+    def _body(
+        self,
+        equation: JaxprEqn,
+        body: ClosedJaxpr,
+        inputs: Sequence[Atom],
+        labels: Sequence[Label],
+    ) -> Block:
         origins = [self.origin(v) for v in inputs]
-        return _Scope(self.talks, self.keep_rules, self.torn).block(renamed(body), labels, origins)
+        return _Scope(self.talks, self.keep_rules, self.torn).block(
+            renamed(body, caller=equation), labels, origins
+        )
 
     def _scan(self, equation: JaxprEqn) -> None:
         if self._stays_local(equation):
@@ -253,7 +263,7 @@ class _Scope:
         consts, carries = params["num_consts"], params["num_carry"]
         labels = [self.label(v) for v in inputs]
         while True:
-            body = self._body(params["jaxpr"], inputs, labels)
+            body = self._body(equation, params["jaxpr"], inputs, labels)
             out = [body.placement(v) for v in body.results]
             now = labels[consts : consts + carries]
             joined = [self._joined(equation, a, b) for a, b in zip(now, out[:carries])]
@@ -280,7 +290,7 @@ class _Scope:
         first, second = params["cond_nconsts"], params["body_nconsts"]
         labels = [self.label(v) for v in inputs]
         while True:
-            body = self._body(params["body_jaxpr"], inputs[first:], labels[first:])
+            body = self._body(equation, params["body_jaxpr"], inputs[first:], labels[first:])
             out = [body.placement(v) for v in body.results]
             now = labels[first + second :]
             joined = [self._joined(equation, a, b) for a, b in zip(now, out)]
@@ -289,7 +299,7 @@ class _Scope:
             labels[first + second :] = joined
         chosen = [*range(first), *range(first + second, len(inputs))]
         predicate = self._body(
-            params["cond_jaxpr"], [inputs[i] for i in chosen], [labels[i] for i in chosen]
+            equation, params["cond_jaxpr"], [inputs[i] for i in chosen], [labels[i] for i in chosen]
         )
         self._require_server_control(
             equation, predicate.placement(predicate.results[0]), communicates(body)
@@ -310,7 +320,9 @@ class _Scope:
         self._require_server_control(equation, self.label(equation.invars[0]), talks)
         inputs = equation.invars[1:]
         labels = [self.label(v) for v in inputs]
-        branches = tuple(self._body(b, inputs, labels) for b in equation.params["branches"])
+        branches = tuple(
+            self._body(equation, b, inputs, labels) for b in equation.params["branches"]
+        )
         columns = list(zip(*([b.placement(v) for v in b.results] for b in branches)))
         torn = [i for i, column in enumerate(columns) if {SERVER, CLIENTS} <= set(column)]
         if torn:

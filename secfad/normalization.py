@@ -104,8 +104,9 @@ class _Flattener:
         )
         return ClosedJaxpr(jaxpr, [c for _, c in scope.constants])
 
-    def _read(self, jaxpr: Jaxpr, env: dict, scope: _Scope) -> None:
+    def _read(self, jaxpr: Jaxpr, env: dict, scope: _Scope, caller: JaxprEqn | None = None) -> None:
         for equation in jaxpr.eqns:
+            equation = _jax.with_line(equation, caller) if caller else equation
             inputs = [_lookup(env, v) for v in equation.invars]
             call = as_call(equation)
             if call is not None and (self._opens(equation) or self._is_plain(equation)):
@@ -140,7 +141,7 @@ class _Flattener:
         for variable, value in zip(body.jaxpr.constvars, body.consts):
             inner[variable] = Var(variable.aval)
             scope.constants.append((inner[variable], value))  # type: ignore[arg-type]
-        self._read(body.jaxpr, inner, scope)
+        self._read(body.jaxpr, inner, scope, equation)
         for variable, result in zip(equation.outvars, body.jaxpr.outvars):
             env[variable] = _lookup(inner, result)
 

@@ -93,6 +93,32 @@ def test_error_inside_a_helper_names_the_helpers_line():
         traced(lambda w, x: fad.sum(jax.jit(helper)(w, x)), S, C)
 
 
+def chosen_by_where(w, x):
+    return fad.sum(jnp.where(x > 0, x, w))
+
+
+def clipped(w, x):
+    return fad.sum(jnp.clip(x, w))
+
+
+def with_a_rule_of_its_own(w, x):
+    return fad.sum(jnp.logaddexp(x, w))
+
+
+def in_a_loop_of_jax(w, x):
+    return fad.sum(jnp.searchsorted(w, x))
+
+
+@pytest.mark.parametrize(
+    "fun", [chosen_by_where, clipped, with_a_rule_of_its_own, in_a_loop_of_jax]
+)
+def test_error_inside_a_function_of_jax_names_the_line_that_calls_it(fun):
+    with pytest.raises(PlacementError) as caught:
+        traced(fun, S, C)
+    assert f"test_inference.py:{fun.__code__.co_firstlineno + 1}" in caught.value.line
+    assert fun.__name__ in caught.value.line
+
+
 def test_error_in_a_derivative_names_the_users_line():
     def fun(w, x):
         return fad.sum(jnp.sum(w * x))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.scipy.sparse.linalg import cg
 
 import secfad as fad
 from secfad.errors import ModeError
@@ -210,6 +211,17 @@ def test_no_mode_at_all_lists_why_for_each():
 
     with pytest.raises(ModeError, match=r"mixed: .* \| forward: .* \| reverse: "):
         fad.trace(fad.grad(hard, mode="auto"), *SPECS)
+
+
+def test_mixed_mode_refuses_a_solver_at_the_line_that_calls_it():
+    @fad.computation(w=S, x=C)
+    def solved(w, x):
+        slope = lambda v: v + fad.mean(fad.broadcast(w) ** 2 * x**2 * fad.broadcast(v))
+        return jnp.sum(cg(slope, w, maxiter=5)[0])
+
+    line = solved.fun.__code__.co_firstlineno + 3
+    with pytest.raises(ModeError, match=rf"data-dependent loop \(.*test_modes\.py:{line}:"):
+        fad.trace(fad.grad(solved, mode="mixed"), *SPECS)
 
 
 def test_long_scan_with_client_state_is_refused_by_mixed_mode_with_the_number():
