@@ -32,10 +32,10 @@ def sum_by_size(name: str, local: Slice, message: str) -> Callable:
 
 
 def is_small(local: Slice) -> bool:
-    """Whether the Jacobian of a sum is of at most 250 kB, or has at most four rows."""
+    """Whether the wanted Jacobian of a sum is of at most 250 kB, or has at most four rows."""
     rows, entries = 0, 0
-    for operand, needs in zip(local.jaxpr.outvars, local.depends):
-        if any(needs):
+    for operand, needs, wanted in zip(local.jaxpr.outvars, local.depends, local.wanted):
+        if wanted and any(needs):
             columns = sum(_size(v) for v, need in zip(local.jaxpr.invars, needs) if need)
             rows += _size(operand)
             entries += _size(operand) * columns * _jax.spec(operand.aval).dtype.itemsize

@@ -115,8 +115,9 @@ def _jacobians(
             return _parts(_jax.eval_jaxpr(local.jaxpr, (), *full, *constants)[row])
 
         rows, entries = _numbers(local.jaxpr.outvars[row].aval), sum(map(_numbers, inputs))
-        _warn_if_large(name, message, rows, entries)
-        if local.contains(_CUSTOM_VJP):
+        if local.wanted[row]:
+            _warn_if_large(name, message, rows, entries)
+        if local.wanted[row] and local.contains(_CUSTOM_VJP):
             _warn_if_rule_is_not_linear(name, message, operand, inputs)
         reverse = one_way == "reverse" or (not one_way and rows <= entries)
         jacobian = (jax.jacrev if reverse else jax.jacfwd)(

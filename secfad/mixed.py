@@ -44,6 +44,7 @@ def surrogate(
     specs: tuple,
     argnums: Sequence[int],
     summing: Callable[[str, Slice, str], Callable] = sum_with_jacobians,
+    has_aux: bool = False,
 ) -> Callable:
     """The computation as a function whose derivative at the server needs no further communication.
 
@@ -52,6 +53,7 @@ def surrogate(
       specs: Shapes of its arguments, as the server or one client holds them.
       argnums: The arguments that will be differentiated.
       summing: What becomes of an active sum, given its slice; by default one that brings its Jacobian.
+      has_aux: Whether only the first of two results will be differentiated.
 
     Raises:
       ModeError: The program communicates where mixed mode is not defined; names a mode that is.
@@ -63,9 +65,13 @@ def surrogate(
     active = [i in argnums for i, spec in enumerate(specs) for _ in jax.tree.leaves(spec)]
     block = place(with_turns(normal), placements, origins, keep_rules=True)
     block = without_client_carries(computation.name, block, active)
+    wanted = None
+    if has_aux and out_tree.children():
+        wanted = _leading_to(block, block.results[: out_tree.children()[0].num_leaves])
 
     def fun(*args: Any) -> Any:
-        results = _Mixed(computation.name, active, summing).run(block, jax.tree.leaves(args))
+        mixed = _Mixed(computation.name, active, summing, wanted=wanted)
+        results = mixed.run(block, jax.tree.leaves(args))
         return jax.tree.unflatten(out_tree, results)
 
     return fun
@@ -95,6 +101,7 @@ class _Mixed(Interpreter):
         summing: Callable[[str, Slice, str], Callable],
         outer: "tuple[Slicer, Mapping[Var, Any]] | None" = None,
         atoms: Sequence[Atom] = (),
+        wanted: set[Var] | None = None,
     ):
         """Makes an interpreter of one block.
 
@@ -104,12 +111,14 @@ class _Mixed(Interpreter):
           summing: What becomes of an active sum.
           outer: The slicer and the values of the block around it.
           atoms: The leading inputs of the block, as atoms of the block around it.
+          wanted: What leads to a result that is differentiated; None if everything may.
         """
         self.name = name
         self.flags = active_inputs
         self.summing = summing
         self.outer = outer
         self.atoms = atoms
+        self.wanted = wanted
 
     def steps(self, block: Block, env: dict[Var, Any]) -> None:
         """Evaluates the steps of a block."""
@@ -158,10 +167,21 @@ class _Mixed(Interpreter):
         return Interpreter()
 
     def _summed(self, step: Sum, slicer: Slicer, scope: Mapping[Var, Any]) -> list[Any]:
-        local = slicer.slice(step)
+        local = slicer.slice(step, [self.wanted is None or v in self.wanted for v in step.outputs])
         sources = [read(scope, v) for v in local.sources]
         constants = [read(scope, v) for v in local.constants]
         return self.summing(self.name, local, step.name)(sources, constants)
+
+
+def _leading_to(block: Block, results: Sequence[Atom]) -> set[Var]:
+    """The variables of a block that some of its results depend on."""
+    found = {v for v in results if isinstance(v, Var)}
+    for step in reversed(block.steps):
+        inputs = step.inputs if any(v in found for v in step.outputs) else ()
+        if isinstance(step, Sum | Broadcast):
+            inputs = [v for v, moved in zip(step.inputs, step.outputs) if moved in found]
+        found.update(v for v in inputs if isinstance(v, Var))
+    return found
 
 
 def _member(atom: Atom, variables: set[Var]) -> bool:

@@ -262,10 +262,11 @@ def _local(
 
     Refuses a program that is badly placed. What it costs to go back depends on the value alone.
     """
+    has_aux = value is not computation
     if mode == "mixed":
-        return surrogate(computation, specs, chosen), False
+        return surrogate(computation, specs, chosen, has_aux=has_aux), False
     if mode == "blockwise":
-        return surrogate(computation, specs, chosen, sum_by_size), False
+        return surrogate(computation, specs, chosen, sum_by_size, has_aux), False
     if mode == "forward" and computation.tracer is not None:
         # A derivative requires as much of what it derives from, and is then well placed itself.
         return computation.fun, False

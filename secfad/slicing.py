@@ -7,7 +7,7 @@ be used by a sum inside it.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from secfad import _jax
 from secfad._jax import Jaxpr, Literal, Var
@@ -28,6 +28,8 @@ class Slice:
       names: Of the broadcasts, one per source.
       constants: Other values that the code reads: client data, inactive values.
       depends: For every operand, which sources it depends on.
+      wanted: For every operand, whether anything that is differentiated depends on its sum. The
+        Jacobian of another is dead code, which no message carries.
     """
 
     jaxpr: Jaxpr
@@ -35,6 +37,7 @@ class Slice:
     names: list[str]
     constants: list[Var]
     depends: list[list[bool]]
+    wanted: list[bool]
 
     def contains(self, primitives: frozenset) -> bool:
         """True if the client code has an equation of these primitives, at any depth."""
@@ -87,8 +90,8 @@ class Slicer:
             atom = self.alias[atom]
         return atom
 
-    def slice(self, step: Sum) -> Slice:
-        """The slice of a sum with an active operand."""
+    def slice(self, step: Sum, wanted: Sequence[bool]) -> Slice:
+        """The slice of a sum with an active operand, given which of its results are wanted."""
         operands = [self._now(v) for v in step.inputs]
         steps: dict[int, Local] = {}
         roots: dict[Var, None] = {}
@@ -114,9 +117,8 @@ class Slicer:
             )
         jaxpr = _jax.new_jaxpr([*roots, *constants], operands, equations)
         names, sources = zip(*(self.sender[v] for v in roots))
-        return Slice(
-            jaxpr, list(sources), list(names), list(constants), _dependence(jaxpr, list(roots))
-        )
+        depends = _dependence(jaxpr, list(roots))
+        return Slice(jaxpr, list(sources), list(names), list(constants), depends, list(wanted))
 
 
 def _contains(jaxpr: Jaxpr, primitives: frozenset) -> bool:

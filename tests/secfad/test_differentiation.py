@@ -165,3 +165,19 @@ def test_the_derivative_in_an_empty_tree_is_empty(mode):
         (fad.jacobian, pair, {"has_aux": True}, ({}, aux)),
     ):
         close(fad.simulate(derive(made, 1, mode=mode, **options))(SMALL, {}, DATA), expected)
+
+
+@fad.computation(w=S, x=C)
+def with_large_aux(w, x):
+    received = fad.broadcast(w)
+    loss, shared = fad.mean((jnp.sum(received * x) ** 2, jnp.sin(received * x)), name="both")
+    return loss**2, (shared, fad.sum(jnp.cos(received * x), name="own"))
+
+
+@pytest.mark.parametrize("mode", ["mixed", "blockwise", "auto"])
+def test_the_size_of_aux_is_no_reason_for_a_warning_or_another_contact(mode):
+    spec = jax.ShapeDtypeStruct((3000,), np.float64)
+    # Its Jacobian would be 3000 x 3000: a warning of it would be an error here.
+    program = fad.trace(fad.grad(with_large_aux, has_aux=True, mode=mode), spec, spec)
+    assert program.costs.contacts == 1
+    assert program.costs.up_bytes == 8 * (1 + 3 * 3000)
