@@ -23,6 +23,7 @@ _FAMILIES: Mapping[str, str] = {
     "transpose": "transpose",
     "squeeze": "squeeze",
     "iota": "iota",
+    "filler": "empty2",
     "bitcast": "bitcast_convert_type",
     "reduce_sum": "reduce_sum",
     "reduce_other": "reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin",
@@ -83,7 +84,7 @@ _FAMILIES: Mapping[str, str] = {
     "reference": """new_ref get swap addupdate freeze free_ref empty_ref accum_grad_in_ref run_state
         new_box box_get box_set new_log log_extend log_read pin unpin broadcast_to""",
     "refused": """after_all approx_top_k cholesky_update create_token custom_lin custom_vmap_call
-        dce_sink dim_as_value dimension_size eig empty empty2 eval_jaxpr from_edtype to_edtype
+        dce_sink dim_as_value dimension_size eig empty eval_jaxpr from_edtype to_edtype
         geqp3 hessenberg iota_2x32_shape layout_constraint linear_call ormqr philox2x32 philox4x32
         platform_index ragged_dot_general reduce reduce_window remat_opt rng_bit_generator
         rng_uniform schur select_and_scatter shape_assertion shard_map stage symmetric_product

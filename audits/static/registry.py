@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from audits.static.families import DECISIONS
-from secfad._jax import Primitive, jax_primitives
+from secfad._jax import ClosedJaxpr, Primitive, jax_primitives, sub_jaxprs
 from secfad.clipping import clip_p, clip_rows_p
 from secfad.primitives import broadcast_p, sum_p
 
@@ -39,7 +39,13 @@ def _witnesses() -> list[Callable]:
         trace(lambda a: jnp.stack([a, a]), x),
         trace(lambda a: jax.lax.optimization_barrier(a), x),
         trace(lambda a: jax.scipy.linalg.lu_factor(a)[0], x),
+        trace(lambda a: jax.vjp(_choice, a)[0], x),
     ]
+
+
+def _choice(a):
+    """Its derivative keeps something of one branch only."""
+    return jax.lax.cond(a[0, 0] > 0, jnp.sin, lambda b: b, a)
 
 
 @functools.cache
@@ -61,8 +67,8 @@ def _registered() -> Mapping[int, tuple[Primitive, str]]:
 def _collect(equation, found: dict) -> None:
     found.setdefault(id(equation.primitive), (equation.primitive, equation.primitive.name))
     for value in equation.params.values():
-        if hasattr(value, "jaxpr"):
-            for inner in value.jaxpr.eqns:
+        for body in sub_jaxprs(value):
+            for inner in body.jaxpr.eqns if isinstance(body, ClosedJaxpr) else body.eqns:
                 _collect(inner, found)
 
 

@@ -119,6 +119,11 @@ def iota(step: Step) -> Label:
     return Label(Place.PUBLIC, tuple(axes))
 
 
+def filler(step: Step) -> Label:
+    """What a branch not taken leaves behind for a derivative; JAX fills it with zeros."""
+    return Label(Place.PUBLIC, (Axis(REPLICATED),) * step.first_rank)
+
+
 def bitcast(step: Step) -> Label | list[Label]:
     """A change of width adds or removes a last axis."""
     label, rank = step.inputs[0], step.first_rank

@@ -27,6 +27,7 @@ TRANSFER: Mapping[str, Rule] = MappingProxyType(
         "transpose": structure.transpose,
         "squeeze": structure.squeeze,
         "iota": structure.iota,
+        "filler": structure.filler,
         "bitcast": structure.bitcast,
         "reduce_sum": collectives.reduce_sum,
         "reduce_other": structure.reduce_other,

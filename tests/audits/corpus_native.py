@@ -127,6 +127,17 @@ def native_mixed_of_two_rounds(w, v):
     return jnp.sum(jnp.tanh(fad.mean(jnp.cos(fad.broadcast(w * g) * v))))
 
 
+@case("accept", style="native", args=[W, V], mode="vjp", wrt=(0,))
+def native_reverse_of_an_own_choice(w, v):
+    wb = fad.broadcast(w)
+    return fad.sum(lax.cond(jnp.sum(v) > 0, lambda u: jnp.sin(u * v), lambda u: u, wb))
+
+
+@case("reject", "FAD102", style="native", args=[W, V], mode="vjp", wrt=(0,))
+def native_reverse_of_a_choice_with_a_server_value(w, v):
+    return fad.sum(lax.cond(jnp.sum(v) > 0, lambda u: jnp.sin(u * v), lambda u: u, w))
+
+
 @case("reject", "FAD304", style="native", args=[W, V], mode="vjp", wrt=(0,))
 def native_reverse_of_a_while(w, v):
     wb = fad.broadcast(w)

@@ -134,7 +134,7 @@ def qfedavg(q, w, x, y):
     return w - top / bottom
 
 
-@native("Wang et al. 2020, FedNova", MODEL, BATCH, LABELS, array(dtype="int32"), reverse=AGAIN)
+@native("Wang et al. 2020, FedNova", MODEL, BATCH, LABELS, array(dtype="int32"))
 @fad.computation(w=fad.SERVER, x=fad.CLIENTS, y=fad.CLIENTS, work=fad.CLIENTS)
 def fednova(w, x, y, work):
     start = fad.broadcast(w, name="model")
