@@ -1,5 +1,7 @@
 """Mixed and blockwise mode through a server's choice between client values."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,8 +138,13 @@ def test_gradient_through_a_choice_of_client_values_is_the_centralised_one(progr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("outer", ["forward", "reverse", "mixed"])
-@pytest.mark.parametrize("inner", ["forward", "reverse", "mixed", "blockwise"])
+@pytest.mark.parametrize(
+    ("inner", "outer"),
+    [
+        *itertools.product(["mixed", "blockwise"], ["forward", "reverse", "mixed"]),
+        ("reverse", "mixed"),
+    ],
+)
 @pytest.mark.parametrize("program", [three_kinds, sums_in_nested_branches])
 def test_second_derivatives_through_a_choice_of_client_values(program, inner, outer):
     oracle = jax.jacfwd(jax.grad(lambda w, s: program(Centralised(len(X)), w, s, X)))
