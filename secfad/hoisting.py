@@ -4,7 +4,8 @@ Mixed mode must see from each sum back to the broadcasts that it depends on. A c
 whose branches make client values hides them. Here the server chooses among its own values only and
 broadcasts what it chose; the clients then do their part of the branch, by the number of the branch,
 which is broadcast too. Where the branches end in the broadcasts themselves, no number is needed.
-Values of one shape that different branches broadcast share one message.
+Values of one shape that different branches broadcast share one message; zeros stand for those that
+the branch taken has not. What a branch also adds up itself is broadcast inside it and again after it.
 """
 
 import collections
