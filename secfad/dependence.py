@@ -17,11 +17,11 @@ def dependent_outputs(equation: JaxprEqn, flags: Sequence[bool]) -> list[bool]:
     if equation.primitive is SCAN:
         return _scan(equation, list(flags))
     if equation.primitive is COND:
-        rows = [_results(b.jaxpr, flags[1:]) for b in equation.params["branches"]]
+        rows = [dependent_results(b.jaxpr, flags[1:]) for b in equation.params["branches"]]
         return [flags[0] or any(column) for column in zip(*rows)]
     call = as_call(equation)
     if call is not None and len(call.inputs) == len(equation.invars):
-        return _results(call.body.jaxpr, flags)
+        return dependent_results(call.body.jaxpr, flags)
     return [any(flags)] * len(equation.outvars)
 
 
@@ -51,7 +51,8 @@ def _kept(equation: JaxprEqn, used: Sequence[bool]) -> list[JaxprEqn]:
     return list(_jax.dce(whole, used).eqns)
 
 
-def _results(jaxpr: Jaxpr, flags: Sequence[bool]) -> list[bool]:
+def dependent_results(jaxpr: Jaxpr, flags: Sequence[bool]) -> list[bool]:
+    """Which results of a program depend on its flagged inputs."""
     reached = {v for v, f in zip(jaxpr.invars, flags) if f}
 
     def flagged(atom) -> bool:
@@ -67,7 +68,7 @@ def _scan(equation: JaxprEqn, flags: list[bool]) -> list[bool]:
     params = equation.params
     first, split = params["num_consts"], params["num_consts"] + params["num_carry"]
     while True:
-        out = _results(params["jaxpr"].jaxpr, flags)
+        out = dependent_results(params["jaxpr"].jaxpr, flags)
         joined = [a or b for a, b in zip(flags[first:split], out)]
         if joined == flags[first:split]:
             return [*joined, *out[split - first :]]

@@ -20,10 +20,11 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from secfad import _jax
-from secfad._jax import Var
+from secfad._jax import ClosedJaxpr, Var
 from secfad.activity import active_variables, loop_carries
 from secfad.blocks import Block, Branch, Local, Loop, Step, Sum, While, communicates, inner_blocks
 from secfad.calls import OWN_DERIVATIVE, Communicates
+from secfad.dependence import dependent_results
 from secfad.errors import ModeError
 from secfad.interpreting import Interpreter, read
 from secfad.normalization import opened
@@ -76,13 +77,15 @@ def choice(branches: Sequence[Block], flags: Sequence[bool]) -> Callable:
     def backward(saved: tuple, cotangents: list) -> tuple:
         index, tapes, operands = saved
         live = [not isinstance(c, SymbolicZero) for c in cotangents]
-        pulls = [
-            functools.partial(_pulled, block, flags, live, number)
-            for number, block in enumerate(branches)
-        ]
         given = [c for c, is_live in zip(cotangents, live) if is_live]
-        pulled = iter(jax.lax.switch(index, pulls, tapes, operands, given))
-        return None, None, [next(pulled) if active else None for active in flags]
+        arguments = tapes, operands, given
+        pulls = [_pull(block, flags, live, i, arguments) for i, block in enumerate(branches)]
+        # A zero that every branch would make for itself is nobody's value.
+        moved = [any(column) for column in zip(*(_moved(pull, len(given)) for pull in pulls))]
+        runs = [_with_results(pull, moved) for pull in pulls]
+        pulled = iter(jax.lax.switch(index, runs, *jax.tree.leaves(arguments)))
+        places = iter(moved)
+        return None, None, [next(pulled) if f and next(places) else None for f in flags]
 
     choose.defvjp(forward, backward, symbolic_zeros=True)
     return lambda *args: [_discrete(value) for value in choose(*args)]
@@ -115,31 +118,43 @@ def _taken(
     return jax.lax.switch(index, [functools.partial(take, i) for i in numbers], tapes, operands)
 
 
-def _pulled(
-    block: Block,
-    flags: Sequence[bool],
-    live: Sequence[bool],
-    number: int,
-    tapes: Tape,
-    operands: list,
-    given: list,
-) -> list[Any]:
-    """The cotangents of a branch's active operands, from those of its live results."""
+def _pull(
+    block: Block, flags: Sequence[bool], live: Sequence[bool], number: int, arguments: tuple
+) -> ClosedJaxpr:
+    """The cotangents of a branch's active operands, from those of its live results.
 
-    def pull(tape: Tape, operands: list, given: list) -> tuple:
+    Args:
+      block: The branch.
+      flags: Which operands are active.
+      live: Which results have a cotangent.
+      number: The branch's.
+      arguments: Tapes of all branches, operands, cotangents: what the program is a function of.
+    """
+
+    def pull(tapes: Tape, operands: list, given: list) -> tuple:
         def replay(*moving: Any) -> list[Any]:
             rest = iter(moving)
             full = [next(rest) if active else value for active, value in zip(flags, operands)]
-            out = _taped(block, flags, full, tape)[0]
+            out = _taped(block, flags, full, tapes[number])[0]
             return [value for value, is_live in zip(out, live) if is_live]
 
         return jax.vjp(replay, *(v for v, active in zip(operands, flags) if active))[1](given)
 
-    arguments = tapes[number], operands, given
     specs = jax.tree.map(lambda x: _jax.spec(jax.typeof(x)), arguments)
     # A rule that is left is of something that no active operand moves: its body is right.
-    closed = opened(_jax.make_jaxpr(pull, specs)[0])
-    return _jax.eval_jaxpr(closed.jaxpr, closed.consts, *jax.tree.leaves(arguments))
+    return opened(_jax.make_jaxpr(pull, specs)[0])
+
+
+def _moved(pull: ClosedJaxpr, count: int) -> list[bool]:
+    """Which results depend on the last `count` inputs; in these a pull is linear."""
+    others = len(pull.jaxpr.invars) - count
+    return dependent_results(pull.jaxpr, [i >= others for i in range(len(pull.jaxpr.invars))])
+
+
+def _with_results(pull: ClosedJaxpr, wanted: Sequence[bool]) -> Callable:
+    """The program as a function, with some of its results."""
+    live = _jax.dce(pull.jaxpr, wanted)
+    return functools.partial(_jax.eval_jaxpr, live, pull.consts)
 
 
 def _taped(

@@ -242,3 +242,13 @@ def loop_of_unknown_length(means, w, x):
 
 def loop_in_cond(means, w, x):
     return jax.lax.cond(w < 5.0, lambda w: in_scan(means, w, x), lambda w: means.sines(w, x), w)
+
+
+def integers_of_clients(means, w, x):
+    """A branch reads of a differentiated value only what has no derivative."""
+    products = means.client(lambda x, w: x * jnp.tanh(w), x, means.broadcast(w))
+
+    def best(w):
+        return w * means.mean(lambda p: jnp.argmax(p).astype(p.dtype), products)
+
+    return jax.lax.cond(w > 0.1, best, lambda w: w**2, w)

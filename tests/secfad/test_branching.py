@@ -18,6 +18,7 @@ from branching_programs import (
     in_checkpoint,
     in_nested_scans,
     in_scan,
+    integers_of_clients,
     kept_by_clients,
     loop_in_cond,
     loop_of_unknown_length,
@@ -47,7 +48,7 @@ pytestmark = pytest.mark.usefixtures("double_precision", "quick_compilation")
 
 QUICK = [plain, in_scan, checkpoint_in_scan, with_numbers_and_loops, three_branches]
 QUICK += [decided_before, with_constants, constants_decided_before, client_state]
-QUICK += [clients_choose_inside, loop_of_unknown_length]
+QUICK += [clients_choose_inside, loop_of_unknown_length, integers_of_clients]
 SLOW = [in_nested_scans, in_checkpoint, scan_in_checkpoint, branch_in_branch, chosen_by_a_sum]
 SLOW += [kept_by_clients, loop_in_cond]
 # Mixed mode does not see through a loop of unknown length.
