@@ -33,6 +33,7 @@ _SUMS = frozenset(
         *("add", "sub", "add_any", "neg", "concatenate", "pad", "reshape"),
         *("broadcast_in_dim", "squeeze", "expand_dims", "transpose", "reduce_sum", "slice", "rev"),
         *("copy", "copy_p", "real", "imag", "cumsum", "reduce_window_sum", "stop_gradient"),
+        *("split", "stack", "unstack"),
     }
 )
 # Linear in each of the first two operands, if the other one is constant.
