@@ -176,8 +176,8 @@ def linear_primitive(
     message. Its results are saved, never recomputed, under `jax.checkpoint`: a second
     communication of the same value would be a second contact and, under noise, another value.
 
-    Where `jax.linear_transpose` separates what is linear in its inputs from what is known without
-    them, each operand is on its own side: a transposed mean knows its denominator.
+    Where JAX separates what is linear in some inputs from what is known without them, each operand is
+    on its own side: a transposed mean knows its denominator. Out of a loop only whole messages move.
 
     Args:
       name: Name of the primitive in jaxprs.
@@ -228,7 +228,7 @@ def linear_primitive(
 
     def partial_eval(trace, *tracers, **params):
         known = [tracer.is_known() for tracer in tracers]
-        if all(known) or not any(known) or not _is_transposing():
+        if all(known) or not any(known) or _is_hoisting():
             return trace.default_process_primitive(primitive, tracers, params)
         values = [t.pval.get_known() for t, k in zip(tracers, known) if k]
         others = [t for t, k in zip(tracers, known) if not k]
@@ -247,22 +247,19 @@ def linear_primitive(
     return primitive
 
 
-_TRANSPOSE = inspect.unwrap(jax.linear_transpose).__code__
 _HOIST = "_scan_known_hoisting"
 
 
-def _is_transposing() -> bool:
-    """True while `jax.linear_transpose` looks for what is linear.
+def _is_hoisting() -> bool:
+    """True while JAX moves what does not change in a loop out of it.
 
-    JAX moves work out of loops by the same rule, and says to no rule what it is called for. There a
-    mean must stay one message, so the calls that led here have to tell.
+    JAX does so by the rules by which it separates what is linear, and says to none what it is called
+    for. A message stays whole where its loop is, so the calls that led here have to tell.
     """
     frame = inspect.currentframe()
     while frame is not None and frame.f_code.co_name != _HOIST:
-        if frame.f_code is _TRANSPOSE:
-            return True
         frame = frame.f_back
-    return False
+    return frame is not None
 
 
 def _drop_unused_operands(used: list[bool], equation: JaxprEqn):
@@ -278,7 +275,7 @@ def _save_results(saveable, unknown_in, instantiated_in, equation):
     if not any(unknown_in):
         return equation, None, [False] * count, [False] * count, []
     known = [i for i, unknown in enumerate(unknown_in) if not unknown]
-    if known and _is_transposing():
+    if known and not _is_hoisting():
         now, later = (
             _operands(equation, [u is side for u in unknown_in]) for side in (False, True)
         )
