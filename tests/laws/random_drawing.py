@@ -42,7 +42,8 @@ FLAVOURS = {
     "vjp": Flavour(("forward",), ("vjp",)),
     "solver": Flavour(("mixed",), kinds=(("solver", ""),)),
     "rule": Flavour(("mixed",), kinds=(("sum", "rule"),)),
-    "choice": Flavour(("mixed",), kinds=(("cond", "stateful"), ("switch", "stateful"))),
+    # Forward mode through choices of client values: docs/limitations.md.
+    "choice": Flavour(("forward", "mixed"), kinds=(("cond", "stateful"), ("switch", "stateful"))),
     "single": Flavour(local=("single",)),
     "float32": Flavour(dtype="float32"),
 }
