@@ -12,7 +12,7 @@ import typer
 
 REJECTED = 1
 Target = typer.Argument(metavar="FILE.py:NAME", help="A computation in a file.")
-Mode = Literal["all", "primal", "forward", "reverse", "factored", "mixed"]
+Mode = Literal["all", "primal", "forward", "reverse", "factored", "mixed", "blockwise"]
 
 
 def add_to(app: typer.Typer) -> None:

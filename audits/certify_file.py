@@ -58,7 +58,8 @@ def certify_file(
     Args:
       path: A Python file.
       name: A computation, program or private program in it.
-      modes: `"all"` (`"primal"`, `"forward"`, `"reverse"`, `"mixed"`), or some of these and `"factored"`.
+      modes: `"all"` (`"primal"`, `"forward"`, `"reverse"`, `"mixed"`), or some of these,
+        `"factored"` and `"blockwise"`.
       format: `"text"`, `"json"`, `"sarif"`, `"html"` or `"github"`.
       out: Where the report goes instead of `write`.
       certificate: Where the certificate goes, if one is issued.

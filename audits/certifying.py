@@ -36,7 +36,7 @@ from secfad.errors import ModeError, SecfadError
 
 RULE_SET = "2026.1"
 MODES = ("primal", "forward", "reverse", "mixed")
-KNOWN_MODES = (*MODES, "factored")
+KNOWN_MODES = (*MODES, "factored", "blockwise")
 ASSUMPTIONS = (
     "The server is honest but curious: it sends every client the same broadcasts.",
     "The aggregator reveals the sum over the surviving clients and nothing else.",
@@ -84,7 +84,8 @@ def certify(
     Args:
       subject: A private program, a traced program, or a computation with its specs.
       *specs: What the server or one client holds, per argument of a computation.
-      modes: Of a computation: `"primal"`, `"forward"`, `"reverse"`, `"factored"`, `"mixed"`.
+      modes: Of a computation: `"primal"`, `"forward"`, `"reverse"`, `"factored"`, `"mixed"`,
+        `"blockwise"`.
       argnums: Server arguments of the derivative modes; all floating-point ones by default.
       public: Digests of captured constants that are declared public.
 

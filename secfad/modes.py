@@ -155,17 +155,17 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
     Args:
       computation: What to differentiate; its results are at the server.
       argnums: Position, or positions, of the arguments to differentiate.
-      mode: "reverse", "factored" or "mixed".
+      mode: "reverse", "factored", "mixed" or "blockwise".
 
     Returns:
       A computation of the same arguments and a last argument `cotangent` (numbered where an argument
       is called so already), shaped like the result, which returns `(value, derivative)` with the
       derivative shaped like the arguments.
     """
-    require_mode(mode, ("reverse", "factored", "mixed"), "vjp")
+    require_mode(mode, ("reverse", "factored", "mixed", "blockwise"), "vjp")
     argnums = checked_argnums(computation, argnums)
     chosen = _tuple(argnums)
-    if mode == "mixed":
+    if mode in ("mixed", "blockwise"):
         require_server_arguments(computation, chosen, mode)
     added = unused_name("cotangent", computation.placements)
 

@@ -49,6 +49,14 @@ def test_every_mode_of_a_closed_program_is_certified(certificate):
     assert len(set(certificate.digests.values())) == 4
 
 
+@pytest.mark.parametrize("mode", ["factored", "blockwise"])
+def test_the_modes_that_save_messages_are_certified_on_request(mode):
+    made = audits.certify(two_rounds, *SPECS, modes=(mode,))
+    cotangent = spec()
+    pulled = fad.trace(fad.vjp(two_rounds, (0, 1), mode=mode), *SPECS, cotangent)
+    assert made.digests == {mode: pulled.digest}
+
+
 def test_json_round_trip_keeps_everything(certificate):
     assert Certificate.from_json(certificate.to_json()) == certificate
     assert Certificate.from_json(certificate.to_json()).id == certificate.id

@@ -12,7 +12,7 @@ from secfad.errors import ArgumentError, ModeError
 
 S, C = fad.SERVER, fad.CLIENTS
 MODES = ("forward", "reverse", "factored", "mixed", "auto")
-BACKWARD = ("reverse", "factored", "mixed")
+BACKWARD = ("reverse", "factored", "mixed", "blockwise")
 W, X = jnp.asarray([0.5, -1.0, 2.0]), jnp.arange(15.0).reshape(5, 3) / 10
 
 
