@@ -1,4 +1,4 @@
-"""Double precision on request: `@pytest.mark.usefixtures("double_precision")`."""
+"""Double precision and quick compilation on request: `@pytest.mark.usefixtures(...)`."""
 
 import importlib.util
 import sys
@@ -23,6 +23,14 @@ _load("branching_programs")
 def double_precision():
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Each program runs a few times: how fast does not matter."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def pytest_collection_modifyitems(config, items):

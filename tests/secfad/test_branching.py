@@ -75,14 +75,6 @@ EVERY_SECOND = [
 ]
 
 
-@pytest.fixture(scope="module")
-def quick_compilation():
-    """Each program runs twice: how fast does not matter."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def named(quick, every):
     """Parameters of tests; those that are not quick run in the nightly profile."""
     rows = []

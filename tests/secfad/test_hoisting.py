@@ -18,14 +18,6 @@ X, W = RNG.normal(size=(5, 3)), RNG.normal(size=3)
 pytestmark = pytest.mark.usefixtures("double_precision", "quick_compilation")
 
 
-@pytest.fixture(scope="module")
-def quick_compilation():
-    """Each program runs a few times: how fast does not matter."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def error(v, x):
     return jnp.sum(jnp.tanh(v * x))
 

@@ -9,7 +9,7 @@ from jax.scipy.sparse.linalg import bicgstab, gmres
 import secfad as fad
 from secfad.blocks import Sum, inner_blocks
 
-pytestmark = pytest.mark.usefixtures("double_precision")
+pytestmark = pytest.mark.usefixtures("double_precision", "quick_compilation")
 S, C = fad.SERVER, fad.CLIENTS
 CLIENTS, SIZE = 5, 3
 RNG = np.random.default_rng(0)
@@ -85,14 +85,6 @@ CASES = [
     (by_iteration, True, "mixed"),
     *LONGER,
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Solvers of three unknowns: how fast they run does not matter."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize(("solver", "weighted", "mode"), CASES)
