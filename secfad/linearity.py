@@ -10,6 +10,7 @@ inputs in question), *zero*, *linear* and *other*. Sound, not complete: what it 
 import enum
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -71,8 +72,8 @@ def equation_kinds(equation: JaxprEqn, given: Sequence[Kind]) -> list[Kind]:
 
 
 def _constant(value) -> Kind:
-    concrete = isinstance(value, np.ndarray | np.generic | int | float)
-    return Kind.ZERO if concrete and not np.any(value) else Kind.CONSTANT
+    concrete = not isinstance(value, jax.Array)
+    return Kind.ZERO if concrete and not np.any(np.asarray(value)) else Kind.CONSTANT
 
 
 def _jaxpr(jaxpr: Jaxpr, env: dict[Var, Kind]) -> list[Kind]:
