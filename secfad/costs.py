@@ -17,6 +17,7 @@ from secfad._jax import spec
 from secfad.blocks import Atom, Branch, Loop, While
 from secfad.placements import CLIENTS
 from secfad.stages import Nested, Round, Schedule
+from secfad.waiting import waits_for_cotangents
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Costs:
       released: Numbers that sums give to the server: the dimension that noise has, where it is added.
       state_bytes: Most that a client keeps from one contact to a later one, apart from its data and
         what follows from them alone. In a loop, what is collected counts as if it were complete.
-      readdressed: Whether any contact needs the clients of an earlier one.
+      readdressed: Whether any contact needs the clients of an earlier one: for what they keep, or for
+        their part of a derivative, whose cotangent came later than their part of the value.
     """
 
     contacts: float = 0
@@ -54,6 +56,12 @@ def costs(plan: Schedule, iterations: float = math.inf) -> Costs:
       plan: The schedule.
       iterations: How often a while loop runs, as far as anyone knows.
     """
+    total = _items(plan, iterations)
+    again = total.readdressed or waits_for_cotangents(plan.block)
+    return dataclasses.replace(total, readdressed=again)
+
+
+def _items(plan: Schedule, iterations: float) -> Costs:
     total = Costs()
     for item in plan.items:
         if isinstance(item, Round):
@@ -81,7 +89,7 @@ def _round(plan: Schedule, item: Round) -> Costs:
 
 
 def _nested(item: Nested, iterations: float) -> Costs:
-    bodies = [costs(body, iterations) for body in item.bodies]
+    bodies = [_items(body, iterations) for body in item.bodies]
     match item.step:
         case Branch():
             # The branch is known at run time only: the most that either costs.

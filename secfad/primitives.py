@@ -8,7 +8,8 @@ derivative of a computation that communicates by broadcast and sum does so too.
 Both take a tree and move all of its leaves in one message (one secure aggregation for `sum`), so
 that the numerator and the denominator of a mean come from the same surviving clients. The name of a
 message travels through differentiation: `delta` has the tangent `delta.tangent`, and the transpose
-of the broadcast `model` is the sum `model.cotangent`.
+of the broadcast `model` is the sum `model.cotangent`. What a client is told once more, for a
+derivative, is `model.again`.
 
 >>> import jax, jax.numpy as jnp
 >>> print(jax.make_jaxpr(lambda x: sum(broadcast(x, name="model"), name="total"))(1.0).eqns[1].primitive)
@@ -31,11 +32,13 @@ _jax.hide_file_from_tracebacks(__file__)
 
 TANGENT = ".tangent"
 COTANGENT = ".cotangent"
+AGAIN = ".again"
 
 
 def _suffixed(suffix: str) -> Callable[[dict], dict]:
     def rename(params: dict) -> dict:
-        return params | {"name": params["name"].removesuffix(TANGENT) + suffix}
+        name = params["name"].removesuffix(TANGENT).removesuffix(AGAIN)
+        return params | {"name": name + suffix}
 
     return rename
 

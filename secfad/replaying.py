@@ -11,6 +11,7 @@ derivative is again a choice between communicating branches, of which there are 
 Source: docs/semantics.md, "Derivatives".
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,13 +23,24 @@ from jax.custom_derivatives import SymbolicZero
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Var
 from secfad.activity import active_variables, loop_carries
-from secfad.blocks import Block, Branch, Local, Loop, Step, Sum, While, communicates, inner_blocks
+from secfad.blocks import (
+    Block,
+    Branch,
+    Broadcast,
+    Local,
+    Loop,
+    Step,
+    Sum,
+    While,
+    communicates,
+    inner_blocks,
+)
 from secfad.calls import OWN_DERIVATIVE, Communicates
 from secfad.dependence import dependent_results
 from secfad.errors import ModeError
 from secfad.interpreting import Interpreter, read
 from secfad.normalization import opened
-from secfad.primitives import sum_p
+from secfad.primitives import AGAIN, sum_p
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -169,6 +181,7 @@ def _taped(
         if not (isinstance(step, Sum) or talks(step)):
             if tape is not None:
                 _require_no_rule(step)
+                step = _told_again(step)
             Interpreter().step(step, block, env)
             continue
         inside = [isinstance(v, Var) and v in active for v in step.inputs]
@@ -179,6 +192,13 @@ def _taped(
         noted.append(note)
         env.update(zip(step.outputs, results))
     return [read(env, v) for v in block.results], noted if tape is None else []
+
+
+def _told_again(step: Step) -> Step:
+    """The step; a broadcast under a name that says that clients have had it."""
+    if not isinstance(step, Broadcast) or step.name.endswith(AGAIN):
+        return step
+    return dataclasses.replace(step, name=step.name + AGAIN)
 
 
 def _require_no_rule(step: Step) -> None:

@@ -28,6 +28,10 @@ from audits.static.styles import STYLES, Style
 from audits.static.transfer import TRANSFER
 from secfad import CLIENTS, SERVER, Program
 from secfad.arguments import label
+from secfad.errors import SecfadError
+from secfad.inference import place
+from secfad.normalization import normalise
+from secfad.waiting import waits_for_cotangents
 
 PROFILES = ("secagg", "secagg+dp")
 MINIMUM_CLIENTS = 2
@@ -84,7 +88,10 @@ def check(
         primal = check(fn, args, style=style, profile=profile, public=public)
         declared = dataclasses.replace(declared, primal_bounded=primal.kind != "reject")
     findings, facts = examine(traced, chosen, mode=mode, profile=profile, declared=declared)
-    if chosen.sums_by_reduction and not any(f.severity == Severity.REJECT for f in findings):
+    rejected = any(f.severity == Severity.REJECT for f in findings)
+    if chosen.name == "native" and not rejected and _goes_back(traced):
+        findings, facts = _with_again(findings, facts, 0)
+    if chosen.sums_by_reduction and not rejected:
         findings += _other_cohorts(fn, args, chosen, mode, wrt, declared)
     findings = [f if f.line else dataclasses.replace(f, line=definition_line(fn)) for f in findings]
     return Report.of(findings, facts, subject)
@@ -261,12 +268,33 @@ def check_program(
     findings, facts = examine(
         traced_program(program), style, mode="primal", profile=profile, declared=declared
     )
-    if program.costs.readdressed and not facts.readdress:
+    if program.costs.readdressed:
         # The engine waits for the survivors of a sum before it divides by their number, so it may
         # contact clients again where data dependence alone would not.
-        facts = dataclasses.replace(facts, readdress=True)
-        findings += [finding("FAD306"), finding("FAD305", bytes=program.costs.state_bytes)]
+        findings, facts = _with_again(findings, facts, program.costs.state_bytes)
     return Report.of(findings, facts, subject)
+
+
+def _goes_back(traced: Traced) -> bool:
+    """Whether clients wait for cotangents, in a program that the core accepts."""
+    placements = [
+        SERVER if PLACEMENTS[a.placement] == Place.SERVER else CLIENTS for a in traced.inputs
+    ]
+    try:
+        normal = normalise(traced.closed, erase_rules=True)
+        block = place(normal, placements, [a.name for a in traced.inputs])
+    except SecfadError:
+        return False
+    return waits_for_cotangents(block)
+
+
+def _with_again(
+    findings: list[Finding], facts: Facts, state_bytes: float
+) -> tuple[list[Finding], Facts]:
+    """Findings and facts, with the need of the same clients unless it is among them."""
+    if facts.readdress:
+        return findings, facts
+    return [*findings, *_again(state_bytes)], dataclasses.replace(facts, readdress=True)
 
 
 def cohort_size(traced: Traced, style: Style) -> int | None:
@@ -303,8 +331,7 @@ def _obligations(traced: Traced, facts: Facts, profile: str) -> list[Finding]:
     """Caveats about the program as a whole."""
     found = []
     if facts.readdress:
-        found.append(finding("FAD306"))
-        found.append(finding("FAD305", bytes=facts.residual_bytes))
+        found += _again(facts.residual_bytes)
     if facts.stateful_clients:
         names = ", ".join(f"`{a.name}`" for a in traced.inputs if a.placement == "client_state")
         found.append(finding("FAD701", value=names))
@@ -317,6 +344,12 @@ def _obligations(traced: Traced, facts: Facts, profile: str) -> list[Finding]:
     if facts.releases > 1:
         found.append(finding("FAD414", count=facts.releases))
     return found
+
+
+def _again(state_bytes: float) -> list[Finding]:
+    """The same clients in a later phase, and what they keep for it, if anything."""
+    kept = [finding("FAD305", bytes=state_bytes)] if state_bytes else []
+    return [finding("FAD306"), *kept]
 
 
 def _equations_against_unknowns(traced: Traced, facts: Facts) -> list[Finding]:

@@ -121,6 +121,11 @@ def native_reverse_of_two_rounds(w, v):
     return jnp.sum(jnp.tanh(fad.mean(jnp.cos(fad.broadcast(w * g) * v))))
 
 
+@case("caveat", "FAD306", style="native", args=[W, V], mode="vjp", wrt=(0,))
+def native_reverse_of_a_root(w, v):
+    return jnp.sqrt(jnp.sum(fad.sum(fad.broadcast(w) * v**2) ** 2))
+
+
 @case("accept", style="native", args=[W, V], mode="mixed", wrt=(0,))
 def native_mixed_of_two_rounds(w, v):
     g = fad.mean(jnp.sin(fad.broadcast(w) * v))

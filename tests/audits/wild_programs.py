@@ -134,7 +134,7 @@ def qfedavg(q, w, x, y):
     return w - top / bottom
 
 
-@native("Wang et al. 2020, FedNova", MODEL, BATCH, LABELS, array(dtype="int32"))
+@native("Wang et al. 2020, FedNova", MODEL, BATCH, LABELS, array(dtype="int32"), reverse=AGAIN)
 @fad.computation(w=fad.SERVER, x=fad.CLIENTS, y=fad.CLIENTS, work=fad.CLIENTS)
 def fednova(w, x, y, work):
     start = fad.broadcast(w, name="model")
@@ -215,7 +215,7 @@ def quantile(target, y):
     return 0.5 * (low + high)
 
 
-@native("Power iteration for a principal component", MODEL, BATCH)
+@native("Power iteration for a principal component", MODEL, BATCH, reverse=AGAIN)
 @fad.computation(v=fad.SERVER, x=fad.CLIENTS)
 def principal_component(v, x):
     def improve(v, _):

@@ -42,8 +42,7 @@ FLAVOURS = {
     "vjp": Flavour(("forward",), ("vjp",)),
     "solver": Flavour(("mixed",), kinds=(("solver", ""),)),
     "rule": Flavour(("mixed",), kinds=(("sum", "rule"),)),
-    # Forward mode through choices of client values: docs/limitations.md.
-    "choice": Flavour(("forward", "mixed"), kinds=(("cond", "stateful"), ("switch", "stateful"))),
+    "choice": Flavour(kinds=(("cond", "stateful"), ("switch", "stateful"))),
     "single": Flavour(local=("single",)),
     "float32": Flavour(dtype="float32"),
 }
@@ -73,10 +72,19 @@ class Program:
 
     @property
     def refused(self) -> tuple[str, ...]:
-        """Modes that may be refused; those of choices are in docs/limitations.md."""
-        chooses = any(step.kind in CHOICES for step, _ in instructions(self.steps))
-        backwards = ("reverse", "factored") if chooses else ()
-        return FLAVOURS[self.flavour].refused + backwards
+        """Modes that may be refused: those of the flavour, and what is in docs/limitations.md.
+
+        Backwards, no linear solver or custom rule may communicate inside a choice.
+        """
+        inside = (
+            inner
+            for step, _ in instructions(self.steps)
+            if step.kind in CHOICES
+            for body in step.bodies
+            for inner, _ in instructions(body)
+        )
+        repeats = any(step.kind == "solver" or step.op == "rule" for step in inside)
+        return FLAVOURS[self.flavour].refused + (("reverse", "factored") if repeats else ())
 
     @property
     def dtype(self) -> str:

@@ -1,0 +1,119 @@
+"""Who must come back: clients that wait for the cotangent of a sum that they have answered."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import secfad as fad
+from secfad.blocks import Broadcast
+from secfad.stages import walk
+
+S, C = fad.SERVER, fad.CLIENTS
+D = 3
+W, X = jnp.ones(D), jnp.ones((4, D))
+
+
+def again(computation, *specs):
+    costs = fad.trace(computation, *specs).costs
+    return costs.readdressed, costs.state_bytes
+
+
+@fad.computation(w=S, x=C)
+def moments(w, x):
+    """Clients answer with their own data, which they need not have kept."""
+    image = fad.mean(x.T @ (x @ fad.broadcast(w, name="model")), name="image")
+    return jnp.sqrt(jnp.vdot(image, image))
+
+
+@fad.computation(w=S, x=C)
+def power_iteration(w, x):
+    def improve(v, _):
+        image = fad.mean(x.T @ (x @ fad.broadcast(v)))
+        return image / jnp.linalg.norm(image), None
+
+    return jax.lax.scan(improve, w, None, length=4)[0].sum()
+
+
+@fad.computation(w=S, x=C)
+def one_round_each(w, x):
+    """Every iteration adds up the same linear function; no cotangent depends on a sum."""
+
+    def add(total, given):
+        row, scale = given
+        return total + fad.sum(jnp.vdot(row, fad.broadcast(scale * w)), name="part"), None
+
+    return jax.lax.scan(add, 0.0, (x, jnp.arange(4.0)))[0]
+
+
+@fad.computation(w=S, x=C)
+def chosen(w, x):
+    received = lambda w: fad.broadcast(w, name="model")
+    branches = (lambda w: fad.sum(jnp.sin(x @ received(w))), lambda w: fad.sum(x @ received(w)))
+    return jax.lax.cond(w[0] > 0, *branches, w).sum()
+
+
+@pytest.mark.parametrize("fun", [moments, power_iteration, one_round_each, chosen])
+def test_reverse_mode_needs_the_same_clients_although_they_keep_nothing(fun):
+    made = fad.value_and_grad(fun, mode="reverse")
+    assert again(made, W, X) == (True, 0)
+
+
+@pytest.mark.parametrize("mode", ["forward", "mixed"])
+@pytest.mark.parametrize("fun", [moments, power_iteration, one_round_each, chosen])
+def test_other_modes_and_values_do_not(fun, mode):
+    assert again(fun, W, X) == (False, 0)
+    assert again(fad.value_and_grad(fun, mode=mode), W, X) == (False, 0)
+
+
+def test_a_gradient_without_the_value_has_nothing_to_go_back_to():
+    # One sum is enough: the value's choice is never made.
+    assert fad.trace(fad.grad(chosen, mode="reverse"), W, X).costs.contacts == 1
+    assert again(fad.grad(chosen, mode="reverse"), W, X) == (False, 0)
+
+
+def loss(w, x):
+    return fad.mean(jnp.sum((x @ fad.broadcast(w)) ** 2), name="loss")
+
+
+def test_rounds_of_gradients_may_have_new_clients_each():
+    @fad.computation(w=S, x=C)
+    def descent(w, x):
+        step = lambda w, _: (w - 0.1 * fad.grad(inner, mode="reverse")(w, x), None)
+        w = jax.lax.scan(step, w, None, length=3)[0]
+        return jax.lax.scan(step, w, None, length=2)[0]
+
+    inner = fad.computation(w=S, x=C)(loss)
+    assert again(descent, W, X) == (False, 0)
+
+
+def test_rounds_of_gradients_of_a_root_need_their_clients_twice():
+    @fad.computation(w=S, x=C)
+    def descent(w, x):
+        step = lambda w, _: (w - 0.1 * jax.grad(lambda w: jnp.sqrt(loss(w, x)))(w), None)
+        return jax.lax.scan(step, w, None, length=3)[0]
+
+    assert again(descent, W, X)[0]
+
+
+def test_a_second_derivative_in_forward_mode_over_a_late_gradient_waits_too():
+    gradient = fad.grad(power_iteration, mode="reverse")
+    assert again(fad.jacobian(gradient, mode="forward"), W, X)[0]
+
+
+def test_a_gradient_that_stays_at_the_clients_waits_as_well():
+    made = fad.grad(moments, argnums=1, mode="reverse")
+    assert again(made, W, X)[0]
+
+
+def test_what_a_choice_tells_once_more_is_called_so():
+    program = fad.trace(fad.value_and_grad(chosen, mode="reverse"), W, X)
+    steps = [s for plan, _ in walk(program.schedule) for s in plan.block.steps]
+    names = {s.name for s in steps if isinstance(s, Broadcast)}
+    assert {"model", "model.again"} <= names
+
+
+def test_a_cost_model_without_the_same_clients_does_not_choose_it():
+    strict = fad.CostModel(contact=0, state=0, up_byte=1, down_byte=1, readdress=False)
+    plan = fad.plan(power_iteration, W, X, cost=strict)
+    assert not plan["reverse"].usable
+    assert not plan[plan.mode].program.costs.readdressed
