@@ -1,7 +1,9 @@
-"""Branching: reverse mode of a program in which the server chooses between communicating branches.
+"""Branching: derivatives of a program in which the server chooses between communicating branches.
 
-Every choice that is differentiated gets the derivative of `secfad.replaying` in place of JAX's, and
-every choice in a loop is bound to its iteration (`secfad.turns`). The values stay the same.
+In reverse mode every choice that is differentiated gets the derivative of `secfad.replaying` in place
+of JAX's, and every choice in a loop is bound to its iteration (`secfad.turns`). In forward mode the
+tangents of arguments are constants, such as the rows of an identity matrix; where clients receive one
+constant or another, as the server chooses, it has to send them. The values stay the same.
 
 Source: docs/semantics.md; what JAX's own derivative of a choice needs is in `secfad.residuals`.
 """
@@ -46,6 +48,21 @@ def with_replayed_branches(
         return jax.tree.unflatten(out_tree, _Choosing(active).run(block, jax.tree.leaves(args)))
 
     return fun
+
+
+def with_held_tangents(fun: Callable, argnums: Sequence[int]) -> Callable:
+    """The function; the server holds the tangents of these arguments, even if they are constants."""
+
+    def held(*args: Any) -> Any:
+        own = [jax.tree.map(_held, x) if i in argnums else x for i, x in enumerate(args)]
+        return fun(*own)
+
+    return held
+
+
+def _held(value: Any) -> Any:
+    # The tangent is chosen by the value, between itself and itself.
+    return jax.lax.select(value == value, value, value)
 
 
 class _Choosing(Interpreter):

@@ -140,7 +140,8 @@ def _only_direction(name: str, local: Slice) -> str:
 
 
 def _warn_if_large(name: str, message: str, rows: int, columns: int) -> None:
-    if rows * columns > LARGE_JACOBIAN:
+    # The Jacobian of one number is as long as its gradient, which reverse mode sends.
+    if rows > 1 and rows * columns > LARGE_JACOBIAN:
         warnings.warn(
             f"Mixed mode of `{name}`: every client sends a Jacobian of {rows} x {columns} = "
             f"{rows * columns:,} numbers with the sum {message!r}. Reverse mode sends {columns:,}; "
@@ -159,9 +160,9 @@ def _warn_if_rule_is_not_linear(
     shape = jax.eval_shape(operand, *wires)
     if not is_linear(_jax.make_jaxpr(pulled_back, (shape,))[0]):
         warnings.warn(
-            f"Mixed mode of `{name}`: client code before the sum {message!r} has a custom_vjp whose "
-            "backward rule is not linear in the cotangent, such as a clip. Mixed mode applies it to "
-            "unit cotangents, reverse mode to the cotangents of the program, and the results differ. "
+            f"`{name}`: client code before the sum {message!r} has a custom_vjp whose backward rule is "
+            "not linear in the cotangent, such as a clip. A Jacobian applies it to unit cotangents, "
+            "reverse mode to the cotangents of the program, and the results differ. "
             "Use mode='reverse' if the latter is meant.",
             NonlinearRuleWarning,
             stacklevel=2,

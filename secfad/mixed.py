@@ -3,7 +3,8 @@
 A sum over clients of c(b), where b was broadcast, has the derivative sum over clients of dc/db. In
 mixed mode every client computes its local Jacobian in tandem with its value and sends both in one
 message; the server then differentiates a program of its own, in which each sum is a function of the
-broadcast values with a known derivative. No round, no download and no second visit is added.
+broadcast values with a known derivative. No round and no second visit is added, and no download but of
+what the server chose for its clients.
 
 Only what is needed is sent: no Jacobian for a broadcast that does not depend on the differentiated
 input, none for an operand that does not depend on the broadcast, and each block by reverse or
@@ -82,7 +83,8 @@ def _require_no_communicating_rules(name: str, jaxpr: Jaxpr, talks: Communicates
         if equation.primitive in CUSTOM_RULES and talks(equation):
             raise ModeError(
                 f"`{name}` has a custom derivative rule around communication "
-                f"({_jax.user_line(equation)}); mixed mode would pass it by. Use mode='reverse'."
+                f"({_jax.user_line(equation)}); mixed mode would pass it by. Use mode='reverse', "
+                "or mode='forward' if the rule is inside of a branch."
             )
         for body in bodies(equation):
             _require_no_communicating_rules(name, body, talks)

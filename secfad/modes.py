@@ -16,8 +16,9 @@ import jax
 
 from secfad import _jax, differentiation
 from secfad.blockwise import sum_by_size
-from secfad.branching import with_replayed_branches
+from secfad.branching import with_held_tangents, with_replayed_branches
 from secfad.computations import Computation
+from secfad.errors import PlacementError
 from secfad.factoring import factored, traced_factored
 from secfad.mixed import surrogate
 from secfad.placements import SERVER
@@ -222,7 +223,15 @@ def _derived(
             )
         local, factoring = _local(computation, chosen, use, specs, value)
         local = with_checked_results(local, computation.name, kind, use, has_aux)
-        return lambda *a: derive(local, a, argnums, use, has_aux), factor and factoring, use
+        made = lambda *a: derive(local, a, argnums, use, has_aux)
+        if (
+            use == "forward"
+            and computation.tracer is None
+            and not _is_placed(computation, made, specs)
+        ):
+            held = with_held_tangents(local, chosen)
+            made = lambda *a: derive(held, a, argnums, use, has_aux)
+        return made, factor and factoring, use
 
     def fun(*args: Any) -> Any:
         made, factoring, use = derived(_specs(args))
@@ -281,6 +290,19 @@ def _local(
     if shape.branches:
         fun = with_replayed_branches(computation, specs, chosen)
     return fun, mode == "factored" or (mode == "reverse" and of_value.one_contact)
+
+
+def _is_placed(computation: Computation, derived: Callable, specs: tuple) -> bool:
+    """Whether a derivative in forward mode is well placed, which only choices make doubtful."""
+    if not require_placed(computation, specs).branches:
+        return True
+    made = _computation(derived, computation.placements, computation.name)
+    try:
+        with explained(computation.name, "forward"):
+            require_placed(made, specs)
+    except PlacementError:
+        return False
+    return True
 
 
 def _tuple(argnums: Argnums) -> tuple[int, ...]:

@@ -109,10 +109,14 @@ def _send(primitive, tree: Any, name: str | None, default: str) -> Any:
     leaves, structure = jax.tree.flatten(tree)
     if not leaves:
         return tree
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"Expected a name of type str, got {name!r}. Write name='model'.")
+    _require_name(name)
     _require_arrays(leaves, default)
     return jax.tree.unflatten(structure, primitive.bind(*leaves, name=name or default))
+
+
+def _require_name(name: Any) -> None:
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"Expected a name of type str, got {name!r}. Write name='model'.")
 
 
 def _require_arrays(leaves: Sequence[Any], what: str) -> None:
@@ -182,13 +186,14 @@ def mean(tree: Any, *, weights: Any = None, name: str | None = None) -> Any:
 
     Raises:
       ArgumentError: A leaf is no array, such as text.
-      TypeError: The weight is not one number per client.
+      TypeError: The weight is not one number per client, or the name is no text.
 
     Source: Rush, Charles, Garrett (JMLR 2024), section 4.1.
     """
     leaves, structure = jax.tree.flatten(tree)
     if not leaves:
         return tree
+    _require_name(name)
     # Objects that JAX can make arrays of are none before.
     _require_arrays([x for x in leaves if not hasattr(x, "__jax_array__")], "mean")
     leaves = [jnp.asarray(x) for x in leaves]

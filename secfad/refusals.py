@@ -20,7 +20,7 @@ _REFUSALS = (
         "Reverse-mode differentiation does not work for lax.while_loop",
         "the number of iterations of a while loop is not known, so nothing can be saved for reverse "
         "mode",
-        "mode='forward', or mode='mixed' if the loop is client code",
+        "mode='forward' of secfad.grad or secfad.jvp, or mode='mixed' if the loop is client code",
     ),
     (
         "jacfwd requires real-valued inputs",

@@ -40,7 +40,9 @@ from secfad.dependence import dependent_results
 from secfad.errors import ModeError
 from secfad.interpreting import Interpreter, read
 from secfad.normalization import opened
-from secfad.primitives import AGAIN, sum_p
+from secfad.placements import CLIENTS
+from secfad.primitives import AGAIN, broadcast_p, sum_p
+from secfad.retention import received_results
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -115,6 +117,7 @@ def _taken(
 ) -> tuple[list[Any], Tape]:
     """The results of the chosen branch, and one tape per branch: zeros for those not taken."""
     inactive = [False] * len(operands)
+    silent = _silent(branches)
 
     def run(number: int, tapes: Tape, operands: list) -> tuple[list[Any], Tape]:
         tape = None if tapes is None else tapes[number]
@@ -122,12 +125,29 @@ def _taken(
 
     def take(number: int, tapes: Tape, operands: list) -> tuple[list[Any], list[Tape]]:
         out, noted = run(number, tapes, operands)
+        out = [_told(index, value) if s else value for value, s in zip(out, silent)]
         return out, [*empty[:number], noted, *empty[number + 1 :]]
 
     numbers = range(len(branches))
     shapes = [jax.eval_shape(functools.partial(run, i), tapes, operands)[1] for i in numbers]
     empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     return jax.lax.switch(index, [functools.partial(take, i) for i in numbers], tapes, operands)
+
+
+def _silent(branches: Sequence[Block]) -> list[bool]:
+    """Which results clients hold without having been sent anything in any branch."""
+    rows = [
+        [(block.placement(v) is CLIENTS, heard) for v, heard in zip(block.results, found)]
+        for block in branches
+        for found in [received_results(block, [False] * len(block.inputs))]
+    ]
+    return [any(at for at, _ in c) and not any(heard for _, heard in c) for c in zip(*rows)]
+
+
+def _told(index: Any, value: Any) -> Any:
+    """The value, at clients who are told which branch was taken and may be told nothing else."""
+    (told,) = broadcast_p.bind(index, name="choice")
+    return jax.lax.select(jnp.broadcast_to(told == told, jnp.shape(value)), value, value)
 
 
 def _pull(

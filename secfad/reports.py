@@ -25,6 +25,7 @@ from secfad.modes import jacobian, value_and_grad
 from secfad.placements import SERVER
 from secfad.planning import STANDARD, CostModel, Option, cheapest, priced
 from secfad.programs import Program
+from secfad.requirements import separated
 from secfad.tracing import trace
 
 
@@ -67,6 +68,7 @@ def plan(
     computation: Computation,
     *specs: Any,
     argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
     cost: CostModel = STANDARD,
 ) -> Plan:
     """Prices every mode of the derivative of a computation, its value included.
@@ -76,6 +78,7 @@ def plan(
         results at the server (then its Jacobian is).
       *specs: What the server or one client holds of each argument, as for `trace`.
       argnums: The arguments to differentiate.
+      has_aux: Whether it returns a pair `(value, aux)`, of which only the value is differentiated.
       cost: What contacts, bytes and client state are worth.
 
     Returns:
@@ -84,15 +87,18 @@ def plan(
     Source: Rush, Charles, Garrett (JMLR 2024), section 3.4.
     """
     value = trace(computation, *specs)
-    results = [v.aval for v in value.block.results]
-    scalar = len(results) == 1 and getattr(results[0], "shape", None) == ()
+    results = jax.tree.unflatten(value.out_tree, [v.aval for v in value.block.results])
+    if has_aux:
+        results = separated(computation.name, results)[0]
+    shapes = [getattr(aval, "shape", None) for aval in jax.tree.leaves(results)]
+    scalar = shapes == [()]
     derive = value_and_grad if scalar else jacobian
 
     chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     names = tuple(list(computation.placements)[i] for i in chosen)
 
     def program_in(mode: Any) -> Program:
-        return trace(derive(computation, argnums, mode=mode), *specs)
+        return trace(derive(computation, argnums, has_aux=has_aux, mode=mode), *specs)
 
     return Plan(computation.name, names, value, priced(program_in, cost), cost)
 

@@ -160,7 +160,7 @@ def _leaving(step: Step, flags: Sequence[bool]) -> list[bool]:
         case Sum():
             return [False] * len(step.outputs)
         case Loop():
-            results = _results(step.body, _entering(step, flags)[0])
+            results = received_results(step.body, _entering(step, flags)[0])
             return [*_carried_flags(step, flags), *results[step.carries :]]
     return [any(flags)] * len(step.outputs)
 
@@ -186,12 +186,13 @@ def _carried_flags(step: Loop, flags: Sequence[bool]) -> list[bool]:
     carries = list(flags[step.constants : split])
     while True:
         inside = [*flags[: step.constants], *carries, *flags[split:]]
-        joined = [a or b for a, b in zip(carries, _results(step.body, inside))]
+        joined = [a or b for a, b in zip(carries, received_results(step.body, inside))]
         if joined == carries:
             return carries
         carries = joined
 
 
-def _results(body: Block, flags: Sequence[bool]) -> list[bool]:
+def received_results(body: Block, flags: Sequence[bool]) -> list[bool]:
+    """Which results depend on anything that the server sent, or on the flagged inputs."""
     known = _received(body, flags)
     return [not isinstance(v, Literal) and v in known for v in body.results]

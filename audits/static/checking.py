@@ -28,10 +28,11 @@ from audits.static.styles import STYLES, Style
 from audits.static.transfer import TRANSFER
 from secfad import CLIENTS, SERVER, Program
 from secfad.arguments import label
+from secfad.costs import Costs, costs
+from secfad.cutting import schedule
 from secfad.errors import SecfadError
 from secfad.inference import place
 from secfad.normalization import normalise
-from secfad.waiting import waits_for_cotangents
 
 PROFILES = ("secagg", "secagg+dp")
 MINIMUM_CLIENTS = 2
@@ -89,8 +90,8 @@ def check(
         declared = dataclasses.replace(declared, primal_bounded=primal.kind != "reject")
     findings, facts = examine(traced, chosen, mode=mode, profile=profile, declared=declared)
     rejected = any(f.severity == Severity.REJECT for f in findings)
-    if chosen.name == "native" and not rejected and _goes_back(traced):
-        findings, facts = _with_again(findings, facts, 0)
+    if chosen.name == "native" and not rejected:
+        findings, facts = _with_again(findings, facts, _costs(traced))
     if chosen.sums_by_reduction and not rejected:
         findings += _other_cohorts(fn, args, chosen, mode, wrt, declared)
     findings = [f if f.line else dataclasses.replace(f, line=definition_line(fn)) for f in findings]
@@ -268,33 +269,31 @@ def check_program(
     findings, facts = examine(
         traced_program(program), style, mode="primal", profile=profile, declared=declared
     )
-    if program.costs.readdressed:
-        # The engine waits for the survivors of a sum before it divides by their number, so it may
-        # contact clients again where data dependence alone would not.
-        findings, facts = _with_again(findings, facts, program.costs.state_bytes)
+    findings, facts = _with_again(findings, facts, program.costs)
     return Report.of(findings, facts, subject)
 
 
-def _goes_back(traced: Traced) -> bool:
-    """Whether clients wait for cotangents, in a program that the core accepts."""
+def _costs(traced: Traced) -> Costs:
+    """What the core says of a native program; nothing, of one that it refuses."""
     placements = [
         SERVER if PLACEMENTS[a.placement] == Place.SERVER else CLIENTS for a in traced.inputs
     ]
     try:
         normal = normalise(traced.closed, erase_rules=True)
-        block = place(normal, placements, [a.name for a in traced.inputs])
+        return costs(schedule(place(normal, placements, [a.name for a in traced.inputs])))
     except SecfadError:
-        return False
-    return waits_for_cotangents(block)
+        return Costs()
 
 
-def _with_again(
-    findings: list[Finding], facts: Facts, state_bytes: float
-) -> tuple[list[Finding], Facts]:
-    """Findings and facts, with the need of the same clients unless it is among them."""
-    if facts.readdress:
+def _with_again(findings: list[Finding], facts: Facts, cost: Costs) -> tuple[list[Finding], Facts]:
+    """Findings and facts, with the need of the same clients if the core knows of it alone.
+
+    An engine waits for the survivors of a sum before it divides by their number, and for cotangents, so
+    it may contact clients again where the labels of the walk would not tell.
+    """
+    if facts.readdress or not cost.readdressed:
         return findings, facts
-    return [*findings, *_again(state_bytes)], dataclasses.replace(facts, readdress=True)
+    return [*findings, *_again(cost.state_bytes)], dataclasses.replace(facts, readdress=True)
 
 
 def cohort_size(traced: Traced, style: Style) -> int | None:

@@ -132,6 +132,31 @@ def test_reverse_mode_repeats_no_sum_and_leaves_nothing_with_clients():
     assert (traced.costs.sums, traced.costs.state_bytes) == (6, 0)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_clients_are_told_which_of_two_constant_tangents_the_server_chose(mode):
+    def program(means, w, x):
+        branches = [lambda w: means.broadcast(2 * w), means.broadcast]
+        received = jax.lax.cond(w > 0.1, *branches, w)
+        return means.mean(lambda x, w: jnp.sin(x * w).sum(), x, received)
+
+    derivative = fad.grad(computation(program), mode=mode)
+    assert_right(derivative, jax.grad(centralised(program)), TOLERANCE)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_clients_are_told_which_of_their_own_values_the_server_chose(mode):
+    """The gradient does not need what is broadcast, but what is chosen beside it."""
+
+    def program(means, w, x):
+        own = lambda w: (means.broadcast(w), means.client(lambda x: x[0], x))
+        public = lambda w: (means.broadcast(w), means.broadcast(1.5))
+        received, factor = jax.lax.cond(w > 0.1, own, public, w)
+        return means.mean(lambda x, w, factor: (x * w * factor).sum(), x, received, factor)
+
+    derivative = fad.grad(computation(program), mode=mode)
+    assert_right(derivative, jax.grad(centralised(program)), TOLERANCE)
+
+
 def test_jacobian_of_a_vector_result():
     def program(means, w, x):
         return jnp.stack([choice(means, w, x), jnp.sin(w)])

@@ -112,6 +112,12 @@ def test_primitives_take_one_tree(primitive):
 
 
 @pytest.mark.parametrize("move", [fad.broadcast, fad.sum, fad.mean])
+def test_a_name_is_text(move):
+    with pytest.raises(TypeError, match="name of type str, got 3"):
+        move(1.0, name=3)
+
+
+@pytest.mark.parametrize("move", [fad.broadcast, fad.sum, fad.mean])
 @pytest.mark.parametrize(
     "wrong", ["abc", object(), np.array(["a"])], ids=["str", "object", "ndarray"]
 )

@@ -45,6 +45,18 @@ def test_refused_modes_keep_their_reasons():
     assert "data-dependent" in made["mixed"].note
 
 
+def test_plan_of_a_value_with_aux_is_of_the_value_alone():
+    def with_aux(w, x):
+        return two_rounds.fun(w, x), {"count": fad.sum(1.0), "own": x}
+
+    made = fad.plan(fad.computation(w=S, x=C)(with_aux), ROW, ROW, has_aux=True)
+    assert [o.cost for o in made.options] == [
+        o.cost for o in fad.plan(two_rounds, ROW, ROW).options
+    ]
+    with pytest.raises(ArgumentError, match="pair"):
+        fad.plan(two_rounds, ROW, ROW, has_aux=True)
+
+
 def test_forbidden_readdressing_is_shown_as_not_allowed():
     strict = fad.CostModel(readdress=False)
     assert "not usable" in fad.plan(two_rounds, ROW, ROW, cost=strict).table()
