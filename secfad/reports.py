@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from secfad import _jax
 from secfad.comparison import comparison
 from secfad.computations import Computation
 from secfad.errors import ArgumentError
@@ -87,11 +88,10 @@ def plan(
     Source: Rush, Charles, Garrett (JMLR 2024), section 3.4.
     """
     value = trace(computation, *specs)
-    results = jax.tree.unflatten(value.out_tree, [v.aval for v in value.block.results])
+    results = jax.tree.unflatten(value.out_tree, [_jax.spec(v.aval) for v in value.block.results])
     if has_aux:
         results = separated(computation.name, results)[0]
-    shapes = [getattr(aval, "shape", None) for aval in jax.tree.leaves(results)]
-    scalar = shapes == [()]
+    scalar = [leaf.shape for leaf in jax.tree.leaves(results)] == [()]
     derive = value_and_grad if scalar else jacobian
 
     chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
