@@ -17,8 +17,13 @@ def _load(name: str) -> None:
 
 
 _load("federated_programs")
+_load("programs_of_one_round")
+_load("programs_of_rounds")
+_load("programs_with_choices")
+_load("programs_transformed")
 _load("metering")
 _load("random_operations")
+_load("random_worlds")
 _load("random_programs")
 _load("random_drawing")
 
