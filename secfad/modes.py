@@ -8,21 +8,24 @@ compose and nest. `mode` chooses; `mixed` is in `secfad.mixed`, `auto` in `secfa
 Sources: Rush, Charles, Garrett (JMLR 2024), sections 3.1-3.3, Tables 1-3.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast, get_args
 
 import jax
 
 from secfad import _jax, differentiation
-from secfad.blockwise import sum_by_size
-from secfad.branching import with_held_tangents, with_replayed_branches
+from secfad.branching import with_held_tangents
 from secfad.computations import Computation
-from secfad.errors import PlacementError
 from secfad.factoring import factored, traced_factored
-from secfad.mixed import surrogate
 from secfad.placements import SERVER
 from secfad.planning import choose_mode
+from secfad.preparation import (
+    derived_computation,
+    differentiable,
+    needs_held_tangents,
+    specs_of,
+    value_alone,
+)
 from secfad.refusals import explained
 from secfad.requirements import (
     checked_argnums,
@@ -30,12 +33,9 @@ from secfad.requirements import (
     require_mode,
     require_numbers,
     require_server_arguments,
-    require_server_results,
-    separated,
     unused_name,
     with_checked_results,
 )
-from secfad.tracing import require_placed
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -133,7 +133,7 @@ def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward
 
     def fun(*args: Any) -> Any:
         primals, tangents = args[: len(names)], args[len(names) :]
-        local, _ = _local(computation, chosen, mode, _specs(primals), computation)
+        local, _ = differentiable(computation, chosen, mode, specs_of(primals), computation)
         values = tuple(primals[i] for i in chosen)
         for value, tangent, (what, of) in zip(values, tangents, added.items()):
             require_alike(tangent, value, what, f"`{of}`")
@@ -142,7 +142,7 @@ def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward
                 lambda *x: local(*_replaced(primals, chosen, x)), values, tuple(tangents)
             )
 
-    return _computation(
+    return derived_computation(
         fun,
         dict(computation.placements) | {t: computation.placements[of] for t, of in added.items()},
         f"{computation.name}.jvp",
@@ -172,7 +172,7 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
 
     def fun(*args: Any) -> Any:
         *primals, _ = args
-        local, factoring = _local(computation, chosen, mode, _specs(primals), computation)
+        local, factoring = differentiable(computation, chosen, mode, specs_of(primals), computation)
 
         def derived(*args: Any) -> Any:
             *primals, cotangent = args
@@ -185,7 +185,7 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
             return (factored(derived) if factoring else derived)(*args)
 
     placements = dict(computation.placements) | {added: SERVER}
-    made = _computation(fun, placements, f"{computation.name}.vjp")
+    made = derived_computation(fun, placements, f"{computation.name}.vjp")
     return made.documented(_described("Value and pulled-back cotangent", computation, chosen, mode))
 
 
@@ -212,7 +212,7 @@ def _derived(
     if mode in ("forward", "mixed", "blockwise"):
         require_server_arguments(computation, chosen, mode)
     title, derive = _DERIVE[kind]
-    value = _value_alone(computation) if has_aux else computation
+    value = value_alone(computation) if has_aux else computation
 
     def derived(specs: tuple) -> tuple[Callable, bool, str]:
         require_numbers(computation, specs, chosen, mode)
@@ -221,20 +221,16 @@ def _derived(
             use = choose_mode(
                 lambda m: _derived(computation, argnums, cast(Mode, m), kind, has_aux), specs
             )
-        local, factoring = _local(computation, chosen, use, specs, value)
+        local, factoring = differentiable(computation, chosen, use, specs, value)
         local = with_checked_results(local, computation.name, kind, use, has_aux)
         made = lambda *a: derive(local, a, argnums, use, has_aux)
-        if (
-            use == "forward"
-            and computation.tracer is None
-            and not _is_placed(computation, made, specs)
-        ):
+        if use == "forward" and needs_held_tangents(computation, made, specs):
             held = with_held_tangents(local, chosen)
             made = lambda *a: derive(held, a, argnums, use, has_aux)
         return made, factor and factoring, use
 
     def fun(*args: Any) -> Any:
-        made, factoring, use = derived(_specs(args))
+        made, factoring, use = derived(specs_of(args))
         with explained(computation.name, use):
             return (factored(made) if factoring else made)(*args)
 
@@ -247,62 +243,8 @@ def _derived(
         return _derived(computation.fused, argnums, mode, kind, has_aux, factor=False)
 
     name = f"{computation.name}.{kind}"
-    made = _computation(fun, computation.placements, name, tracer, unfactored)
+    made = derived_computation(fun, computation.placements, name, tracer, unfactored)
     return made.documented(_described(title, computation, chosen, mode))
-
-
-def _value_alone(computation: Computation) -> Computation:
-    """A computation of `(value, aux)` without its `aux`."""
-
-    def fun(*args: Any) -> Any:
-        return separated(computation.name, computation.fun(*args))[0]
-
-    return _computation(fun, computation.placements, computation.name)
-
-
-def _specs(args: Sequence[Any]) -> tuple:
-    return tuple(jax.tree.map(lambda x: _jax.spec(jax.typeof(x)), arg) for arg in args)
-
-
-def _local(
-    computation: Computation, chosen: Sequence[int], mode: str, specs: tuple, value: Computation
-) -> tuple[Callable, bool]:
-    """The function that JAX differentiates in a mode, and whether to factor scalars out afterwards.
-
-    Refuses a program that is badly placed. What it costs to go back depends on the value alone.
-    """
-    has_aux = value is not computation
-    if mode == "mixed":
-        return surrogate(computation, specs, chosen, has_aux=has_aux), False
-    if mode == "blockwise":
-        return surrogate(computation, specs, chosen, sum_by_size, has_aux), False
-    if mode == "forward" and computation.tracer is not None:
-        # A derivative requires as much of what it derives from, and is then well placed itself.
-        return computation.fun, False
-    # Without this, a forgotten broadcast would make each client's own partial derivative of what
-    # looks like a derivative at the server.
-    shape = require_placed(computation, specs)
-    if mode == "forward":
-        return computation.fun, False
-    of_value = require_placed(value, specs)
-    require_server_results(computation, of_value, mode)
-    fun = computation.fun
-    if shape.branches:
-        fun = with_replayed_branches(computation, specs, chosen)
-    return fun, mode == "factored" or (mode == "reverse" and of_value.one_contact)
-
-
-def _is_placed(computation: Computation, derived: Callable, specs: tuple) -> bool:
-    """Whether a derivative in forward mode is well placed, which only choices make doubtful."""
-    if not require_placed(computation, specs).branches:
-        return True
-    made = _computation(derived, computation.placements, computation.name)
-    try:
-        with explained(computation.name, "forward"):
-            require_placed(made, specs)
-    except PlacementError:
-        return False
-    return True
 
 
 def _tuple(argnums: Argnums) -> tuple[int, ...]:
@@ -325,13 +267,3 @@ def _described(title: str, computation: Computation, chosen: Sequence[int], mode
     of = ", ".join(f"`{names[i]}`" for i in chosen)
     text = f"{title} of `{computation.name}` with respect to {of}, in {mode} mode."
     return f"{text}\n\n{computation.__doc__}" if computation.__doc__ else text
-
-
-def _computation(
-    fun: Callable,
-    placements: Mapping,
-    name: str,
-    tracer: Callable | None = None,
-    unfactored: Callable | None = None,
-) -> Computation:
-    return Computation(fun, MappingProxyType(dict(placements)), name, tracer, unfactored)
