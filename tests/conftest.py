@@ -1,7 +1,11 @@
-"""Settings for all tests: Hypothesis repeats the same examples, and no window system is needed."""
+"""Settings for all tests: Hypothesis repeats the same examples, and no window system is needed.
+
+On request (`@pytest.mark.usefixtures(...)`): double precision, and quick compilation.
+"""
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -13,3 +17,21 @@ settings.register_profile(
 settings.load_profile("repeatable")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
+
+
+@pytest.fixture
+def double_precision():
+    import jax
+
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Many small programs run a few times each: how fast they run does not matter."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -1,4 +1,4 @@
-"""The table of federated programs that the law suites iterate over; other files add to it.
+"""The table of federated programs that the law suites iterate over; `law_programs` fills it.
 
 Each entry gives a computation over per-client values, the same mathematics written centrally over
 stacked arrays (no secfad, no communication), arguments, and the argument to differentiate. Arrays

@@ -2,7 +2,7 @@
 
 import jax
 import pytest
-from federated_programs import CASES
+from law_programs import CASES
 from numpy.testing import assert_allclose
 
 import secfad as fad

@@ -3,7 +3,7 @@
 import functools
 
 import pytest
-from federated_programs import CASES
+from law_programs import CASES
 from metering import Metered, Walk
 
 import secfad as fad

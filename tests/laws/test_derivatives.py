@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from federated_programs import CASES, CLIENTS, C
+from law_programs import CASES, CLIENTS, C
 
 import secfad as fad
 from secfad.calls import bodies

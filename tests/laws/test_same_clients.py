@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import random_drawing
 import random_programs
-from federated_programs import CASES
+from law_programs import CASES
 
 import secfad as fad
 from secfad.engines.local import sum_of
