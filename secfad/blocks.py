@@ -16,7 +16,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from secfad._jax import JaxprEqn, Literal, Var
+from secfad._jax import JaxprEqn, Literal, Var, user_line
 from secfad.placements import Placement
 
 Atom = Var | Literal
@@ -44,22 +44,32 @@ class Local:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Broadcast:
-    """One message from the server to every client."""
+    """One message from the server to every client; `equation` says where it was written."""
 
     name: str
     inputs: Inputs
     outputs: Outputs
-    line: str
+    equation: JaxprEqn
+
+    @property
+    def line(self) -> str:
+        """The user's line."""
+        return user_line(self.equation)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sum:
-    """One message from every client to the server, added up."""
+    """One message from every client to the server, added up; `equation` says where it was written."""
 
     name: str
     inputs: Inputs
     outputs: Outputs
-    line: str
+    equation: JaxprEqn
+
+    @property
+    def line(self) -> str:
+        """The user's line."""
+        return user_line(self.equation)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from secfad import _jax
+from secfad.blocks import Sum
 from secfad.jacobians import sum_with_jacobians
 from secfad.primitives import broadcast_p, sum_p
 from secfad.slicing import Slice
@@ -24,11 +25,11 @@ SMALL_BYTES = 250_000
 FEW_ROWS = 4
 
 
-def sum_by_size(name: str, local: Slice, message: str) -> Callable:
+def sum_by_size(name: str, local: Slice, step: Sum) -> Callable:
     """The sum as a function of what was broadcast, with the derivative that suits its size."""
     if is_small(local):
-        return sum_with_jacobians(name, local, message)
-    return _as_written(local, message)
+        return sum_with_jacobians(name, local, step)
+    return _as_written(local, step)
 
 
 def is_small(local: Slice) -> bool:
@@ -46,11 +47,14 @@ def _size(variable: Any) -> int:
     return _jax.spec(variable.aval).size
 
 
-def _as_written(local: Slice, message: str) -> Callable:
+def _as_written(local: Slice, step: Sum) -> Callable:
     """The same communication again; normalisation merges the broadcasts with the first ones."""
 
     def summed(sources: list, constants: list) -> list:
-        wires = [broadcast_p.bind(s, name=n)[0] for s, n in zip(sources, local.names)]
-        return sum_p.bind(*_jax.eval_jaxpr(local.jaxpr, (), *wires, *constants), name=message)
+        with _jax.at_line(step.equation):
+            wires = [broadcast_p.bind(s, name=n)[0] for s, n in zip(sources, local.names)]
+        operands = _jax.eval_jaxpr(local.jaxpr, (), *wires, *constants)
+        with _jax.at_line(step.equation):
+            return sum_p.bind(*operands, name=step.name)
 
     return summed

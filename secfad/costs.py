@@ -15,9 +15,9 @@ import jax
 
 from secfad._jax import spec
 from secfad.blocks import Atom, Branch, Loop, While
+from secfad.pairing import goes_back
 from secfad.placements import CLIENTS
 from secfad.stages import Nested, Round, Schedule
-from secfad.waiting import waits_for_cotangents
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Costs:
       state_bytes: Most that a client keeps from one contact to a later one, apart from its data and
         what follows from them alone. In a loop, what is collected counts as if it were complete.
       readdressed: Whether any contact needs the clients of an earlier one: for what they keep, or for
-        their part of a derivative, whose cotangent came later than their part of the value.
+        their part of a derivative, which travels without their part of the value.
     """
 
     contacts: float = 0
@@ -57,8 +57,7 @@ def costs(plan: Schedule, iterations: float = math.inf) -> Costs:
       iterations: How often a while loop runs, as far as anyone knows.
     """
     total = _items(plan, iterations)
-    again = total.readdressed or waits_for_cotangents(plan.block)
-    return dataclasses.replace(total, readdressed=again)
+    return dataclasses.replace(total, readdressed=total.readdressed or goes_back(plan))
 
 
 def _items(plan: Schedule, iterations: float) -> Costs:

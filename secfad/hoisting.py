@@ -176,9 +176,9 @@ class _Hoisting:
                     sent.setdefault(name, []).append((pool[-1][0].chosen, pool[-1][1]))
                 slot, self.now[number][copy] = pool[place]
                 slot.values[number] = source
-        line = _jax.user_line(self.step.equation)
+        where = self.step.equation
         return [
-            Broadcast(name, tuple(a for a, _ in pairs), tuple(b for _, b in pairs), line)
+            Broadcast(name, tuple(a for a, _ in pairs), tuple(b for _, b in pairs), where)
             for name, pairs in sent.items()
         ]
 
@@ -234,8 +234,7 @@ class _Hoisting:
         steps: list[Step] = []
         if self.told:
             told = self._new(index, CLIENTS)
-            line = _jax.user_line(self.step.equation)
-            steps.append(Broadcast(NUMBER, (index,), (told,), line))
+            steps.append(Broadcast(NUMBER, (index,), (told,), self.step.equation))
             index = told
         operands = list(dict.fromkeys(atom for now in self.now for atom in now.values()))
         branches = [p.fun(rows, now, operands) for p, now in zip(self.parts, self.now)]

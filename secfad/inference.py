@@ -148,7 +148,7 @@ class _Scope:
         return split_operands(equation, parts) if parts else equation
 
     def _broadcast(self, equation: JaxprEqn) -> None:
-        name, line = equation.params["name"], _jax.user_line(equation)
+        name = equation.params["name"]
         sent = []
         for operand, result in zip(equation.invars, equation.outvars):
             if self.label(operand) is CLIENTS:
@@ -157,7 +157,7 @@ class _Scope:
                     f"({self.origin(operand)}). Add it up with `sum` first; only the server sends "
                     "to every client.",
                     kind="addressed-broadcast",
-                    line=line,
+                    line=_jax.user_line(equation),
                 )
             if self.label(operand) is None:
                 # Both sides know a constant: nothing is sent.
@@ -166,11 +166,11 @@ class _Scope:
                 sent.append((operand, result))
         if sent:
             inputs, outputs = zip(*sent)
-            step = Broadcast(name, inputs, outputs, line)
+            step = Broadcast(name, inputs, outputs, equation)
             self.define(step, [CLIENTS] * len(sent), f"broadcast `{name}`")
 
     def _sum(self, equation: JaxprEqn) -> None:
-        name, line = equation.params["name"], _jax.user_line(equation)
+        name = equation.params["name"]
         for operand in equation.invars:
             if self.label(operand) is SERVER:
                 raise PlacementError(
@@ -178,9 +178,9 @@ class _Scope:
                     f"({self.origin(operand)}). Wrap it in `broadcast` if clients should use it; "
                     "multiply by the number of clients if that is meant.",
                     kind="misplaced-operand",
-                    line=line,
+                    line=_jax.user_line(equation),
                 )
-        step = Sum(name, tuple(equation.invars), tuple(equation.outvars), line)
+        step = Sum(name, tuple(equation.invars), tuple(equation.outvars), equation)
         self.define(step, [SERVER] * len(equation.outvars), f"sum `{name}`")
 
     def _local(self, equation: JaxprEqn) -> None:

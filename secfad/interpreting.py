@@ -40,9 +40,11 @@ class Interpreter:
             case Local():
                 results = _jax.evaluate(step.equation, values)
             case Broadcast():
-                results = broadcast_p.bind(*values, name=step.name)
+                with _jax.at_line(step.equation):
+                    results = broadcast_p.bind(*values, name=step.name)
             case Sum():
-                results = sum_p.bind(*values, name=step.name)
+                with _jax.at_line(step.equation):
+                    results = sum_p.bind(*values, name=step.name)
             case Loop() | While() | Branch():
                 with _jax.at_line(step.equation):
                     results = self._structured(step, values)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from secfad import _jax
+from secfad.blocks import Sum
 from secfad.calls import WHILE
 from secfad.errors import ModeError
 from secfad.linearity import is_linear
@@ -41,16 +42,22 @@ class NonlinearRuleWarning(UserWarning):
     """A custom rule is not linear in its cotangent, so that modes give different numbers."""
 
 
-def sum_with_jacobians(name: str, local: Slice, message: str) -> Callable:
+def sum_with_jacobians(name: str, local: Slice, step: Sum) -> Callable:
     """The sum as a function of what was broadcast, with its derivative from the same message."""
+    message = step.name
 
     def received(sources):
-        return [broadcast_p.bind(s, name=n)[0] for s, n in zip(sources, local.names)]
+        with _jax.at_line(step.equation):
+            return [broadcast_p.bind(s, name=n)[0] for s, n in zip(sources, local.names)]
+
+    def total(*values):
+        with _jax.at_line(step.equation):
+            return sum_p.bind(*values, name=message)
 
     @jax.custom_jvp
     def summed(sources, constants):
         operands = _jax.eval_jaxpr(local.jaxpr, (), *received(sources), *constants)
-        return sum_p.bind(*operands, name=message)
+        return total(*operands)
 
     @summed.defjvp
     def derivative(primals, tangents):
@@ -58,7 +65,7 @@ def sum_with_jacobians(name: str, local: Slice, message: str) -> Callable:
         wires = received(sources)
         operands = _jax.eval_jaxpr(local.jaxpr, (), *wires, *constants)
         blocks = _jacobians(name, local, wires, constants, message)
-        totals = sum_p.bind(*operands, *(block for _, _, block in blocks), name=message)
+        totals = total(*operands, *(block for _, _, block in blocks))
         values, jacobians = totals[: len(operands)], totals[len(operands) :]
         moved = [_zero_tangent(v) for v in values]
         for (row, column, _), jacobian in zip(blocks, jacobians):

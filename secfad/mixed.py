@@ -44,7 +44,7 @@ def surrogate(
     computation: Computation,
     specs: tuple,
     argnums: Sequence[int],
-    summing: Callable[[str, Slice, str], Callable] = sum_with_jacobians,
+    summing: Callable[[str, Slice, Sum], Callable] = sum_with_jacobians,
     has_aux: bool = False,
 ) -> Callable:
     """The computation as a function whose derivative at the server needs no further communication.
@@ -100,7 +100,7 @@ class _Mixed(Interpreter):
         self,
         name: str,
         active_inputs: Sequence[bool],
-        summing: Callable[[str, Slice, str], Callable],
+        summing: Callable[[str, Slice, Sum], Callable],
         outer: "tuple[Slicer, Mapping[Var, Any]] | None" = None,
         atoms: Sequence[Atom] = (),
         wanted: set[Var] | None = None,
@@ -172,7 +172,7 @@ class _Mixed(Interpreter):
         local = slicer.slice(step, [self.wanted is None or v in self.wanted for v in step.outputs])
         sources = [read(scope, v) for v in local.sources]
         constants = [read(scope, v) for v in local.constants]
-        return self.summing(self.name, local, step.name)(sources, constants)
+        return self.summing(self.name, local, step)(sources, constants)
 
 
 def _leading_to(block: Block, results: Sequence[Atom]) -> set[Var]:

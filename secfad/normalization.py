@@ -247,7 +247,7 @@ class _Merger:
         received: list[tuple[Var, object]] = []
         for send in moved:
             results = [Var(v.aval) for v in send.outvars]
-            outer = [invariant.get(v, v) for v in send.invars]
+            outer = [v if isinstance(v, Literal) else invariant[v] for v in send.invars]
             self._broadcast(send.replace(invars=outer, outvars=results))
             received += [(v, _lookup(self.env, r)) for v, r in zip(send.outvars, results)]
         self.equations.append(_with_constants(equation, inner, moved, received))

@@ -235,7 +235,8 @@ def _require_no_rule(step: Step) -> None:
 
 def _sum(step: Sum, inside: Sequence[bool], values: Sequence[Any], tape: Tape) -> tuple:
     def add(*operands: Any) -> list[Any]:
-        return sum_p.bind(*operands, name=step.name)
+        with _jax.at_line(step.equation):
+            return sum_p.bind(*operands, name=step.name)
 
     results = add(*values) if tape is None else _known(add, inside, values, tape)
     return results, results

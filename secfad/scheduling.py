@@ -3,8 +3,9 @@
 Time is counted in ticks. In tick t the server computes, sends what clients need, every client
 computes and answers, and all answers that can travel together do; then loops that communicate run.
 A sum made in tick t is known to the server in tick t + 1. Every message goes as early as its data
-allow, which gives the fewest rounds. Client work that nobody needs yet waits until its first use, so
-that clients keep as little as possible from one round to the next.
+allow, which gives the fewest rounds; only a sum of tangents waits for that of the values, so that both
+come from the same clients. Client work that nobody needs yet waits until its first use, so that
+clients keep as little as possible from one round to the next.
 
 Source: Rush, Charles, Garrett (JMLR 2024), Figs. 3-5: the parallel form of Fig. 5 falls out.
 """
@@ -14,6 +15,7 @@ import dataclasses
 from secfad._jax import Var
 from secfad.blocks import Atom, Block, Broadcast, Local, Step, Structured, Sum
 from secfad.placements import CLIENTS
+from secfad.primitives import TANGENT
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,9 +89,15 @@ def _earliest(block: Block) -> tuple[dict[Step, int], list[Local], list[Sum]]:
     def time(atoms: tuple[Atom, ...]) -> int:
         return max((ready.get(v, 0) for v in atoms if isinstance(v, Var)), default=0)
 
+    latest: dict[str, int] = {}
     for step in block.steps:
         now = time(step.inputs)
         later = now
+        if isinstance(step, Sum):
+            # Which clients answer decides about both, so a tangent goes with its value.
+            if step.name.endswith(TANGENT):
+                now = max(now, latest.get(step.name.removesuffix(TANGENT), 0))
+            latest[step.name] = now
         match step:
             case Local(placement=None) if not now:
                 constants.append(step)

@@ -1,0 +1,165 @@
+"""Pairing: does a client's part of a derivative travel with its part of the value?
+
+Reverse mode asks clients for a sum over the transpose of each broadcast. Such an answer is a part of
+the derivative of every sum that the broadcast led to. Where both travel in one contact, they come from the
+same clients, whoever these are, and the result is the derivative of the value that they gave. Where they
+travel in different contacts, that is so only if the same clients answer twice, even if they keep nothing
+for it: because they compute their part from their own data alone, or are told once more what they need.
+
+A sum finds its broadcast by name and user's line, which differentiation keeps: the transpose of
+`model` is `model.cotangent`, what a client is told once more is `model.again`. Rounds that a program
+asks for by itself are transposes of nothing: each may have clients of its own. Tangents travel with
+their values (`secfad.scheduling`), and so do Jacobians.
+
+Source: Rush, Charles, Garrett (JMLR 2024), sections 3.2 and 3.4; docs/semantics.md, "Stages".
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from secfad._jax import Var
+from secfad.blocks import Atom, Block, Branch, Broadcast, Local, Loop, Step, Sum, While
+from secfad.placements import CLIENTS
+from secfad.primitives import AGAIN, COTANGENT, TANGENT
+from secfad.stages import Round, Schedule, walk
+
+# The broadcasts that a client value depends on.
+Heard = frozenset[Broadcast]
+_NOTHING: Heard = frozenset()
+
+
+def goes_back(plan: Schedule) -> bool:
+    """True if a client is asked for a derivative in another contact than for the value."""
+    contacts: dict[Var, Round] = {}
+    for _, item in walk(plan):
+        if isinstance(item, Round):
+            sent = (v for m in (*item.downloads, *item.uploads) for v in m.outputs)
+            contacts.update(dict.fromkeys(sent, item))
+    reader = _Reader()
+    results = reader.run(plan.block, [_NOTHING] * len(plan.block.inputs))
+    # A derivative that stays with a client is that of all sums to which the client contributed.
+    stays = any(
+        COTANGENT in b.name
+        for v, heard in zip(plan.block.results, results)
+        if plan.block.placement(v) is CLIENTS
+        for b in heard
+    )
+    if stays and len({id(c) for c in contacts.values()}) > 1:
+        return True
+    return any(_is_apart(step, reader, contacts) for step in reader.sums if COTANGENT in step.name)
+
+
+def _is_apart(back: Sum, reader: "_Reader", contacts: dict[Var, Round]) -> bool:
+    """Whether a sum of cotangents travels without the sums that it is a part of the derivative of."""
+    name, line = back.name.rpartition(COTANGENT)[0], back.line
+    known = {b for b in reader.broadcasts if _root(b) == name}
+    # Broadcasts of one value are one message, which has the line of the first.
+    exact = {b for b in known if b.line == line}
+    partners = exact or known
+    here = contacts.get(back.outputs[0])
+    told_here = (b for b in reader.sums[back] & partners if AGAIN not in b.name)
+    if any(contacts.get(b.outputs[0]) is here for b in told_here):
+        return False
+    values = [
+        contacts.get(value.outputs[0])
+        for value, heard in reader.sums.items()
+        if value is not back and heard & partners and not reader.exclude(back, value)
+    ]
+    return bool(values) and all(contact is not here for contact in values)
+
+
+def _root(message: Broadcast) -> str:
+    """The name that a broadcast was given, before it was differentiated or told once more."""
+    name = message.name
+    while name.endswith((AGAIN, TANGENT)):
+        name = name.removesuffix(AGAIN).removesuffix(TANGENT)
+    return name
+
+
+class _Reader:
+    """Reads a block and everything inside; knows what every sum depends on."""
+
+    def __init__(self) -> None:
+        self.sums: dict[Sum, Heard] = {}
+        self.broadcasts: set[Broadcast] = set()
+        self.chosen: dict[Branch, int] = {}
+        self.choices: dict[Sum, dict[Branch, int]] = {}
+
+    def exclude(self, one: Sum, other: Sum) -> bool:
+        """Whether two sums are in different branches of one choice."""
+        choices = self.choices[other]
+        return any(choices.get(step, n) != n for step, n in self.choices[one].items())
+
+    def run(self, block: Block, inputs: Sequence[Heard]) -> list[Heard]:
+        """What the results of a block depend on, given that of its inputs."""
+        env: dict[Var, Heard] = dict(zip(block.inputs, inputs))
+
+        def read(atoms: Iterable[Atom]) -> list[Heard]:
+            return [env.get(v, _NOTHING) if isinstance(v, Var) else _NOTHING for v in atoms]
+
+        for step in block.steps:
+            env.update(zip(step.outputs, self._step(step, read(step.inputs))))
+        return read(block.results)
+
+    def _step(self, step: Step, heard: list[Heard]) -> list[Heard]:
+        match step:
+            case Local(placement=placement):
+                made = _joined(heard) if placement is CLIENTS else _NOTHING
+                return [made] * len(step.outputs)
+            case Broadcast():
+                self.broadcasts.add(step)
+                return [frozenset({step})] * len(step.outputs)
+            case Sum():
+                self.sums[step] = _joined([*heard, self.sums.get(step, _NOTHING)])
+                self.choices[step] = dict(self.chosen)
+                return [_NOTHING] * len(step.outputs)
+            case Loop():
+                return self._loop(step, heard)
+            case While():
+                return self._while(step, heard)
+        return self._branch(step, heard)
+
+    def _branch(self, step: Branch, heard: list[Heard]) -> list[Heard]:
+        rows = []
+        for number, body in enumerate(step.branches):
+            self.chosen[step] = number
+            rows.append(self.run(body, heard[1:]))
+        del self.chosen[step]
+        return [_joined(column) for column in zip(*rows)]
+
+    def _loop(self, step: Loop, heard: list[Heard]) -> list[Heard]:
+        if step.length == 0:
+            return [*heard[step.constants :][: step.carries], *[_NOTHING] * len(step.outputs)]
+        return _settled(
+            lambda given: self.run(step.body, given), heard, step.constants, step.carries
+        )
+
+    def _while(self, step: While, heard: list[Heard]) -> list[Heard]:
+        first, start = step.predicate_constants, step.predicate_constants + step.body_constants
+
+        def iteration(given: list[Heard]) -> list[Heard]:
+            self.run(step.predicate, [*given[:first], *given[start:]])
+            return self.run(step.body, given[first:])
+
+        return _settled(iteration, heard, start, len(heard) - start)
+
+
+def _joined(heard: Sequence[Heard]) -> Heard:
+    """The union; the same object where all are equal, which most are."""
+    some = [h for h in heard if h]
+    if not some:
+        return _NOTHING
+    first = some[0]
+    return first if all(h is first for h in some) else first.union(*some[1:])
+
+
+def _settled(
+    iteration: Callable[[list[Heard]], list[Heard]], heard: list[Heard], start: int, carries: int
+) -> list[Heard]:
+    """What a loop gives, carries first, after as many iterations as change anything."""
+    given, stop = list(heard), start + carries
+    while True:
+        results = iteration(given)
+        later = [_joined(pair) for pair in zip(given[start:stop], results)]
+        if later == given[start:stop]:
+            return [*later, *results[carries:]]
+        given[start:stop] = later
