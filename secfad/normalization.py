@@ -32,7 +32,7 @@ from secfad.calls import (
     with_bodies,
 )
 from secfad.choices import join_choices
-from secfad.primitives import broadcast_p
+from secfad.primitives import COTANGENT, TANGENT, broadcast_p
 
 
 def normalise(
@@ -264,9 +264,9 @@ def _sends(branch: Jaxpr, variable: Var, equation: JaxprEqn) -> bool:
 
 
 def _is_invariant_broadcast(equation: JaxprEqn, invariant: dict) -> bool:
-    return equation.primitive is broadcast_p and all(
-        isinstance(v, Literal) or v in invariant for v in equation.invars
-    )
+    if equation.primitive is not broadcast_p or equation.params["name"].endswith((TANGENT, COTANGENT)):
+        return False
+    return all(isinstance(v, Literal) or v in invariant for v in equation.invars)
 
 
 def _with_constants(equation, body: ClosedJaxpr, moved: list, received: list) -> JaxprEqn:
