@@ -177,7 +177,7 @@ def linear_primitive(
     communication of the same value would be a second contact and, under noise, another value.
 
     Where JAX separates what is linear in some inputs from what is known without them, each operand is
-    on its own side: a transposed mean knows its denominator. Out of a loop only whole messages move.
+    on its own side: a transposed mean knows its denominator. No message moves out of a loop.
 
     Args:
       name: Name of the primitive in jaxprs.
@@ -228,8 +228,15 @@ def linear_primitive(
 
     def partial_eval(trace, *tracers, **params):
         known = [tracer.is_known() for tracer in tracers]
-        if all(known) or not any(known) or _is_hoisting():
-            return trace.default_process_primitive(primitive, tracers, params)
+        if _is_hoisting():
+            # An operand that does not change in the loop is an unknown one: nothing moves.
+            tracers = [trace.instantiate_const(tracer) for tracer in tracers]
+        elif any(known) and not all(known):
+            return _split(trace, tracers, params)
+        return trace.default_process_primitive(primitive, tracers, params)
+
+    def _split(trace, tracers, params):
+        known = [tracer.is_known() for tracer in tracers]
         values = [t.pval.get_known() for t, k in zip(tracers, known) if k]
         others = [t for t, k in zip(tracers, known) if not k]
         now = iter(primitive.bind(*values, **params))
@@ -254,7 +261,7 @@ def _is_hoisting() -> bool:
     """True while JAX moves what does not change in a loop out of it.
 
     JAX does so by the rules by which it separates what is linear, and says to none what it is called
-    for. A message stays whole where its loop is, so the calls that led here have to tell.
+    for. A message stays in its loop, so the calls that led here have to tell.
     """
     frame = inspect.currentframe()
     while frame is not None and frame.f_code.co_name != _HOIST:

@@ -1,9 +1,10 @@
 """Branching: derivatives of a program in which the server chooses between communicating branches.
 
 In reverse mode every choice that is differentiated gets the derivative of `secfad.replaying` in place
-of JAX's, and every choice in a loop is bound to its iteration (`secfad.turns`). In forward mode the
-tangents of arguments are constants, such as the rows of an identity matrix; where clients receive one
-constant or another, as the server chooses, it has to send them. The values stay the same.
+of JAX's, and every choice in a loop is bound to its iteration (`secfad.turns`). What a derivative
+starts from, tangents or cotangents, are constants, such as the rows of an identity matrix; where
+clients receive one constant or another, as the server chooses, it has to send them. The values stay
+the same.
 
 Source: docs/semantics.md; what JAX's own derivative of a choice needs is in `secfad.residuals`.
 """
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from secfad import _jax
 from secfad._jax import Var
@@ -50,18 +52,21 @@ def with_replayed_branches(
     return fun
 
 
-def with_held_tangents(fun: Callable, argnums: Sequence[int]) -> Callable:
-    """The function; the server holds the tangents of these arguments, even if they are constants."""
+def with_held_derivatives(fun: Callable, argnums: Sequence[int]) -> Callable:
+    """The function; the server holds tangents and cotangents of what it holds, even constants."""
 
     def held(*args: Any) -> Any:
         own = [jax.tree.map(_held, x) if i in argnums else x for i, x in enumerate(args)]
-        return fun(*own)
+        return jax.tree.map(_held, fun(*own))
 
     return held
 
 
 def _held(value: Any) -> Any:
-    # The tangent is chosen by the value, between itself and itself.
+    if not jnp.issubdtype(jax.typeof(value).dtype, jnp.inexact):
+        return value
+    value = jnp.asarray(value)
+    # What is linear in the value is chosen by the value, between itself and itself.
     return jax.lax.select(value == value, value, value)
 
 

@@ -32,6 +32,7 @@ class Computation:
       tracer: Gives the program and the tree of its results at arguments of given shapes, where
         that is cheaper than to call `fun` in a trace.
       unfactored: Makes the same computation without anything that only saves messages.
+      origin: What it is a derivative of, if that has the same arguments.
     """
 
     fun: Callable
@@ -39,6 +40,7 @@ class Computation:
     name: str
     tracer: Callable[[tuple], tuple[_jax.ClosedJaxpr, Any]] | None = None
     unfactored: "Callable[[], Computation] | None" = None
+    origin: "Computation | None" = None
 
     def __post_init__(self):
         """Lets Python's `help` and `inspect.signature` show this computation, not its class."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast, get_args
 import jax
 
 from secfad import _jax, differentiation
-from secfad.branching import with_held_tangents
+from secfad.branching import with_held_derivatives
 from secfad.computations import Computation
 from secfad.factoring import factored, traced_factored
 from secfad.placements import SERVER
@@ -22,7 +22,7 @@ from secfad.planning import choose_mode
 from secfad.preparation import (
     derived_computation,
     differentiable,
-    needs_held_tangents,
+    needs_held_derivatives,
     specs_of,
     value_alone,
 )
@@ -224,8 +224,8 @@ def _derived(
         local, factoring = differentiable(computation, chosen, use, specs, value)
         local = with_checked_results(local, computation.name, kind, use, has_aux)
         made = lambda *a: derive(local, a, argnums, use, has_aux)
-        if use == "forward" and needs_held_tangents(computation, made, specs):
-            held = with_held_tangents(local, chosen)
+        if needs_held_derivatives(computation, made, specs, use):
+            held = with_held_derivatives(local, chosen)
             made = lambda *a: derive(held, a, argnums, use, has_aux)
         return made, factor and factoring, use
 
@@ -243,7 +243,7 @@ def _derived(
         return _derived(computation.fused, argnums, mode, kind, has_aux, factor=False)
 
     name = f"{computation.name}.{kind}"
-    made = derived_computation(fun, computation.placements, name, tracer, unfactored)
+    made = derived_computation(fun, computation.placements, name, tracer, unfactored, computation)
     return made.documented(_described(title, computation, chosen, mode))
 
 

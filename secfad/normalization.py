@@ -264,7 +264,9 @@ def _sends(branch: Jaxpr, variable: Var, equation: JaxprEqn) -> bool:
 
 
 def _is_invariant_broadcast(equation: JaxprEqn, invariant: dict) -> bool:
-    if equation.primitive is not broadcast_p or equation.params["name"].endswith((TANGENT, COTANGENT)):
+    if equation.primitive is not broadcast_p or equation.params["name"].endswith(
+        (TANGENT, COTANGENT)
+    ):
         return False
     return all(isinstance(v, Literal) or v in invariant for v in equation.invars)
 

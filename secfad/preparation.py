@@ -68,13 +68,20 @@ def differentiable(
     return fun, mode == "factored" or (mode == "reverse" and of_value.one_contact)
 
 
-def needs_held_tangents(computation: Computation, derived: Callable, specs: tuple) -> bool:
-    """Whether a derivative in forward mode is badly placed as it is, which a choice may make it."""
-    if computation.tracer is not None or not require_placed(computation, specs).branches:
+def needs_held_derivatives(
+    computation: Computation, derived: Callable, specs: tuple, mode: str
+) -> bool:
+    """Whether JAX's derivative is badly placed as it is, which a choice of constants may make it."""
+    if mode not in ("forward", "reverse", "factored"):
+        return False
+    first = computation
+    while first.origin is not None:
+        first = first.origin
+    if not require_placed(first, specs).branches:
         return False
     made = derived_computation(derived, computation.placements, computation.name)
     try:
-        with explained(computation.name, "forward"):
+        with explained(computation.name, mode):
             require_placed(made, specs)
     except PlacementError:
         return True
@@ -87,6 +94,7 @@ def derived_computation(
     name: str,
     tracer: Callable | None = None,
     unfactored: Callable | None = None,
+    origin: Computation | None = None,
 ) -> Computation:
     """A computation whose placements are those of another one, or more."""
-    return Computation(fun, MappingProxyType(dict(placements)), name, tracer, unfactored)
+    return Computation(fun, MappingProxyType(dict(placements)), name, tracer, unfactored, origin)

@@ -21,6 +21,7 @@ EACH, ROUNDS = 2, 16
 CLIENTS = EACH * ROUNDS
 STEP = 1e-6
 WRONG = 1e-3
+RANDOM = np.random.default_rng(0)
 USUAL = {"fedavgm_fig4", "learned_weighting", "server_switch", "cond_in_scan"}
 MODES = ("forward", "reverse", "factored", "mixed")
 ROWS = [
@@ -93,19 +94,88 @@ def differ(a, b):
     return abs(a - b) > WRONG * max(abs(a), abs(b), WRONG)
 
 
-@pytest.mark.parametrize(("name", "mode"), ROWS)
-def test_a_derivative_is_wrong_with_other_clients_if_it_needs_the_same(name, mode):
-    case = CASES[name]
-    question = Question(case.computation, case.args(CLIENTS), case.wrt)
+def follows_the_law(computation, args, wrt, mode):
+    """A derivative with its value: wrong with other clients if and only if it needs the same."""
+    question = Question(computation, args, wrt)
     if question.program.costs.readdressed:
         pytest.skip("the value needs the same clients itself")
     found, program, value = question.derivative(mode)
     # The rounds of the value are the first ones of the derivative.
     assert inner(question.weights, value) == pytest.approx(inner(question.weights, question.value))
-    assert differ(found, question.differences()) == program.costs.readdressed
+    return differ(found, question.differences()) == program.costs.readdressed
 
 
-RANDOM = np.random.default_rng(0)
+@pytest.mark.parametrize(("name", "mode"), ROWS)
+def test_a_derivative_is_wrong_with_other_clients_if_it_needs_the_same(name, mode):
+    case = CASES[name]
+    assert follows_the_law(case.computation, case.args(CLIENTS), case.wrt, mode)
+
+
+S, C = fad.SERVER, fad.CLIENTS
+
+
+@fad.computation(w=S, x=C)
+def linear_part(w, x):
+    """What is linear in the model could be answered a round before the loss that it is a part of."""
+    centre = fad.sum(x, name="centre")
+    return fad.sum(x * fad.broadcast(w) + jnp.sin(fad.broadcast(centre)), name="loss").sum()
+
+
+@fad.computation(w=S, x=C)
+def linear_round(w, x):
+    """So could the whole derivative of the second round."""
+    centre = fad.sum(x, name="centre")
+    return fad.sum(x * fad.broadcast(centre * w), name="loss").sum()
+
+
+@fad.computation(w=S, x=C)
+def two_parts(w, x):
+    """One answer of a client with parts of the derivatives of sums in two rounds."""
+    received = fad.broadcast(w)
+    first = fad.sum(x * received)
+    centre = fad.sum(jnp.sin(x))
+    return (fad.sum(x**2 * received * fad.broadcast(centre)) + first**2).sum()
+
+
+@fad.computation(w=S, x=C)
+def pulled_later(w, x):
+    """The program takes its own derivative, where the server has chosen to."""
+    value, pull = jax.vjp(lambda w: fad.sum(jnp.vdot(x, fad.broadcast(w))), w)
+    step = jax.lax.cond(value > 1e3, lambda: pull(1.0)[0], lambda: pull(2.0)[0])
+    return value + jnp.vdot(step, w)
+
+
+@fad.computation(w=S, x=C)
+def trained_and_judged(w, x):
+    """Gradient steps and then a loss, by one function: every round may have its own clients."""
+    loss = lambda w: fad.mean(jnp.sum(jnp.sin(x * fad.broadcast(w))))
+    w = jax.lax.scan(lambda w, _: (w - 0.1 * jax.grad(loss)(w), None), w, length=3)[0]
+    return loss(w)
+
+
+@fad.computation(w=S, x=C)
+def gradient_of_a_choice(w, x):
+    """Its derivative is a second one, of a choice of which only the derivative is left."""
+    sums = lambda fun: lambda w: fad.sum(fun(x * fad.broadcast(w))).sum()
+    chosen = fad.computation(w=S, x=C)(lambda w, x: jax.lax.cond(w[0] > 0, *map(sums, FUNS), w))
+    return fad.grad(chosen)(w, x).sum()
+
+
+FUNS = jnp.sin, jnp.cos
+OWN = [linear_part, linear_round, two_parts, trained_and_judged, gradient_of_a_choice]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("computation", OWN, ids=lambda c: c.name)
+def test_answers_that_come_before_or_after_their_part_of_the_value(computation, mode):
+    args = np.array([0.3, -0.2, 0.5]), RANDOM.normal(size=(CLIENTS, 3))
+    assert follows_the_law(computation, args, 0, mode)
+
+
+def test_a_program_that_takes_its_own_derivative_later_needs_the_same_clients():
+    assert fad.trace(pulled_later, np.ones(3), np.ones(3)).costs.readdressed
+
+
 ARGS = (
     RANDOM.normal(size=3),
     {"rate": np.asarray(0.8), "bias": RANDOM.normal(size=2)},

@@ -252,3 +252,17 @@ def integers_of_clients(means, w, x):
         return w * means.mean(lambda p: jnp.argmax(p).astype(p.dtype), products)
 
     return jax.lax.cond(w > 0.1, best, lambda w: w**2, w)
+
+
+def constant_tangents(means, w, x):
+    """Clients receive one constant tangent or another."""
+    received = jax.lax.cond(w > 0.1, lambda w: means.broadcast(2 * w), means.broadcast, w)
+    return means.mean(lambda x, w: jnp.sin(x * w).sum(), x, received)
+
+
+def own_or_public(means, w, x):
+    """The gradient does not need what is broadcast, but what is chosen beside it."""
+    own = lambda w: (means.broadcast(w), means.client(lambda x: x[0], x))
+    public = lambda w: (means.broadcast(w), means.broadcast(1.5))
+    received, factor = jax.lax.cond(w > 0.1, own, public, w)
+    return means.mean(lambda x, w, factor: (x * w * factor).sum(), x, received, factor)

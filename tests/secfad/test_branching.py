@@ -13,6 +13,7 @@ from branching_programs import (
     chosen_by_a_sum,
     client_state,
     clients_choose_inside,
+    constant_tangents,
     constants_decided_before,
     decided_before,
     in_checkpoint,
@@ -22,6 +23,7 @@ from branching_programs import (
     kept_by_clients,
     loop_in_cond,
     loop_of_unknown_length,
+    own_or_public,
     plain,
     scan_in_checkpoint,
     three_branches,
@@ -50,7 +52,7 @@ QUICK = [plain, in_scan, checkpoint_in_scan, with_numbers_and_loops, three_branc
 QUICK += [decided_before, with_constants, constants_decided_before, client_state]
 QUICK += [clients_choose_inside, loop_of_unknown_length, integers_of_clients]
 SLOW = [in_nested_scans, in_checkpoint, scan_in_checkpoint, branch_in_branch, chosen_by_a_sum]
-SLOW += [kept_by_clients, loop_in_cond]
+SLOW += [kept_by_clients, loop_in_cond, constant_tangents, own_or_public]
 # Mixed mode does not see through a loop of unknown length.
 NOT_MIXED = [loop_of_unknown_length]
 PAPER = ("forward", "reverse", "mixed")
@@ -65,8 +67,11 @@ SECOND = [
     (clients_choose_inside, "mixed", "reverse"),
     (loop_of_unknown_length, "reverse", "reverse"),
     (with_constants, "reverse", "forward"),
+    (constant_tangents, "reverse", "reverse"),
+    (constant_tangents, "factored", "forward"),
 ]
-EVERY_SECOND = [
+EVERY_SECOND = [(constant_tangents, "factored", outer) for outer in MODES]
+EVERY_SECOND += [
     (p, inner, outer)
     for p in QUICK + SLOW
     for inner in PAPER
@@ -126,35 +131,17 @@ def test_second_derivative_equals_the_centralised_one(program, inner, outer):
     assert_right(second, jax.grad(jax.grad(centralised(program))), TOLERANCE_OF_SECOND)
 
 
+@pytest.mark.parametrize("program", [constant_tangents, own_or_public])
+@pytest.mark.parametrize("mode", MODES)
+def test_clients_are_told_what_the_server_chose_without_a_message(program, mode):
+    derivative = fad.grad(computation(program), mode=mode)
+    assert_right(derivative, jax.grad(centralised(program)), TOLERANCE)
+
+
 def test_reverse_mode_repeats_no_sum_and_leaves_nothing_with_clients():
     """Three rounds, each with its sum and the sum of its cotangent."""
     traced = fad.trace(fad.grad(computation(in_scan)), jnp.zeros(()), X[0])
     assert (traced.costs.sums, traced.costs.state_bytes) == (6, 0)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_clients_are_told_which_of_two_constant_tangents_the_server_chose(mode):
-    def program(means, w, x):
-        branches = [lambda w: means.broadcast(2 * w), means.broadcast]
-        received = jax.lax.cond(w > 0.1, *branches, w)
-        return means.mean(lambda x, w: jnp.sin(x * w).sum(), x, received)
-
-    derivative = fad.grad(computation(program), mode=mode)
-    assert_right(derivative, jax.grad(centralised(program)), TOLERANCE)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_clients_are_told_which_of_their_own_values_the_server_chose(mode):
-    """The gradient does not need what is broadcast, but what is chosen beside it."""
-
-    def program(means, w, x):
-        own = lambda w: (means.broadcast(w), means.client(lambda x: x[0], x))
-        public = lambda w: (means.broadcast(w), means.broadcast(1.5))
-        received, factor = jax.lax.cond(w > 0.1, own, public, w)
-        return means.mean(lambda x, w, factor: (x * w * factor).sum(), x, received, factor)
-
-    derivative = fad.grad(computation(program), mode=mode)
-    assert_right(derivative, jax.grad(centralised(program)), TOLERANCE)
 
 
 def test_jacobian_of_a_vector_result():

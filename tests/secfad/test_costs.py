@@ -7,6 +7,7 @@ import pytest
 import secfad as fad
 from secfad.costs import Costs
 from secfad.engines.local import plain_sum
+from secfad.stages import Nested, walk
 
 S, C = fad.SERVER, fad.CLIENTS
 D = 3
@@ -218,3 +219,34 @@ def test_what_a_client_computed_in_the_branch_that_the_server_chose_is_state():
         return fad.sum(mine * fad.broadcast(total))
 
     assert fad.trace(fun, jnp.ones(D), jnp.ones(D)).costs.readdressed
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse", "factored", "mixed", "blockwise"])
+def test_a_sum_that_a_loop_repeats_is_repeated_in_every_mode(mode):
+    @fad.computation(w=S, x=C)
+    def fun(w, x):
+        def step(w, _):
+            # The first sum is the same in every iteration, and under noise another release.
+            return w - fad.sum(x, name="same") * fad.sum(fad.broadcast(w) * x), None
+
+        return jax.lax.scan(step, w, None, length=3)[0].sum()
+
+    made = fad.trace(fad.value_and_grad(fun, mode=mode), jnp.ones(D), jnp.ones(D))
+    sent = [m for plan, item in walk(made.schedule) for m in getattr(item, "uploads", ())]
+    same = [m for m in sent if m.name == "same"]
+    assert len(same) == 1
+    looped = [i.bodies[0] for _, i in walk(made.schedule) if isinstance(i, Nested)]
+    assert any(same[0] in body.block.steps for body in looped)
+
+
+@pytest.mark.parametrize("mode", ["forward", "mixed"])
+def test_gradients_inside_rounds_add_no_contact(mode):
+    """Their cotangents, which do not change, are sent in every round rather than before all."""
+
+    @fad.computation(w=S, x=C)
+    def descent(w, x):
+        loss = lambda w: fad.mean(jnp.sum(jnp.sin(x * fad.broadcast(w))))
+        return jax.lax.scan(lambda w, _: (w - jax.grad(loss)(w), None), w, length=3)[0].sum()
+
+    costs = fad.trace(fad.grad(descent, mode=mode), jnp.ones(D), jnp.ones(D)).costs
+    assert (costs.contacts, costs.state_bytes, costs.readdressed) == (3, 0, False)
