@@ -8,7 +8,8 @@ is counted, certified or run,
 2. calls that communicate (`jit`, `remat`, custom rules, a linear solve) are replaced by their bodies,
    so that communication stands at the top level or directly inside control flow;
 3. a broadcast of a value that was already broadcast is merged with it, and a broadcast of a
-   loop-invariant value is moved out of its `scan`;
+   loop-invariant value is moved out of its `scan`, but not a tangent or a cotangent, for which
+   clients would have to keep what they need in a round only;
 4. a choice that only prepares a communicating one becomes part of it (`secfad.choices`).
 
 Sums are never merged or moved: under noise one sum is one release.

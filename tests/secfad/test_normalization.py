@@ -177,3 +177,17 @@ def test_names_travel_through_differentiation():
 def fad_names(made):
     program = fad.trace(made, ROW, ROW, ROW)
     return [m.name for item in program.schedule.items for m in getattr(item, "downloads", ())]
+
+
+def test_a_number_may_be_broadcast_in_a_scan():
+    """As the gradient of a sum broadcasts its cotangent, which is one."""
+
+    @computation
+    def descent(w, x):
+        def step(w, _):
+            loss = lambda w: fad.sum(jnp.vdot(x * fad.broadcast(2.0), jnp.sin(fad.broadcast(w))))
+            return w - jax.grad(loss)(w), None
+
+        return jax.lax.scan(step, w, length=3)[0]
+
+    assert fad.trace(descent, ROW, ROW).costs.contacts == 3
