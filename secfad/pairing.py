@@ -45,26 +45,43 @@ def goes_back(plan: Schedule) -> bool:
     )
     if stays and len({id(c) for c in contacts.values()}) > 1:
         return True
-    return any(_is_apart(step, reader, contacts) for step in reader.sums if COTANGENT in step.name)
+    pairs = _Pairs(reader, contacts)
+    return any(pairs.are_apart(step) for step in reader.sums if COTANGENT in step.name)
 
 
-def _is_apart(back: Sum, reader: "_Reader", contacts: dict[Var, Round]) -> bool:
-    """Whether a sum of cotangents travels without the sums that it is a part of the derivative of."""
-    name, line = back.name.rpartition(COTANGENT)[0], back.line
-    known = {b for b in reader.broadcasts if _root(b) == name}
-    # Broadcasts of one value are one message, which has the line of the first.
-    exact = {b for b in known if b.line == line}
-    partners = exact or known
-    here = contacts.get(back.outputs[0])
-    told_here = (b for b in reader.sums[back] & partners if AGAIN not in b.name)
-    if any(contacts.get(b.outputs[0]) is here for b in told_here):
-        return False
-    values = [
-        contacts.get(value.outputs[0])
-        for value, heard in reader.sums.items()
-        if value is not back and heard & partners and not reader.exclude(back, value)
-    ]
-    return bool(values) and all(contact is not here for contact in values)
+class _Pairs:
+    """Broadcasts by name and line, and the sums that depend on each."""
+
+    def __init__(self, reader: "_Reader", contacts: dict[Var, Round]):
+        self.reader = reader
+        self.contacts = contacts
+        self.named: dict[str, set[Broadcast]] = {}
+        self.written: dict[tuple[str, str], set[Broadcast]] = {}
+        self.sums: dict[Broadcast, list[Sum]] = {}
+        for message in reader.broadcasts:
+            name = _root(message)
+            self.named.setdefault(name, set()).add(message)
+            self.written.setdefault((name, message.line), set()).add(message)
+        for step, heard in reader.sums.items():
+            for message in heard:
+                self.sums.setdefault(message, []).append(step)
+
+    def are_apart(self, back: Sum) -> bool:
+        """Whether a sum of cotangents travels without any sum of whose derivative it is a part."""
+        name = back.name.rpartition(COTANGENT)[0]
+        # Broadcasts of one value are one message, which has the line of the first.
+        partners = self.written.get((name, back.line)) or self.named.get(name, set())
+        here = self.contact(back)
+        told = [b for b in self.reader.sums[back] & partners if AGAIN not in b.name]
+        if any(self.contact(b) is here for b in told):
+            return False
+        values = {s for b in partners for s in self.sums.get(b, ()) if s is not back}
+        values = {s for s in values if not self.reader.exclude(back, s)}
+        return bool(values) and all(self.contact(s) is not here for s in values)
+
+    def contact(self, message: Broadcast | Sum) -> Round | None:
+        """The contact in which a message travels; None if it needs none."""
+        return self.contacts.get(message.outputs[0])
 
 
 def _root(message: Broadcast) -> str:
