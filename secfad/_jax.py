@@ -45,6 +45,7 @@ __all__ = [
     "make_jaxpr",
     "spec",
     "sub_jaxprs",
+    "user_calls",
     "user_line",
     "with_line",
     "zero_tangent",
@@ -65,6 +66,15 @@ _COLUMN = re.compile(r"(?<=\d):(\d+) \(")
 def user_line(equation: JaxprEqn) -> str:
     """The user's place of an equation, as `file:line:column (function)`, counted from one."""
     return _from_one(source_info_util.summarize(equation.source_info))
+
+
+def user_calls(equation: JaxprEqn) -> str:
+    """The user's places that led to an equation, innermost last; its derivatives have the same."""
+    return source_info_util.summarize(equation.source_info, num_frames=_CALLS)
+
+
+# As deep as programs are; every place costs time.
+_CALLS = 16
 
 
 def _from_one(text: str) -> str:

@@ -6,7 +6,7 @@ same clients, whoever these are, and the result is the derivative of the value t
 travel in different contacts, that is so only if the same clients answer twice, even if they keep nothing
 for it: because they compute their part from their own data alone, or are told once more what they need.
 
-A sum finds its broadcast by name and user's line, which differentiation keeps: the transpose of
+A sum finds its broadcast by name and the user's calls, which differentiation keeps: the transpose of
 `model` is `model.cotangent`, what a client is told once more is `model.again`. Rounds that a program
 asks for by itself are transposes of nothing: each may have clients of its own. Tangents travel with
 their values (`secfad.scheduling`), and so do Jacobians.
@@ -16,7 +16,7 @@ Source: Rush, Charles, Garrett (JMLR 2024), sections 3.2 and 3.4; docs/semantics
 
 from collections.abc import Callable, Iterable, Sequence
 
-from secfad._jax import Var
+from secfad._jax import Var, user_calls
 from secfad.blocks import Atom, Block, Branch, Broadcast, Local, Loop, Step, Sum, While
 from secfad.placements import CLIENTS
 from secfad.primitives import AGAIN, COTANGENT, TANGENT
@@ -50,18 +50,20 @@ def goes_back(plan: Schedule) -> bool:
 
 
 class _Pairs:
-    """Broadcasts by name and line, and the sums that depend on each."""
+    """Broadcasts by name and place, and the sums that depend on each."""
 
     def __init__(self, reader: "_Reader", contacts: dict[Var, Round]):
         self.reader = reader
         self.contacts = contacts
         self.named: dict[str, set[Broadcast]] = {}
         self.written: dict[tuple[str, str], set[Broadcast]] = {}
+        self.called: dict[tuple[str, str], set[Broadcast]] = {}
         self.sums: dict[Broadcast, list[Sum]] = {}
         for message in reader.broadcasts:
             name = _root(message)
             self.named.setdefault(name, set()).add(message)
             self.written.setdefault((name, message.line), set()).add(message)
+            self.called.setdefault((name, user_calls(message.equation)), set()).add(message)
         for step, heard in reader.sums.items():
             for message in heard:
                 self.sums.setdefault(message, []).append(step)
@@ -70,7 +72,11 @@ class _Pairs:
         """Whether a sum of cotangents travels without any sum of whose derivative it is a part."""
         name = back.name.rpartition(COTANGENT)[0]
         # Broadcasts of one value are one message, which has the line of the first.
-        partners = self.written.get((name, back.line)) or self.named.get(name, set())
+        partners = (
+            self.called.get((name, user_calls(back.equation)))
+            or self.written.get((name, back.line))
+            or self.named.get(name, set())
+        )
         here = self.contact(back)
         told = [b for b in self.reader.sums[back] & partners if AGAIN not in b.name]
         if any(self.contact(b) is here for b in told):

@@ -12,7 +12,7 @@ Source: Rush, Charles, Garrett (JMLR 2024), Figs. 3-5: the parallel form of Fig.
 
 import dataclasses
 
-from secfad._jax import Var
+from secfad._jax import Var, user_calls
 from secfad.blocks import Atom, Block, Broadcast, Local, Step, Structured, Sum
 from secfad.placements import CLIENTS
 from secfad.primitives import TANGENT
@@ -89,15 +89,13 @@ def _earliest(block: Block) -> tuple[dict[Step, int], list[Local], list[Sum]]:
     def time(atoms: tuple[Atom, ...]) -> int:
         return max((ready.get(v, 0) for v in atoms if isinstance(v, Var)), default=0)
 
-    latest: dict[str, int] = {}
+    values = _values_of_tangents(block)
     for step in block.steps:
         now = time(step.inputs)
         later = now
-        if isinstance(step, Sum):
-            # Which clients answer decides about both, so a tangent goes with its value.
-            if step.name.endswith(TANGENT):
-                now = max(now, latest.get(step.name.removesuffix(TANGENT), 0))
-            latest[step.name] = now
+        if isinstance(step, Sum) and step in values:
+            # Which clients answer decides about both.
+            now = max(now, earliest.get(values[step], 0))
         match step:
             case Local(placement=None) if not now:
                 constants.append(step)
@@ -110,6 +108,32 @@ def _earliest(block: Block) -> tuple[dict[Step, int], list[Local], list[Sum]]:
                 later = now + 1
         ready.update(dict.fromkeys(step.outputs, later))
     return earliest, constants, sizes
+
+
+def _values_of_tangents(block: Block) -> dict[Sum, Sum]:
+    """The sum of values that each sum of tangents belongs to, if it comes first.
+
+    Both have the same name and come from the same call. Where a call is repeated, each sum of tangents
+    belongs to one of the values, in order; if some values have no tangents, to the latest before it.
+    """
+    sums = [step for step in block.steps if isinstance(step, Sum)]
+    if not any(step.name.endswith(TANGENT) for step in sums):
+        return {}
+    position = {step: i for i, step in enumerate(sums)}
+    named: dict[tuple[str, str], list[Sum]] = {}
+    for step in sums:
+        named.setdefault((step.name, user_calls(step.equation)), []).append(step)
+    found = {}
+    for (name, calls), tangents in named.items():
+        values = named.get((name.removesuffix(TANGENT), calls), [])
+        if not name.endswith(TANGENT) or not values:
+            continue
+        for number, tangent in enumerate(tangents):
+            before = [v for v in values if position[v] < position[tangent]]
+            if before:
+                in_order = len(values) == len(tangents) and values[number] in before
+                found[tangent] = values[number] if in_order else before[-1]
+    return found
 
 
 def _postponed(block: Block, earliest: dict[Step, int]) -> dict[Step, int]:

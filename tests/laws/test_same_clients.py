@@ -161,8 +161,17 @@ def gradient_of_a_choice(w, x):
     return fad.grad(chosen)(w, x).sum()
 
 
+@fad.computation(w=S, x=C)
+def called_twice(w, x):
+    """Two rounds by one line of a function, which have to be told apart."""
+    moments = lambda w: fad.sum(x * fad.broadcast(w))
+    first = moments(w)
+    second = moments(jnp.sign(first))
+    return (first**2 + second**2).sum()
+
+
 FUNS = jnp.sin, jnp.cos
-OWN = [linear_part, linear_round, two_parts, trained_and_judged, gradient_of_a_choice]
+OWN = [linear_part, linear_round, two_parts, trained_and_judged, gradient_of_a_choice, called_twice]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -67,3 +67,27 @@ def test_a_sum_of_a_counter_after_its_loop_says_what_to_do():
     other = fad.trace(rounds(lambda n: n * fad.sum(1.0)), W, X[0])
     expected = 10 * W * (1 + X.mean(0)) ** 2
     np.testing.assert_allclose(fad.execute(other, W, X), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in_a_loop", "written_out"])
+def test_tangents_of_a_linearised_program_wait_for_their_own_values(apart):
+    """All values come first, all tangents after; sums without a name are told apart by their calls."""
+
+    @fad.computation(w=S, x=C)
+    def chain(w, x):
+        step = lambda w: jnp.sin(fad.sum(x * fad.broadcast(w)))
+        if apart:
+            value, along = jax.linearize(lambda w: step(step(step(w))), w)
+        else:
+
+            def steps(w):
+                for _ in range(3):
+                    w = step(w)
+                return w
+
+            value, along = jax.linearize(steps, w)
+        return value, along(jnp.ones(3))
+
+    program = fad.trace(chain, W, X[0])
+    assert program.costs.contacts == 3
+    assert not program.costs.readdressed
