@@ -19,6 +19,15 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 
+# Files of a few long tests.
+LONG = ("flow", "experiments", "test_notebooks.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Long files come first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: not any(part in LONG for part in item.path.parts))
+
+
 @pytest.fixture
 def double_precision():
     import jax
