@@ -236,32 +236,30 @@ def linear_primitive(
         results, mapped = place(axis_data.size, fronted, mapped, params)
         return results, [0 if m else None for m in mapped]
 
-    def partial_eval(trace, *tracers, **params):
-        known = [tracer.is_known() for tracer in tracers]
-        if _is_hoisting():
-            # An operand that does not change in the loop is an unknown one: nothing moves.
-            tracers = [trace.instantiate_const(tracer) for tracer in tracers]
-        elif any(known) and not all(known):
-            return _split(trace, tracers, params)
-        return trace.default_process_primitive(primitive, tracers, params)
-
-    def _split(trace, tracers, params):
-        known = [tracer.is_known() for tracer in tracers]
-        values = [t.pval.get_known() for t, k in zip(tracers, known) if k]
-        others = [t for t, k in zip(tracers, known) if not k]
-        now = iter(primitive.bind(*values, **params))
-        later = iter(trace.default_process_primitive(primitive, others, params))
-        return [next(now) if k else next(later) for k in known]
-
     primitive.def_abstract_eval(abstract_eval)
     primitive.def_impl(impl)
     ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transpose
-    pe.custom_partial_eval_rules[primitive] = partial_eval
+    pe.custom_partial_eval_rules[primitive] = functools.partial(_separate, primitive)
     batching.fancy_primitive_batchers[primitive] = batch
     pe.dce_rules[primitive] = _drop_unused_operands
     pe.partial_eval_jaxpr_custom_rules[primitive] = _save_results
     return primitive
+
+
+def _separate(primitive: Primitive, trace, *tracers, **params) -> list:
+    """Partial evaluation: what is known now, the rest later, each operand on its own side."""
+    if _is_hoisting():
+        # An operand that does not change in the loop is an unknown one: nothing moves.
+        tracers = tuple(trace.instantiate_const(tracer) for tracer in tracers)
+    known = [tracer.is_known() for tracer in tracers]
+    if all(known) or not any(known):
+        return trace.default_process_primitive(primitive, tracers, params)
+    values = [t.pval.get_known() for t, k in zip(tracers, known) if k]
+    others = [t for t, k in zip(tracers, known) if not k]
+    now = iter(primitive.bind(*values, **params))
+    later = iter(trace.default_process_primitive(primitive, others, params))
+    return [next(now) if k else next(later) for k in known]
 
 
 _HOIST = "_scan_known_hoisting"
