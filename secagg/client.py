@@ -13,7 +13,7 @@ Sources: Bonawitz et al. (2017), figure 4; Bell et al. (2020), section 3; docs/s
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -143,7 +143,7 @@ class Client(primitives.Secret):
         if kind is Kind.INBOX:
             vector = self._checked(vector)
         try:
-            answer = getattr(self, f"_on_{kind.name.lower()}")(message, data, vector)
+            answer = ANSWERS[kind](self, message, data, vector)
         except (Aborted, CohortRefused):
             self.close()
             raise
@@ -337,3 +337,12 @@ class Client(primitives.Secret):
             else:
                 private[owner] = share[SEED_SHARE_BYTES:]
         return self._send(messages.Disclosure(seeds, private))
+
+
+# How a client answers each message of the server; a kind without an answer is an error.
+ANSWERS: Mapping[Kind, Callable[..., bytes]] = {
+    Kind.KEY_LIST: Client._on_key_list,
+    Kind.INBOX: Client._on_inbox,
+    Kind.SURVIVORS: Client._on_survivors,
+    Kind.CONFIRMATIONS: Client._on_confirmations,
+}

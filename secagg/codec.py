@@ -18,8 +18,8 @@ Sources: docs/secagg-spec.md, section "Wire format".
 """
 
 import struct
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class Codec:
     def encode(self, message: Message, tag: bytes, party: int) -> bytes:
         """The bytes of a message under a context tag."""
         header = HEADER.pack(VERSION, message.kind, tag, party)
-        body = getattr(self, f"_put_{message.kind.name.lower()}")(message)
+        body = WRITERS[message.kind](self, message)
         return b"".join((header, body))
 
     def decode(self, data: bytes, tag: bytes) -> Envelope:
@@ -109,7 +109,7 @@ class Codec:
                 f"{len(data)}."
             )
         reader = _Reader(data, HEADER.size, kind)
-        message = getattr(self, f"_get_{kind.name.lower()}")(reader)
+        message = READERS[kind](self, reader)
         reader.finish()
         return Envelope(party, message)
 
@@ -272,3 +272,28 @@ class _Reader:
             raise MalformedMessage(
                 f"Expected the end of a {self.kind.name}, got {len(self.data) - self.at} more bytes."
             )
+
+
+# One writer and one reader for every kind of message; a kind without one cannot cross.
+WRITERS: Mapping[Kind, Callable[[Codec, Any], Any]] = {
+    Kind.ADVERTISEMENT: Codec._put_advertisement,
+    Kind.KEY_LIST: Codec._put_key_list,
+    Kind.SHARES: Codec._put_shares,
+    Kind.INBOX: Codec._put_inbox,
+    Kind.MASKED_INPUT: Codec._put_masked_input,
+    Kind.SURVIVORS: Codec._put_survivors,
+    Kind.CONFIRMATION: Codec._put_confirmation,
+    Kind.CONFIRMATIONS: Codec._put_confirmations,
+    Kind.DISCLOSURE: Codec._put_disclosure,
+}
+READERS: Mapping[Kind, Callable[[Codec, _Reader], Message]] = {
+    Kind.ADVERTISEMENT: Codec._get_advertisement,
+    Kind.KEY_LIST: Codec._get_key_list,
+    Kind.SHARES: Codec._get_shares,
+    Kind.INBOX: Codec._get_inbox,
+    Kind.MASKED_INPUT: Codec._get_masked_input,
+    Kind.SURVIVORS: Codec._get_survivors,
+    Kind.CONFIRMATION: Codec._get_confirmation,
+    Kind.CONFIRMATIONS: Codec._get_confirmations,
+    Kind.DISCLOSURE: Codec._get_disclosure,
+}

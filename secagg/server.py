@@ -16,7 +16,7 @@ accepted; `save` and `restore` use that, and so does transcript verification.
 Sources: Bonawitz et al. (2017), figure 4; Bell et al. (2020), section 3; docs/secagg-spec.md.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,7 @@ from secagg.graph import Graph
 from secagg.parameters import Parameters
 from secagg.primitives import KEY_BYTES, SEED_BYTES
 from secagg.roster import Roster, check_identities, lasting_names
-from secagg.rounds import SERVER, Phase
+from secagg.rounds import SERVER, Kind, Phase
 
 CLOSE = b""
 """Stands in the log for the end of a phase."""
@@ -120,7 +120,7 @@ class Server:
             sender, kind, _ = self._codec.peek(data)
             self._check_expected(sender, kind)
             message = self._codec.decode(data, context_tag(self._context)).message
-            getattr(self, f"_check_{kind.name.lower()}", self._accept)(sender, message)
+            CHECKS[kind](self, sender, message)
         except RemoteProtocolError as error:
             self.refused.append((sender, str(error)))
             raise
@@ -142,7 +142,7 @@ class Server:
                 "Make a new Server for a new round."
             )
         try:
-            answer = getattr(self, f"_after_{self.phase.name.lower()}")()
+            answer = CLOSINGS[self.phase](self)
         except (Aborted, CohortRefused):
             self.phase = Phase.ABORTED
             self._received, self._log = {}, []
@@ -372,3 +372,21 @@ def check_survivors(
                 f"expected {parameters.shares_needed} live neighbours of client {owner}, "
                 f"got {live}.",
             )
+
+
+# How the server judges each message of a client; what it cannot judge is accepted by name.
+CHECKS: Mapping[Kind, Callable[[Server, int, Any], None]] = {
+    Kind.ADVERTISEMENT: Server._check_advertisement,
+    Kind.SHARES: Server._check_shares,
+    Kind.MASKED_INPUT: Server._accept,
+    Kind.CONFIRMATION: Server._check_confirmation,
+    Kind.DISCLOSURE: Server._check_disclosure,
+}
+# What the server does at the end of each collecting phase.
+CLOSINGS: Mapping[Phase, Callable[[Server], dict[int, bytes]]] = {
+    Phase.ADVERTISE: Server._after_advertise,
+    Phase.SHARE: Server._after_share,
+    Phase.MASK: Server._after_mask,
+    Phase.CONFIRM: Server._after_confirm,
+    Phase.UNMASK: Server._after_unmask,
+}

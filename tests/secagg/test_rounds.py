@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from secagg import client, codec, server
 from secagg.context import Purpose, framed, label
 from secagg.errors import Aborted, BelowThreshold, SecAggError
 from secagg.rounds import CLIENT, SERVER, ClientState, Kind, Phase, diagram, phases
@@ -22,6 +23,20 @@ def test_the_phases_of_both_models():
     assert phases(True)[3] is Phase.CONFIRM
     assert [p for p in phases(True) if p is not Phase.CONFIRM] == list(phases(False))
     assert {kind for kind, _ in SERVER.values()} == {k for k in Kind if k < 16}
+
+
+def test_every_message_and_every_phase_has_a_handler_that_is_stated():
+    # Closed tables: a renamed handler must not turn a check into an acceptance.
+    assert set(codec.WRITERS) == set(codec.READERS) == set(Kind)
+    assert set(client.ANSWERS) == {kind for _, kind, _ in CLIENT}
+    assert set(server.CHECKS) == {kind for kind, _ in SERVER.values()}
+    assert set(server.CLOSINGS) == {phase for phase, _ in SERVER}
+
+
+@pytest.mark.parametrize("folder", ["secagg", "audits"])
+def test_no_handler_is_looked_up_by_a_name_made_at_run_time(folder):
+    for path in (Path(__file__).parents[2] / folder).rglob("*.py"):
+        assert 'getattr(self, f"' not in path.read_text(), path
 
 
 def test_the_diagram_shows_every_transition():
