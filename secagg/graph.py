@@ -13,7 +13,7 @@ Sources: Bell et al. (2020), section 3.1 (Harary graph on a random ring).
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +37,9 @@ class Graph:
     reach: int = 0
     _position: dict[int, int] = field(init=False, repr=False, compare=False)
     _known: dict[int, tuple[int, ...]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+    _places: dict[int, dict[int, int]] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
 
@@ -86,6 +89,15 @@ class Graph:
         enough. On the ring it must not: the active threshold counts k shares.
         """
         return self.members if self.ring is None else self.neighbours(member)
+
+    def places(self, member: int) -> Mapping[int, int]:
+        """Position of every holder among the holders of a member, from 0."""
+        if self.ring is None:
+            return self._position
+        known = self._places.get(member)
+        if known is None:
+            known = self._places[member] = {h: i for i, h in enumerate(self.neighbours(member))}
+        return known
 
     def held(self, holder: int) -> tuple[int, ...]:
         """Whose shares a client holds: holding is symmetric on both graphs."""

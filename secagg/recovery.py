@@ -1,9 +1,9 @@
 """Recovery: secrets from disclosed shares, and the masks they remove from the sum.
 
 The server needs the self-mask seed of every survivor and the mask key of every client that
-dropped after sharing. Owners whose shares come from the same points are interpolated together; a
-secret that does not match its commitment (for a mask key: its public half) sends the owner to
-the slow path, which decodes around wrong shares and names their senders.
+dropped after sharing. Owners whose shares come from the same points are interpolated together; where
+a secret does not match its commitment (for a mask key: its public half), the shares of all those
+owners are decoded together, around wrong ones, whose senders are named.
 
 >>> Rebuilt({}, (3,)).culprits
 (3,)
@@ -54,7 +54,7 @@ def gather(
     found: dict[int, dict[int, bytes]] = defaultdict(dict)
     for sender, disclosure in disclosures.items():
         for owner, share in getattr(disclosure, which).items():
-            found[owner][graph.holders(owner).index(sender) + 1] = share
+            found[owner][graph.places(owner)[sender] + 1] = share
     return found
 
 
@@ -87,27 +87,23 @@ def rebuild(
         groups[points].append(owner)
     secrets, culprits = {}, set()
     for points, group in groups.items():
-        table = np.array(
-            [[np.frombuffer(shares[o][p], dtype="<u4") for p in points] for o in group],
-            dtype=np.int64,
-        )
-        values, agree = shamir.combine(points, table, threshold)
-        for row, owner in enumerate(group):
-            secret = gf.to_bytes(values[row : row + 1], secret_bytes)[0]
-            if not agree[row] or secret is None or not check(owner, secret):
-                secret, wrong = _repair(owner, points, table[row], threshold, secret_bytes, check)
-                culprits |= {graph.holders(owner)[point - 1] for point in wrong}
-            secrets[owner] = secret
+        joined = b"".join(shares[owner][point] for owner in group for point in points)
+        table = np.frombuffer(joined, dtype="<u4").astype(np.int64)
+        table = table.reshape(len(group), len(points), -1)
+
+        def sound(row: int, values: np.ndarray, group=group) -> bool:
+            secret = gf.to_bytes(values[None], secret_bytes)[0]
+            return secret is not None and check(group[row], secret)
+
+        found = shamir.recover_all(points, table, threshold, sound)
+        for owner, recovered in zip(group, found, strict=True):
+            secrets[owner] = _secret(owner, recovered.secret, secret_bytes)
+            culprits |= {graph.holders(owner)[point - 1] for point in recovered.wrong}
     return Rebuilt(secrets, tuple(sorted(culprits)))
 
 
-def _repair(owner, points, table, threshold, secret_bytes, check) -> tuple[bytes, tuple[int, ...]]:
-    def sound(values: np.ndarray) -> bool:
-        secret = gf.to_bytes(values[None], secret_bytes)[0]
-        return secret is not None and check(owner, secret)
-
-    found = shamir.recover(dict(zip(points, table)), threshold, sound)
-    secret = None if found.secret is None else gf.to_bytes(found.secret[None], secret_bytes)[0]
+def _secret(owner: int, values: np.ndarray | None, secret_bytes: int) -> bytes:
+    secret = None if values is None else gf.to_bytes(values[None], secret_bytes)[0]
     if secret is None:
         raise IntegrityError(
             PHASE,
@@ -115,7 +111,7 @@ def _repair(owner, points, table, threshold, secret_bytes, check) -> tuple[bytes
             "that do. Either its owner shared inconsistently or too many holders lied.",
             (owner,),
         )
-    return secret, found.wrong
+    return secret
 
 
 def dropped_terms(

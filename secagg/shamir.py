@@ -5,29 +5,30 @@ polynomial of degree t - 1; holder number j gets the values at j. Any t shares g
 t - 1 say nothing. All owners of a cohort are shared in one matrix product.
 
 Interpolation cannot see that a share is wrong, so `recover` takes a check (the protocol has a
-commitment to every secret) and, if it fails, decodes the shares as a Reed-Solomon word.
+commitment to every secret) and, if it fails, decodes the shares as a Reed-Solomon word. It too
+takes all owners at once, so that a liar costs the server no more than a second interpolation.
 
 >>> shares = split(np.array([[7, 8]]), threshold=2, holders=3, stream=SecureStream())[0]
 >>> recover({2: shares[1], 3: shares[2]}, 2, lambda secret: True).secret
 array([7, 8])
 
-Sources: Shamir (1979); Welch and Berlekamp (1986) for the repair.
+Sources: Shamir (1979); the repair is in `decoding`.
 """
 
-import hashlib
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
-from secagg import field
+from secagg import decoding, field
 from secagg.field import PRIME
 from secagg.streams import SecureStream
 
 EXHAUSTIVE = 1000
+SEARCHED_AT_ONCE = 256
 
 
 def random_elements(stream: SecureStream, count: int) -> np.ndarray:
@@ -112,13 +113,7 @@ def combine(points: tuple[int, ...], shares: np.ndarray, threshold: int):
 def recover(
     shares: Mapping[int, np.ndarray], threshold: int, check: Callable[[np.ndarray], bool]
 ) -> Recovered:
-    """Rebuilds one secret although some shares may be wrong.
-
-    Guarantees:
-      A secret is returned only if `check` accepts it. With m shares it is found whenever at most
-      ⌊(m - t)/2⌋ are wrong, or one is wrong and m > t; and whenever t are right if there are at
-      most EXHAUSTIVE choices of t among m. If at most ⌊(m - t + 1)/2⌋ are wrong, `wrong` is
-      exactly these; points are never named on the word of fewer than that majority.
+    """Rebuilds one secret although some shares may be wrong; see `recover_all`.
 
     Args:
       shares: Share values by point, at least `threshold`.
@@ -126,90 +121,88 @@ def recover(
       check: Whether a candidate is the committed secret.
     """
     points = tuple(sorted(shares))
-    table = np.stack([shares[point] for point in points])
-    found = Recovered(None)
-    for kept in _candidates(points, table, threshold):
-        rows = [points.index(point) for point in kept]
-        secret = combine(kept, table[None, rows], threshold)[0][0]
-        if check(secret):
-            wrong = _contradicting(points, table, kept[:threshold])
-            # Two polynomials with one secret share at most t - 2 other points, so this many
-            # agreeing shares cannot be had twice. Below it, liars could frame the honest.
-            if 2 * (len(points) - len(wrong)) > len(points) + threshold - 2:
-                return Recovered(secret, wrong)
-            found = Recovered(secret)
+    table = np.stack([shares[point] for point in points])[None]
+    return next(recover_all(points, table, threshold, lambda _, secret: check(secret)))
+
+
+def recover_all(
+    points: tuple[int, ...],
+    table: np.ndarray,
+    threshold: int,
+    check: Callable[[int, np.ndarray], bool],
+) -> Iterator[Recovered]:
+    """Rebuilds the secrets of many owners although some shares may be wrong, in order.
+
+    Guarantees:
+      A secret is given only if `check` accepts it. With m shares it is found whenever at most
+      ⌊(m - t)/2⌋ are wrong, or one is wrong and m > t; and whenever t are right if there are at
+      most EXHAUSTIVE choices of t among m. If at most ⌊(m - t + 1)/2⌋ are wrong, `wrong` is
+      exactly these; points are never named on the word of fewer than that majority.
+
+    Args:
+      points: Share points, the same for all owners, at least `threshold`.
+      table: [owners, points, elements] shares.
+      threshold: t.
+      check: Whether a candidate is the committed secret of the owner in this row.
+    """
+    secrets, agree = combine(points, table, threshold)
+    found = {
+        row: Recovered(secrets[row])
+        for row in range(len(table))
+        if agree[row] and check(row, secrets[row])
+    }
+    doubtful = [row for row in range(len(table)) if row not in found]
+    found |= _mended(points, table, doubtful, threshold, check)
+    for row in range(len(table)):
+        yield found.get(row) or _searched(
+            points, table[row], threshold, secrets[row], partial(check, row)
+        )
+
+
+def _mended(points, table, doubtful: list[int], threshold: int, check) -> dict[int, Recovered]:
+    """The owners whose shares are close to one polynomial, with the committed secret."""
+    if not doubtful:
+        return {}
+    words, close = decoding.mend(points, table[doubtful], threshold)
+    secrets, agree = combine(points, words, threshold)
+    found = {}
+    for place, row in enumerate(doubtful):
+        if close[place] and agree[place] and check(row, secrets[place]):
+            wrong = (words[place] != table[row]).any(axis=1)
+            found[row] = Recovered(secrets[place], tuple(np.array(points)[wrong].tolist()))
     return found
 
 
-def _candidates(points: Sequence[int], table: np.ndarray, threshold: int):
-    """Point sets that may be free of wrong shares, likeliest first."""
-    yield tuple(points)
-    good = _agreeing(points, table, threshold)
-    if good is not None:
-        yield good
-    if math.comb(len(points), threshold) <= EXHAUSTIVE:
-        yield from itertools.combinations(points, threshold)
-    elif len(points) > threshold:
-        for left_out in points:
-            yield tuple(point for point in points if point != left_out)
+def _searched(points, shares: np.ndarray, threshold: int, first: np.ndarray, check) -> Recovered:
+    """The secret that some t shares give and the check accepts, beyond what decoding reaches.
 
+    `first` is what the first t shares give.
 
-def _contradicting(points: Sequence[int], table: np.ndarray, basis: tuple[int, ...]):
-    rest = [point for point in points if point not in basis]
-    if not rest:
-        return ()
-    weights = field.lagrange(np.array(basis), np.array(rest))
-    rows = [points.index(point) for point in basis]
-    expected = field.matmul(weights, table[rows])
-    wrong = [p for p, row in zip(rest, expected) if (row != table[points.index(p)]).any()]
-    return tuple(sorted(wrong))
-
-
-def _agreeing(points: Sequence[int], table: np.ndarray, threshold: int) -> tuple[int, ...] | None:
-    """Berlekamp-Welch on one combination of the columns: the points without error.
-
-    Solves Q(x) = y E(x) with deg E = e monic and deg Q < t + e; E vanishes at the errors. The
-    combination is a hash of the shares, so no sender can choose errors that cancel in it.
+    The secret is one more share that is right, at 0, so wrong ones are named if the word is close
+    to a polynomial with that share. Two polynomials with one secret agree at t - 2 further points
+    at most, so nobody is named by fewer than a majority; below it, liars could frame the honest.
     """
-    errors = (len(points) - threshold) // 2
-    if errors == 0:
-        return None
+    for secrets in itertools.chain([first[None]], _candidates(points, shares, threshold)):
+        for secret in secrets:
+            if check(secret):
+                word = np.concatenate([secret[None], shares])[None]
+                whole, close = decoding.mend((0, *points), word, threshold)
+                wrong = (whole[0, 1:] != shares).any(axis=1) & close[0]
+                return Recovered(secret, tuple(np.array(points)[wrong].tolist()))
+    return Recovered(None)
+
+
+def _candidates(points: tuple[int, ...], shares: np.ndarray, threshold: int):
+    """What choices of t shares give, if there are few: [choices, elements] at a time."""
+    surplus = len(points) - threshold
+    if surplus > 1 and math.comb(len(points), surplus) > EXHAUSTIVE:
+        return
     grid = np.array(points, dtype=np.int64)
-    factor = int.from_bytes(hashlib.sha256(table.tobytes()).digest()[:8], "little") % PRIME
-    mix = field.vandermonde(np.array([factor]), table.shape[1])[0]
-    y = field.matmul(table, mix[:, None])[:, 0]
-    left = field.vandermonde(grid, threshold + errors)
-    right = -y[:, None] * field.vandermonde(grid, errors) % PRIME
-    target = y * field.power(grid, errors) % PRIME
-    solution = _solve(np.concatenate([left, right], axis=1), target)
-    if solution is None:
-        return None
-    locator = np.append(solution[threshold + errors :], 1)
-    at_points = field.matmul(field.vandermonde(grid, errors + 1), locator[:, None])[:, 0]
-    good = tuple(point for point, value in zip(points, at_points) if value)
-    return good if len(good) >= threshold else None
-
-
-def _solve(matrix: np.ndarray, target: np.ndarray) -> np.ndarray | None:
-    """One solution of a linear system over the field, free variables zero; None if there is none."""
-    rows = np.concatenate([matrix, target[:, None]], axis=1) % PRIME
-    pivots, row = [], 0
-    for column in range(matrix.shape[1]):
-        candidates = np.flatnonzero(rows[row:, column])
-        if not candidates.size:
-            continue
-        pick = row + candidates[0]
-        rows[[row, pick]] = rows[[pick, row]]
-        rows[row] = rows[row] * field.inverse(rows[row, column : column + 1]) % PRIME
-        others = rows[:, column].copy()
-        others[row] = 0
-        rows = (rows - others[:, None] * rows[row][None, :]) % PRIME
-        pivots.append(column)
-        row += 1
-        if row == len(rows):
-            break
-    if rows[row:, -1].any():
-        return None
-    solution = np.zeros(matrix.shape[1], dtype=np.int64)
-    solution[pivots] = rows[: len(pivots), -1]
-    return solution
+    weights = field.lagrange(grid, np.array([0]))
+    choices = itertools.combinations(range(len(points)), surplus)
+    while left_out := list(itertools.islice(choices, SEARCHED_AT_ONCE)):
+        chosen = np.repeat(weights, len(left_out), axis=0)
+        for places in np.array(left_out, dtype=np.int64).reshape(len(left_out), surplus).T:
+            gone = grid[places][:, None]
+            chosen = chosen * ((grid - gone) * field.inverse(PRIME - gone) % PRIME) % PRIME
+        yield field.matmul(chosen, shares)
