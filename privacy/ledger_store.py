@@ -28,6 +28,7 @@ from typing import Any
 from privacy.errors import LedgerCorrupt, LedgerError
 from privacy.ledger_records import Record, check_chain
 from privacy.ledger_state import apply, create_tables, totals
+from secagg import forks
 
 _BUSY_SECONDS = 120.0
 _COLUMNS = "seq, kind, prev, text, hash"
@@ -43,7 +44,7 @@ class Store:
                 f"Expected a ledger file at {self.path}, got nothing there."
                 " Make one with privacy.Ledger.create."
             )
-        self._owner = os.getpid()
+        self._owner = forks.generation()
         self._lock = threading.RLock()
         try:
             self._connection = _connect(self.path)
@@ -121,10 +122,10 @@ class Store:
 
     def reader(self) -> sqlite3.Connection:
         """The connection, for queries; refuses one that came through a fork."""
-        if os.getpid() != self._owner:
+        if forks.generation() != self._owner:
             raise LedgerError(
-                f"Expected the process {self._owner} that opened the ledger, got {os.getpid()}."
-                " Call privacy.Ledger.open in each process."
+                f"Expected the process {self._owner[1]} that opened the ledger, got a fork of it, "
+                f"process {os.getpid()}. Call privacy.Ledger.open in each process."
             )
         return self._connection
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from secagg import primitives
+from secagg import forks, primitives
 from secagg.context import Purpose, label
 
 Entropy = Callable[[int], bytes]
@@ -32,13 +32,13 @@ class SecureStream(primitives.Secret):
     Guarantees:
       Without the seed the output is computationally indistinguishable from uniform. A stream
       seeded by the operating system is reseeded in a forked child, which so never repeats its
-      parent.
+      parent; process ids say nothing about it, as they repeat between PID namespaces.
 
     Args:
       seed: At least 16 secret bytes; None takes them from the operating system.
     """
 
-    __slots__ = ("_cipher", "_process", "deterministic")
+    __slots__ = ("_cipher", "_generation", "deterministic")
 
     def __init__(self, seed: bytes | None = None):
         if seed is not None and len(seed) < primitives.SEED_BYTES:
@@ -52,7 +52,7 @@ class SecureStream(primitives.Secret):
     def _rekey(self, seed: bytes) -> None:
         key = primitives.derive(seed, label(Purpose.STREAM, b""), primitives.SEED_BYTES)
         self._cipher = primitives.keystream(key)
-        self._process = os.getpid()
+        self._generation = forks.generation()
 
     def fill(self, out: np.ndarray) -> np.ndarray:
         """Overwrites a contiguous array with random bytes and returns it."""
@@ -73,7 +73,7 @@ class SecureStream(primitives.Secret):
         self._cipher.update_into(plain, out.view(np.uint8))
 
     def _rekey_if_forked(self) -> None:
-        if not self.deterministic and self._process != os.getpid():
+        if not self.deterministic and self._generation != forks.generation():
             self._rekey(os.urandom(32))
 
     def bytes(self, count: int) -> bytes:
