@@ -70,15 +70,14 @@ class Encoding:
     def __post_init__(self):
         self._check_ranges()
         self._check_no_wrap()
+        self._check_decodable()
 
     def _check_ranges(self) -> None:
-        for name, value in (
-            ("clip", self.clip),
-            ("scale", self.scale),
-            ("clip * scale", self.clip * self.scale),
-        ):
-            if not (math.isfinite(value) and value > 0):
-                raise ParameterError(f"Expected {name} to be positive and finite, got {value!r}.")
+        for name in ("clip", "scale"):
+            object.__setattr__(self, name, _positive(getattr(self, name), name))
+        _positive(self.clip * self.scale, "clip * scale")
+        # What rounding and decoding multiply the scale by; beyond, they would lose every value.
+        _positive(self.scale * 2.0**32, "scale * 2**32")
         for name, high in (("clients", 1 << 32), ("modulus_bits", 64), ("max_weight", 1 << 53)):
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= high:
@@ -101,6 +100,12 @@ class Encoding:
                 f"2**{self.modulus_bits - 1} - 1, so that no sum can wrap. {remedy}, or lower "
                 "clip, scale or clients."
             )
+
+    def _check_decodable(self) -> None:
+        heaviest = self.clients * self.max_weight
+        _positive(self.scale * heaviest, "scale * clients * max_weight")
+        worst = heaviest * self.greatest_integer
+        _positive(worst / self.scale, "clients * max_weight * ceil(clip * scale) / scale")
 
     @property
     def greatest_integer(self) -> int:
@@ -260,6 +265,20 @@ class Encoding:
                 f"got {clients} clients and {modulus_bits} bits. "
                 f"Make Encoding(clients={clients}, modulus_bits={modulus_bits}, ...)."
             )
+
+
+def _positive(value: object, name: str) -> float:
+    """A positive finite float, or a `ParameterError` about `name`."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise ParameterError(
+            f"Expected {name} to be positive and finite, got {value!r}. "
+            "Choose the unit of the values so that clip and scale are of moderate size."
+        )
+    return number
 
 
 def _real_vector(values: np.ndarray) -> np.ndarray:

@@ -348,3 +348,53 @@ def test_nonsense_encodings_are_refused(arguments):
 def test_canonical_bytes_tell_encodings_apart():
     one, other = (Encoding(clip=c, scale=8.0, clients=3) for c in (1.0, 2.0))
     assert one.canonical() != other.canonical()
+
+
+EXTREMES = [5e-324, 4e-310, 2.3e-308, 1e-200, 1e-9, 1.0, 3.7e5, 1e154, 4e298, 4.2e298, 1.7e308]
+
+
+@pytest.mark.parametrize("weight", [1, 1 << 40])
+@pytest.mark.parametrize("scale", EXTREMES)
+@pytest.mark.parametrize("clip", EXTREMES)
+def test_an_encoding_that_can_be_made_decodes_sums_to_within_a_step_of_each_client(
+    clip, scale, weight
+):
+    """Refused, or right; never silently wrong, and never with a warning (warnings are errors)."""
+    clients = 5
+    try:
+        encoding = Encoding(clip, scale, clients, modulus_bits=64, max_weight=weight)
+    except ParameterError:
+        return
+    x = clip * np.array([-1.0, -0.7, 0.0, 0.3, 1.0])
+    total = np.zeros(5, dtype=np.uint64)
+    for _ in range(clients):
+        total += encoding.encode(x, stream())
+    decoded = encoding.decode(total)
+    assert np.isfinite(decoded).all()
+    assert (np.abs(decoded - clients * x) * scale <= clients * (1 + clip * scale * 2**-50)).all()
+    words = encoding.encode_weighted(x, weight, stream())
+    mean = encoding.decode_weighted(words)
+    assert mean.weight == weight
+    assert (np.abs(mean.mean - x) * scale <= 1 + clip * scale * 2**-50).all()
+
+
+@pytest.mark.parametrize(
+    ("clip", "scale", "what"),
+    [
+        (4e-296, 3e300, r"scale \* 2\*\*32"),
+        (1e308, 1e-310, r"/ scale to be positive and finite, got inf"),
+        (1e-300, 4e298, r"scale \* clients \* max_weight"),
+        (1e300, 1e300, r"clip \* scale"),
+        (10**400, 1.0, "clip to be positive and finite"),
+        (1.0, "many", "scale to be positive and finite"),
+    ],
+)
+def test_what_float64_cannot_scale_is_refused_by_name(clip, scale, what):
+    with pytest.raises(ParameterError, match=what):
+        Encoding(clip, scale, clients=1 << 30, modulus_bits=64, max_weight=64)
+
+
+def test_the_no_wrap_bound_is_that_of_the_exact_product_for_float32_arguments():
+    clip, scale = np.float32(0.1), np.float32(1000.0)
+    encoding = Encoding(clip, scale, clients=1, modulus_bits=8)
+    assert encoding.greatest_integer == math.ceil(float(clip) * float(scale)) == 101
