@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from privacy.accounting import epsilon
-    from privacy.algorithms import fedopt
+    from privacy.algorithms import fedopt, scaffold
     from privacy.budgets import Budget
     from privacy.certificates import Certificate
     from privacy.cohorts import Cohort, FixedSampling, FullParticipation, PoissonSampling
@@ -51,6 +51,7 @@ __all__ = [
     "hypergradient_descent",
     "privatize",
     "run",
+    "scaffold",
     "train",
 ]
 
@@ -80,6 +81,7 @@ _HOMES = {
     "hypergradient_descent": "privacy.hypergradients",
     "privatize": "privacy.privatization",
     "run": "privacy.execution",
+    "scaffold": "privacy.algorithms",
     "train": "privacy.training",
 }
 

@@ -1,4 +1,4 @@
-"""`fedopt`: federated optimization with any Optax optimizer at the server, ready for `train`.
+"""`fedopt` and `scaffold`: federated optimization with any Optax optimizer at the server, for `train`.
 
     delta = mean of what clients' models moved,    model <- server optimizer(model, delta)
 
@@ -9,8 +9,12 @@ optimizer makes of it is post-processing.
 With `AdaptiveClip` the clip norm is state too: clients send their delta in units of it and whether they
 were below, and the count, a sum like any other, moves it.
 
+With `scaffold` clients correct their steps by control variates, of which each keeps its own: it is
+client state, and stays with its client from round to round.
+
 Sources: Reddi et al. (2021), Algorithm 1; McMahan et al. (2018) for the mean under privacy; Andrew et al.
-(2021), Algorithm 1, for adaptive clipping.
+(2021), Algorithm 1, for adaptive clipping; Karimireddy et al. (2020), Algorithm 1, and Noble, Bellet,
+Dieuleveut (2022) for control variates under privacy.
 """
 
 from typing import Any
@@ -25,7 +29,8 @@ from privacy.adaptive import COUNT, AdaptiveClip, normalised, updated
 from privacy.queries import Algorithm, Question
 from privacy.training import Ask
 from secfad.algorithms.local import LocalUpdate
-from secfad.algorithms.trees import Loss, Tree, subtract
+from secfad.algorithms.scaffold import local_round
+from secfad.algorithms.trees import Loss, Tree, add, scale, subtract, zeros
 
 
 def fedopt(
@@ -80,6 +85,63 @@ def fedopt(
         state["clip_norm"] = norm
         specs = (specs[0], specs_of(norm), specs[1])
     return Algorithm(state, update, {"training": Question(computation, specs, "training")})
+
+
+def scaffold(
+    loss: Loss,
+    model: Tree,
+    one_client: Any,
+    *,
+    learning_rate: float,
+    optimizer: optax.GradientTransformation,
+    fraction: float = 1.0,
+) -> Algorithm:
+    """SCAFFOLD as an algorithm for `train`: pass `client_state=algorithm.client_state(population)`.
+
+    A client sends how far it moved and how its control variate changed, both clipped; what it keeps
+    is its own and is not clipped.
+
+    Args:
+      loss: Of a model on a batch of a client's examples.
+      model: The model before the first round.
+      one_client: What one client holds: shapes and dtypes.
+      learning_rate: Of local training.
+      optimizer: Treats the mean delta as a gradient; `optax.sgd(1.0)` is the paper's.
+      fraction: Share of the population that takes part in a round, `sampling.rate`.
+
+    Returns:
+      State {"model", "control", "optimizer"}; question "training", with the sums "delta" and "change";
+      client state "own".
+
+    Source: Karimireddy et al. (2020), Algorithm 1, option II.
+    """
+    model = as_arrays(model)
+    control = zeros(model)
+
+    @fad.computation(model=fad.SERVER, control=fad.SERVER, own=fad.CLIENTS, batches=fad.CLIENTS)
+    def scaffold_round(model, control, own, batches):
+        start, shared = fad.broadcast((model, control), name="model")
+        moved, new_own = local_round(loss, learning_rate, start, shared, own, batches)
+        change = fad.mean(subtract(new_own, own), name="change")
+        return fad.mean(moved, name="delta"), change, new_own
+
+    @jax.jit
+    def step(state: Tree, released: Tree) -> Tree:
+        delta, change, _ = released
+        moved, inner = optimizer.update(delta, state["optimizer"], state["model"])
+        return {
+            "model": optax.apply_updates(state["model"], moved),
+            "control": add(state["control"], scale(fraction, change)),
+            "optimizer": inner,
+        }
+
+    def update(state: Tree, ask: Ask) -> Tree:
+        return step(state, ask("training", state["model"], state["control"]))
+
+    state = {"model": model, "control": control, "optimizer": as_arrays(optimizer.init(model))}
+    specs = (specs_of(model), specs_of(control), specs_of(control), specs_of(one_client))
+    question = Question(scaffold_round, specs, "training", keep=(None, None, "own"))
+    return Algorithm(state, update, {"training": question}, {"own": control})
 
 
 def _mean_delta(loss: Loss, local: LocalUpdate) -> fad.Computation:

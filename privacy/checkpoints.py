@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from privacy.errors import MechanismError, ResumeRefused
+from privacy.arrays import as_array, restored, storable
+from privacy.errors import ResumeRefused
 from privacy.ledger import Ledger
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Checkpoint:
       state: The server's state, a tree of arrays.
       ledger_head: Head of the ledger at that moment.
       stopped: Why the run ended for good before its planned rounds, or "".
+      clients: Digest of what clients keep after that round, or "" for nothing; see
+        `privacy.client_files`.
     """
 
     run_id: str
@@ -47,6 +49,7 @@ class Checkpoint:
     state: Any
     ledger_head: str
     stopped: str = ""
+    clients: str = ""
 
 
 class CheckpointFile:
@@ -67,18 +70,19 @@ class CheckpointFile:
           MechanismError: A leaf of the state is not an array of numbers.
         """
         leaves, tree = jax.tree.flatten(checkpoint.state)
-        arrays = [_array(leaf) for leaf in leaves]
+        arrays = [as_array(leaf) for leaf in leaves]
         header = {
             "format": _FORMAT,
             "run_id": checkpoint.run_id,
             "round": checkpoint.round,
             "ledger_head": checkpoint.ledger_head,
             "stopped": checkpoint.stopped,
+            "clients": checkpoint.clients,
             "tree": str(tree),
             "dtypes": [array.dtype.name for array in arrays],
         }
         buffer = io.BytesIO()
-        named = {f"leaf{i}": _storable(array) for i, array in enumerate(arrays)}
+        named = {f"leaf{i}": storable(array) for i, array in enumerate(arrays)}
         np.savez(buffer, allow_pickle=False, header=np.array(json.dumps(header)), **named)
         write_durably(self.path, buffer.getvalue())
 
@@ -104,11 +108,11 @@ class CheckpointFile:
                 if header["format"] != _FORMAT:
                     raise ValueError(f"format {header['format']}")
                 stored = [
-                    data[f"leaf{i}"].view(jnp.dtype(name))
-                    for i, name in enumerate(header["dtypes"])
+                    restored(data[f"leaf{i}"], name) for i, name in enumerate(header["dtypes"])
                 ]
             owner, head, written = header["run_id"], header["ledger_head"], header["tree"]
             round, stopped = int(header["round"]), str(header["stopped"])
+            clients = str(header["clients"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ResumeRefused(
                 f"Expected a checkpoint in {self.path}, got a file that cannot be read ({error}). "
@@ -131,7 +135,7 @@ class CheckpointFile:
                 f"Expected a state of structure {tree} in {self.path}, got {written} or other shapes."
                 " Resume with the algorithm that wrote it, or use another folder."
             )
-        return Checkpoint(owner, round, jax.tree.unflatten(tree, stored), head, stopped)
+        return Checkpoint(owner, round, jax.tree.unflatten(tree, stored), head, stopped, clients)
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -150,26 +154,3 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _array(leaf: Any) -> np.ndarray:
-    """A leaf as an array of numbers."""
-    dtype = getattr(leaf, "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise MechanismError(
-            "Expected a state of arrays of numbers, got a typed random key. Keep "
-            "jax.random.key_data(key) in the state and wrap it where it is used."
-        )
-    array = np.asarray(leaf)
-    if array.dtype.hasobject or array.dtype.kind in "SUMm":
-        raise MechanismError(
-            f"Expected a state of arrays of numbers, got a {type(leaf).__name__}. "
-            "Keep it outside the state, or encode it as numbers."
-        )
-    return array
-
-
-def _storable(array: np.ndarray) -> np.ndarray:
-    """The same bits under a dtype that the file format knows."""
-    known = array.dtype.kind in "biufc"
-    return array if known else array.view(np.dtype(f"u{array.dtype.itemsize}"))

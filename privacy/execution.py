@@ -10,7 +10,7 @@ first noise is drawn is given back; from then on the charge stays, also if the p
 Sources: docs/privacy-model.md; docs/ledger-slots.md.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -41,7 +41,8 @@ class Result:
       value: The computation's result at the server, made of noisy sums; None in place of what
         stays at the clients.
       at_clients: What stays at the clients, stacked over the cohort, and None in place of the rest.
-        It holds raw client values: a simulation has them, a server never does.
+        It holds raw client values: a simulation has them, a server never does. A replay computes it
+        again, from the arguments that it was given.
       seq: The ledger's record that paid.
       noise_multiplier: Joint multiplier of everything released.
       releases: Names of the sums of every round.
@@ -52,6 +53,9 @@ class Result:
       transcripts: Of secure aggregation, one per round, with distributed noise. With central noise
         there are none: a transcript holds the decoded sum, before the server adds noise.
       norm_squares: The squared norm of the released sums under each bound, for `privacy.clip_activity`.
+      digest: Of what was released; what a ledger commits.
+      survivors: Positions in the cohort of the clients that are in the sums, as secret as the cohort;
+        None for all of them, and for a replay.
     """
 
     value: Any
@@ -64,6 +68,8 @@ class Result:
     replayed: bool = False
     transcripts: tuple[Any, ...] = field(default=(), repr=False)
     norm_squares: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    digest: str = ""
+    survivors: tuple[int, ...] | None = field(default=None, repr=False)
 
     def public_record(self) -> dict[str, Any]:
         """What may be written down about the release: nothing that follows from who took part.
@@ -87,6 +93,7 @@ def run(
     faults: Faults = lambda _: (),
     acknowledge: Collection[str] = (),
     trusted_key: bytes | None = None,
+    keep: Callable[[Result], Any] = lambda _: None,
 ) -> Result:
     """Evaluates a certified private program on a cohort and charges the ledger.
 
@@ -110,6 +117,8 @@ def run(
       faults: Upload number to scripted faults; see `secagg.simulate`.
       acknowledge: Rule ids of the certificate's obligations that the caller takes on.
       trusted_key: Ed25519 public key that must have signed the certificate; see `privacy.keys`.
+      keep: Called with a new result before its release is durable, so that clients keep theirs
+        before a server has its own; not called for a replay.
 
     Raises:
       CertificateError: No certificate, one of another program, environment or number of clients, or
@@ -126,7 +135,17 @@ def run(
     if earlier is not None:
         return _replay(private_program, args, cohort, *earlier)
     return _evaluate(
-        private_program, args, ledger, cohort, run_id, round, journal, question, fidelity, faults
+        private_program,
+        args,
+        ledger,
+        cohort,
+        run_id,
+        round,
+        journal,
+        question,
+        fidelity,
+        faults,
+        keep,
     )
 
 
@@ -252,6 +271,7 @@ def _replay(
         bytes_down=0.0,
         replayed=True,
         norm_squares=tuple(norm_squares(private_program, released.rounds)),
+        digest=released.digest,
     )
 
 
@@ -281,6 +301,7 @@ def _evaluate(
     question: Question,
     fidelity: Literal["protocol", "ideal"],
     faults: Faults,
+    keep: Callable[[Result], Any],
 ) -> Result:
     mechanism, program = private_program.mechanism, private_program.program
     factor = ledger.charter.relation.sensitivity_factor
@@ -309,12 +330,24 @@ def _evaluate(
             reservation.void()
         raise
     released = Released.of(aggregator.released)
+    result = _result(private_program, value, aggregator, reservation, released)
+    keep(result)
     if journal is not None:
         journal.write(reservation.seq, released, question)
     survivors = len(aggregator.survivors or ()) if aggregator.distributed else None
     reservation.commit(released.digest, survivors)
+    return result
+
+
+def _result(
+    private_program: PrivateProgram,
+    value: Any,
+    aggregator: SecureAggregator,
+    reservation: Reservation,
+    released: Released,
+) -> Result:
     value, at_clients = _by_place(private_program, value)
-    down = float(np.mean(np.sum(aggregator.bytes_down, axis=0))) + program.costs.down_bytes
+    down = float(np.mean(np.sum(aggregator.bytes_down, axis=0)))
     return Result(
         value=value,
         at_clients=at_clients,
@@ -322,7 +355,9 @@ def _evaluate(
         noise_multiplier=reservation.noise_multiplier,
         releases=tuple(release.name for release in private_program.releases),
         bytes_up=float(np.mean(np.sum(aggregator.bytes_up, axis=0))),
-        bytes_down=down,
+        bytes_down=down + private_program.program.costs.down_bytes,
         transcripts=tuple(aggregator.transcripts),
         norm_squares=tuple(norm_squares(private_program, released.rounds)),
+        digest=released.digest,
+        survivors=aggregator.survivors,
     )

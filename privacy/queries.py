@@ -8,8 +8,11 @@ Source: docs/architecture.md, "From a program to a private run".
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import jax
+import numpy as np
 
 from privacy.aggregation import groups
 from privacy.certificates import Certificate
@@ -30,11 +33,16 @@ class Query:
       program: From `privatize`.
       certificate: From `audits.certify`.
       acknowledge: Rule ids of the certificate's obligations that the caller takes on.
+      keep: Where clients keep what they are left with, a tree prefix of the result like `out_axes` of
+        `jax.vmap`: the name of a client argument for a part that stays at the clients, None for a
+        part that the server has. For a result (delta, control) it is `(None, "own")` if the next
+        question shall find `control` in its client argument `own`.
     """
 
     program: PrivateProgram
     certificate: Certificate
     acknowledge: tuple[str, ...] = ()
+    keep: Any = None
 
     @property
     def noise_multiplier(self) -> float:
@@ -56,11 +64,13 @@ class Question:
       computation: From server and client arguments to what the server learns.
       specs: What the server or one client holds of each argument.
       purpose: Whose budget pays.
+      keep: Where clients keep what they are left with; see `Query`.
     """
 
     computation: Computation
     specs: tuple[Any, ...]
     purpose: str
+    keep: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +81,23 @@ class Algorithm:
       state: The server's state before the first round.
       update: One round.
       questions: Name to what is asked under it.
+      client: What each client keeps before the first round, by client argument; for most algorithms
+        nothing.
     """
 
     state: Any
     update: Callable[[Any, Any], Any]
     questions: Mapping[str, Question]
+    client: Mapping[str, Any] = field(default_factory=dict)
+
+    def client_state(self, population: int) -> dict[str, Any]:
+        """What `train` holds for all clients before the first round: a row of `client` for each."""
+
+        def repeated(leaf: Any) -> np.ndarray:
+            array = np.asarray(leaf)
+            return np.repeat(array[None], population, axis=0)
+
+        return jax.tree.map(repeated, dict(self.client))
 
     def queries(
         self,
@@ -110,5 +132,6 @@ class Algorithm:
             )
             certificate = certify(private)
             mine = {obligation.rule for obligation in certificate.obligations}
-            made[name] = Query(private, certificate, tuple(r for r in acknowledge if r in mine))
+            taken_on = tuple(r for r in acknowledge if r in mine)
+            made[name] = Query(private, certificate, taken_on, question.keep)
         return made

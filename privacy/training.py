@@ -8,6 +8,9 @@ algorithms are in `privacy.algorithms` and `privacy.hypergradients`.
 
     update(state, ask):  delta = ask("training", model);  gradient = ask("hypergradient", ...);  ...
 
+What a question leaves at its clients stays theirs: `client_state` holds it for every member of the
+population, and the next question that a client is drawn for finds it; see `privacy.client_state`.
+
 A crash repeats its round: what was released is taken from the journal without a charge, what was only
 reserved stays spent. When the budget ends, training ends, with the state it has reached.
 
@@ -17,22 +20,22 @@ Sources: Rush, Charles, Garrett (JMLR 2024), Figs. 4-5; docs/ledger-slots.md, se
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from privacy.checkpoints import Checkpoint, CheckpointFile
+from privacy.aggregation import Faults
+from privacy.checkpoints import Checkpoint
+from privacy.client_files import Kept
+from privacy.client_state import ClientState, check_kept, held_by_clients, kept_by, kept_names
 from privacy.clip_activity import ClipActivity, clip_activity
 from privacy.cohorts import Sampling
 from privacy.errors import BudgetExceeded, MechanismError
 from privacy.execution import Result, run
 from privacy.ledger import Ledger
-from privacy.metrics import MetricsFile
 from privacy.queries import Query
-from privacy.releases import ReleaseJournal
-from secfad import CLIENTS, Program
+from privacy.run_files import RunFiles, round_line
 
 State = TypeVar("State")
 ClientData = Callable[[np.ndarray], Mapping[str, Any]]
@@ -78,6 +81,8 @@ class Trained:
         and under "releases" what is public about each release.
       clipping: Query to what its releases, all together, say about its clip bounds: read
         `statement` where there is one.
+      client_state: What every client keeps, stacked over the population: a simulation's secret, like
+        the data.
     """
 
     state: Any
@@ -85,6 +90,7 @@ class Trained:
     stopped: str
     metrics: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     clipping: Mapping[str, tuple[ClipActivity, ...]] = field(default_factory=dict)
+    client_state: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def train(
@@ -98,7 +104,9 @@ def train(
     rounds: int,
     run_id: str,
     folder: str | os.PathLike[str],
+    client_state: Mapping[str, Any] | None = None,
     fidelity: Literal["protocol", "ideal"] = "protocol",
+    faults: Faults = lambda _: (),
     measure: Callable[[State], Mapping[str, float]] = lambda _: {},
     observe: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> Trained:
@@ -106,76 +114,60 @@ def train(
 
     Guarantees:
       Every value that `update` gets was released through the ledger. A repeated call with the same
-      folder continues after the last finished round and charges nothing twice.
+      folder continues after the last finished round and charges nothing twice. What a question leaves
+      at a client reaches no one else: not `update`, the journal, the metrics or the checkpoint.
 
     Args:
       update: One round: the state and `ask` to the next state; deterministic, as a crash repeats it.
       state: A tree of arrays, the server's state before the first round.
       queries: Name to certified program.
-      clients: Indices of a cohort's members to its client arguments by parameter name, stacked.
+      clients: Indices of a cohort's members to its client arguments by parameter name, stacked; those
+        in `client_state` apart.
       sampling: How cohorts are drawn.
       ledger: Pays.
       rounds: In all, those of earlier calls included.
       run_id: Names the run in the ledger; the query's name is added to it.
-      folder: For the journal, the checkpoint and `metrics.jsonl`.
+      folder: For the journal, the checkpoint and `metrics.jsonl`, all of them as public as the model,
+        and for the folder `clients` of what clients keep, which is as secret as the data.
+      client_state: Client argument to what every client keeps under it before the first round, with a
+        leading axis of the population. After a round that counts, the members of its cohorts whose
+        contributions counted keep what the query's `keep` names; all others keep what they had. It is
+        written anew after every round.
       fidelity: See `run`.
+      faults: See `run`; the same for every question.
       measure: What to write to `metrics.jsonl` of a state; must not look at client data.
       observe: Called with the newest line at the start and after each round, when it is durable.
 
     Raises:
       ResumeRefused: The checkpoint is of another run, state or ledger, or the ledger is an old copy.
+      RunRefused: A query leaves something at its clients that nothing keeps.
       PrivacyError: A question was refused; finished rounds are in the checkpoint.
     """
     if not isinstance(rounds, int) or rounds < 0:
         raise MechanismError(f"Expected rounds as an int of at least 0, got {rounds!r}.")
-    home = _Home(Path(folder))
+    kept = ClientState(client_state or {}, sampling.population)
+    check_kept(queries, kept, sampling)
+    home = RunFiles(Path(folder), kept)
     found = home.begin(Checkpoint(run_id, 0, state, ledger.head), ledger, measure)
     observe(home.metrics.read()[-1])
     done, state, stopped = found.round, found.state, found.stopped
     while done < rounds and not stopped:
-        ask = _Questions(queries, clients, sampling, ledger, run_id, done, home.journal, fidelity)
+        ask = _Questions(queries, clients, sampling, ledger, run_id, done, home, fidelity, faults)
         try:
             state = update(state, ask)
         except BudgetExceeded as error:
             stopped = f"round {done}: {error}"
+            home.kept.drop()
             break
         except LastRound as error:
             state, stopped = error.state, f"round {done}: {error.reason}"
         done += 1
-        line = _line(done, measure(state), ask.results)
+        line = round_line(done, measure(state), ask.results)
         home.end_round(line, Checkpoint(run_id, done, state, ledger.head, stopped))
         observe(line)
     lines = home.metrics.read()
-    return Trained(state, done, stopped, tuple(lines), _clipping(queries, lines, sampling))
-
-
-class _Home:
-    """The files of a run in its folder."""
-
-    def __init__(self, folder: Path):
-        self.journal = ReleaseJournal(folder / "releases")
-        self.checkpoint = CheckpointFile(folder / "checkpoint.npz")
-        self.metrics = MetricsFile(folder / "metrics.jsonl")
-
-    def begin(
-        self,
-        first: Checkpoint,
-        ledger: Ledger,
-        measure: Callable[[Any], Mapping[str, float]],
-    ) -> Checkpoint:
-        """Where an earlier call ended; `first` where there was none."""
-        found = self.checkpoint.read(like=first.state, ledger=ledger, run_id=first.run_id)
-        if found is not None:
-            self.metrics.keep(found.round)
-            return found
-        self.metrics.clear()
-        self.metrics.append(_line(0, measure(first.state), {}))
-        return first
-
-    def end_round(self, line: Mapping[str, Any], checkpoint: Checkpoint) -> None:
-        """Metrics are durable before the checkpoint that counts the round."""
-        self.metrics.append(line)
-        self.checkpoint.write(checkpoint)
+    clipping = _clipping(queries, lines, sampling)
+    return Trained(state, done, stopped, tuple(lines), clipping, home.kept.whole)
 
 
 def _clipping(
@@ -189,13 +181,6 @@ def _clipping(
     return found
 
 
-def _line(
-    done: int, measured: Mapping[str, float], results: Mapping[str, Result]
-) -> dict[str, Any]:
-    releases = {name: result.public_record() for name, result in results.items()}
-    return {"round": done} | {k: float(v) for k, v in measured.items()} | {"releases": releases}
-
-
 @dataclass
 class _Questions:
     """`Ask` for one round."""
@@ -206,8 +191,9 @@ class _Questions:
     ledger: Ledger
     run_id: str
     round: int
-    journal: ReleaseJournal
+    home: RunFiles
     fidelity: Literal["protocol", "ideal"]
+    faults: Faults
     results: dict[str, Result] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -216,20 +202,47 @@ class _Questions:
     def __call__(self, name: str, *server_arguments: Any) -> Any:
         query = self._fresh(name)
         cohort = self.sampling.draw()
-        held = self.clients(cohort.members)
-        self.results[name] = run(
+        state, files = self.home.kept, self.home.client_files
+        kept: list[Kept] = []
+
+        def keep(result: Result) -> None:
+            if query.keep is not None:
+                kept.append(kept_by(query, result, cohort.members))
+                files.write_kept(kept[0])
+
+        result = run(
             query.program,
-            _arguments(query, name, server_arguments, held),
+            _arguments(query, name, server_arguments, self._held(name, query, cohort.members)),
             certificate=query.certificate,
             ledger=self.ledger,
             cohort=cohort,
             run_id=f"{self.run_id}/{name}",
             round=self.round,
-            journal=self.journal,
+            journal=self.home.journal,
             fidelity=self.fidelity,
+            faults=self.faults,
             acknowledge=query.acknowledge,
+            keep=keep,
         )
-        return self.results[name].value
+        if result.replayed and query.keep is not None:
+            like = {name: state.whole[name] for name in kept_names(query)}
+            kept.append(files.read_kept(result.seq, result.digest, like=like))
+        for one in kept:
+            state.hold(one.rows, one.members)
+        self.results[name] = result
+        return result.value
+
+    def _held(self, name: str, query: Query, members: np.ndarray) -> dict[str, Any]:
+        """The client arguments of a cohort: from `clients`, and what its members keep."""
+        held, state = dict(self.clients(members)), self.home.kept
+        both = sorted(set(held) & set(state.names))
+        if both:
+            raise MechanismError(
+                f"Expected client arguments for {name!r} from `clients` or from client_state, got "
+                f"({', '.join(both)}) from both. What clients keep is theirs: leave it out of `clients`."
+            )
+        mine = [argument for argument in held_by_clients(query) if argument in state.names]
+        return held | {argument: state.rows(argument, members) for argument in mine}
 
     def _fresh(self, name: str) -> Query:
         if name not in self.queries:
@@ -248,7 +261,7 @@ class _Questions:
 def _arguments(query: Query, name: str, server: tuple, held: Mapping[str, Any]) -> list[Any]:
     """The program's arguments in order: client ones by name, server ones by position."""
     program = query.program.program
-    at_clients = _held_by_clients(program)
+    at_clients = held_by_clients(query)
     at_server = [n for n in program.argument_names if n not in at_clients]
     if any(n not in held for n in at_clients) or any(n in held for n in at_server):
         raise MechanismError(
@@ -261,11 +274,3 @@ def _arguments(query: Query, name: str, server: tuple, held: Mapping[str, Any]) 
         )
     given = dict(zip(at_server, server)) | {n: held[n] for n in at_clients}
     return [given[n] for n in program.argument_names]
-
-
-def _held_by_clients(program: Program) -> list[str]:
-    """The names of the arguments that are placed at the clients."""
-    places = iter(program.in_placements)
-    sizes = [tree.num_leaves for tree in program.in_tree.children()]
-    leaves = {n: list(islice(places, size)) for n, size in zip(program.argument_names, sizes)}
-    return [name for name, found in leaves.items() if CLIENTS in found]

@@ -13,7 +13,7 @@ Source: Karimireddy et al. (2020), Algorithm 1, option II.
 import jax
 
 import secfad as fad
-from secfad.algorithms.trees import Loss, add, axpy, scale, subtract
+from secfad.algorithms.trees import Loss, Tree, add, axpy, scale, subtract
 
 
 def make_round(loss: Loss, learning_rate: float, *, fraction: float = 1.0) -> fad.Computation:
@@ -34,17 +34,24 @@ def make_round(loss: Loss, learning_rate: float, *, fraction: float = 1.0) -> fa
     )
     def scaffold_round(server_rate, model, control, own, batches):
         start, shared = fad.broadcast((model, control), name="model")
-        correction = subtract(shared, own)
-
-        def step(current, batch):
-            gradient = add(jax.grad(loss)(current, batch), correction)
-            return axpy(-learning_rate, gradient, current), None
-
-        moved = subtract(start, jax.lax.scan(step, start, batches)[0])
-        steps = jax.tree.leaves(batches)[0].shape[0]
-        new_own = axpy(1.0 / (steps * learning_rate), moved, subtract(own, shared))
+        moved, new_own = local_round(loss, learning_rate, start, shared, own, batches)
         delta, change = fad.mean((moved, subtract(new_own, own)), name="delta")
         new_control = add(control, scale(fraction, change))
         return axpy(-server_rate, delta, model), new_control, new_own
 
     return scaffold_round
+
+
+def local_round(
+    loss: Loss, learning_rate: float, start: Tree, shared: Tree, own: Tree, batches: Tree
+) -> tuple[Tree, Tree]:
+    """What a client does: `(x - y, c_i')` after one pass over its mini-batches."""
+    correction = subtract(shared, own)
+
+    def step(current, batch):
+        gradient = add(jax.grad(loss)(current, batch), correction)
+        return axpy(-learning_rate, gradient, current), None
+
+    moved = subtract(start, jax.lax.scan(step, start, batches)[0])
+    steps = jax.tree.leaves(batches)[0].shape[0]
+    return moved, axpy(1.0 / (steps * learning_rate), moved, subtract(own, shared))

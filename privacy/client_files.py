@@ -1,0 +1,162 @@
+"""What clients keep, on disk: a simulation's secret, in a folder of its own.
+
+A real client would hold these rows on its own device. A simulation has them in one folder, which is
+as secret as the data; checkpoint, journal and metrics beside it stay as public as the model.
+
+    kept-SEQ.npz     what a released question left its clients with, durable before the release is
+    state-ROUND.npz  the rows of the whole population after a round, durable before its checkpoint
+
+A checkpoint holds the digest of the rows of its round, so that server and clients always resume
+together; a kept file holds the digest of its release, so that a replayed release finds the rows that
+its own cohort was left with. After a checkpoint only the rows it names remain.
+
+Source: docs/ledger-slots.md, section 4, for the order of the steps.
+"""
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from privacy.arrays import array_digest, as_array, restored, storable
+from privacy.checkpoints import write_durably
+from privacy.errors import ResumeRefused
+
+Tree = Any
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What one released question left its clients with; never released itself.
+
+    Attributes:
+      seq: The ledger's record that paid for the question.
+      release: Digest of what was released.
+      members: The clients that keep it, increasing.
+      rows: Client argument to a tree with one row for each of them.
+    """
+
+    seq: int
+    release: str
+    members: np.ndarray = field(repr=False)
+    rows: Mapping[str, Tree] = field(repr=False)
+
+
+class ClientFiles:
+    """The folder of what clients keep.
+
+    Args:
+      path: The folder; it is made, readable by its owner only, with the first file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+
+    def write_kept(self, kept: Kept) -> None:
+        """Makes what a question left its clients with durable; call before its release is."""
+        head = {"release": kept.release}
+        self._write(self._kept(kept.seq), head, {"members": kept.members, "rows": dict(kept.rows)})
+
+    def read_kept(self, seq: int, release: str, *, like: Mapping[str, Tree]) -> Kept:
+        """What the clients of a released question were left with.
+
+        Args:
+          seq: The ledger's record that paid for it.
+          release: Digest of what was released.
+          like: Client argument to a tree of the expected structure.
+
+        Raises:
+          ResumeRefused: There is none, or it is damaged or of another release.
+        """
+        file = self._kept(seq)
+        form = {"members": np.zeros(0), "rows": dict(like)}
+        head, found, _ = self._read(file, form, _REPEAT)
+        if head.get("release") != release:
+            raise _refused(file, "it is of another release", _REPEAT)
+        return Kept(seq, release, found["members"], found["rows"])
+
+    def write_state(self, round: int, state: Mapping[str, Tree]) -> str:
+        """Makes the rows of all clients after a round durable; returns their digest."""
+        return self._write(self._state(round), {"round": round}, dict(state))
+
+    def read_state(self, round: int, digest: str, *, like: Mapping[str, Tree]) -> dict[str, Tree]:
+        """The rows of all clients after a round, with the digest that its checkpoint holds.
+
+        Raises:
+          ResumeRefused: There are none, or others.
+        """
+        file = self._state(round)
+        _, found, stated = self._read(file, dict(like), _RESTORE)
+        if stated != digest:
+            raise _refused(file, "the checkpoint is of other rows", _RESTORE)
+        return found
+
+    def forget(self, *, but: int) -> None:
+        """Removes all files but the rows of one round: what is before it is in them."""
+        for file in (*self.path.glob("kept-*.npz"), *self.path.glob("state-*.npz")):
+            if file != self._state(but):
+                file.unlink()
+
+    def _kept(self, seq: int) -> Path:
+        return self.path / f"kept-{seq:08d}.npz"
+
+    def _state(self, round: int) -> Path:
+        return self.path / f"state-{round:08d}.npz"
+
+    def _write(self, file: Path, head: Mapping[str, Any], content: Tree) -> str:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        leaves, tree = jax.tree.flatten(content)
+        arrays = [as_array(leaf) for leaf in leaves]
+        header = json.dumps(
+            {**head, "tree": str(tree), "dtypes": [array.dtype.name for array in arrays]}
+        )
+        digest = _digest(header, arrays)
+        named = {f"leaf{i}": storable(array) for i, array in enumerate(arrays)}
+        buffer = io.BytesIO()
+        np.savez(
+            buffer, allow_pickle=False, header=np.array(header), digest=np.array(digest), **named
+        )
+        write_durably(file, buffer.getvalue())
+        return digest
+
+    def _read(self, file: Path, like: Tree, advice: str) -> tuple[dict[str, Any], Any, str]:
+        if not file.exists():
+            raise _refused(file, "there is none", advice)
+        try:
+            with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as data:
+                text, stated = str(data["header"]), str(data["digest"])
+                head = json.loads(text)
+                arrays = [restored(data[f"leaf{i}"], n) for i, n in enumerate(head["dtypes"])]
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise _refused(file, "it cannot be read", advice) from error
+        if _digest(text, arrays) != stated:
+            raise _refused(file, "it was altered", advice)
+        tree = jax.tree.structure(like)
+        if head["tree"] != str(tree):
+            raise _refused(file, "it holds other arguments of clients", advice)
+        return head, jax.tree.unflatten(tree, arrays), stated
+
+
+def _digest(header: str, arrays: list[np.ndarray]) -> str:
+    return array_digest(b"secfad-client-state-1" + header.encode(), arrays)
+
+
+def _refused(file: Path, came: str, advice: str) -> ResumeRefused:
+    return ResumeRefused(f"Expected what clients keep in {file}: {came}. {advice}")
+
+
+_RESTORE = (
+    "Restore the folder with its checkpoint, or start over with another run_id and folder: server and "
+    "clients must resume from one round."
+)
+_REPEAT = (
+    "A release can be replayed only with what its own cohort was left with. Restore the file, or remove "
+    "the release from the journal to ask the round again; the earlier charge stays."
+)
