@@ -101,7 +101,9 @@ class _Runner:
         differing = {v for v, x in env.items() if _differs(x)}
         parts = contact(item, differing, needed)
         known = parts.alike(*(_unwrapped(env[v]) for v in parts.alike.inputs))
-        env.update((v, Held(x, shared=True)) for v, x in zip(parts.alike.outputs, known))
+        # What clients compute alike may be a constant, which the server computes for itself too.
+        alike = parts.alike.outputs
+        env.update(zip(alike, _at_places(known, block, alike)))
         for value, result in parts.multiples:
             env[result] = _multiple(_unwrapped(_read(env, value)), result, self.clients)
         if parts.own.outputs:
