@@ -9,8 +9,11 @@ Sources: JAX documentation, "API compatibility"; JEP 15856 (`jax.extend`).
 
 import functools
 import inspect
+import itertools
 import re
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from types import CodeType
 from typing import Any
 
 import jax
@@ -37,6 +40,7 @@ __all__ = [
     "client_contraction",
     "current_line",
     "dce",
+    "error_line",
     "eval_jaxpr",
     "evaluate",
     "jax_primitives",
@@ -64,8 +68,11 @@ _COLUMN = re.compile(r"(?<=\d):(\d+) \(")
 
 
 def user_line(equation: JaxprEqn) -> str:
-    """The user's place of an equation, as `file:line:column (function)`, counted from one."""
-    return _from_one(source_info_util.summarize(equation.source_info))
+    """The user's place of an equation, as `file:line:column (function)`, counted from one.
+
+    What a library of the user's does is placed where the user calls it.
+    """
+    return _place(equation.source_info)
 
 
 def user_calls(equation: JaxprEqn) -> str:
@@ -77,13 +84,54 @@ def user_calls(equation: JaxprEqn) -> str:
 _CALLS = 16
 
 
+def error_line(error: BaseException) -> str:
+    """The user's place in a trace that an error came from, as `user_line` gives it, or nothing."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    calls = [(frame.f_code, frame.f_lasti) for frame in reversed(frames)]
+    inside = _inside(calls)
+    return _place(_called(inside)) if len(inside) < len(calls) else ""
+
+
+class _Frames:
+    """Python frames, innermost first, in the form in which JAX keeps those of an equation."""
+
+    def __init__(self, calls: Sequence[tuple[CodeType, int]]):
+        self._calls = calls
+
+    def raw_frames(self) -> tuple[list[CodeType], list[int]]:
+        return [code for code, _ in self._calls], [at for _, at in self._calls]
+
+
+def _called(calls: Sequence[tuple[CodeType, int]]) -> Any:
+    return source_info_util.new_source_info().replace(traceback=_Frames(calls))  # type: ignore[arg-type]
+
+
+def _place(source_info: Any) -> str:
+    """The innermost place outside of libraries that is inside of a trace, or else the innermost."""
+    place = source_info_util.summarize(source_info)
+    if _is_installed(place):
+        calls = list(zip(*source_info.traceback.raw_frames()))
+        own = [call for call in _inside(calls) if not _is_installed(call[0].co_filename)]
+        place = source_info_util.summarize(_called(own)) or place
+    return _from_one(place)
+
+
+def _inside(calls: Sequence[tuple[CodeType, int]]) -> list[tuple[CodeType, int]]:
+    """The calls that a trace of ours made, innermost first."""
+    return list(itertools.takewhile(lambda call: call[0] is not make_jaxpr.__code__, calls))
+
+
+def _is_installed(place: str) -> bool:
+    return "site-packages" in place or "dist-packages" in place
+
+
 def _from_one(text: str) -> str:
     return _COLUMN.sub(lambda found: f":{int(found[1]) + 1} (", text)
 
 
 def current_line() -> str:
     """The user's place that is being traced, as `user_line` gives it for an equation."""
-    return _from_one(source_info_util.summarize(source_info_util.current()))
+    return _place(source_info_util.current())
 
 
 def at_line(equation: JaxprEqn) -> Any:
@@ -92,8 +140,12 @@ def at_line(equation: JaxprEqn) -> Any:
 
 
 def with_line(equation: JaxprEqn, caller: JaxprEqn) -> JaxprEqn:
-    """The equation at the user's line of its caller, if it has none of its own."""
-    if user_line(equation):
+    """The equation at the user's line of its caller, if it has none of its own.
+
+    What is traced by itself, as the body of a `jit`, does not know from where it was called.
+    """
+    place = user_line(equation)
+    if place and not (_is_installed(place) and user_line(caller)):
         return equation
     here = equation.source_info.replace(traceback=caller.source_info.traceback)
     return equation.replace(source_info=here)

@@ -36,6 +36,7 @@ from secfad.requirements import (
     unused_name,
     with_checked_results,
 )
+from secfad.tracing import require_placed
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -218,8 +219,12 @@ def _derived(
         require_numbers(computation, specs, chosen, mode)
         use: Any = mode
         if mode == "auto":
+            # A computation that is wrong itself is no reason against a mode.
+            require_placed(computation, specs)
             use = choose_mode(
-                lambda m: _derived(computation, argnums, cast(Mode, m), kind, has_aux), specs
+                computation.name,
+                lambda m: _derived(computation, argnums, cast(Mode, m), kind, has_aux),
+                specs,
             )
         local, factoring = differentiable(computation, chosen, use, specs, value)
         local = with_checked_results(local, computation.name, kind, use, has_aux)

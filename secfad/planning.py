@@ -106,17 +106,24 @@ def _option(mode: str, program_in: Callable[[str], Program], model: CostModel) -
             warnings.simplefilter("always", category)
         try:
             program = program_in(mode)
-        except ArgumentError:
-            # No mode differentiates this.
+        except (ArgumentError, Warning, MemoryError):
+            # No mode differentiates this, or the reason lies outside of the mode.
             raise
-        except SecfadError as error:
-            return Option(mode, None, math.inf, False, str(error).splitlines()[0])
+        except Exception as error:
+            # What the value can do, JAX may refuse to differentiate, by errors of any type.
+            return Option(mode, None, math.inf, False, _reason(error))
     noted = [w for w in caught if issubclass(w.category, _NOTED)]
     # A mode that would give other numbers than the rest is no candidate.
     exact = not any(issubclass(w.category, NonlinearRuleWarning) for w in noted)
     cost = model.total(costs(program.schedule, model.iterations))
     usable = exact and not math.isinf(cost)
     return Option(mode, program, cost, usable, "; ".join(str(w.message) for w in noted))
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, with its type where the text is not ours."""
+    text = (str(error).splitlines() or [""])[0]
+    return text if isinstance(error, SecfadError) else f"{type(error).__name__}: {text}"
 
 
 def cheapest(options: Sequence[Option], name: str) -> Option:
@@ -132,12 +139,20 @@ def cheapest(options: Sequence[Option], name: str) -> Option:
     return min(usable, key=lambda option: option.cost)
 
 
-def choose_mode(derive: Callable[[str], Any], specs: tuple, model: CostModel = STANDARD) -> str:
+def choose_mode(
+    name: str, derive: Callable[[str], Any], specs: tuple, model: CostModel = STANDARD
+) -> str:
     """The cheapest mode for a derivative at arguments of these shapes.
+
+    Args:
+      name: Of the computation.
+      derive: Its derivative in a mode.
+      specs: Shapes of its arguments.
+      model: What is charged for what.
 
     Raises:
       ModeError: No mode exists for the program.
       ArgumentError: Arguments or results are none that have a derivative.
     """
     options = priced(lambda mode: trace_flat(derive(mode), specs), model)
-    return cheapest(options, derive(MODES[0]).name).mode
+    return cheapest(options, name).mode

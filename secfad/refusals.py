@@ -8,6 +8,8 @@ from secfad.errors import ModeError
 
 _jax.hide_file_from_tracebacks(__file__)
 
+# Types of the errors by which JAX says so; `NotImplementedError` is the one of a missing rule.
+_TYPES = (TypeError, ValueError, NotImplementedError)
 # What JAX says when a program has no derivative in a direction, why, and what has one.
 _REFUSALS = (
     (
@@ -23,6 +25,18 @@ _REFUSALS = (
         "mode='forward' of secfad.grad or secfad.jvp, or mode='mixed' if the loop is client code",
     ),
     (
+        "Linearization failed to produce known values",
+        "something in it has a forward derivative only, as jax.custom_batching.custom_vmap has",
+        "mode='forward' of secfad.grad or secfad.jvp, or give it a custom_vjp",
+    ),
+    (
+        "open an issue at https://github.com/google/jax",
+        "JAX cannot transpose a linear solve in it whose transpose is not given, such as that of "
+        "jax.lax.custom_root",
+        "mode='forward' of secfad.grad or secfad.jvp, or a solver with a transpose "
+        "(jax.lax.custom_linear_solve with symmetric=True or transpose_solve)",
+    ),
+    (
         "jacfwd requires real-valued inputs",
         "complex results have a Jacobian by real arguments only",
         "mode='reverse' or mode='mixed' for the real and the imaginary parts",
@@ -35,8 +49,11 @@ def explained(name: str, mode: str) -> Iterator[None]:
     """Turns what JAX says about an impossible mode into a `ModeError` that says what to do."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except _TYPES as error:
         for words, reason, advice in _REFUSALS:
             if words in str(error):
-                raise ModeError(f"`{name}` has no {mode} mode: {reason}. Use {advice}.") from error
+                line = _jax.error_line(error)
+                raise ModeError(
+                    f"{line + ': ' if line else ''}`{name}` has no {mode} mode: {reason}. Use {advice}."
+                ) from error
         raise

@@ -26,7 +26,7 @@ from secfad.modes import jacobian, value_and_grad
 from secfad.placements import SERVER
 from secfad.planning import STANDARD, CostModel, Option, cheapest, priced
 from secfad.programs import Program
-from secfad.requirements import separated
+from secfad.requirements import checked_argnums, separated
 from secfad.tracing import trace
 
 
@@ -83,10 +83,17 @@ def plan(
       cost: What contacts, bytes and client state are worth.
 
     Returns:
-      A plan; `plan.mode` is what to pass as `mode`, `plan.table()` says why.
+      A plan; `plan.mode` is what to pass as `mode`, `plan.table()` says why. A mode that cannot be
+      derived, be it by an error of JAX's, is an option that is not usable, with the reason as its note.
+
+    Raises:
+      ArgumentError: The positions are wrong, or there is nothing to differentiate.
+      PlacementError: A value is used where it does not live; names the user's line.
+      TracingError: The function cannot be traced with these shapes.
 
     Source: Rush, Charles, Garrett (JMLR 2024), section 3.4.
     """
+    argnums = checked_argnums(computation, argnums)
     value = trace(computation, *specs)
     results = jax.tree.unflatten(value.out_tree, [_jax.spec(v.aval) for v in value.block.results])
     if has_aux:

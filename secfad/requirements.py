@@ -40,14 +40,15 @@ def checked_argnums(computation: Computation, argnums: Any) -> Argnums:
     require_computation(computation)
     names = list(computation.placements)
     count = len(names)
-    many = isinstance(argnums, list | tuple)
+    many = isinstance(argnums, Sequence) and not isinstance(argnums, str | bytes)
     positions: Any = argnums if many else (argnums,)
     try:
-        given = [operator.index(i) for i in positions]
+        # To Python, True is the position 1.
+        given = [operator.index(i) for i in positions if not isinstance(i, bool)]
     except TypeError:
         given = []
     chosen = tuple(i % count for i in given if -count <= i < count)
-    if not given or len(set(chosen)) < len(given):
+    if not given or len(set(chosen)) < len(positions):
         listed = ", ".join(f"{i}: `{name}`" for i, name in enumerate(names))
         raise ArgumentError(
             f"Expected argnums within the {count} arguments of `{computation.name}`, each once, got "

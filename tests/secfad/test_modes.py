@@ -198,9 +198,9 @@ def test_cost_model_without_readdressing_never_chooses_reverse_with_state():
 
     cheap_state = CostModel(contact=0, state=0, up_byte=1, down_byte=1)
     specs = (jax.ShapeDtypeStruct((50,), np.float64),) * 2
-    assert choose_mode(derive, specs, cheap_state) == "reverse"
+    assert choose_mode("large", derive, specs, cheap_state) == "reverse"
     strict = CostModel(contact=0, state=0, up_byte=1, down_byte=1, readdress=False)
-    assert choose_mode(derive, specs, strict) == "mixed"
+    assert choose_mode("large", derive, specs, strict) == "mixed"
 
 
 def test_no_mode_at_all_lists_why_for_each():
