@@ -79,10 +79,11 @@ stream = SecureStream()
 stream.bytes(1)
 assert libc.unshare(0x20000000) == 0  # CLONE_NEWPID: children are process 1 of a new namespace
 child = os.fork()
-print(os.getpid() if child == 0 else "parent", discrete_gaussian(1e6, (8,), stream), flush=True)
-if child == 0:
-    os._exit(0)
-os.waitpid(child, 0)
+if child:
+    os.waitpid(child, 0)
+noise = " ".join(map(str, discrete_gaussian(1e6, (8,), stream)))
+os.write(1, f"{'parent' if child else os.getpid()} {noise}\n".encode())
+os._exit(0)
 """
 
 
