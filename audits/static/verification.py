@@ -145,6 +145,8 @@ class _Reader:
             results = self._call(equation, ins, place)
         elif family == "linear_solve":
             results = self._solve(equation, ins, place)
+        elif family == "identity":
+            results = list(ins)
         else:
             results = [self._join(ins, place)] * len(outs)
             if primitive is clip_p:

@@ -39,6 +39,7 @@ def judge(
         bound, found = bound_of(prover, operand, mode, clients, primal_bounded)
         bounds.append(bound)
         findings += found
+    findings += _unseen_sums(prover)
     findings += [finding("FAD409", line=line) for line in prover.records.undefined]
     by_event = {b.event: b for b in bounds}
     multipliers: list[float] = []
@@ -54,3 +55,13 @@ def judge(
         if declared is None and all(f.severity < Severity.REJECT for f in findings):
             findings += noise_scales.split_budgets(prover, by_event, multipliers)
     return Judgement(tuple(findings), tuple(bounds), joint(prover, bounds), tuple(multipliers))
+
+
+def _unseen_sums(prover: Prover) -> list[Finding]:
+    """Sums of the first walk whose operand the second has not seen: nothing bounds them."""
+    seen = prover.records.operands
+    return [
+        finding("FAD401", line=event.line, path=event.where, sum=f"{event.index} ({event.name})")
+        for event in prover.checker.recorded.values()
+        if event.kind == "sum" and event.index not in seen
+    ]

@@ -51,16 +51,23 @@ class ControlFlow:
     closed: Any
     _visit: Any
     jaxpr: Any
-    _unknown: Any
 
     def _call(self, site: Site, path: Path) -> list[Fact]:
         if site.name in ("linear_solve", "custom_linear_solve"):
-            return self._unknown(site)
+            return self._solve(site, path)
         bodies = [b for v in site.params.values() for b in sub_jaxprs(v)]
         body = bodies[0]
         if isinstance(body, ClosedJaxpr):
             return self.closed(body, site.facts, path)
         return self.jaxpr(body, [], site.facts, path)
+
+    def _solve(self, site: Site, path: Path) -> list[Fact]:
+        """What runs of a linear solve is its `solve` program, as for labels."""
+        lengths = site.params["const_lengths"]
+        first = lengths.matvec + lengths.vecmat
+        right = first + lengths.solve + (lengths.transpose_solve or 0)
+        facts = [*site.facts[first : first + lengths.solve], *site.facts[right:]]
+        return self.closed(site.params["jaxprs"].solve, facts, (*path, "solve"))
 
     def _cond(self, site: Site, path: Path) -> list[Fact]:
         outs = [

@@ -16,7 +16,7 @@ from audits.static.bounds.amounts import Amount
 from audits.static.bounds.chance import SINKS
 from audits.static.bounds.combining import combine
 from audits.static.bounds.contributions import Contributions
-from audits.static.bounds.facts import Fact, Interval, everything, touched
+from audits.static.bounds.facts import Fact, Interval, everything
 from audits.static.bounds.identities import new_identity
 from audits.static.bounds.intervals import flushed
 from audits.static.bounds.looping import ControlFlow
@@ -256,13 +256,6 @@ class Prover(Contributions, ControlFlow):
         kind = (site.name, words, tuple([(a.shape, a.dtype) for a in avals]))
         known = self._kinds.setdefault(kind, len(self._kinds))
         return ("computed", known, *[f.number for f in site.facts])
-
-    def _unknown(self, site: Site) -> list[Fact]:
-        numbers = [self.number(*self._key(site), k) for k in range(len(site.equation.outvars))]
-        return [
-            touched(Fact(number, everything(v.aval.dtype)), site.facts)  # type: ignore[attr-defined]
-            for number, v in zip(numbers, site.equation.outvars)
-        ]
 
 
 _CALLS = frozenset(
