@@ -8,10 +8,21 @@ carries stop changing; the depth of its messages grows by a constant per iterati
 import dataclasses
 from collections.abc import Sequence
 
+from audits.static.carries import changing_carries, counted
 from audits.static.control import agree, announced
 from audits.static.interpreter import Step
-from audits.static.labels import CLIENT_AXIS, REPLICATED, Axis, Label, Place, join
+from audits.static.labels import (
+    CLIENT_AXIS,
+    DATA,
+    POSITION,
+    REPLICATED,
+    Axis,
+    Label,
+    Place,
+    join,
+)
 from audits.static.loops import loop_bound
+from secfad._jax import Jaxpr
 
 MAX_PASSES = 12
 
@@ -57,7 +68,8 @@ def scan(step: Step) -> list[Label]:
 
 
 def _with_front(label: Label) -> Label:
-    return label.replace(axes=(Axis("d"), *label.axes))
+    tag = POSITION if label.place == Place.PUBLIC else DATA
+    return label.replace(axes=(Axis(tag), *label.axes))
 
 
 def _deepen(step: Step, before: int, extra: int) -> None:
@@ -128,23 +140,39 @@ def _scan_over_clients(step: Step, fixed, start, stacked) -> list[Label]:
                 continue
             return step.refuse("FAD104" if label.place != Place.PUBLIC else "FAD111")
         rows.append(label.replace(axes=label.axes[1:]))
-    scope = step.inside("row", client_control=True)
-    out = step.checker.closed(body, [*fixed, *start, *rows], step.names, scope)
-    if any(label.poisoned for label in out):
-        return step.poisoned()
-    if any(label.on_clients for label in out[:carries]):
+    run = lambda carry, scope: step.checker.closed(body, [*fixed, *carry, *rows], step.names, scope)
+    quiet = step.inside("row", recording=False, client_control=True)
+    carry = _invariant(start, lambda c: run(c, quiet)[:carries])
+    out = run(start if carry is None else carry, step.inside("row", client_control=True))
+    if carry is None or any(label.poisoned for label in out):
+        return step.poisoned() if step.checker.findings else step.refuse("FAD001")
+    if any(label.on_clients for label in (*carry, *out[:carries])):
         return step.refuse("FAD106")
-    ended = [join(a, b) for a, b in zip(out[:carries], start)]
-    if ended != list(start):
-        return step.refuse("FAD106")
-    made = []
     if any(label.client_axis is not None for label in out):
         return step.refuse("FAD109")
-    for label in out[carries:]:
-        place = Place.CLIENT if label.on_clients else label.place
-        tag = CLIENT_AXIS if label.on_clients else "d"
-        made.append(label.replace(place=place, axes=(Axis(tag), *label.axes)))
-    return [*ended, *made]
+    results = out[carries:]
+    rule = _positional(body.jaxpr, carry, results, len(fixed))
+    if rule:
+        return step.refuse(rule)
+    return [*carry, *map(_stacked_rows, results)]
+
+
+def _positional(jaxpr: Jaxpr, carry: Sequence[Label], results, constants: int) -> str:
+    """The rule that a client's result breaks by depending on a carry that counts the clients."""
+    changing = changing_carries(jaxpr, constants=constants, carries=len(carry))
+    for rule, place in (("FAD104", Place.SERVER), ("FAD111", Place.PUBLIC)):
+        marked = [c and label.place == place for c, label in zip(changing, carry)]
+        reached = counted(jaxpr, marked, constants=constants)
+        if any(r and label.on_clients for r, label in zip(reached, results)):
+            return rule
+    return ""
+
+
+def _stacked_rows(label: Label) -> Label:
+    """One row per client, or what every iteration made without looking at a client."""
+    if label.on_clients:
+        return label.replace(place=Place.CLIENT, axes=(Axis(CLIENT_AXIS), *label.axes))
+    return _with_front(label)
 
 
 def while_(step: Step) -> list[Label]:
