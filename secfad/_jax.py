@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray, Tracer, eval_jaxpr
+from jax.extend import random as jax_random
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
 from jax.extend.core import primitives as jax_primitives
@@ -26,6 +27,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.interpreters import partial_eval as pe
 
 __all__ = [
+    "KEY_GENERATORS",
     "ClosedJaxpr",
     "Jaxpr",
     "JaxprEqn",
@@ -56,6 +58,13 @@ __all__ = [
 ]
 
 source_info_util.register_exclusion(__file__)
+
+# Records of functions that say what a draw, a split and a fold of a key compute.
+KEY_GENERATORS = (
+    jax_random.threefry_prng_impl,
+    jax_random.rbg_prng_impl,
+    jax_random.unsafe_rbg_prng_impl,
+)
 
 
 def hide_file_from_tracebacks(path: str) -> None:

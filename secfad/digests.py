@@ -18,8 +18,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from secfad._jax import ClosedJaxpr, Jaxpr, Literal, ShapedArray
+from secfad._jax import ClosedJaxpr, Jaxpr, Literal, Primitive, ShapedArray
 from secfad.errors import TracingError
+from secfad.origins import is_key_generator, is_known_dtype, is_known_type, is_registered
 
 VERSION = "secfad-program-1"
 # Parameters that say how JAX compiles or prints, not what is computed; some hold callables.
@@ -103,17 +104,33 @@ def _jaxpr(hasher, jaxpr: Jaxpr) -> None:
 
 
 def _primitive(primitive) -> str:
-    # An impostor with a registered name is another object with another implementation module.
-    return f"{primitive.name}@{getattr(primitive.impl, '__module__', '')}"
+    # An impostor may have a registered name and claim any module; it is another object.
+    known = "" if is_registered(primitive) else "foreign:"
+    return f"{known}{primitive.name}@{getattr(primitive.impl, '__module__', '')}"
 
 
 def _aval(hasher, aval) -> None:
+    if type(aval) is not ShapedArray:
+        _feed(hasher, type(aval).__qualname__)
+    dtype = getattr(aval, "dtype", None)
+    if dtype is not None and not is_known_dtype(dtype):
+        raise TracingError(_foreign_generator(dtype))
     weak = getattr(aval, "weak_type", False)
     _feed(hasher, f"{getattr(aval, 'dtype', aval)}{getattr(aval, 'shape', ())}{weak}")
 
 
+def _foreign_generator(what: Any) -> str:
+    return (
+        f"Expected keys of one of JAX's own generators, got {what} of another one. Its functions can do "
+        'anything under any name; make keys with impl="threefry2x32", "rbg" or "unsafe_rbg", or run with '
+        "simulate."
+    )
+
+
 def _value(hasher, value: Any) -> None:
     if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        if not is_known_dtype(value.dtype):
+            raise TracingError(_foreign_generator(value.dtype))
         _feed(hasher, "key", str(jax.random.key_impl(value)))
         value = jax.random.key_data(value)
     array = np.asarray(value)
@@ -121,6 +138,11 @@ def _value(hasher, value: Any) -> None:
 
 
 def _param(hasher, value: Any, primitive: str) -> None:
+    if not is_known_type(type(value)):
+        raise TracingError(
+            f"Expected parameters of types of Python, NumPy or JAX in `{primitive}`, got a "
+            f"{type(value).__qualname__}. What a type of one's own means is not bound by a digest."
+        )
     match value:
         case ClosedJaxpr():
             _closed(hasher, value)
@@ -133,8 +155,12 @@ def _param(hasher, value: Any, primitive: str) -> None:
         case enum.Enum():
             _feed(hasher, f"{type(value).__name__}.{value.name}")
         case _ if _is_key_generator(value):
-            # A record of functions; its name says which generator of JAX it is.
+            # A record of functions. Each of JAX's own has a name that no other of them has.
+            if not is_key_generator(value):
+                raise TracingError(_foreign_generator(f"the generator {value.name!r}"))
             _feed(hasher, f"PRNGImpl:{value.name}")
+        case Primitive():
+            _feed(hasher, "Primitive", _primitive(value))
         case tuple() | list():
             _feed(hasher, f"{type(value).__name__}{len(value)}")
             for item in value:

@@ -1,5 +1,6 @@
 """Slices, joins and sorts along single axes: legal along data, never along clients."""
 
+from audits.static import registry
 from audits.static.elementwise import meet
 from audits.static.interpreter import Step
 from audits.static.labels import CLIENT_AXIS, DATA, REPLICATED, Axis, Label, Place
@@ -189,6 +190,8 @@ def _paired(step: Step, numbers) -> bool:
 
 def scatter(step: Step) -> Label | list[Label]:
     """Writes at computed positions; each client may write into its own row only."""
+    if not _readable_update(step):
+        return step.refuse("FAD002", primitive=f"{step.primitive} of an update of its own")
     numbers = step.params["dimension_numbers"]
     target, indices, updates = step.inputs
     rank = len(target.axes)
@@ -217,6 +220,21 @@ def scatter(step: Step) -> Label | list[Label]:
         return step.poisoned()
     axes = tuple(a if k in rows else Axis(DATA) for k, a in enumerate(joined.axes))
     return joined.replace(axes=axes, slots=joined.slots or indices.place == Place.CLIENT)
+
+
+def _readable_update(step: Step) -> bool:
+    """A scatter runs a program on old and new entries: the one in its name, or one entry by entry."""
+    update = step.params.get("update_jaxpr")
+    if update is None:
+        return True
+    families = [registry.family(e.primitive, style=step.style.name) for e in update.eqns]
+    if update.constvars:
+        return False
+    if step.primitive == "scatter":
+        return set(families) <= {"elementwise"}
+    named = step.primitive.replace("_", "-").removeprefix("scatter-")
+    wired = all(list(e.invars) == list(update.invars) for e in update.eqns)
+    return wired and [e.primitive.name for e in update.eqns] == [named]
 
 
 def _rows_kept(step: Step, from_indices, from_updates, rows: set[int]) -> bool:

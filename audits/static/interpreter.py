@@ -31,6 +31,7 @@ from audits.static.labels import (
 from audits.static.rules import Severity
 from audits.static.styles import Style
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, user_line
+from secfad.origins import foreign_code, is_known_dtype
 
 Path = tuple[int | str, ...]
 Rule = Callable[["Step"], list[Label] | Label]
@@ -169,6 +170,14 @@ class Checker:
         self, closed: ClosedJaxpr, labels: Sequence[Label], names: Sequence[str]
     ) -> list[Label]:
         """Labels of the outputs from the labels of the inputs."""
+        for variable in (*closed.jaxpr.invars, *closed.jaxpr.constvars, *closed.jaxpr.outvars):
+            dtype = getattr(variable.aval, "dtype", None)
+            if dtype is not None and not is_known_dtype(dtype):
+                self.poisoned = True
+                self.findings.append(
+                    finding("FAD002", primitive=f"{dtype} of another generator", remedy=_GENERATORS)
+                )
+                break
         return self.closed(closed, list(labels), list(names), Scope())
 
     def closed(
@@ -228,6 +237,11 @@ class Checker:
         family = registry.family(step.equation.primitive, style=self.style.name)
         if family == registry.IMPOSTOR:
             return step.refuse("FAD009")
+        foreign = foreign_code(step.equation)
+        if foreign:
+            return step.refuse(
+                "FAD002", primitive=f"{step.primitive} of {foreign}", remedy=_GENERATORS
+            )
         handler = self.rules.get(family)
         if handler is None:
             return step.refuse("FAD001")
@@ -343,6 +357,9 @@ class Checker:
             self.residuals[(*step.scope.path, index)] = nbytes(aval.shape, aval.dtype)
 
 
+_GENERATORS = (
+    "Use keys of threefry2x32, rbg or unsafe_rbg as JAX defines them, and JAX's primitives"
+)
 # What may touch an axis that merges clients with data.
 _MERGING = frozenset({"reshape", "transpose", "conv", "call", "custom_rule"})
 

@@ -15,6 +15,7 @@ from audits.static.labels import Label, Place, data_axes
 from audits.static.styles import STYLES
 from audits.static.transfer import TRANSFER, mutated
 from secfad._jax import ClosedJaxpr, Primitive, sub_jaxprs
+from secfad.origins import registered
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh
 DOCS = Path(__file__).parents[2] / "docs" / "rules"
@@ -47,7 +48,7 @@ def needs():
 
 
 # Primitives that older versions of JAX do not have: no program can need their rules there.
-NEWER = {"stack", "unstack"} - {name for _, name in registry._registered().values()}
+NEWER = {"stack", "unstack"} - {name for _, name in registered().values()}
 
 
 @pytest.mark.parametrize("family", sorted(set(TRANSFER) - NEWER))
@@ -119,7 +120,7 @@ def test_every_primitive_of_the_installed_jax_has_a_decision():
 def test_accepted_primitives_are_known_by_identity():
     missing = []
     for name, family in DECISIONS.items():
-        if family in ACCEPTING and name not in {n for _, n in registry._registered().values()}:
+        if family in ACCEPTING and name not in {n for _, n in registered().values()}:
             missing.append(name)
     # Names of other JAX versions, and of primitives that only reverse mode makes.
     assert set(missing) <= {

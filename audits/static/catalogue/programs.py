@@ -16,8 +16,9 @@ PROGRAMS = (
         "FAD002",
         "opaque-kernel",
         Severity.REJECT,
-        "`{primitive}` runs a kernel the checker cannot read",
-        why="A foreign kernel can do anything, also what no jaxpr shows.",
+        "`{primitive}` runs code the checker cannot read",
+        why="A foreign kernel can do anything, also what no jaxpr shows. So can a random generator of "
+        "one's own, which is a record of functions, whatever it calls itself.",
         example='y = jax.ffi.ffi_call("kernel", out_type)(x)',
         remedy="Write the computation in JAX, at least for the certified program",
     ),
