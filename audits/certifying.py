@@ -30,6 +30,7 @@ from privacy.certificates import (
 )
 from privacy.cohort_ranges import SMALLEST, CohortRange
 from privacy.privatization import PrivateProgram
+from privacy.sizes import STATEMENT
 from secfad import CLIENTS, SERVER, Computation, Program, jvp, trace, vjp
 from secfad.collecting import no_collection
 from secfad.errors import ModeError, SecfadError
@@ -295,9 +296,15 @@ def issue(
         cohort=cohort_range(facts),
         obligations=tuple(Obligation(rule, text) for rule, text in sorted(caveats.items())),
         notes=(f"rule set {RULE_SET}", *sorted(notes)),
-        assumptions=ASSUMPTIONS,
+        assumptions=(*ASSUMPTIONS, *_of_mechanism(subject)),
         evidence={mode: r.facts.evidence for mode, (r, _) in reports.items()},
     )
+
+
+def _of_mechanism(subject: PrivateProgram | Program | Computation) -> tuple[str, ...]:
+    """What the mechanism of a private program asks of a run."""
+    by_clients = isinstance(subject, PrivateProgram) and subject.mechanism.by_clients
+    return (STATEMENT,) if by_clients else ()
 
 
 def cohort_range(facts: Sequence[Facts]) -> CohortRange:

@@ -158,12 +158,18 @@ def ledger_show(
 
     with Ledger.open(path) as ledger:
         Console().print(overview(ledger))
+        _echo_remarks(ledger)
         spent, budget = spending(ledger), ledger.charter.budget
     if spent:
         Console().print(curve(spent, budget))
     if spent and plot is not None:
         draw_curve(spent, budget, plot)
         typer.echo(f"drawn to {plot}")
+
+
+def _echo_remarks(ledger) -> None:
+    for remark in ledger.bounds.remarks:
+        typer.echo(remark)
 
 
 @ledger_app.command("verify")
@@ -184,6 +190,7 @@ def ledger_verify(
                 f"{ledger.head}. It was cut short, or is another one."
             )
         typer.echo(f"verified: {sum(1 for _ in ledger.entries())} records, head {ledger.head}")
+        _echo_remarks(ledger)
 
 
 @ledger_app.command("plan")
@@ -193,18 +200,35 @@ def ledger_plan(
         list[str] | None,
         typer.Option(metavar="PURPOSE,RATE,NOISE,COUNT", help="Further releases; repeatable."),
     ] = None,
+    fixed: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PURPOSE,SIZE,NOISE,COUNT",
+            help="Further releases of cohorts of a fixed size, for a ledger on a filter; repeatable.",
+        ),
+    ] = None,
 ) -> None:
-    """Prices further releases together with all declared ones; writes nothing."""
+    """Prices further releases together with all declared or charged ones; writes nothing."""
     from rich.console import Console
 
-    from audits.experiments.ledgers import parse_slot, quote
+    from audits.experiments.ledgers import parse_fixed, parse_slot, quote
     from privacy import Ledger
+    from privacy.errors import InvalidEvent
+    from privacy.planning import quote_on
 
+    if slot and fixed:
+        raise InvalidEvent("Expected --slot or --fixed, got both. Price one schedule at a time.")
     with Ledger.open(path) as ledger:
-        plan = ledger.plan([parse_slot(text) for text in slot or ()])
-    Console().print(quote(plan))
+        if fixed:
+            draws = [parse_fixed(text, ledger.charter.population) for text in fixed]
+            plan = quote_on(ledger, draws)
+        else:
+            plan = ledger.plan([parse_slot(text) for text in slot or ()])
+        Console().print(quote(plan))
+        _echo_remarks(ledger)
+    before = "charged" if fixed else "declared"
     typer.echo(
-        "together with everything declared, this " + ("fits" if plan.fits else "does not fit")
+        f"together with everything {before}, this " + ("fits" if plan.fits else "does not fit")
     )
     raise typer.Exit(0 if plan.fits else REJECTED)
 

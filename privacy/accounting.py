@@ -211,7 +211,10 @@ def _rdp_of(terms: Terms, relation: Relation) -> np.ndarray:
 @functools.lru_cache(maxsize=4096)
 def _leaf_rdp(leaf: Leaf, relation: Relation, orders: tuple[float, ...]) -> np.ndarray:
     """Divergences of one mechanism; an order that cannot be used is infinite, never 0."""
-    if isinstance(leaf, elementary.DistributedDiscreteGaussian | elementary.Skellam):
+    if isinstance(leaf, elementary.FixedSizeSkellam):
+        _require_replace_one(leaf, relation)
+        curve = at_integers(orders, functools.partial(integer_noise_divergence, leaf))
+    elif isinstance(leaf, elementary.DistributedDiscreteGaussian | elementary.Skellam):
         if isinstance(leaf, elementary.Skellam) and leaf.q < 1:
             _refuse_replace_one(leaf, relation)
         curve = at_integers(orders, functools.partial(integer_noise_divergence, leaf))
@@ -256,6 +259,14 @@ def _refuse_replace_one(leaf: Leaf, relation: Relation) -> None:
         raise UnsupportedEvent(
             f"Expected ADD_OR_REMOVE_ONE or REPLACE_SPECIAL for a Poisson sample, got {relation}"
             f" with {leaf}. Use accountant 'pld' for Gaussians under REPLACE_ONE."
+        )
+
+
+def _require_replace_one(leaf: Leaf, relation: Relation) -> None:
+    if relation is not Relation.REPLACE_ONE:
+        raise UnsupportedEvent(
+            f"Expected REPLACE_ONE for a sample of fixed size, got {relation} with {leaf}. A client that"
+            " is added takes another's place in the cohort. Create the ledger with REPLACE_ONE."
         )
 
 

@@ -2,24 +2,34 @@
 
 Gaussian noise, and discrete Gaussian noise charged as such, is one Gaussian of the joint multiplier,
 whatever the number of sums. Skellam noise is one Skellam mechanism whose divergence bounds the sum of
-the groups'; sums that are clipped jointly share a group. Sampling is applied to the whole.
+the groups'; sums that are clipped jointly share a group. Sampling is applied to the whole. Noise by
+clients needs cohorts of a public size (`privacy.sizes`).
 
->>> noisy = {"noise_std": 100.0, "units": "grid", "noise_kind": "skellam", "min_survivors": 9}
+>>> noisy = {"noise_std": 100.0, "units": "grid", "noise_kind": "skellam", "min_survivors": 6}
 >>> release = Release("sum", 1.0, 50.0, l1_sensitivity=200.0, noise_party="clients", **noisy)
->>> ((leaf, count),) = draw_terms([release], Relation.ADD_OR_REMOVE_ONE, "poisson", 0.1, population=90)
->>> leaf.l2, leaf.l1, leaf.q, count
-(50.0, 200.0, 0.1, 1)
+>>> ((leaf, count),) = draw_terms([release], Relation.REPLACE_ONE, "fixed", 0.1, population=90)
+>>> leaf.sample_size, leaf.noise.l2, leaf.noise.l1, count
+(9, 50.0, 200.0, 1)
 
-Sources: docs/ledger-slots.md, section 1; docs/decisions/0036-rotation-and-skellam.md.
+Sources: docs/ledger-slots.md, section 1; docs/decisions/0036-rotation-and-skellam.md and
+0037-noise-by-clients-needs-public-sizes.md.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
-from privacy.errors import InvalidEvent, UnsupportedEvent
+from privacy.errors import InvalidEvent
 from privacy.relations import Relation
+from privacy.sizes import by_clients, require_public_size, takes_everyone
 from privacy.slots import Release, effective_noise_multiplier
-from privacy.terms import FixedSizeGaussian, Gaussian, Skellam, Terms, joint_skellam
+from privacy.terms import (
+    FixedSizeGaussian,
+    FixedSizeSkellam,
+    Gaussian,
+    Skellam,
+    Terms,
+    joint_skellam,
+)
 
 # Room for the rounding errors of a variance and of its shares.
 _SLACK = 1e-12
@@ -39,7 +49,7 @@ def draw_terms(
 
     Raises:
       InvalidEvent: The sampling is unknown, or the noise is of several families.
-      UnsupportedEvent: Skellam noise on a sample of fixed size, which has no bound here.
+      SizeNotPublic: Clients add noise to a draw whose size would give away who takes part.
     """
     size = round(q * population)
     if sampling not in ("poisson", "fixed") or (sampling == "fixed" and size < 1):
@@ -47,18 +57,19 @@ def draw_terms(
             f"Expected sampling 'poisson' or 'fixed' with at least one client, got {sampling!r} with"
             f" q={q:g}. Charge a draw whose law is not known with sampling_rate=1.0."
         )
-    everyone = q == 1 or (sampling == "fixed" and size >= population)
+    if by_clients(releases):
+        require_public_size(relation, sampling, q, population)
+    everyone = takes_everyone(sampling, q, population)
+    rate = 1.0 if everyone else q
     if any(release.noise_kind == "skellam" for release in releases):
+        noise = _skellam(releases)
         if sampling == "fixed" and not everyone:
-            raise UnsupportedEvent(
-                "Expected Skellam noise on everyone or on a Poisson sample, got a sample of fixed"
-                " size. Use PoissonSampling, or Gaussian noise."
-            )
-        return ((dataclasses.replace(_skellam(releases), q=1.0 if everyone else q), 1),)
+            return ((FixedSizeSkellam(population, size, noise), 1),)
+        return ((dataclasses.replace(noise, q=rate), 1),)
     z = effective_noise_multiplier(releases, relation, charged=True)
     if sampling == "fixed" and not everyone:
         return ((FixedSizeGaussian(population, size, z), 1),)
-    return ((Gaussian(z, 1.0 if everyone else q), 1),)
+    return ((Gaussian(z, rate), 1),)
 
 
 def _skellam(releases: Sequence[Release]) -> Skellam:

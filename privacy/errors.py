@@ -5,6 +5,7 @@ Each message says what was expected, what came, and what to do. The tree:
     PrivacyError
     +-- InvalidEvent (ValueError)       the description of a release makes no sense
     |   +-- UnsupportedEvent            it makes sense, but this accountant cannot price it
+    |       +-- SizeNotPublic           noise by clients on cohorts whose size is a secret
     +-- MechanismError (ValueError)     a clip norm, a noise or a sampling that makes no sense
     +-- RunRefused                      a private run was not started; nothing was sent or charged
     |   +-- NonFiniteData               the server's arguments hold NaN or infinity
@@ -16,6 +17,10 @@ Each message says what was expected, what came, and what to do. The tree:
         +-- LedgerCorrupt               a record, or what was derived from it, was altered
         +-- ReservationState            e.g. a commit before the noise was drawn
         +-- CohortReused                a closed cohort draw was declared as a fresh one
+        +-- NoBoundKnown                it holds charges whose price was no bound
+
+    PrivacyWarning (UserWarning)
+    +-- NoBoundWarning                  such a ledger was opened
 
 >>> issubclass(UnsupportedEvent, ValueError)
 True
@@ -34,6 +39,10 @@ class InvalidEvent(PrivacyError, ValueError):
 
 class UnsupportedEvent(InvalidEvent):
     """The event is well formed, but the chosen accountant and relation have no bound for it."""
+
+
+class SizeNotPublic(UnsupportedEvent):
+    """Noise by clients shows how many they are, so that amplification by a secret size is no bound."""
 
 
 class BudgetExceeded(PrivacyError):
@@ -76,6 +85,10 @@ class CohortReused(LedgerError):
     """A cohort draw was charged before; a second charge as a fresh draw would under-price it."""
 
 
+class NoBoundKnown(LedgerError):
+    """A ledger holds charges whose price was no bound; nothing more may be reserved on it."""
+
+
 class MechanismError(PrivacyError, ValueError):
     """A clip norm, a noise level, a purpose or a sampling scheme that makes no sense."""
 
@@ -98,3 +111,11 @@ class ResumeRefused(RunRefused):
 
 class JournalCorrupt(PrivacyError):
     """A journalled release is not what was written."""
+
+
+class PrivacyWarning(UserWarning):
+    """Root of the warnings of this package."""
+
+
+class NoBoundWarning(PrivacyWarning):
+    """A ledger was opened that holds charges whose price was no bound."""

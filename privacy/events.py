@@ -32,6 +32,7 @@ from privacy.errors import InvalidEvent, UnsupportedEvent
 from privacy.terms import (
     DistributedDiscreteGaussian,
     FixedSizeGaussian,
+    FixedSizeSkellam,
     Gaussian,
     Laplace,
     Leaf,
@@ -86,6 +87,8 @@ def _leaf_event(leaf: Leaf) -> dict[str, Any]:
     if isinstance(leaf, RepeatAndSelect):
         fields["event"] = event_of(fields.pop("terms"))
         fields["shape"] = "inf" if math.isinf(leaf.shape) else leaf.shape
+    if isinstance(leaf, FixedSizeSkellam):
+        fields["event"] = _leaf_event(fields.pop("noise"))
     if isinstance(leaf, FixedSizeGaussian):
         z = fields.pop("noise_multiplier")
         fields["event"] = {"type": "gaussian", "noise_multiplier": z}
@@ -225,14 +228,16 @@ def _read_fixed_size(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, i
     if not inner:
         return []
     leaf = _sampled(inner, 1.0)
-    if not isinstance(leaf, Gaussian) or values["sample_size"] > values["dataset_size"]:
+    if not isinstance(leaf, Gaussian | Skellam) or values["sample_size"] > values["dataset_size"]:
         raise UnsupportedEvent(
-            "Expected Gaussians on a cohort of at most dataset_size clients,"
+            "Expected Gaussian or Skellam noise on a cohort of at most dataset_size clients,"
             f" got {type(leaf).__name__}, {values['sample_size']} of {values['dataset_size']}."
         )
     if values["sample_size"] == values["dataset_size"]:
         return [(leaf, 1)]
     size = (values["dataset_size"], values["sample_size"])
+    if isinstance(leaf, Skellam):
+        return [(FixedSizeSkellam(*size, leaf), 1)]
     return [(FixedSizeGaussian(*size, leaf.noise_multiplier), 1)]
 
 
@@ -299,5 +304,6 @@ _NAMES = {
     DistributedDiscreteGaussian: "distributed_discrete_gaussian",
     Skellam: "skellam",
     FixedSizeGaussian: "sampled_without_replacement",
+    FixedSizeSkellam: "sampled_without_replacement",
     RepeatAndSelect: "repeat_and_select",
 }

@@ -27,6 +27,7 @@ from privacy.ledger import Ledger
 from privacy.privatization import PrivateProgram
 from privacy.releases import Question, Released, ReleaseJournal
 from privacy.reservations import Reservation
+from privacy.sizes import require_public_size, size_of
 from privacy.statements import SignedCertificate, verify_signature
 from secfad import CLIENTS, SERVER, Program, execute
 from secfad.arguments import checked_arguments, cohort_size, label
@@ -124,11 +125,13 @@ def run(
       CertificateError: No certificate, one of another program, environment or number of clients, or
         one that the trusted key did not sign.
       RunRefused: Arguments or cohort do not fit.
+      SizeNotPublic: Clients add the noise, and the size of the cohort would be a secret.
       BudgetExceeded: The ledger has no room; nothing was written.
       secagg.Aborted: Too few clients answered; nothing was released.
     """
     believed = _believed(private_program, certificate, trusted_key)
     _check_certificate(private_program, believed, acknowledge)
+    _check_size(private_program, cohort, ledger)
     question = _checked_question(private_program, args, cohort, ledger)
     believed.check_cohort(len(cohort.members))
     earlier = _journalled(private_program, ledger, journal, run_id, round, question)
@@ -217,6 +220,19 @@ def _checked_question(
                 "infinity. Nothing was sent or charged; find the step that made it."
             )
     return Question.of(program, leaves)
+
+
+def _check_size(private_program: PrivateProgram, cohort: Cohort, ledger: Ledger) -> None:
+    """With noise by clients, refuses cohorts whose size is not public or not the one stated."""
+    if not private_program.mechanism.by_clients:
+        return
+    kind, rate, population = cohort.sampling.kind, cohort.sampling.rate, cohort.sampling.population
+    require_public_size(ledger.charter.relation, kind, rate, population)
+    if len(cohort.members) != size_of(kind, rate, population):
+        raise RunRefused(
+            f"Expected a cohort of the public size {size_of(kind, rate, population)}, since clients add"
+            f" the noise, got {len(cohort.members)} members. Use the cohorts that the sampling draws."
+        )
 
 
 def _journalled(

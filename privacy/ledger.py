@@ -26,6 +26,7 @@ Sources: docs/ledger-slots.md.
 import os
 import secrets
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -39,6 +40,7 @@ from privacy.errors import (
     CohortReused,
     InvalidEvent,
     LedgerError,
+    NoBoundWarning,
 )
 from privacy.ledger_admission import (
     admit_plan,
@@ -46,6 +48,7 @@ from privacy.ledger_admission import (
     spent_mechanisms,
     stored_slots,
 )
+from privacy.ledger_bounds import Bounds
 from privacy.ledger_charter import Charter, make_charter
 from privacy.ledger_records import FORMAT, Record, check_link
 from privacy.ledger_store import Store
@@ -86,7 +89,8 @@ class Ledger:
     Guarantees:
       Everything released through open reservations, however adaptively chosen, is
       (epsilon, delta)-DP for the ledger's budget and relation, one client being the unit, against
-      those who see the releases and not who takes part. What one purpose adds to all others is
+      those who see the releases and not who takes part; they may know how many did where clients add
+      the noise. What one purpose adds to all others is
       bounded by its own budget in the same sense. This holds across processes, crashes and retries,
       given that no release happens without an open reservation and that noise, clipping and
       sampling are as declared in it.
@@ -106,6 +110,7 @@ class Ledger:
             raise ledger_store.unreadable(store.path, f"its format is not {FORMAT}")
         self.id: str = genesis.body["ledger_id"]
         self.charter = Charter.read(genesis.body)
+        self.bounds = Bounds(store)
 
     @classmethod
     def create(
@@ -166,6 +171,9 @@ class Ledger:
     ) -> "Ledger":
         """Opens an existing ledger and checks its newest record.
 
+        Warns:
+          NoBoundWarning: It holds charges of an older version whose price was no bound.
+
         Raises:
           LedgerError: There is none.
           LedgerCorrupt: It is damaged. `verify` checks all of it.
@@ -175,6 +183,8 @@ class Ledger:
         if last.seq:
             before = ledger.store.before(last.seq)
             check_link(before, last)
+        if statement := ledger.bounds.statement:
+            warnings.warn(f"{ledger.store.path}: {statement}", NoBoundWarning, stacklevel=2)
         return ledger
 
     def __enter__(self):
@@ -214,12 +224,13 @@ class Ledger:
             try:
                 admit_plan(self.store, charter, slots)
             except BudgetExceeded:
-                return replace(quote, fits=False)
-        return replace(quote, fits=True)
+                return self.bounds.marked_plan(replace(quote, fits=False))
+        return self.bounds.marked_plan(replace(quote, fits=True))
 
     def _declare(self, slots: Sequence[Slot], *, data_independent: bool) -> Plan:
         if not slots:
             raise InvalidEvent("Expected at least one slot, got none. Pass privacy.Slot(...).")
+        self.bounds.require()
         opened = self._opened()
         if opened and not data_independent and self.charter.accountant == "pld":
             raise LedgerError(
@@ -256,7 +267,8 @@ class Ledger:
 
         Args:
           purpose: Whose budget pays.
-          sampling_rate: The draw's q; 1 for everyone or when the sampling is not known.
+          sampling_rate: The draw's q; 1 for everyone or, with noise by the server, when the sampling
+            is not known.
           releases: Every noisy sum of this draw.
           run_id: The run; with round, what `find` looks for.
           round: At least 0.
@@ -266,6 +278,8 @@ class Ledger:
         Raises:
           BudgetExceeded: No slot dominates it and no filter holds it. Nothing was written.
           CohortReused: This draw was charged before.
+          SizeNotPublic: Clients add noise, and the size of the draw would be a secret.
+          NoBoundKnown: The ledger holds charges whose price was no bound.
           InvalidEvent: A number that makes no sense.
         """
         self.charter.check_purpose(purpose)
@@ -291,6 +305,7 @@ class Ledger:
             "time": self._clock(),
         }
         with self.store.transaction():
+            self.bounds.require()
             self._check_fresh(cohort_id)
             body |= payment(self.store, self.charter, purpose, sampling, q, charged, terms)
             seq = self.store.append("reserve", body).seq
@@ -316,7 +331,8 @@ class Ledger:
 
         Args:
           view: "released" for those who see only what is released; "server" for a server that sees
-            who takes part, and so without amplification by sampling.
+            who takes part, and so without amplification by sampling. Infinite where no bound is known;
+            `ledger.bounds.remarks` says why.
         """
         if view not in ("released", "server"):
             raise InvalidEvent(f"Expected view 'released' or 'server', got {view!r}.")
@@ -327,11 +343,13 @@ class Ledger:
             terms = terms if view == "released" else without_sampling(terms)
             delta = self.charter.budget_of(scope).delta
             result[scope] = report(terms, delta, self.charter.relation)
-        return result
+        return self.bounds.marked(result) if view == "released" else result
 
     def remaining(self, purpose: str) -> Remaining:
         """What a purpose may still do."""
         self.charter.check_purpose(purpose)
+        if self.bounds.charges():
+            return Remaining(0.0, (), 0.0)
         fractions = []
         with self.store.reading() as connection:
             for row in connection.execute("SELECT scope, capacity, spent FROM filters"):

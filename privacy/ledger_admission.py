@@ -8,7 +8,7 @@ Sources: docs/ledger-slots.md, sections 2 and 3.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from privacy import events
@@ -145,6 +145,13 @@ def _no_slot(store: Store, purpose: str, needed: str, *, gaussian: bool) -> Budg
         needed=needed,
         left=left or "no slots",
     )
+
+
+def exceeded_filters(store: Store, costs: Mapping[str, int]) -> list[str]:
+    """The scopes whose filters do not hold these costs beside what was spent."""
+    with store.reading() as connection:
+        rows = connection.execute("SELECT scope, capacity - spent FROM filters").fetchall()
+    return [scope for scope, left in rows if costs.get(scope, 0) > left]
 
 
 def check_filter(store: Store, charter: Charter, scope: str, units: int, needed: str) -> None:

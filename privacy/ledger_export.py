@@ -78,7 +78,8 @@ def import_ledger(
                 f" {store.last().hash}. It was cut short or belongs to another ledger."
             )
 
-    return Ledger(Store.create(path, fill))
+    Store.create(path, fill).close()
+    return Ledger.open(path)
 
 
 def read_records(source: str | os.PathLike[str]) -> Iterator[Record]:

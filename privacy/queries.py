@@ -14,12 +14,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from privacy.aggregation import groups
+from privacy.aggregation import charged_releases, groups
 from privacy.certificates import Certificate
 from privacy.cohorts import Sampling
+from privacy.draws import draw_terms
 from privacy.errors import MechanismError
 from privacy.mechanisms import Mechanism
+from privacy.planning import Draws
 from privacy.privatization import PrivateProgram, privatize
+from privacy.relations import Relation
+from privacy.sizes import require_public_size, size_of
 from privacy.slots import Slot
 from privacy.terms import joint_noise_multiplier
 from secfad import Computation
@@ -52,8 +56,47 @@ class Query:
         return joint_noise_multiplier([(part.noise_std / part.bound, 1) for part in parts])
 
     def slot(self, sampling: Sampling, count: int) -> Slot:
-        """What a ledger must plan for asking this `count` times."""
+        """What a ledger must plan for asking this `count` times.
+
+        Raises:
+          SizeNotPublic: Clients add the noise, and cohorts are Poisson samples.
+          MechanismError: The draws are no Poisson Gaussians, which alone have slots; see `draws`.
+        """
+        self.check_sampling(sampling, None)
+        fixed = sampling.kind == "fixed" and sampling.rate < 1
+        if fixed or self.program.mechanism.noise_kind == "skellam":
+            raise MechanismError(
+                "Expected Gaussian noise on Poisson samples or on everyone for a slot, got"
+                f" {self.program.mechanism.kind} noise with {sampling}. Plan it with Query.draws on a"
+                " filter: accountant=privacy.planning.filter_for(...)."
+            )
         return Slot(self.program.purpose, sampling.rate, self.noise_multiplier, count)
+
+    def draws(self, sampling: Sampling, count: int, relation: str | Relation) -> Draws:
+        """Asking this `count` times, as a ledger charges it under a relation: for `privacy.planning`.
+
+        Raises:
+          SizeNotPublic: Clients add the noise, and the size of a cohort would be a secret.
+        """
+        relation, kind, rate = Relation.parse(relation), sampling.kind, sampling.rate
+        size = size_of(kind, rate, sampling.population) or round(sampling.expected_size)
+        releases = charged_releases(
+            self.program.releases,
+            self.program.mechanism,
+            max(1, size),
+            relation.sensitivity_factor,
+        )
+        terms = draw_terms(releases, relation, kind, rate, population=sampling.population)
+        return Draws(self.program.purpose, terms, count)
+
+    def check_sampling(self, sampling: Sampling, relation: Relation | None) -> None:
+        """Refuses cohorts on which this cannot be asked under a relation, or under any (None).
+
+        Raises:
+          SizeNotPublic: Clients add the noise, and the size of a cohort would be a secret.
+        """
+        if self.program.mechanism.by_clients:
+            require_public_size(relation, sampling.kind, sampling.rate, sampling.population)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,14 +2,15 @@
 
 A divergence bound at order a > 1 turns into epsilon at every delta; any order gives a valid bound,
 so the best of a list may be taken for a *fixed* composition. Proved at integer orders only, and taken
-between them by convexity: noise added by clients inside a modular sum, and Poisson samples of a mechanism
-known only by its zCDP statement.
+between them by convexity: noise added by clients inside a modular sum, and samples, Poisson or of a fixed
+size, of a mechanism known only by its divergences.
 
 >>> round(zcdp_epsilon(0.1, 1e-5), 3)
 1.914
 
 Sources: Canonne, Kamath, Steinke (2020), proposition 12; Bun & Steinke (2016); Kairouz, Liu,
-Steinke (2021), proposition 14; Agarwal, Kairouz, Liu (2021); Zhu & Wang (2019), theorem 6.
+Steinke (2021), proposition 14; Agarwal, Kairouz, Liu (2021); Zhu & Wang (2019), theorem 6; Wang, Balle,
+Kasiviswanathan (2019), theorem 9.
 """
 
 import functools
@@ -18,7 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from privacy.terms import DistributedDiscreteGaussian, Skellam, ZCdp
+from privacy.terms import DistributedDiscreteGaussian, FixedSizeSkellam, Skellam, ZCdp
 
 _FINE_ORDERS = [1 + x / 10 for x in range(1, 100)]
 ORDERS = np.array([*_FINE_ORDERS, *range(11, 64), 128, 256, 512, 1024], dtype=np.float64)
@@ -78,11 +79,16 @@ def at_integers(orders: tuple[float, ...], divergence: Callable[[int], float]) -
     return np.array([at(order) for order in orders])
 
 
-def integer_noise_divergence(leaf: DistributedDiscreteGaussian | Skellam, a: int) -> float:
+def integer_noise_divergence(
+    leaf: DistributedDiscreteGaussian | Skellam | FixedSizeSkellam, a: int
+) -> float:
     """Divergence at order a of noise that clients add in integers.
 
     Source: Kairouz, Liu, Steinke (2021), proposition 14; Agarwal, Kairouz, Liu (2021), theorem 3.5.
     """
+    if isinstance(leaf, FixedSizeSkellam):
+        rate = leaf.sample_size / leaf.dataset_size
+        return fixed_size_divergence(rate, functools.partial(_skellam_divergence, leaf.noise), a)
     if isinstance(leaf, Skellam):
         if leaf.q < 1:
             return sampled_divergence(leaf.q, functools.partial(_skellam_divergence, leaf), a)
@@ -132,6 +138,38 @@ def sampled_divergence(q: float, divergence: Callable[[int], float], a: int) -> 
 
     first = (a - 1) * log_rest + math.log1p(q * (a - 1))
     mixed = float(np.logaddexp.reduce([first, *(term(k) for k in range(2, a + 1))])) / (a - 1)
+    return min(mixed, divergence(a))
+
+
+def fixed_size_divergence(rate: float, divergence: Callable[[int], float], a: int) -> float:
+    """Divergence at order a of a mechanism on a sample of fixed size, from its own at orders up to a.
+
+    Guarantees:
+      An upper bound under replace-one, for any mechanism whose divergence under replace-one is at most
+      `divergence`; at most its own at a, since sampling only mixes in pairs of laws that are no further
+      apart. Nothing is assumed of the ratio of its laws, which for Skellam noise has no bound.
+
+    Args:
+      rate: Members over population.
+      divergence: Of the mechanism on a cohort.
+      a: An integer order of at least 2.
+
+    Source: Wang, Balle, Kasiviswanathan (2019), theorem 9, with an infinite divergence at infinity.
+    """
+    second = divergence(2)
+    ratio = math.log(-math.expm1(-second)) if second > 0 else -math.inf
+
+    def term(k: int) -> float:
+        choose = math.lgamma(a + 1) - math.lgamma(k + 1) - math.lgamma(a - k + 1)
+        own = (k - 1) * divergence(k) + math.log(2)
+        # 4 (exp(D) - 1) = 4 exp(D) (1 - exp(-D)), which does not overflow.
+        return (
+            choose
+            + k * math.log(rate)
+            + (min(own, math.log(4) + second + ratio) if k == 2 else own)
+        )
+
+    mixed = float(np.logaddexp.reduce([0.0, *(term(k) for k in range(2, a + 1))])) / (a - 1)
     return min(mixed, divergence(a))
 
 

@@ -248,6 +248,8 @@ def without_sampling(terms: Terms) -> Terms:
             leaf = elementary.Gaussian(leaf.noise_multiplier)
         elif isinstance(leaf, elementary.Skellam):
             leaf = dataclasses.replace(leaf, q=1.0)
+        elif isinstance(leaf, elementary.FixedSizeSkellam):
+            leaf = leaf.noise
         pairs.append((leaf, count))
     return elementary.make_terms(pairs)
 
@@ -273,7 +275,7 @@ def _three_digits(value: float, rounding: Callable[[float], int]) -> float:
 
 def report(terms: Terms, delta: float, relation: Relation) -> float:
     """Epsilon for a report: PLD, or RDP where there are many types or none has a PLD."""
-    without_pld = elementary.FixedSizeGaussian | elementary.Skellam
+    without_pld = elementary.FixedSizeGaussian | elementary.Skellam | elementary.FixedSizeSkellam
     needed = any(isinstance(leaf, without_pld) for leaf, _ in terms)
     accountant = "rdp" if needed or len(terms) > _MAX_REPORT_TYPES else "pld"
     return price(terms, delta, accountant=accountant, relation=relation)
@@ -287,11 +289,13 @@ class Plan:
       released: Epsilon by purpose and in total for those who see only what is released.
       server: The same for a server that sees who takes part: no amplification by sampling.
       fits: Whether every purpose's budget and the global one hold it.
+      accountant: What admits it: "pld" for slots, or a filter.
     """
 
     released: Mapping[str, float]
     server: Mapping[str, float]
     fits: bool
+    accountant: str = "pld"
 
 
 def plan(

@@ -7,6 +7,7 @@ Source: docs/ledger-slots.md, section 3.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,12 +42,16 @@ def spending(ledger: Ledger, *, points: int = 8) -> list[Spent]:
       points: Of the curve; each costs as much as two calls of `Ledger.spent`.
     """
     charged, slots = _charges(ledger.store), _slots(ledger.store)
+    unbounded = ledger.bounds.charges()
     edges = sorted({round(len(charged) * k / points) for k in range(1, points + 1)} - {0})
     curve, counts, done = [], Counter(), 0
     for edge in edges:
-        counts.update(charged[done:edge])
+        counts.update(charge for _, charge in charged[done:edge])
         done = edge
-        curve.append(Spent(edge, _priced(ledger, counts, slots)))
+        priced = _priced(ledger, counts, slots)
+        for purpose in {purpose for seq, (purpose, *_) in charged[:edge] if seq in unbounded}:
+            priced["released"] |= dict.fromkeys((purpose, TOTAL), math.inf)
+        curve.append(Spent(edge, priced))
     return curve
 
 
@@ -54,13 +59,13 @@ def spending(ledger: Ledger, *, points: int = 8) -> list[Spent]:
 _Charge = tuple[str, int | None, str | None]
 
 
-def _charges(store: Store) -> list[_Charge]:
+def _charges(store: Store) -> list[tuple[int, _Charge]]:
     query = (
-        "SELECT r.purpose, json_extract(t.text, '$.slot'), json_extract(t.text, '$.tally')"
+        "SELECT r.seq, r.purpose, json_extract(t.text, '$.slot'), json_extract(t.text, '$.tally')"
         " FROM reservations r JOIN records t ON t.seq = r.seq WHERE r.state != 'void' ORDER BY r.seq"
     )
     with store.reading() as connection:
-        return connection.execute(query).fetchall()
+        return [(seq, (p, s, t)) for seq, p, s, t in connection.execute(query).fetchall()]
 
 
 def _slots(store: Store) -> dict[int, tuple[float, float]]:

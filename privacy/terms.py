@@ -98,6 +98,19 @@ class Skellam:
 
 
 @dataclass(frozen=True)
+class FixedSizeSkellam:
+    """Skellam noise over sample_size clients drawn without replacement from dataset_size.
+
+    The norms of `noise` are by how much *any* client, replaced by any other, moves the integers of one
+    cohort: the bound compares the target with the members whose place it takes, too.
+    """
+
+    dataset_size: int
+    sample_size: int
+    noise: Skellam
+
+
+@dataclass(frozen=True)
 class RepeatAndSelect:
     """A search that runs `terms` a random number of times and keeps the best."""
 
@@ -120,6 +133,7 @@ Leaf = (
     | Tree
     | DistributedDiscreteGaussian
     | Skellam
+    | FixedSizeSkellam
     | RepeatAndSelect
     | NonPrivate
 )

@@ -141,10 +141,15 @@ def train(
     Raises:
       ResumeRefused: The checkpoint is of another run, state or ledger, or the ledger is an old copy.
       RunRefused: A query leaves something at its clients that nothing keeps.
+      SizeNotPublic: Clients add the noise of a query, and the size of a cohort would be a secret.
+      NoBoundKnown: The ledger holds charges whose price was no bound.
       PrivacyError: A question was refused; finished rounds are in the checkpoint.
     """
     if not isinstance(rounds, int) or rounds < 0:
         raise MechanismError(f"Expected rounds as an int of at least 0, got {rounds!r}.")
+    for query in queries.values():
+        query.check_sampling(sampling, ledger.charter.relation)
+    ledger.bounds.require()
     kept = ClientState(client_state or {}, sampling.population)
     check_kept(queries, kept, sampling)
     home = RunFiles(Path(folder), kept)

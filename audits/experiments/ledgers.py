@@ -9,7 +9,10 @@ from pathlib import Path
 from rich.table import Table
 
 import privacy
+from privacy.budgets import positive_count
 from privacy.errors import InvalidEvent
+from privacy.events import parse_event
+from privacy.planning import Draws
 from privacy.slots import TOTAL, Plan
 from privacy.spending import VIEWS, Spent
 
@@ -65,7 +68,7 @@ def curve(spent: Sequence[Spent], budget: privacy.Budget) -> Table:
 
 def _bar(share: float) -> str:
     """A bar in eighths of a character."""
-    eighths = min(8 * _BAR, max(0, round(8 * _BAR * share)))
+    eighths = round(8 * _BAR * min(1.0, max(0.0, share)))
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
 
 
@@ -104,6 +107,26 @@ def quote(plan: Plan) -> Table:
     for scope in plan.released:
         table.add_row(scope, f"{plan.released[scope]:.4f}", f"{plan.server[scope]:.4f}")
     return table
+
+
+def parse_fixed(text: str, population: int) -> Draws:
+    """Reads "training,60,8.0,80": purpose, size of a cohort, noise multiplier, count.
+
+    Raises:
+      InvalidEvent: It is not that.
+    """
+    parts = text.split(",")
+    try:
+        purpose, size, multiplier, count = parts
+        event = {"type": "gaussian", "noise_multiplier": float(multiplier)}
+        sizes = {"dataset_size": population, "sample_size": int(size)}
+        terms = parse_event({"type": "sampled_without_replacement", **sizes, "event": event})
+        return Draws(purpose, terms, positive_count(int(count), "a count"))
+    except ValueError as error:
+        raise InvalidEvent(
+            f"Expected a schedule as PURPOSE,SIZE,NOISE_MULTIPLIER,COUNT, got {text!r} ({error}). "
+            "Write for example training,60,8.0,80."
+        ) from None
 
 
 def parse_slot(text: str) -> privacy.Slot:

@@ -145,9 +145,9 @@ def test_a_retry_is_a_new_number(create):
 
 
 def test_too_few_survivors_cannot_be_committed(create):
-    ledger = create()
+    ledger = create(slots=[Slot("training", 1.0, 1.0, 1)])
     noisy = release(noise_party="clients", min_survivors=40)
-    draw = reserve(ledger, releases=[noisy])
+    draw = reserve(ledger, q=1.0, releases=[noisy])
     draw.open()
     with pytest.raises(ReservationState, match="at least 40 survivors"):
         draw.commit("00", survivors=39)

@@ -13,13 +13,14 @@ import privacy
 from privacy import Budget, BudgetExceeded, Ledger, Release
 from privacy.accounting import renyi_divergence
 from privacy.draws import draw_terms
-from privacy.errors import InvalidEvent, UnsupportedEvent
+from privacy.errors import InvalidEvent, SizeNotPublic, UnsupportedEvent
 from privacy.events import event_of, parse_event
 from privacy.filters import Filter
 from privacy.relations import Relation
 from privacy.terms import Gaussian, Skellam, joint_skellam
 
 ADD = Relation.ADD_OR_REMOVE_ONE
+REPLACE = Relation.REPLACE_ONE
 ORDERS = (2, 3, 5, 8, 16, 32)
 
 
@@ -167,13 +168,13 @@ def release(name="delta", std=600.0, **more):
 
 def test_jointly_clipped_sums_are_one_mechanism_and_separate_ones_add():
     def leaf(*releases):
-        ((leaf, count),) = draw_terms(releases, ADD, "poisson", 0.5, population=100)
-        assert count == 1
-        return leaf
+        ((leaf, count),) = draw_terms(releases, REPLACE, "fixed", 0.5, population=100)
+        assert (count, leaf.dataset_size, leaf.sample_size) == (1, 100, 50)
+        return leaf.noise
 
     together = leaf(release("a", group="all"), release("b", group="all"))
     assert together == leaf(release("a"))
-    assert together.q == 0.5
+    assert together.q == 1
     apart = leaf(release("a"), release("b"))
     assert math.isclose(apart.l2, 300.0 * math.sqrt(2))
     assert math.isclose(apart.l1, 8000.0)
@@ -182,14 +183,14 @@ def test_jointly_clipped_sums_are_one_mechanism_and_separate_ones_add():
 @pytest.mark.parametrize(
     ("releases", "sampling", "error", "text"),
     [
-        ([release(), Release("g", 1.0, 1.0, 1.0)], "poisson", InvalidEvent, "one family"),
-        ([release()], "fixed", UnsupportedEvent, "PoissonSampling"),
+        ([release(), Release("g", 1.0, 1.0, 1.0)], "fixed", InvalidEvent, "one family"),
+        ([release()], "poisson", SizeNotPublic, "public size"),
         ([release()], "shuffle", InvalidEvent, "sampling 'poisson' or 'fixed'"),
     ],
 )
 def test_draws_without_a_bound_are_refused(releases, sampling, error, text):
     with pytest.raises(error, match=text):
-        draw_terms(releases, ADD, sampling, 0.5, population=100)
+        draw_terms(releases, REPLACE, sampling, 0.5, population=100)
 
 
 @pytest.mark.parametrize(
@@ -207,23 +208,28 @@ def test_releases_that_say_too_little_are_refused(fields, text):
 
 
 def test_a_ledger_with_a_filter_charges_the_divergence_and_stops(tmp_path):
-    leaf = dataclasses.replace(
-        draw_terms([release()], ADD, "poisson", 0.2, population=100)[0][0], q=0.2
-    )
-    rule, budget = Filter.parse("rdp@8"), Budget(4.0, 1e-5)
-    room = rule.capacity(budget) // rule.cost(((leaf, 1),), ADD)
+    ((leaf, _),) = draw_terms([release()], REPLACE, "fixed", 0.2, population=100)
+    rule, budget = Filter.parse("rdp@8"), Budget(12.0, 1e-5)
+    room = rule.capacity(budget) // rule.cost(((leaf, 1),), REPLACE)
+    assert room > 0
     with Ledger.create(
-        tmp_path / "ledger.db", budget, population=100, accountant="rdp@8"
+        tmp_path / "ledger.db",
+        budget,
+        population=100,
+        accountant="rdp@8",
+        relation=REPLACE,
     ) as ledger:
         for round in range(min(room, 3)):
             ledger.reserve(
                 purpose="training", sampling_rate=0.2, releases=[release()], run_id="r",
-                round=round, cohort_id=f"c{round}",
+                round=round, cohort_id=f"c{round}", sampling="fixed",
             )  # fmt: skip
         (reserved, *_) = (r.body for r in ledger.entries() if r.kind == "reserve")
         assert parse_event(reserved["event"]) == ((leaf, 1),)
-        assert reserved["costs"]["total"] == rule.cost(((leaf, 1),), ADD)
-        expected = privacy.epsilon(event_of(((leaf, min(room, 3)),)), 1e-5, accountant="rdp")
+        assert reserved["costs"]["total"] == rule.cost(((leaf, 1),), REPLACE)
+        expected = privacy.epsilon(
+            event_of(((leaf, min(room, 3)),)), 1e-5, accountant="rdp", relation=REPLACE
+        )
         assert ledger.spent()["total"] == pytest.approx(expected, rel=1e-9)
         assert ledger.spent(view="server")["total"] > ledger.spent()["total"]
         ledger.verify()
@@ -241,7 +247,7 @@ def test_a_ledger_of_gaussian_slots_refuses_skellam_noise_with_the_remedy(tmp_pa
         pytest.raises(BudgetExceeded, match="accountant='rdp@8'"),
     ):
         ledger.reserve(
-            purpose="training", sampling_rate=0.2, releases=[release()], run_id="r", round=0,
+            purpose="training", sampling_rate=1.0, releases=[release()], run_id="r", round=0,
             cohort_id="c",
         )  # fmt: skip
 
