@@ -1,81 +1,68 @@
 """Activity: which values depend on the inputs that are differentiated.
 
 What does not depend on them needs no derivative, no tangent message and no Jacobian. Dependence is
-followed per variable through steps and into loops and branches; values without a derivative
-(integers, keys) are never active.
+followed per variable through steps, into loops, branches and calls, and a message moves each of its
+operands by itself; values without a derivative (integers, keys) are never active. How messages are
+grouped therefore changes nothing.
+
+Active values are marked by the bits of a whole number (`secfad.dependence`): one bit where only
+activity matters, one per source where it matters what a value depends on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import jax.numpy as jnp
-from jax import dtypes
+from secfad._jax import Literal, Var
+from secfad.blocks import Atom, Block, Branch, Broadcast, Local, Loop, Step, Sum, While
+from secfad.dependence import carried, dependent_outputs, is_differentiable, union
 
-from secfad._jax import Literal, Var, spec
-from secfad.blocks import Atom, Block, Branch, Loop, Step, While
-
-
-def is_differentiable(atom: Atom) -> bool:
-    """True for floating-point and complex values."""
-    return dtypes.issubdtype(spec(atom.aval).dtype, jnp.inexact)
+__all__ = ["active_outputs", "active_variables", "is_differentiable", "loop_carries"]
 
 
-def active_variables(block: Block, active_inputs: Sequence[bool]) -> set[Var]:
-    """All active variables of a block; those of nested blocks are not included."""
-    active = {v for v, is_active in zip(block.inputs, active_inputs) if is_active}
-    active = {v for v in active if is_differentiable(v)}
+def active_variables(block: Block, active_inputs: Sequence[int]) -> dict[Var, int]:
+    """All active variables of a block and their marks; those of nested blocks are not included."""
+    active = {v: m for v, m in zip(block.inputs, active_inputs) if m and is_differentiable(v)}
     for step in block.steps:
-        flags = active_outputs(step, [_is_in(v, active) for v in step.inputs])
-        active |= {v for v, f in zip(step.outputs, flags) if f and is_differentiable(v)}
+        found = active_outputs(step, [_mark(v, active) for v in step.inputs])
+        active.update((v, m) for v, m in zip(step.outputs, found) if m and is_differentiable(v))
     return active
 
 
-def active_outputs(step: Step, flags: Sequence[bool]) -> list[bool]:
+def active_outputs(step: Step, marks: Sequence[int]) -> list[int]:
     """Which outputs of a step are active, given its active inputs."""
+    if not any(marks):
+        return [False] * len(step.outputs)
     match step:
         case Loop():
-            return _loop(step, flags)
+            carries = loop_carries(step, marks)
+            split = step.constants + step.carries
+            results = _results(step.body, [*marks[: step.constants], *carries, *marks[split:]])
+            return [*carries, *results[step.carries :]]
         case While():
             start = step.predicate_constants + step.body_constants
-            head = list(flags[step.predicate_constants : start])
-            return _carried(step.body, head, list(flags[start:]), [])[0]
+            head = marks[step.predicate_constants : start]
+            return carried(lambda c: _results(step.body, [*head, *c]), marks[start:])
         case Branch():
-            rows = [_results(branch, flags[1:]) for branch in step.branches]
-            return [any(column) for column in zip(*rows)]
-    if hasattr(step, "equation"):
-        return [any(flags)] * len(step.outputs)
-    # A message moves each of its operands by itself.
-    return list(flags)
+            rows = [_results(branch, marks[1:]) for branch in step.branches]
+            return [union(column) for column in zip(*rows)]
+        case Local():
+            return dependent_outputs(step.equation, marks, derivative=True)
+        case Broadcast() | Sum():
+            return list(marks)
 
 
-def loop_carries(step: Loop, flags: Sequence[bool]) -> list[bool]:
+def loop_carries(step: Loop, marks: Sequence[int]) -> list[int]:
     """Which carries of a loop are active in some iteration."""
     split = step.constants + step.carries
-    head, carries, tail = flags[: step.constants], flags[step.constants : split], flags[split:]
-    return _carried(step.body, list(head), list(carries), list(tail))[0]
+    head, tail = marks[: step.constants], marks[split:]
+    return carried(
+        lambda carries: _results(step.body, [*head, *carries, *tail]), marks[step.constants : split]
+    )
 
 
-def _loop(step: Loop, flags: Sequence[bool]) -> list[bool]:
-    carries = loop_carries(step, flags)
-    split = step.constants + step.carries
-    results = _results(step.body, [*flags[: step.constants], *carries, *flags[split:]])
-    return [*carries, *results[step.carries :]]
+def _results(block: Block, marks: Sequence[int]) -> list[int]:
+    active = active_variables(block, marks)
+    return [_mark(v, active) for v in block.results]
 
 
-def _carried(
-    body: Block, head: list[bool], carries: list[bool], tail: list[bool]
-) -> tuple[list[bool], list[bool]]:
-    while True:
-        results = _results(body, [*head, *carries, *tail])
-        joined = [a or b for a, b in zip(carries, results)]
-        if joined == carries:
-            return carries, results
-        carries = joined
-
-
-def _results(block: Block, flags: Iterable[bool]) -> list[bool]:
-    active = active_variables(block, list(flags))
-    return [_is_in(v, active) for v in block.results]
-
-
-def _is_in(atom: Atom, active: set[Var]) -> bool:
-    return not isinstance(atom, Literal) and atom in active
+def _mark(atom: Atom, active: dict[Var, int]) -> int:
+    return False if isinstance(atom, Literal) else active.get(atom, False)

@@ -76,7 +76,7 @@ class _Choosing(Interpreter):
     A choice that is not differentiated stays JAX's, so that another mode can differentiate it later.
     """
 
-    def __init__(self, active_inputs: Sequence[bool]):
+    def __init__(self, active_inputs: Sequence[int]):
         self.flags = active_inputs
 
     def steps(self, block: Block, env: dict[Var, Any]) -> None:

@@ -32,6 +32,9 @@ _jax.hide_file_from_tracebacks(__file__)
 
 LARGE_JACOBIAN = 4_000_000
 _CUSTOM_VJP = frozenset({_jax.jax_primitives.custom_vjp_call_p})
+_LOOPS = frozenset({WHILE})
+# What JAX raises where it has no derivative in a direction.
+_NO_DERIVATIVE = (TypeError, ValueError, NotImplementedError)
 
 
 class LargeJacobianWarning(UserWarning):
@@ -39,7 +42,7 @@ class LargeJacobianWarning(UserWarning):
 
 
 class NonlinearRuleWarning(UserWarning):
-    """A custom rule is not linear in its cotangent, so that modes give different numbers."""
+    """A custom rule is not seen to be linear in its cotangent: modes may give different numbers."""
 
 
 def sum_with_jacobians(name: str, local: Slice, step: Sum) -> Callable:
@@ -107,7 +110,6 @@ def _jacobians(
     name: str, local: Slice, wires: list, constants: list, message: str
 ) -> list[tuple[int, int, Any]]:
     """Every non-zero block (operand, source, Jacobian), each in the cheaper direction."""
-    one_way = _only_direction(name, local)
     blocks = []
     for row, needs in enumerate(local.depends):
         columns = [i for i, need in enumerate(needs) if need]
@@ -124,26 +126,70 @@ def _jacobians(
         rows, entries = _numbers(local.jaxpr.outvars[row].aval), sum(map(_numbers, inputs))
         if local.wanted[row]:
             _warn_if_large(name, message, rows, entries)
-        if local.wanted[row] and local.contains(_CUSTOM_VJP):
-            _warn_if_rule_is_not_linear(name, message, operand, inputs)
-        reverse = one_way == "reverse" or (not one_way and rows <= entries)
-        jacobian = (jax.jacrev if reverse else jax.jacfwd)(
-            operand, argnums=tuple(range(len(columns)))
-        )
-        for column, block in zip(columns, jacobian(*inputs)):
-            blocks.append((row, column, block))
+        jacobian, directions = _taken(name, local, operand, inputs, rows <= entries)
+        blocks += [(row, column, block) for column, block in zip(columns, jacobian)]
+        back = [i for i, direction in enumerate(directions) if direction is _REVERSE]
+        if local.wanted[row] and back and local.contains(_CUSTOM_VJP):
+            _warn_if_rule_is_not_linear(name, message, *_by(operand, inputs, back))
     return blocks
 
 
-def _only_direction(name: str, local: Slice) -> str:
-    no_forward = local.contains(_CUSTOM_VJP)
-    no_reverse = local.contains(frozenset({WHILE}))
-    if no_forward and no_reverse:
+_REVERSE, _FORWARD = jax.jacrev, jax.jacfwd
+
+
+def _by(fun: Callable, inputs: list, chosen: list[int]) -> tuple[Callable, list]:
+    """The function of some of its inputs, and these."""
+
+    def of_chosen(*values: Any) -> Any:
+        full = list(inputs)
+        for i, value in zip(chosen, values):
+            full[i] = value
+        return fun(*full)
+
+    return of_chosen, [inputs[i] for i in chosen]
+
+
+def _taken(
+    name: str, local: Slice, operand: Callable, inputs: list, is_wide: bool
+) -> tuple[list[Any], list[Callable]]:
+    """The Jacobian by each input, and the direction in which each was taken.
+
+    Client code may have a derivative in one direction only, which JAX finds out when it takes it:
+    what is likely comes first, then the other one, then each input by itself.
+
+    Args:
+      name: Of the computation, for errors.
+      local: The client code.
+      operand: It, as a function of the inputs.
+      inputs: What to differentiate by.
+      is_wide: Whether reverse mode is cheaper.
+    """
+    likely = is_wide
+    if local.contains(_CUSTOM_VJP) != local.contains(_LOOPS):
+        likely = local.contains(_CUSTOM_VJP)
+    failures = {}
+    for direction in (_REVERSE, _FORWARD) if likely else (_FORWARD, _REVERSE):
+        try:
+            jacobian = direction(operand, argnums=tuple(range(len(inputs))))(*inputs)
+            return list(jacobian), [direction] * len(inputs)
+        except _NO_DERIVATIVE as error:
+            failures[direction] = error
+    if len(inputs) == 1:
         raise ModeError(
-            f"`{name}` has both a custom_vjp and a while loop in one client stage: JAX has no "
-            "derivative of it in either direction. Give the custom rule as a custom_jvp."
-        )
-    return "reverse" if no_forward else "forward" if no_reverse else ""
+            f"JAX has no derivative of the client code of `{name}` in either direction. Reverse: "
+            f"{_first_line(failures[_REVERSE])} Forward: {_first_line(failures[_FORWARD])} "
+            "Give a custom rule as a custom_jvp, or a loop a fixed number of iterations."
+        ) from failures[_REVERSE]
+    columns, directions = [], []
+    for i in range(len(inputs)):
+        column, used = _taken(name, local, *_by(operand, inputs, [i]), is_wide)
+        columns, directions = columns + column, directions + used
+    return columns, directions
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error) or type(error).__name__).splitlines()[0].strip()
+    return text if text.endswith((".", "!")) else f"{text}."
 
 
 def _warn_if_large(name: str, message: str, rows: int, columns: int) -> None:
@@ -159,18 +205,18 @@ def _warn_if_large(name: str, message: str, rows: int, columns: int) -> None:
 
 
 def _warn_if_rule_is_not_linear(
-    name: str, message: str, operand: Callable, wires: list[Any]
+    name: str, message: str, operand: Callable, inputs: list[Any]
 ) -> None:
     def pulled_back(cotangent):
-        return jax.vjp(operand, *wires)[1](cotangent)
+        return jax.vjp(operand, *inputs)[1](cotangent)
 
-    shape = jax.eval_shape(operand, *wires)
+    shape = jax.eval_shape(operand, *inputs)
     if not is_linear(_jax.make_jaxpr(pulled_back, (shape,))[0]):
         warnings.warn(
             f"`{name}`: client code before the sum {message!r} has a custom_vjp whose backward rule is "
-            "not linear in the cotangent, such as a clip. A Jacobian applies it to unit cotangents, "
-            "reverse mode to the cotangents of the program, and the results differ. "
-            "Use mode='reverse' if the latter is meant.",
+            "not linear in the cotangent, such as a clip, or not seen to be. A Jacobian applies it "
+            "to unit cotangents, reverse mode to the cotangents of the program; if it is not linear, "
+            "the results differ. Use mode='reverse' if the latter is meant.",
             NonlinearRuleWarning,
             stacklevel=2,
         )

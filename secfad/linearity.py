@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from secfad.calls import COND, LINEAR_SOLVE, SCAN, as_call
+from secfad.calls import COND, LINEAR_SOLVE, SCAN, WHILE, as_call
 from secfad.primitives import COMMUNICATION
 
 
@@ -39,6 +39,8 @@ _SUMS = frozenset(
 )
 # Linear in each of the first two operands, if the other one is constant.
 _PRODUCTS = frozenset({"mul", "dot_general", "conv_general_dilated"})
+# Linear in all operands but the first together, if that is constant. The second is Equinox's.
+_CHOICES = frozenset({"select_n", "select_if_vmap"})
 # Linear in the first operand, if the others are constant.
 _FIRST = frozenset(
     {
@@ -88,10 +90,12 @@ def _jaxpr(jaxpr: Jaxpr, env: dict[Var, Kind]) -> list[Kind]:
 def _equation(equation: JaxprEqn, given: list[Kind]) -> list[Kind]:
     count = len(equation.outvars)
     primitive, name = equation.primitive, equation.primitive.name
-    if primitive in COMMUNICATION or name == "optimization_barrier":
+    if primitive in COMMUNICATION or name in ("optimization_barrier", "device_put"):
         return given
     if primitive is SCAN:
         return _scan(equation, given)
+    if primitive is WHILE:
+        return _while(equation, given)
     if primitive is COND:
         rows = [kinds(b, given[1:]) for b in equation.params["branches"]]
         joined = [_join(*column) for column in zip(*rows)]
@@ -114,7 +118,7 @@ def _simple(name: str, equation: JaxprEqn, given: list[Kind]) -> Kind:
         return Kind.ZERO if Kind.ZERO in given else _product(*given[:2])
     if most <= Kind.CONSTANT:
         return Kind.CONSTANT
-    if name == "select_n" and given[0] <= Kind.CONSTANT:
+    if name in _CHOICES and given[0] <= Kind.CONSTANT:
         return _join(*given[1:])
     if name == "convert_element_type":
         return given[0] if jnp.issubdtype(equation.params["new_dtype"], np.inexact) else Kind.OTHER
@@ -154,3 +158,19 @@ def _scan(equation: JaxprEqn, given: list[Kind]) -> list[Kind]:
         if joined == carry:
             return out
         carry = joined
+
+
+def _while(equation: JaxprEqn, given: list[Kind]) -> list[Kind]:
+    params = equation.params
+    first = params["cond_nconsts"]
+    start = first + params["body_nconsts"]
+    carry = given[start:]
+    while True:
+        out = kinds(params["body_jaxpr"], [*given[first:start], *carry])
+        joined = [_join(a, b) for a, b in zip(carry, out)]
+        if joined == carry:
+            break
+        carry = joined
+    # How often it runs must not depend on what it is linear in.
+    (going_on,) = kinds(params["cond_jaxpr"], [*given[:first], *carry])
+    return carry if going_on <= Kind.CONSTANT else [Kind.OTHER] * len(carry)

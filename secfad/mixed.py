@@ -15,17 +15,18 @@ Source: Rush, Charles, Garrett (JMLR 2024), section 3.3 and Table 3.
 """
 
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from secfad import _jax
 from secfad._jax import Jaxpr, Var
-from secfad.activity import active_variables, loop_carries
+from secfad.activity import active_outputs, active_variables, loop_carries
 from secfad.blocks import Atom, Block, Branch, Broadcast, Loop, Step, Sum
 from secfad.calls import CUSTOM_RULES, Communicates, bodies
 from secfad.computations import Computation
+from secfad.dependence import union
 from secfad.errors import ModeError
 from secfad.inference import place
 from secfad.interpreting import Interpreter, read
@@ -99,7 +100,7 @@ class _Mixed(Interpreter):
     def __init__(
         self,
         name: str,
-        active_inputs: Sequence[bool],
+        active_inputs: Sequence[int],
         summing: Callable[[str, Slice, Sum], Callable],
         outer: "tuple[Slicer, Mapping[Var, Any]] | None" = None,
         atoms: Sequence[Atom] = (),
@@ -152,21 +153,23 @@ class _Mixed(Interpreter):
                 )
 
     def _inner(
-        self, step: Step, inside: Sequence[bool], slicer: Slicer, scope: Mapping[Var, Any]
+        self, step: Step, inside: Sequence[int], slicer: Slicer, scope: Mapping[Var, Any]
     ) -> Interpreter:
         """The interpreter of the bodies of a step."""
+        outer = slicer, scope
         match step:
             case Loop():
                 split = step.constants + step.carries
                 carries = loop_carries(step, inside)
                 flags = [*inside[: step.constants], *carries, *inside[split:]]
-                atoms = step.inputs[: step.constants]
-                return _Mixed(self.name, flags, self.summing, (slicer, scope), atoms)
+                atoms, summing = step.inputs[: step.constants], self.summing
             case Branch():
                 # On a way back through a branch, clients would have to keep what each branch needs.
-                outer = (slicer, scope)
-                return _Mixed(self.name, inside[1:], sum_with_jacobians, outer, step.inputs[1:])
-        return Interpreter()
+                flags, atoms, summing = inside[1:], step.inputs[1:], sum_with_jacobians
+            case _:
+                return Interpreter()
+        wanted = None if self.wanted is None else _wanted_inside(step, self.wanted)
+        return _Mixed(self.name, flags, summing, outer, atoms, wanted)
 
     def _summed(self, step: Sum, slicer: Slicer, scope: Mapping[Var, Any]) -> list[Any]:
         local = slicer.slice(step, [self.wanted is None or v in self.wanted for v in step.outputs])
@@ -176,15 +179,37 @@ class _Mixed(Interpreter):
 
 
 def _leading_to(block: Block, results: Sequence[Atom]) -> set[Var]:
-    """The variables of a block that some of its results depend on."""
+    """The variables of a block that the derivatives of some of its results depend on."""
     found = {v for v in results if isinstance(v, Var)}
     for step in reversed(block.steps):
-        inputs = step.inputs if any(v in found for v in step.outputs) else ()
-        if isinstance(step, Sum | Broadcast):
-            inputs = [v for v, moved in zip(step.inputs, step.outputs) if moved in found]
-        found.update(v for v in inputs if isinstance(v, Var))
+        if any(v in found for v in step.outputs):
+            bits = [1 << i for i in range(len(step.inputs))]
+            reads = active_outputs(step, bits)
+            read = union(m for v, m in zip(step.outputs, reads) if v in found)
+            found.update(
+                v for v, bit in zip(step.inputs, bits) if read & bit and isinstance(v, Var)
+            )
     return found
 
 
-def _member(atom: Atom, variables: set[Var]) -> bool:
+def _wanted_inside(step: Loop | Branch, wanted: set[Var]) -> set[Var]:
+    """What leads to the wanted outputs of a step, in its bodies."""
+    outputs = [v in wanted for v in step.outputs]
+
+    def leading(body: Block) -> set[Var]:
+        return _leading_to(body, [v for v, w in zip(body.results, outputs) if w])
+
+    if isinstance(step, Branch):
+        return set().union(*map(leading, step.branches))
+    carries = step.body.inputs[step.constants :][: step.carries]
+    while True:
+        found = leading(step.body)
+        # A later iteration wants what an earlier one carries to it.
+        later = [w or v in found for v, w in zip(carries, outputs)]
+        if later == outputs[: step.carries]:
+            return found
+        outputs[: step.carries] = later
+
+
+def _member(atom: Atom, variables: Container[Var]) -> bool:
     return isinstance(atom, Var) and atom in variables

@@ -55,7 +55,7 @@ def talks(step: Step) -> bool:
     return any(communicates(b) for b in inner_blocks(step))
 
 
-def body_flags(step: Step, inside: Sequence[bool]) -> list[bool]:
+def body_flags(step: Step, inside: Sequence[bool]) -> list[int]:
     """Which inputs of the body of a step are active."""
     match step:
         case Loop():
@@ -67,7 +67,7 @@ def body_flags(step: Step, inside: Sequence[bool]) -> list[bool]:
     return list(inside)
 
 
-def choice(branches: Sequence[Block], flags: Sequence[bool]) -> Callable:
+def choice(branches: Sequence[Block], flags: Sequence[int]) -> Callable:
     """`jax.lax.switch` over blocks, with a reverse derivative that takes the branch once more.
 
     Args:
@@ -151,7 +151,7 @@ def _told(index: Any, value: Any) -> Any:
 
 
 def _pull(
-    block: Block, flags: Sequence[bool], live: Sequence[bool], number: int, arguments: tuple
+    block: Block, flags: Sequence[int], live: Sequence[bool], number: int, arguments: tuple
 ) -> ClosedJaxpr:
     """The cotangents of a branch's active operands, from those of its live results.
 
@@ -180,7 +180,8 @@ def _pull(
 def _moved(pull: ClosedJaxpr, count: int) -> list[bool]:
     """Which results depend on the last `count` inputs; in these a pull is linear."""
     others = len(pull.jaxpr.invars) - count
-    return dependent_results(pull.jaxpr, [i >= others for i in range(len(pull.jaxpr.invars))])
+    given = [i >= others for i in range(len(pull.jaxpr.invars))]
+    return [bool(m) for m in dependent_results(pull.jaxpr, given)]
 
 
 def _with_results(pull: ClosedJaxpr, wanted: Sequence[bool]) -> Callable:
@@ -190,7 +191,7 @@ def _with_results(pull: ClosedJaxpr, wanted: Sequence[bool]) -> Callable:
 
 
 def _taped(
-    block: Block, flags: Sequence[bool], values: Sequence[Any], tape: Tape
+    block: Block, flags: Sequence[int], values: Sequence[Any], tape: Tape
 ) -> tuple[list[Any], Tape]:
     """Results of a block and what its sums gave; the latter is read from `tape` if there is one."""
     env: dict[Var, Any] = dict(block.constants)

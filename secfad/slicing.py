@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from secfad import _jax
-from secfad._jax import Jaxpr, Literal, Var
-from secfad.activity import is_differentiable
+from secfad._jax import Jaxpr, Var
 from secfad.blocks import Atom, Block, Broadcast, Local, Sum
-from secfad.calls import bodies
+from secfad.calls import OWN_DERIVATIVE, bodies
+from secfad.dependence import dependent_results, is_differentiable
 from secfad.errors import ModeError
 from secfad.placements import CLIENTS
 
@@ -40,7 +40,10 @@ class Slice:
     wanted: list[bool]
 
     def contains(self, primitives: frozenset) -> bool:
-        """True if the client code has an equation of these primitives, at any depth."""
+        """True if the client code has an equation of these primitives, at any depth.
+
+        What is behind a derivative rule is not differentiated, and not looked into.
+        """
         return _contains(self.jaxpr, primitives)
 
 
@@ -50,7 +53,7 @@ class Slicer:
     def __init__(
         self,
         block: Block,
-        active: set[Var],
+        active: Mapping[Var, int],
         name: str,
         outer: "Slicer | None" = None,
         entering: Mapping[Var, Atom] | None = None,
@@ -66,7 +69,7 @@ class Slicer:
             block that each stands for.
         """
         self.name = name
-        self.active = active | outer.active if outer else active
+        self.active = {**active, **outer.active} if outer else active
         self.sender: dict[Var, tuple[str, Atom]] = dict(outer.sender) if outer else {}
         self.maker: dict[Var, Local] = dict(outer.maker) if outer else {}
         self.order: dict[int, int] = dict(outer.order) if outer else {}
@@ -123,19 +126,16 @@ class Slicer:
 
 def _contains(jaxpr: Jaxpr, primitives: frozenset) -> bool:
     return any(
-        e.primitive in primitives or any(_contains(b, primitives) for b in bodies(e))
+        e.primitive in primitives
+        or (e.primitive not in OWN_DERIVATIVE and any(_contains(b, primitives) for b in bodies(e)))
         for e in jaxpr.eqns
     )
 
 
 def _dependence(jaxpr: Jaxpr, roots: list[Var]) -> list[list[bool]]:
-    reach: dict[Var, frozenset[int]] = {v: frozenset({i}) for i, v in enumerate(roots)}
-    for equation in jaxpr.eqns:
-        union = frozenset().union(
-            *(reach.get(v, ()) for v in equation.invars if isinstance(v, Var))
-        )
-        reach.update((v, union if is_differentiable(v) else frozenset()) for v in equation.outvars)
-    return [
-        [not isinstance(v, Literal) and i in reach.get(v, ()) for i in range(len(roots))]
-        for v in jaxpr.outvars
-    ]
+    bits = [1 << i for i in range(len(roots))]
+    marks = dict(zip(roots, bits))
+    # What has no derivative leads nowhere, however its sum is made.
+    given = [marks.get(v, 0) if is_differentiable(v) else 0 for v in jaxpr.invars]
+    found = dependent_results(jaxpr, given, derivative=True)
+    return [[bool(m & bit) for bit in bits] for m in found]

@@ -22,7 +22,7 @@ from secfad.placements import CLIENTS, Placement
 MOST_ITERATIONS = 64
 
 
-def without_client_carries(name: str, block: Block, active_inputs: Sequence[bool]) -> Block:
+def without_client_carries(name: str, block: Block, active_inputs: Sequence[int]) -> Block:
     """The block, with every loop written out in which clients carry active values.
 
     Args:
@@ -52,7 +52,7 @@ class _Writer:
         self.constants = dict(block.constants)
         self.placements.update(dict.fromkeys(self.constants))
 
-    def write(self, block: Block, flags: Sequence[bool], env: dict[Var, Atom]) -> None:
+    def write(self, block: Block, flags: Sequence[int], env: dict[Var, Atom]) -> None:
         active = active_variables(block, flags)
         for step in block.steps:
             inside = [isinstance(v, Var) and v in active for v in step.inputs]
@@ -172,7 +172,7 @@ def _chooses_clients(step: Branch, block: Block, inside: Sequence[bool]) -> bool
     return any(a and block.placements[v] is CLIENTS for v, a in leaving)
 
 
-def _body_flags(step: Loop, inside: Sequence[bool]) -> list[bool]:
+def _body_flags(step: Loop, inside: Sequence[bool]) -> list[int]:
     split = step.constants + step.carries
     carries = loop_carries(step, inside)
     return [*inside[: step.constants], *carries, *inside[split:]]
