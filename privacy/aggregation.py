@@ -27,6 +27,7 @@ from privacy.privatization import PlannedRelease
 from privacy.quantization import integer_l1_bound, integer_norm_bound, round_within
 from privacy.rotation import Rotation, padded_size
 from privacy.samplers import discrete_gaussian, skellam
+from privacy.secure_sums import SecureSums
 from privacy.slots import Release
 from secagg import ring
 from secfad.engines.local import Aggregate, Upload
@@ -38,7 +39,6 @@ _WORD_BITS = 32
 _SEED_BYTES = 16
 # A clipped contribution in units of its clip norm, with room for 8-bit rounding.
 _CLIPPED = 2.0
-MIN_COHORT = 3
 Faults = Callable[[int], Sequence[Any]]
 
 
@@ -161,6 +161,7 @@ class SecureAggregator:
       fidelity: "protocol", or "ideal" masks.
       faults: Round to scripted faults of clients.
       before_noise: Called once, before the first noise is drawn.
+      sums: Graph and adversary of the protocol, and what it assumes.
       stream: Secret randomness of rounding, of rotations and of noise.
       released: The noisy sums of every round so far.
       survivors: Clients in the sums so far; pinned after the first round.
@@ -177,6 +178,7 @@ class SecureAggregator:
     fidelity: Literal["protocol", "ideal"]
     faults: Faults
     before_noise: Callable[[], Any]
+    sums: SecureSums = field(default_factory=SecureSums)
     stream: secagg.SecureStream = field(default_factory=secagg.SecureStream)
     released: list[list[np.ndarray]] = field(default_factory=list)
     survivors: tuple[int, ...] | None = None
@@ -247,13 +249,10 @@ class SecureAggregator:
     ) -> np.ndarray:
         """The integer sum, through secure aggregation in a round that is bound to the rotation."""
         clients, length = integers.shape
-        fewest = MIN_COHORT
-        if self.distributed:
-            fewest = max(fewest, self.mechanism.guaranteed_survivors(clients))
         bits = modulus_bits(release, self.mechanism, clients)
         outcome = secagg.simulate(
             np.stack([ring.wrapped(row, bits) for row in integers]),
-            secagg.Parameters(clients=clients, length=length, modulus_bits=bits, min_cohort=fewest),
+            self.sums.parameters(self.mechanism, clients=clients, length=length, modulus_bits=bits),
             faults=self.faults(index),
             fidelity=self.fidelity,
             context=hashlib.sha256(self.context + index.to_bytes(8, "big") + seed).digest(),

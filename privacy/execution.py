@@ -10,7 +10,7 @@ first noise is drawn is given back; from then on the charge stays, also if the p
 Sources: docs/privacy-model.md; docs/ledger-slots.md.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privacy.aggregation import MIN_COHORT, Faults, SecureAggregator, charged_releases
+from privacy.aggregation import Faults, SecureAggregator, charged_releases
 from privacy.certificates import Certificate, CertificateMismatch
 from privacy.clip_activity import norm_squares
 from privacy.cohorts import Cohort
@@ -27,6 +27,7 @@ from privacy.ledger import Ledger
 from privacy.privatization import PrivateProgram
 from privacy.releases import Question, Released, ReleaseJournal
 from privacy.reservations import Reservation
+from privacy.secure_sums import MIN_COHORT, Adversary, GraphChoice, SecureSums
 from privacy.sizes import require_public_size, size_of
 from privacy.statements import SignedCertificate, verify_signature
 from secfad import CLIENTS, SERVER, Program, execute
@@ -54,6 +55,8 @@ class Result:
       transcripts: Of secure aggregation, one per round, with distributed noise. With central noise
         there are none: a transcript holds the decoded sum, before the server adds noise.
       norm_squares: The squared norm of the released sums under each bound, for `privacy.clip_activity`.
+      secure_sums: What secure aggregation assumed: graph, adversary, colluding and dropped clients, and
+        the probabilities; see `privacy.secure_sums`. Nothing of it depends on who took part.
       digest: Of what was released; what a ledger commits.
       survivors: Positions in the cohort of the clients that are in the sums, as secret as the cohort;
         None for all of them, and for a replay.
@@ -69,6 +72,7 @@ class Result:
     replayed: bool = False
     transcripts: tuple[Any, ...] = field(default=(), repr=False)
     norm_squares: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    secure_sums: Mapping[str, Any] = field(default_factory=dict, repr=False)
     digest: str = ""
     survivors: tuple[int, ...] | None = field(default=None, repr=False)
 
@@ -91,6 +95,10 @@ def run(
     round: int,
     journal: ReleaseJournal | None = None,
     fidelity: Literal["protocol", "ideal"] = "protocol",
+    graph: GraphChoice = "auto",
+    adversary: Adversary = "semi-honest",
+    corrupt: float = 0.05,
+    dropout: float = 0.05,
     faults: Faults = lambda _: (),
     acknowledge: Collection[str] = (),
     trusted_key: bytes | None = None,
@@ -115,6 +123,12 @@ def run(
       round: Number of the evaluation in the run.
       journal: Where releases are made durable.
       fidelity: "protocol" runs every message of secure aggregation; "ideal" draws cancelling masks.
+      graph: "complete": every client exchanges keys with every other; "ring": with as few as the bounds
+        below allow; "auto": the ring in large cohorts, see `privacy.secure_sums`.
+      adversary: "semi-honest", or "active" with signed keys and confirmed survivors.
+      corrupt: Fraction of a cohort that may collude with the server.
+      dropout: Fraction of a cohort that may drop out; with noise by clients at least those that its
+        price allows to be missing.
       faults: Upload number to scripted faults; see `secagg.simulate`.
       acknowledge: Rule ids of the certificate's obligations that the caller takes on.
       trusted_key: Ed25519 public key that must have signed the certificate; see `privacy.keys`.
@@ -124,19 +138,24 @@ def run(
     Raises:
       CertificateError: No certificate, one of another program, environment or number of clients, or
         one that the trusted key did not sign.
-      RunRefused: Arguments or cohort do not fit.
+      RunRefused: Arguments or cohort do not fit, or the cohort not the assumptions about it.
       SizeNotPublic: Clients add the noise, and the size of the cohort would be a secret.
+      MechanismError: The assumptions make no sense, or are not analysed together.
       BudgetExceeded: The ledger has no room; nothing was written.
       secagg.Aborted: Too few clients answered; nothing was released.
     """
+    sums = SecureSums(graph=graph, adversary=adversary, corrupt=corrupt, dropout=dropout)
     believed = _believed(private_program, certificate, trusted_key)
     _check_certificate(private_program, believed, acknowledge)
     _check_size(private_program, cohort, ledger)
     question = _checked_question(private_program, args, cohort, ledger)
     believed.check_cohort(len(cohort.members))
+    sums.parameters(
+        private_program.mechanism, clients=len(cohort.members), length=0, modulus_bits=1
+    )
     earlier = _journalled(private_program, ledger, journal, run_id, round, question)
     if earlier is not None:
-        return _replay(private_program, args, cohort, *earlier)
+        return _replay(private_program, args, cohort, sums, *earlier)
     return _evaluate(
         private_program,
         args,
@@ -146,6 +165,7 @@ def run(
         round,
         journal,
         question,
+        sums,
         fidelity,
         faults,
         keep,
@@ -263,6 +283,7 @@ def _replay(
     private_program: PrivateProgram,
     args: Sequence[Any],
     cohort: Cohort,
+    sums: SecureSums,
     reservation: Reservation,
     released: Released,
 ) -> Result:
@@ -287,6 +308,7 @@ def _replay(
         bytes_down=0.0,
         replayed=True,
         norm_squares=tuple(norm_squares(private_program, released.rounds)),
+        secure_sums=sums.record(private_program.mechanism),
         digest=released.digest,
     )
 
@@ -315,6 +337,7 @@ def _evaluate(
     round: int,
     journal: ReleaseJournal | None,
     question: Question,
+    sums: SecureSums,
     fidelity: Literal["protocol", "ideal"],
     faults: Faults,
     keep: Callable[[Result], Any],
@@ -335,6 +358,7 @@ def _evaluate(
         mechanism=mechanism,
         expected_size=cohort.sampling.expected_size,
         context=f"{program.digest}|{run_id}|{round}|{reservation.seq}|{mechanism.record()}".encode(),
+        sums=sums,
         fidelity=fidelity,
         faults=faults,
         before_noise=reservation.open,
@@ -374,6 +398,7 @@ def _result(
         bytes_down=down + private_program.program.costs.down_bytes,
         transcripts=tuple(aggregator.transcripts),
         norm_squares=tuple(norm_squares(private_program, released.rounds)),
+        secure_sums=aggregator.sums.record(private_program.mechanism),
         digest=released.digest,
         survivors=aggregator.survivors,
     )

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from privacy.aggregation import MIN_COHORT, SecureAggregator
+from privacy.aggregation import SecureAggregator
 from privacy.privatization import PrivateProgram
+from privacy.secure_sums import MIN_COHORT, STANDARD, SecureSums
 from secfad.engines.local import Upload
 
 
@@ -31,12 +32,15 @@ class Traffic:
     down: float
 
 
-def public_traffic(private_program: PrivateProgram, expected_size: float) -> Traffic:
+def public_traffic(
+    private_program: PrivateProgram, expected_size: float, sums: SecureSums = STANDARD
+) -> Traffic:
     """Counts the bytes of a rehearsal; nothing of it depends on client data or on a cohort.
 
     Args:
       private_program: From `privatize`.
       expected_size: Public number of clients, rounded up.
+      sums: As in the run.
     """
     clients = max(MIN_COHORT, math.ceil(expected_size))
     aggregator = SecureAggregator(
@@ -44,6 +48,7 @@ def public_traffic(private_program: PrivateProgram, expected_size: float) -> Tra
         mechanism=private_program.mechanism,
         expected_size=clients,
         context=b"rehearsal",
+        sums=sums,
         fidelity="protocol",
         faults=lambda _: (),
         before_noise=lambda: None,

@@ -36,6 +36,7 @@ from privacy.execution import Result, run
 from privacy.ledger import Ledger
 from privacy.queries import Query
 from privacy.run_files import RunFiles, round_line
+from privacy.secure_sums import Adversary, GraphChoice, SecureSums
 
 State = TypeVar("State")
 ClientData = Callable[[np.ndarray], Mapping[str, Any]]
@@ -106,6 +107,10 @@ def train(
     folder: str | os.PathLike[str],
     client_state: Mapping[str, Any] | None = None,
     fidelity: Literal["protocol", "ideal"] = "protocol",
+    graph: GraphChoice = "auto",
+    adversary: Adversary = "semi-honest",
+    corrupt: float = 0.05,
+    dropout: float = 0.05,
     faults: Faults = lambda _: (),
     measure: Callable[[State], Mapping[str, float]] = lambda _: {},
     observe: Callable[[Mapping[str, Any]], None] = lambda _: None,
@@ -134,6 +139,10 @@ def train(
         contributions counted keep what the query's `keep` names; all others keep what they had. It is
         written anew after every round.
       fidelity: See `run`.
+      graph: See `run`.
+      adversary: See `run`.
+      corrupt: See `run`.
+      dropout: See `run`.
       faults: See `run`; the same for every question.
       measure: What to write to `metrics.jsonl` of a state; must not look at client data.
       observe: Called with the newest line at the start and after each round, when it is durable.
@@ -147,6 +156,7 @@ def train(
     """
     if not isinstance(rounds, int) or rounds < 0:
         raise MechanismError(f"Expected rounds as an int of at least 0, got {rounds!r}.")
+    sums = SecureSums(graph=graph, adversary=adversary, corrupt=corrupt, dropout=dropout)
     for query in queries.values():
         query.check_sampling(sampling, ledger.charter.relation)
     ledger.bounds.require()
@@ -157,7 +167,9 @@ def train(
     observe(home.metrics.read()[-1])
     done, state, stopped = found.round, found.state, found.stopped
     while done < rounds and not stopped:
-        ask = _Questions(queries, clients, sampling, ledger, run_id, done, home, fidelity, faults)
+        ask = _Questions(
+            queries, clients, sampling, ledger, run_id, done, home, sums, fidelity, faults
+        )
         try:
             state = update(state, ask)
         except BudgetExceeded as error:
@@ -197,6 +209,7 @@ class _Questions:
     run_id: str
     round: int
     home: RunFiles
+    sums: SecureSums
     fidelity: Literal["protocol", "ideal"]
     faults: Faults
     results: dict[str, Result] = field(default_factory=dict)
@@ -225,6 +238,10 @@ class _Questions:
             round=self.round,
             journal=self.home.journal,
             fidelity=self.fidelity,
+            graph=self.sums.graph,
+            adversary=self.sums.adversary,
+            corrupt=self.sums.corrupt,
+            dropout=self.sums.dropout,
             faults=self.faults,
             acknowledge=query.acknowledge,
             keep=keep,

@@ -13,6 +13,7 @@ Sources: Bell et al. (2020), sections 3.3 and 4; docs/secagg-spec.md, section "G
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -98,6 +99,7 @@ class Requirements:
     population: Literal["others", "clients"] = "others"
 
 
+@lru_cache(maxsize=4096)
 def thresholds(clients: int, neighbours: int, needs: Requirements) -> Neighbourhood | None:
     """The thresholds that k neighbours allow, or None if k is too small.
 
@@ -125,6 +127,7 @@ def thresholds(clients: int, neighbours: int, needs: Requirements) -> Neighbourh
     return Neighbourhood(neighbours, lowest, highest) if lowest <= highest else None
 
 
+@lru_cache(maxsize=1024)
 def neighbourhood(clients: int, needs: Requirements) -> Neighbourhood:
     """Finds the least even k with a non-empty range of thresholds, see `thresholds`.
 

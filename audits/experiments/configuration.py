@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from audits.experiments.errors import ConfigurationError
+from privacy.secure_sums import Adversary, GraphChoice, SecureSums
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # Below this expected size a Poisson draw is too small for secure aggregation with a probability
@@ -96,9 +97,42 @@ class EngineSection(Section):
     noise: Literal["central", "distributed"] = Field(
         description='"central": the server adds it to the sum; "distributed": clients add shares'
     )
+    graph: GraphChoice = Field(
+        default="auto",
+        description='"complete": every client of a cohort exchanges keys with every other; "ring": '
+        'with as few as corrupt and dropout allow; "auto": the ring in large cohorts',
+    )
+    adversary: Adversary = Field(
+        default="semi-honest",
+        description='"active": the server may send anything; clients sign keys and survivors',
+    )
+    corrupt: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="fraction of a cohort that may collude with the server",
+    )
+    dropout: float = Field(
+        default=0.05, ge=0, lt=1, description="fraction of a cohort that may drop out"
+    )
     baseline: bool = Field(
         description="run the same schedule without privacy; only for data that are public"
     )
+
+    @model_validator(mode="after")
+    def _analysed(self) -> "EngineSection":
+        self.sums  # noqa: B018, which refuses what is not analysed together
+        return self
+
+    @property
+    def sums(self) -> SecureSums:
+        """What secure aggregation assumes."""
+        return SecureSums(
+            graph=self.graph,
+            adversary=self.adversary,
+            corrupt=self.corrupt,
+            dropout=self.dropout,
+        )
 
 
 class Configuration(Section):

@@ -64,6 +64,8 @@ def _complete(
     folder.write_certificates(task)
     for purpose, query in task.queries.items():
         console.print(f"certified {purpose}: {query.certificate.id[:16]}")
+    for statement in dict.fromkeys(task.secure_sums.values()):
+        console.print(escape(statement))
     with folder.open_ledger(task) as ledger:
         run = Run(task, folder, ledger)
         with _bar(configuration, console) as observe:

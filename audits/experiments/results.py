@@ -66,6 +66,10 @@ def collect(run: Run, trained: Trained, seconds: float) -> dict[str, Any]:
         "epsilon": {view: ledger.spent(view) for view in ("released", "server")},
         "delta": configuration.privacy.delta,
         "bytes_per_client_and_release": _traffic(run),
+        "secure_sums": {
+            name: configuration.engine.sums.record(query.program.mechanism)
+            for name, query in run.task.queries.items()
+        },
         "ledger": {
             "id": ledger.id,
             "head": ledger.head,
@@ -81,6 +85,7 @@ def collect(run: Run, trained: Trained, seconds: float) -> dict[str, Any]:
         "clipping": {name: [asdict(a) for a in found] for name, found in trained.clipping.items()},
         "notes": [
             *NOTES,
+            *dict.fromkeys(run.task.secure_sums.values()),
             *(a.statement for f in trained.clipping.values() for a in f if a.finding),
         ],
     }
@@ -103,8 +108,8 @@ def _outcome(history: Mapping[str, list[float]], prefix: str) -> dict[str, float
 
 def _traffic(run: Run) -> dict[str, dict[str, float]]:
     """Bytes of one client in one release among the expected number of clients."""
-    size = run.task.sampling.expected_size
-    return {n: asdict(public_traffic(q.program, size)) for n, q in run.task.queries.items()}
+    size, sums = run.task.sampling.expected_size, run.task.configuration.engine.sums
+    return {n: asdict(public_traffic(q.program, size, sums)) for n, q in run.task.queries.items()}
 
 
 def budget_curve(run: Run, done: int, points: int = 8) -> list[dict[str, float]]:

@@ -76,6 +76,10 @@ class Run:
             run_id=self.id,
             folder=self.folder.path,
             fidelity=configuration.engine.fidelity,
+            graph=configuration.engine.graph,
+            adversary=configuration.engine.adversary,
+            corrupt=configuration.engine.corrupt,
+            dropout=configuration.engine.dropout,
             measure=Measure(self.task.data.test),
             observe=observe,
         )

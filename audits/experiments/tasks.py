@@ -50,6 +50,12 @@ class Task:
         )
 
     @property
+    def secure_sums(self) -> dict[str, str]:
+        """What secure aggregation assumes, in words, by purpose."""
+        sums = self.configuration.engine.sums
+        return {n: sums.statement(q.program.mechanism) for n, q in self.queries.items()}
+
+    @property
     def slots(self) -> list[privacy.Slot]:
         """The planned releases of both purposes, spare ones included."""
         schedule = self.configuration.schedule
