@@ -5,7 +5,7 @@ the plan they describe is within the budget by the same accountant that admits i
 
 >>> budget = Budget(1.0, 1e-6)
 >>> rounds_for(budget, sampling_rate=0.001, noise_multiplier=0.8)
-11393
+11394
 >>> round(noise_multiplier_for(Budget(4.377, 1e-5), sampling_rate=1.0, rounds=1), 2)
 1.0
 

@@ -22,9 +22,9 @@ def test_a_plan_beyond_the_budget_leaves_no_file(tmp_path):
 
 
 def test_slots_are_admitted_up_to_the_exact_count(create):
-    create(Budget(1.0, 1e-6), slots=[Slot("training", 0.001, 0.8, 11_393)])
+    create(Budget(1.0, 1e-6), slots=[Slot("training", 0.001, 0.8, 11_394)])
     with pytest.raises(BudgetExceeded):
-        create(Budget(1.0, 1e-6), slots=[Slot("training", 0.001, 0.8, 11_394)])
+        create(Budget(1.0, 1e-6), slots=[Slot("training", 0.001, 0.8, 11_395)])
 
 
 def test_each_purpose_and_all_together_are_held_to_their_budgets(create):
