@@ -11,10 +11,12 @@ Each message says what was expected, what came, and what to do. The tree:
     |   +-- NonFiniteData               the server's arguments hold NaN or infinity
     |   +-- CohortTooSmall              a cohort below the minimum of secure aggregation
     |   +-- ResumeRefused               a checkpoint that does not belong to this run and ledger
-    +-- JournalCorrupt                  a journalled release is not what was written
+    +-- JournalCorrupt                  a journalled release is not what was written or committed
+    +-- StorageFailed                   a file of a run cannot be written or read, as on a full disk
     +-- BudgetExceeded                  a charge or a plan does not fit; nothing was written
     +-- LedgerError
         +-- LedgerCorrupt               a record, or what was derived from it, was altered
+        +-- LedgerUnavailable           the file cannot be used now: full disk, read-only, locked
         +-- ReservationState            e.g. a commit before the noise was drawn
         +-- CohortReused                a closed cohort draw was declared as a fresh one
         +-- NoBoundKnown                it holds charges whose price was no bound
@@ -77,6 +79,10 @@ class LedgerCorrupt(LedgerError):
         self.record = record
 
 
+class LedgerUnavailable(LedgerError):
+    """The file cannot be read or written now; its charges stand and the step was not done."""
+
+
 class ReservationState(LedgerError):
     """A step of a reservation came in the wrong order."""
 
@@ -110,7 +116,11 @@ class ResumeRefused(RunRefused):
 
 
 class JournalCorrupt(PrivacyError):
-    """A journalled release is not what was written."""
+    """A journalled release is not what was written, or not what the ledger committed."""
+
+
+class StorageFailed(PrivacyError):
+    """A journal, a checkpoint or a metrics file cannot be written or read by this process now."""
 
 
 class PrivacyWarning(UserWarning):

@@ -49,6 +49,7 @@ from privacy.terms import (
 )
 
 MAX_DEPTH = 32
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def parse_event(event: Mapping[str, Any]) -> Terms:
@@ -74,8 +75,7 @@ def event_of(terms: Terms) -> dict[str, Any]:
 
 def canonical_json(value: Any) -> bytes:
     """UTF-8 JSON with sorted keys, no spaces and no NaN: equal values, equal bytes."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def _leaf_event(leaf: Leaf) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from privacy import events, ledger_store
+from privacy import events, ledger_verification
 from privacy import terms as elementary
 from privacy.budgets import Budget, sampling_probability
 from privacy.draws import draw_terms
@@ -50,10 +50,11 @@ from privacy.ledger_admission import (
 )
 from privacy.ledger_bounds import Bounds
 from privacy.ledger_charter import Charter, make_charter
+from privacy.ledger_faults import unreadable
 from privacy.ledger_records import FORMAT, Record, check_link
 from privacy.ledger_store import Store
 from privacy.relations import Relation
-from privacy.reservations import Reservation
+from privacy.reservations import Reservation, seconds
 from privacy.slots import (
     TOTAL,
     Plan,
@@ -102,14 +103,12 @@ class Ledger:
         """Use `Ledger.create` or `Ledger.open`."""
         self.store = store
         self._clock = clock
+        self._verified = False
         genesis = store.get(0)
         if genesis is None:
-            raise ledger_store.unreadable(store.path, "it has no genesis record")
+            raise unreadable(store.path, "it has no genesis record")
         check_link(None, genesis)
-        if genesis.body.get("format") != FORMAT:
-            raise ledger_store.unreadable(store.path, f"its format is not {FORMAT}")
-        self.id: str = genesis.body["ledger_id"]
-        self.charter = Charter.read(genesis.body)
+        self.id, self.charter = _terms_of(store, genesis)
         self.bounds = Bounds(store)
 
     @classmethod
@@ -144,6 +143,7 @@ class Ledger:
 
         Raises:
           LedgerError: Something exists at path.
+          LedgerUnavailable: The file cannot be written there.
           BudgetExceeded: The plan does not fit; no file is left.
         """
         charter = make_charter(
@@ -155,7 +155,7 @@ class Ledger:
             unplanned=unplanned,
             slots=slots,
         )
-        genesis = {"format": FORMAT, "ledger_id": secrets.token_hex(16), "time": clock()}
+        genesis = {"format": FORMAT, "ledger_id": secrets.token_hex(16), "time": seconds(clock)}
         genesis |= charter.record()
 
         def fill(store: Store) -> None:
@@ -176,15 +176,21 @@ class Ledger:
 
         Raises:
           LedgerError: There is none.
+          LedgerUnavailable: It cannot be read now.
           LedgerCorrupt: It is damaged. `verify` checks all of it.
         """
-        ledger = cls(Store(path), clock)
-        last = ledger.store.last()
-        if last.seq:
-            before = ledger.store.before(last.seq)
-            check_link(before, last)
-        if statement := ledger.bounds.statement:
-            warnings.warn(f"{ledger.store.path}: {statement}", NoBoundWarning, stacklevel=2)
+        store = Store(path)
+        try:
+            ledger = cls(store, clock)
+            last = store.last()
+            if last.seq:
+                check_link(store.before(last.seq), last)
+            statement = ledger.bounds.statement
+        except BaseException:
+            store.close()
+            raise
+        if statement:
+            warnings.warn(f"{path}: {statement}", NoBoundWarning, stacklevel=2)
         return ledger
 
     def __enter__(self):
@@ -242,7 +248,7 @@ class Ledger:
             "slots": [asdict(slot) for slot in slots],
             "costs": admit_plan(self.store, self.charter, slots),
             "data_independent": data_independent or not opened,
-            "time": self._clock(),
+            "time": seconds(self._clock),
         }
         self.store.append("plan", body)
         return self.plan()
@@ -302,7 +308,7 @@ class Ledger:
             "charged_multiplier": charged,
             "event": events.event_of(terms),
             "process": os.getpid(),
-            "time": self._clock(),
+            "time": seconds(self._clock),
         }
         with self.store.transaction():
             self.bounds.require()
@@ -312,12 +318,11 @@ class Ledger:
         return Reservation(self.store, self._clock, seq, purpose, run_id, round, cohort_id, q, z)
 
     def _check_fresh(self, cohort_id: str) -> None:
-        with self.store.reading() as connection:
-            taken = "SELECT seq FROM reservations WHERE cohort_id = ?"
-            row = connection.execute(taken, (cohort_id,)).fetchone()
-        if row:
+        taken = "SELECT seq FROM reservations WHERE cohort_id = ?"
+        rows = self.store.select(taken, (cohort_id,), (int,))
+        if rows:
             raise CohortReused(
-                f"Expected a fresh cohort draw, got {cohort_id!r}, charged by record {row[0]}."
+                f"Expected a fresh cohort draw, got {cohort_id!r}, charged by record {rows[0][0]}."
                 " List all releases of one draw in one reservation, or draw again."
             )
 
@@ -350,11 +355,10 @@ class Ledger:
         self.charter.check_purpose(purpose)
         if self.bounds.charges():
             return Remaining(0.0, (), 0.0)
-        fractions = []
-        with self.store.reading() as connection:
-            for row in connection.execute("SELECT scope, capacity, spent FROM filters"):
-                if row[0] in (purpose, TOTAL):
-                    fractions.append(1 - row[2] / row[1])
+        fractions, query = [], "SELECT scope, capacity, spent FROM filters"
+        for scope, capacity, spent in self.store.select(query, (), (str, int, int)):
+            if scope in (purpose, TOTAL):
+                fractions.append(1 - spent / max(1, capacity))
         epsilon = max(0.0, self.charter.budget_of(purpose).epsilon - self.spent()[purpose])
         slots = tuple(stored_slots(self.store, "declared - spent", purpose))
         return Remaining(epsilon, slots, min(fractions) if fractions else None)
@@ -369,12 +373,22 @@ class Ledger:
         return self.store.with_hash(head) is not None
 
     def verify(self) -> None:
-        """Checks every record and every total.
+        """Checks every record, what each rests on, and every total.
+
+        Guarantees:
+          No plan and no draw was charged less than its numbers cost, but for the room that
+          `privacy.ledger_rules` states; and the totals are those of the records.
 
         Raises:
           LedgerCorrupt: Naming the first bad record.
         """
-        ledger_store.verify(self.store)
+        ledger_verification.verify(self.store)
+        self._verified = True
+
+    def verify_once(self) -> None:
+        """Verifies unless this object did before; `privacy.run` and `privacy.train` begin with it."""
+        if not self._verified:
+            self.verify()
 
     def entries(self) -> Iterator[Record]:
         """All records in order."""
@@ -389,17 +403,31 @@ class Ledger:
             " AND round >= ? AND round <= ? AND purpose = coalesce(?, purpose) ORDER BY seq"
         )
         bounds = (0, 2**62) if round is None else (round, round)
-        with self.store.reading() as connection:
-            rows = connection.execute(query, (run_id, *bounds, purpose)).fetchall()
+        with self.store.reading():
+            rows = self.store.select(query, (run_id, *bounds, purpose), (int, str, int, str))
             return tuple(self._reservation(run_id, *row) for row in rows)
 
     def _reservation(self, run_id: str, seq: int, purpose: str, round: int, cohort: str):
-        record = self.store.get(seq)
-        assert record is not None  # the two tables change in one transaction
-        q, z = record.body["sampling"]["q"], record.body["noise_multiplier"]
+        try:
+            body = self.store.body(seq)
+            q, z = float(body["sampling"]["q"]), float(body["noise_multiplier"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise unreadable(self.store.path, f"record {seq} is no reservation") from error
         return Reservation(self.store, self._clock, seq, purpose, run_id, round, cohort, q, z)
 
     def _opened(self) -> bool:
         query = "SELECT 1 FROM reservations WHERE state IN ('open', 'committed') LIMIT 1"
-        with self.store.reading() as connection:
-            return connection.execute(query).fetchone() is not None
+        return bool(self.store.select(query, (), (int,)))
+
+
+def _terms_of(store: Store, genesis: Record) -> tuple[str, Charter]:
+    """The ledger's id and charter."""
+    try:
+        body = genesis.body
+        if body["format"] != FORMAT:
+            raise ValueError(f"its format is not {FORMAT}")
+        return check_name(body["ledger_id"], "a ledger's id"), Charter.read(body)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise unreadable(
+            store.path, f"a genesis record that says nothing usable ({error})"
+        ) from error

@@ -16,6 +16,7 @@ from privacy import terms as elementary
 from privacy.accounting import price
 from privacy.errors import BudgetExceeded, InvalidEvent
 from privacy.ledger_charter import Charter
+from privacy.ledger_faults import unreadable
 from privacy.ledger_store import Store
 from privacy.slots import TOTAL, Slot, fits_multiplier, slot_terms, tally_key
 
@@ -23,22 +24,33 @@ from privacy.slots import TOTAL, Slot, fits_multiplier, slot_terms, tally_key
 def stored_slots(store: Store, count: str, purpose: str | None = None) -> list[Slot]:
     """The ledger's slots with a positive count: "declared", "spent" or "declared - spent"."""
     query = f"SELECT purpose, q, z, {count} AS n FROM slots WHERE n > 0 ORDER BY weight, slot"
-    with store.reading() as connection:
-        rows = connection.execute(query).fetchall()
+    rows = store.select(query, (), (str, float, float, int))
     return [Slot(*row) for row in rows if purpose in (None, row[0])]
 
 
 def spent_mechanisms(store: Store) -> dict[str, list[tuple[elementary.Leaf, int]]]:
     """What was reserved and not voided, by purpose: slots at their declared size, and tallies."""
     result: dict[str, list[tuple[elementary.Leaf, int]]] = {}
-    with store.reading() as connection:
+    with store.reading():
         for slot in stored_slots(store, "spent"):
             result.setdefault(slot.purpose, []).extend(slot_terms([slot]))
-        rows = connection.execute("SELECT purpose, event, count FROM tallies WHERE count > 0")
-        for purpose, event, count in rows.fetchall():
-            pairs = [(leaf, count) for leaf, _ in events.parse_event(json.loads(event))]
+        query = "SELECT purpose, event, count FROM tallies WHERE count > 0"
+        for purpose, event, count in store.select(query, (), (str, str, int)):
+            pairs = [(leaf, count) for leaf, _ in tallied(store, event)]
             result.setdefault(purpose, []).extend(pairs)
     return result
+
+
+def tallied(store: Store, event: str) -> elementary.Terms:
+    """The mechanism that draws without a slot are counted under.
+
+    Raises:
+      LedgerCorrupt: The table of tallies was damaged.
+    """
+    try:
+        return events.parse_event(json.loads(event))
+    except (ValueError, RecursionError) as error:
+        raise unreadable(store.path, f"a tally that is no event ({error})") from error
 
 
 def admit_plan(store: Store, charter: Charter, slots: Sequence[Slot]) -> dict[str, int]:
@@ -53,26 +65,41 @@ def admit_plan(store: Store, charter: Charter, slots: Sequence[Slot]) -> dict[st
     if charter.accountant == "pld":
         _admit_by_price(store, charter, slots)
         return {}
-    costs: dict[str, int] = {}
-    for slot in slots:
-        for scope, units in charter.costs(slot.purpose, slot_terms([slot])).items():
-            costs[scope] = costs.get(scope, 0) + units
+    costs = plan_costs(charter, slots)
     for scope, units in costs.items():
         check_filter(store, charter, scope, units, "the plan")
     return costs
 
 
+def plan_costs(charter: Charter, slots: Sequence[Slot]) -> dict[str, int]:
+    """What slots cost in each filter of a ledger that has filters for everything."""
+    costs: dict[str, int] = {}
+    for slot in slots:
+        for scope, units in charter.costs(slot.purpose, slot_terms([slot])).items():
+            costs[scope] = costs.get(scope, 0) + units
+    return costs
+
+
+def plan_price(charter: Charter, slots: Sequence[Slot], scope: str) -> float:
+    """Epsilon of the slots of a scope, at the delta of what it may plan.
+
+    Raises:
+      InvalidEvent: The scope runs on a filter of its own.
+    """
+    if scope in charter.rules:
+        raise InvalidEvent(
+            f"Expected slots for planned purposes, got some for {scope!r}, which runs on"
+            f" {charter.rules[scope]}. Reserve its draws without slots."
+        )
+    mine = [slot for slot in slots if scope in (TOTAL, slot.purpose)]
+    delta = charter.planned_budget(scope).delta
+    return price(slot_terms(mine), delta, relation=charter.relation)
+
+
 def _admit_by_price(store: Store, charter: Charter, slots: Sequence[Slot]) -> None:
     every = [*stored_slots(store, "declared"), *slots]
     for scope in (*sorted({slot.purpose for slot in slots}), TOTAL):
-        if scope in charter.rules:
-            raise InvalidEvent(
-                f"Expected slots for planned purposes, got some for {scope!r}, which runs on"
-                f" {charter.rules[scope]}. Reserve its draws without slots."
-            )
-        mine = [slot for slot in every if scope in (TOTAL, slot.purpose)]
-        budget = charter.planned_budget(scope)
-        needed = price(slot_terms(mine), budget.delta, relation=charter.relation)
+        needed, budget = plan_price(charter, every, scope), charter.planned_budget(scope)
         if needed > budget.epsilon:
             raise BudgetExceeded(
                 f"Expected slots within epsilon {budget.epsilon:g} of {scope!r} at delta"
@@ -107,14 +134,12 @@ def payment(
     Raises:
       BudgetExceeded: Neither is there.
     """
-    if z is not None and (sampling == "poisson" or q == 1):
-        with store.reading() as connection:
-            row = connection.execute(
-                "SELECT slot FROM slots WHERE purpose = ? AND spent < declared AND q >= ?"
-                " AND z <= ? ORDER BY weight, slot LIMIT 1",
-                (purpose, q, fits_multiplier(z)),
-            ).fetchone()
-        if row:
+    if z is not None and is_poisson(sampling, q):
+        query = (
+            "SELECT slot FROM slots WHERE purpose = ? AND spent < declared AND q >= ?"
+            " AND z <= ? ORDER BY weight, slot LIMIT 1"
+        )
+        for row in store.select(query, (purpose, q, fits_multiplier(z)), (int,)):
             return {"slot": row[0], "costs": {}, "tally": None}
     noise = f"noise multiplier {z:.6g}" if z is not None else "Skellam noise"
     needed = f"one {sampling} draw with q={q:g} and {noise}"
@@ -124,6 +149,11 @@ def payment(
     for scope, units in costs.items():
         check_filter(store, charter, scope, units, needed)
     return {"slot": None, "costs": costs, "tally": tally_key(terms)}
+
+
+def is_poisson(sampling: str, q: float) -> bool:
+    """Whether a draw is a Poisson sample or everyone, as those of slots are."""
+    return sampling == "poisson" or q == 1
 
 
 def _no_slot(store: Store, purpose: str, needed: str, *, gaussian: bool) -> BudgetExceeded:
@@ -156,9 +186,10 @@ def exceeded_filters(store: Store, costs: Mapping[str, int]) -> list[str]:
 
 def check_filter(store: Store, charter: Charter, scope: str, units: int, needed: str) -> None:
     """Raises `BudgetExceeded` if a scope's filter does not hold the cost."""
-    with store.reading() as connection:
-        query = "SELECT capacity, spent FROM filters WHERE scope = ?"
-        capacity, spent = connection.execute(query, (scope,)).fetchone()
+    rows = store.select("SELECT capacity, spent FROM filters WHERE scope = ?", (scope,), (int, int))
+    if not rows:
+        raise unreadable(store.path, f"the filter of {scope!r} is missing")
+    capacity, spent = rows[0]
     if spent + units <= capacity:
         return
     share, left = units / capacity, (capacity - spent) / capacity

@@ -26,8 +26,10 @@ from pathlib import Path
 from privacy.errors import LedgerCorrupt, LedgerError
 from privacy.events import canonical_json
 from privacy.ledger import Ledger
+from privacy.ledger_faults import not_writable
 from privacy.ledger_records import Record, check_chain
-from privacy.ledger_store import Store, replay
+from privacy.ledger_store import Store
+from privacy.ledger_verification import replay
 
 
 def export_ledger(ledger: Ledger, path: str | os.PathLike[str]) -> str:
@@ -35,7 +37,8 @@ def export_ledger(ledger: Ledger, path: str | os.PathLike[str]) -> str:
 
     Raises:
       LedgerError: Something exists at path.
-      LedgerCorrupt: The ledger does not verify; nothing is written.
+      LedgerUnavailable: The file cannot be written there.
+      LedgerCorrupt: The chain is broken; nothing is written.
     """
     path, last = Path(path), None
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
@@ -49,6 +52,8 @@ def export_ledger(ledger: Ledger, path: str | os.PathLike[str]) -> str:
         os.link(draft, path)
     except FileExistsError:
         raise LedgerError(f"Expected a free path for an export, got an existing {path}.") from None
+    except OSError as error:
+        raise not_writable(path, error) from error
     finally:
         draft.unlink(missing_ok=True)
     assert last is not None  # an empty chain does not pass check_chain
@@ -67,11 +72,12 @@ def import_ledger(
 
     Raises:
       LedgerCorrupt: Naming the first bad record; no file is left.
+      LedgerUnavailable: The source cannot be read, or the file cannot be written.
       LedgerError: Something exists at path.
     """
 
     def fill(store: Store) -> None:
-        replay(read_records(source), store.reader())
+        replay(read_records(source), store.reader(), keep=True)
         if head is not None and store.with_hash(head) is None:
             raise LedgerCorrupt(
                 f"Expected an export that contains the head {head}, got one that ends in"
@@ -88,19 +94,26 @@ def read_records(source: str | os.PathLike[str]) -> Iterator[Record]:
     Raises:
       LedgerCorrupt: A line is not a record.
     """
-    with Path(source).open("rb") as file:
-        for number, line in enumerate(file):
-            try:
-                value = json.loads(line)
-                seq = value.pop("seq")
-                record = Record(seq, **value)
-                typed = [seq, *value.values()]
-            except (ValueError, TypeError, KeyError, AttributeError):
-                record, typed = None, []
-            if record is None or [type(part) for part in typed] != [int, str, str, str, str]:
-                raise LedgerCorrupt(
-                    f"Expected one record per line, record {number} is bad: its line is not a JSON"
-                    " object with a record's fields. Export the ledger again.",
-                    record=number,
-                )
-            yield record
+    try:
+        with Path(source).open("rb") as file:
+            for number, line in enumerate(file):
+                yield _record(number, line)
+    except OSError as error:
+        raise not_writable(Path(source), error) from error
+
+
+def _record(number: int, line: bytes) -> Record:
+    try:
+        value = json.loads(line)
+        seq = value.pop("seq")
+        record = Record(seq, **value)
+        typed = [seq, *value.values()]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        record, typed = None, []
+    if record is None or [type(part) for part in typed] != [int, str, str, str, str]:
+        raise LedgerCorrupt(
+            f"Expected one record per line, record {number} is bad: its line is not a JSON"
+            " object with a record's fields. Export the ledger again.",
+            record=number,
+        )
+    return record

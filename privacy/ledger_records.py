@@ -62,7 +62,7 @@ def chain_hash(seq: int, kind: str, prev: str, text: str) -> str:
     """SHA-256 of a record, with every variable part preceded by its length."""
     digest = hashlib.sha256(_TAG + seq.to_bytes(8, "big"))
     for part in (kind, prev, text):
-        encoded = part.encode()
+        encoded = part.encode(errors="surrogatepass")
         digest.update(len(encoded).to_bytes(8, "big") + encoded)
     return digest.hexdigest()
 

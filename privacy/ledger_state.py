@@ -14,7 +14,6 @@ nor a filter beyond its capacity, whatever asks for it.
 Sources: docs/ledger-slots.md, section 3.
 """
 
-import json
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
@@ -75,8 +74,21 @@ def create_tables(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-def apply(connection: sqlite3.Connection, seq: int, kind: str, body: Mapping[str, Any]) -> None:
+def apply(
+    connection: sqlite3.Connection,
+    seq: int,
+    kind: str,
+    body: Mapping[str, Any],
+    voided: Mapping[str, Any] | None = None,
+) -> None:
     """Adds one record to the totals.
+
+    Args:
+      connection: A database with a ledger's tables.
+      seq: The record's number.
+      kind: The record's kind.
+      body: The record's body.
+      voided: For a void, the body of the reservation that it gives back.
 
     Raises:
       sqlite3.IntegrityError: It would spend more than there is, or re-use a cohort.
@@ -97,10 +109,8 @@ def apply(connection: sqlite3.Connection, seq: int, kind: str, body: Mapping[str
     else:
         _advance(connection, kind, body["reservation"])
         if kind == "void":
-            row = connection.execute(
-                "SELECT text FROM records WHERE seq = ?", (body["reservation"],)
-            ).fetchone()
-            _charge(connection, json.loads(row[0]), -1)
+            assert voided is not None  # whoever reads a void has its reservation at hand
+            _charge(connection, voided, -1)
 
 
 def _declare(connection: sqlite3.Connection, body: Mapping[str, Any]) -> None:
@@ -157,6 +167,12 @@ def _advance(connection: sqlite3.Connection, kind: str, reservation: int) -> Non
         f" {AFTER[kind]!r}, got {row[0] if row else 'no such reservation'!r}."
         " Steps are reserve, open, commit; void is possible only before open."
     )
+
+
+def schema(connection: sqlite3.Connection) -> list[tuple]:
+    """Every table, index and trigger with its definition."""
+    query = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY 1, 2"
+    return connection.execute(query).fetchall()
 
 
 def totals(connection: sqlite3.Connection) -> dict[str, list[tuple]]:

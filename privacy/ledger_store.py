@@ -16,22 +16,23 @@ Sources: SQLite's documentation of atomic commit and of PRAGMA synchronous.
 """
 
 import contextlib
-import itertools
 import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from privacy.errors import LedgerCorrupt, LedgerError
-from privacy.ledger_records import Record, check_chain
-from privacy.ledger_state import apply, create_tables, totals
+from privacy.errors import LedgerError
+from privacy.ledger_faults import not_writable, translated, unreadable
+from privacy.ledger_records import Record
+from privacy.ledger_state import apply, create_tables
 from secagg import forks
 
 _BUSY_SECONDS = 120.0
 _COLUMNS = "seq, kind, prev, text, hash"
+_TYPES = (int, str, str, str, str)
 
 
 class Store:
@@ -45,11 +46,10 @@ class Store:
                 " Make one with privacy.Ledger.create."
             )
         self._owner = forks.generation()
+        self._closed = False
         self._lock = threading.RLock()
-        try:
+        with translated(self.path):
             self._connection = _connect(self.path)
-        except sqlite3.DatabaseError as error:
-            raise unreadable(self.path, error) from error
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], fill: Callable[["Store"], Any]) -> "Store":
@@ -57,6 +57,7 @@ class Store:
 
         Raises:
           LedgerError: Something exists at path. It is left as it is.
+          LedgerUnavailable: The file cannot be written there.
         """
         path = Path(path)
         draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
@@ -75,6 +76,8 @@ class Store:
                 f"Expected a free path for a new ledger, got an existing file {path}."
                 " Use privacy.Ledger.open; a budget is never started over."
             ) from None
+        except OSError as error:
+            raise not_writable(path, error) from error
         finally:
             draft.unlink(missing_ok=True)
         _sync_folder(path.parent)
@@ -82,20 +85,25 @@ class Store:
 
     def close(self) -> None:
         """Closes the connection; the file stays."""
+        self._closed = True
         self._connection.close()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Holds the ledger's write lock; commits at the end, rolls back on any exception."""
-        with self._lock:
+        """Holds the ledger's write lock; commits at the end, rolls back on any exception.
+
+        Raises:
+          LedgerUnavailable: The disk is full, the file is read-only, or another program holds it.
+          LedgerCorrupt: The file is damaged, or its totals are: they would not take what they offer.
+        """
+        with self._lock, translated(self.path):
             connection = self.reader()
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                _end(connection)
                 raise
 
     @contextlib.contextmanager
@@ -103,29 +111,42 @@ class Store:
         """All queries inside see the ledger at one moment.
 
         Raises:
+          LedgerUnavailable: Another program holds the file, or the disk fails.
           LedgerCorrupt: The file is damaged below the level of records.
         """
-        with self._lock:
+        with self._lock, translated(self.path):
             connection = self.reader()
             nested = connection.in_transaction
             try:
                 if not nested:
                     connection.execute("BEGIN")
                 yield connection
-            except sqlite3.DatabaseError as error:
-                if "locked" in str(error):
-                    raise
-                raise unreadable(self.path, error) from error
             finally:
-                if not nested and connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                if not nested:
+                    _end(connection)
+
+    def select(self, query: str, values: Sequence[Any], types: Sequence[type]) -> list[tuple]:
+        """The rows of a query, every value of the type that a ledger keeps in its column.
+
+        Raises:
+          LedgerCorrupt: A value is of another type: the file was damaged.
+        """
+        with self.reading() as connection:
+            rows = connection.execute(query, values).fetchall()
+        for row in rows:
+            _check_types(self.path, row, types)
+        return rows
 
     def reader(self) -> sqlite3.Connection:
-        """The connection, for queries; refuses one that came through a fork."""
+        """The connection, for queries; refuses a closed one, and one that came through a fork."""
         if forks.generation() != self._owner:
             raise LedgerError(
                 f"Expected the process {self._owner[1]} that opened the ledger, got a fork of it, "
                 f"process {os.getpid()}. Call privacy.Ledger.open in each process."
+            )
+        if self._closed:
+            raise LedgerError(
+                f"Expected an open ledger, got the closed {self.path}. Call privacy.Ledger.open."
             )
         return self._connection
 
@@ -137,7 +158,8 @@ class Store:
             f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
             (record.seq, record.kind, record.prev, record.text, record.hash),
         )
-        apply(connection, record.seq, kind, body)
+        voided = self.body(body["reservation"]) if kind == "void" else None
+        apply(connection, record.seq, kind, body, voided)
         return record
 
     def last_or_none(self) -> Record | None:
@@ -155,6 +177,21 @@ class Store:
         """The record with this number, if there is one."""
         return self._one("WHERE seq = ?", seq)
 
+    def body(self, seq: int) -> dict[str, Any]:
+        """What the record with this number says.
+
+        Raises:
+          LedgerCorrupt: There is none, or it is not a JSON object.
+        """
+        record = self.get(seq)
+        try:
+            body = record.body if record else None
+        except (ValueError, RecursionError):
+            body = None
+        if not isinstance(body, dict):
+            raise unreadable(self.path, f"record {seq} is missing or is not a JSON object")
+        return body
+
     def before(self, seq: int) -> Record | None:
         """The newest record older than this number."""
         return self._one("WHERE seq < ? ORDER BY seq DESC LIMIT 1", seq)
@@ -165,79 +202,14 @@ class Store:
 
     def records(self) -> Iterator[Record]:
         """All records in order; call inside `reading` for those of one moment."""
-        rows = self.reader().execute(f"SELECT {_COLUMNS} FROM records ORDER BY seq")
-        yield from (Record(*row) for row in rows)
+        with translated(self.path):
+            for row in self.reader().execute(f"SELECT {_COLUMNS} FROM records ORDER BY seq"):
+                _check_types(self.path, row, _TYPES)
+                yield Record(*row)
 
     def _one(self, condition: str, *values: Any) -> Record | None:
-        with self.reading() as connection:
-            row = connection.execute(f"SELECT {_COLUMNS} FROM records {condition}", values)
-            found = row.fetchone()
-        return Record(*found) if found else None
-
-
-def replay(records: Iterator[Record], connection: sqlite3.Connection) -> Record:
-    """Checks a chain and adds it up in a database with empty tables; returns its last record.
-
-    Raises:
-      LedgerCorrupt: The chain is broken, or a record breaks a rule of the ledger.
-    """
-    last = None
-    for record in check_chain(records):
-        try:
-            values = (record.seq, record.kind, record.prev, record.text, record.hash)
-            connection.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?)", values)
-            apply(connection, record.seq, record.kind, record.body)
-        except (LedgerError, ValueError, KeyError, TypeError, sqlite3.Error) as error:
-            raise LedgerCorrupt(
-                f"Expected records that keep the ledger's rules; record {record.seq} is bad: {error}",
-                record=record.seq,
-            ) from error
-        last = record
-    assert last is not None  # an empty chain does not pass check_chain
-    return last
-
-
-def verify(store: Store) -> None:
-    """Replays the whole chain and compares it with the file's totals.
-
-    Raises:
-      LedgerCorrupt: Naming the first bad record, or the totals that do not follow from the chain.
-    """
-    replica = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        create_tables(replica)
-        with store.reading() as connection:
-            last = replay(store.records(), replica)
-            expected, found = totals(replica), totals(connection)
-            damage = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    finally:
-        replica.close()
-    for table, rows in expected.items():
-        if rows != found[table]:
-            extra = _first_difference(rows, found[table])
-            raise LedgerCorrupt(
-                f"Expected totals that follow from the {last.seq + 1} records; in {table} the file"
-                f" says {extra[1]}, the records say {extra[0]}. Records after {last.seq} were cut"
-                " off, or the totals were altered; restore an export that verifies.",
-                record=last.seq + 1,
-            )
-    if damage != "ok":
-        raise unreadable(store.path, damage)
-
-
-def _first_difference(left: list[tuple], right: list[tuple]) -> tuple[Any, Any]:
-    for first, second in itertools.zip_longest(left, right):
-        if first != second:
-            return first, second
-    return None, None
-
-
-def unreadable(path: Path, reason: object) -> LedgerCorrupt:
-    """The error for a file that is not a ledger or is damaged below the level of records."""
-    return LedgerCorrupt(
-        f"Expected a readable ledger at {path}, got: {reason}."
-        " Do not spend from this file; restore it from an export that verifies."
-    )
+        found = self.select(f"SELECT {_COLUMNS} FROM records {condition}", values, _TYPES)
+        return Record(*found[0]) if found else None
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -248,8 +220,12 @@ def _connect(path: Path) -> sqlite3.Connection:
         timeout=_BUSY_SECONDS,
         check_same_thread=False,
     )
-    mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
-    connection.execute("PRAGMA synchronous = EXTRA")
+    try:
+        mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
+        connection.execute("PRAGMA synchronous = EXTRA")
+    except BaseException:
+        connection.close()
+        raise
     if mode != "delete":
         connection.close()
         raise LedgerError(
@@ -257,6 +233,20 @@ def _connect(path: Path) -> sqlite3.Connection:
             " Close every other program that has this file open."
         )
     return connection
+
+
+def _end(connection: sqlite3.Connection) -> None:
+    """Rolls back; a disk that failed may have done it already."""
+    with contextlib.suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _check_types(path: Path, row: Sequence[Any], types: Sequence[type]) -> None:
+    if tuple(map(type, row)) != tuple(types):
+        found = ", ".join(type(value).__name__ for value in row)
+        wanted = ", ".join(kind.__name__ for kind in types)
+        raise unreadable(path, f"a row of ({found}) instead of ({wanted})")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from privacy.budgets import finite_number
 from privacy.errors import InvalidEvent, ReservationState
+from privacy.ledger_faults import unreadable
 from privacy.ledger_records import Record
 from privacy.ledger_store import Store
 from privacy.slots import check_name
@@ -49,9 +51,21 @@ class Reservation:
     @property
     def state(self) -> str:
         """The last step on disk: "reserved", "open", "committed" or "void"."""
-        with self.store.reading() as connection:
-            query = "SELECT state FROM reservations WHERE seq = ?"
-            return connection.execute(query, (self.seq,)).fetchone()[0]
+        query = "SELECT state FROM reservations WHERE seq = ?"
+        rows = self.store.select(query, (self.seq,), (str,))
+        if not rows:
+            raise unreadable(self.store.path, f"no reservation {self.seq}, which was there before")
+        return rows[0][0]
+
+    @property
+    def digest(self) -> str | None:
+        """Hash of the released arrays that the ledger committed; None before a commit."""
+        query = (  # from the reservation onward, so that it ends within a few records
+            "SELECT json_extract(text, '$.digest') FROM records WHERE seq > ? AND kind = 'commit'"
+            " AND json_extract(text, '$.reservation') = ? ORDER BY seq LIMIT 1"
+        )
+        rows = self.store.select(query, (self.seq, self.seq), (str,))
+        return rows[0][0] if rows else None
 
     def open(self) -> Record:
         """Records that noise was drawn, before anything leaves. From here on it is spent.
@@ -88,8 +102,7 @@ class Reservation:
     def _check_survivors(self, survivors: int) -> int:
         if isinstance(survivors, bool) or not isinstance(survivors, int) or survivors < 0:
             raise InvalidEvent(f"Expected survivors as an int of at least 0, got {survivors!r}.")
-        record = self.store.get(self.seq)
-        for release in record.body["releases"] if record else ():
+        for release in self.store.body(self.seq)["releases"]:
             if survivors < (release["min_survivors"] or 0):
                 raise ReservationState(
                     f"Expected at least {release['min_survivors']} survivors, which the noise of"
@@ -100,4 +113,13 @@ class Reservation:
 
     def _step(self, kind: str, body: Mapping[str, Any]) -> Record:
         with self.store.transaction():
-            return self.store.append(kind, {**body, "time": self.clock()})
+            return self.store.append(kind, {**body, "time": seconds(self.clock)})
+
+
+def seconds(clock: Callable[[], float]) -> float:
+    """What a clock says.
+
+    Raises:
+      InvalidEvent: It is not a finite number, which no record could hold.
+    """
+    return finite_number(clock(), "time from the ledger's clock()")

@@ -51,10 +51,17 @@ _MAX_REPORT_TYPES = 16
 
 
 def check_name(value: Any, what: str) -> str:
-    """Returns value as a non-empty string of at most 200 characters."""
-    if not isinstance(value, str) or not 0 < len(value) <= 200:
+    """Returns value as a non-empty string of at most 200 characters that can be written in UTF-8."""
+    if not isinstance(value, str) or not 0 < len(value) <= 200 or not _encodes(value):
         raise InvalidEvent(f"Expected {what} as a string of 1 to 200 characters, got {value!r}.")
     return value
+
+
+def _encodes(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -172,7 +173,7 @@ def rehashed(path, seq, prev=None):
     """Changes record seq and gives it a hash of its own that fits."""
     with Ledger.open(path) as ledger:
         record = ledger.store.get(seq)
-    text = record.text.replace('"time":', '"tim":')
+    text = re.sub(r'"time":[0-9.]+', '"time":2.5', record.text)
     value = chain_hash(seq, record.kind, prev or record.prev, text)
     tamper(path, f"UPDATE records SET text = '{text}', hash = '{value}' WHERE seq = {seq}")
     return value
