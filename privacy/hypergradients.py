@@ -28,6 +28,7 @@ import optax
 
 import secfad as fad
 from privacy.algorithms import as_arrays, specs_of
+from privacy.client_hyper import Weight, displaced, joined, training
 from privacy.errors import BudgetExceeded, MechanismError
 from privacy.queries import Algorithm, Question
 from privacy.training import Ask, LastRound
@@ -65,6 +66,7 @@ def hypergradient_descent(
     hyper_optimizer: optax.GradientTransformation,
     project: Callable[[Tree], Tree] = lambda hyper: hyper,
     judge: Callable[[Tree, Tree], jax.Array] | None = None,
+    weight: Weight | None = None,
     form: Literal["sequential", "parallel"] = "sequential",
     cohort: Literal["fresh", "same"] = "fresh",
     mode: Literal["forward", "reverse", "mixed"] = "forward",
@@ -76,22 +78,29 @@ def hypergradient_descent(
       model: The model before the first round.
       one_client: What one client holds: shapes and dtypes.
       hyper: {"server": tree, "client": tree}: all of it is learned. Use {} for a part with nothing to
-        learn. What `local` reads from the client part (a `learning_rate`) costs one further
-        model-sized tangent per number in the training sums.
+        learn. Every number of the client part costs one further model-sized tangent in the training
+        sums: what `local` reads from it (a `learning_rate`, one number or a tree prefix of the model, a
+        number per layer), what `weight` reads (an `exponent`), and a `clip_norm`. With a clip norm
+        clients send in units of it, and the mechanism's clip norm of "delta" is 1; see
+        `privacy.client_hyper`.
       optimizer: From `hyper["server"]` to the Optax optimizer of the server.
       local: What clients do with the model and `hyper["client"]`.
       hyper_optimizer: Optax optimizer of the hyperparameters.
       project: Keeps them in range after each step.
       judge: A client's loss at a model; `loss` on all its examples by default.
+      weight: From `hyper["client"]` and what a client holds to its weight in the mean delta, for example
+        `lambda h, own: size(own) ** h["exponent"]` with sizes in (0, 1]; equal weights by default. The
+        sum of weights is released too. Judges have equal weights.
       form: "sequential" or "parallel".
       cohort: Who judges: "fresh" draws again, "same" asks the training cohort in the same program.
       mode: Of the judges' derivative. "forward" releases one number per hyperparameter, the others a
         vector as long as the model, of which the hypergradient is post-processing.
 
     Returns:
-      State `Learner`. Questions "training" (sums "delta" and, with client hyperparameters,
-      "delta.tangent") and "hypergradient" (sums "loss*", or "new_model*" in reverse mode); with the
-      same cohort "training" alone, which has all of these sums. Client argument `batches`.
+      State `Learner`. Questions "training" (sums "delta", with a weight "weight", and, with client
+      hyperparameters, "delta.tangent" and "weight.tangent") and "hypergradient" (sums "loss*", or
+      "new_model*" in reverse mode); with the same cohort "training" alone, which has all of these
+      sums. Client argument `batches`.
 
     Raises:
       MechanismError: An option that is none.
@@ -105,34 +114,13 @@ def hypergradient_descent(
             raise MechanismError(f"Expected {name} among {known}, got {value!r}.")
     hyper, model = as_arrays(hyper), as_arrays(model)
     judged = judge or (lambda model, batches: loss(model, whole(batches)))
-    parts = _Parts(hyper, optimizer, training(loss, local), hypergradient(judged, hyper, mode))
+    asked = training(loss, local, weight)
+    parts = _Parts(hyper, optimizer, asked, hypergradient(judged, hyper, mode))
     state = as_arrays(optimizer(hyper["server"]).init(model))
     tangents = _no_tangents(model, hyper) if form == "parallel" else ()
     learner = Learner(hyper, as_arrays(hyper_optimizer.init(hyper)), model, state, tangents)
     rules = _Rules(parts, hyper_optimizer, project, form, cohort)
     return Algorithm(learner, rules.update, _questions(parts, learner, one_client, form, cohort))
-
-
-def training(loss: Loss, local: LocalUpdate) -> fad.Computation:
-    """`(hyper_client, model, batches) -> (delta, tangents)`, means over clients.
-
-    The tangents d(delta)/d(hyper_client) are () where there is nothing to learn.
-    """
-
-    @fad.computation(client=fad.SERVER, model=fad.SERVER, batches=fad.CLIENTS)
-    def mean_delta(client, model, batches):
-        sent, received = fad.broadcast((model, client), name="model")
-
-        def moved(h):
-            delta = subtract(sent, local(loss, h, sent, batches))
-            return delta, delta
-
-        if not jax.tree.leaves(client):
-            return fad.mean(moved(received)[0], name="delta"), ()
-        tangents, delta = jax.jacfwd(moved, has_aux=True)(received)
-        return fad.mean(delta, name="delta"), fad.mean(tangents, name="delta.tangent")
-
-    return mean_delta
 
 
 def hypergradient(judge: Callable[[Tree, Tree], Any], hyper: Tree, mode: Any) -> fad.Computation:
@@ -153,16 +141,6 @@ def hypergradient(judge: Callable[[Tree, Tree], Any], hyper: Tree, mode: Any) ->
     return loss_hypergradient
 
 
-def displaced(model: Tree, tangents: Tree, shift: Tree) -> Tree:
-    """The model moved along its tangents: x + sum over hyperparameters of (dx/dh) shift_h."""
-
-    def leaf(x, row):
-        moves = jax.tree.map(lambda t, s: jnp.tensordot(t, s, jnp.ndim(s)), row, shift)
-        return sum(jax.tree.leaves(moves), x)
-
-    return jax.tree.map(leaf, model, tangents)
-
-
 @dataclass(frozen=True, eq=False)
 class _Parts:
     """The pieces of a round."""
@@ -174,12 +152,12 @@ class _Parts:
 
     def step(self, hyper: Tree, model: Tree, state: Tree, released: Tree) -> tuple:
         """The server's step: the new model, the optimizer's state, and d(new model)/d(hyper)."""
-        delta, by_client = released
+        sums, by_client = released
 
         def after(h):
             change = subtract(h["client"], hyper["client"])
-            moved = displaced(delta, by_client, change) if by_client else delta
-            update, new_state = self.optimizer(h["server"]).update(moved, state, model)
+            delta = joined(h["client"], displaced(sums, by_client, change) if by_client else sums)
+            update, new_state = self.optimizer(h["server"]).update(delta, state, model)
             new = optax.apply_updates(model, update)
             return new, (new, new_state)
 
@@ -250,7 +228,8 @@ class _Rules:
         if slope is not None:
             hyper, hyper_state = self._descend(hyper, hyper_state, slope)
         # Clients trained before this round's slope arrived: their part of hyper lags by a round.
-        model, state, tangents = self._step(hyper, was.model, was.state, released)
+        in_use = {"server": hyper["server"], "client": was.hyper["client"]}
+        model, state, tangents = self._step(in_use, was.model, was.state, released)
         return Learner(hyper, hyper_state, model, state, tangents)
 
 

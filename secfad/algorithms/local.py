@@ -1,7 +1,8 @@
 """Local training: what a client does between receiving a model and sending what it learned.
 
 Each function here makes a local update `(loss, hyper, model, batches) -> model`. `hyper` is what the
-server broadcasts with the model: a learned `learning_rate` is read from it where none is given.
+server broadcasts with the model: a learned `learning_rate` is read from it where none is given. It is one
+number, or a tree prefix of the model with a number for each layer, such as `{"body": 0.1, "head": 0.5}`.
 
 Sources: McMahan et al. (2017), Algorithm 1; Li et al. (2020), Algorithm 2 (FedProx); Fallah et al.
 (2020), Algorithm 1 (Per-FedAvg).
@@ -23,7 +24,7 @@ def sgd(learning_rate: float | None = None) -> LocalUpdate:
         rate = _rate(learning_rate, hyper)
 
         def step(current, batch):
-            return axpy(-rate, jax.grad(loss)(current, batch), current), None
+            return descended(rate, jax.grad(loss)(current, batch), current), None
 
         return jax.lax.scan(step, model, batches)[0]
 
@@ -39,7 +40,7 @@ def proximal(proximity: float, learning_rate: float | None = None) -> LocalUpdat
         def step(current, batch):
             pull = subtract(current, model)
             gradient = axpy(proximity, pull, jax.grad(loss)(current, batch))
-            return axpy(-rate, gradient, current), None
+            return descended(rate, gradient, current), None
 
         return jax.lax.scan(step, model, batches)[0]
 
@@ -60,11 +61,16 @@ def personalised(inner_rate: float, learning_rate: float | None = None) -> Local
             return loss(axpy(-inner_rate, jax.grad(loss)(current, first), current), second)
 
         def step(current, batch):
-            return axpy(-rate, jax.grad(adapted_loss)(current, batch), current), None
+            return descended(rate, jax.grad(adapted_loss)(current, batch), current), None
 
         return jax.lax.scan(step, model, batches)[0]
 
     return local
+
+
+def descended(rate: Tree, gradient: Tree, model: Tree) -> Tree:
+    """The model less rate times gradient; the rate is a number, or a tree prefix of the model."""
+    return jax.tree.map(lambda r, g, x: axpy(-r, g, x), rate, gradient, model)
 
 
 def halves(batch: Tree) -> tuple[Tree, Tree]:
