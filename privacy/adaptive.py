@@ -12,12 +12,14 @@ Sources: Andrew, Thakkar, McMahan, Ramaswamy, "Differentially Private Learning w
 (2021), algorithm 1 and theorem 1.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from privacy.checking import expect_number
 from secfad import clip
 
 # The sum of the indicators under this name is read as a count of clients by `privacy.clip_activity`.
@@ -39,6 +41,19 @@ class AdaptiveClip:
     initial: float
     quantile: float = 0.5
     rate: float = 0.2
+
+    def __post_init__(self):
+        for name, low, high in (
+            ("initial", SMALLEST, LARGEST),
+            ("quantile", 0.0, 1.0),
+            ("rate", 0.0, math.inf),
+        ):
+            expected, advice = (
+                f"a number from {low:g} to {high:g}",
+                "A clip norm is in model units.",
+            )
+            within = lambda x, low=low, high=high: low <= x <= high
+            expect_number(getattr(self, name), name, expected, advice, within)
 
 
 def normalised(tree: Any, clip_norm: Any) -> tuple[Any, jax.Array]:

@@ -21,16 +21,47 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 import secfad as fad
 from privacy.adaptive import COUNT, AdaptiveClip, normalised, updated
+from privacy.arrays import as_array
+from privacy.checking import expect, expect_function, expect_number
+from privacy.errors import MechanismError
 from privacy.queries import Algorithm, Question
 from privacy.training import Ask
-from secfad.algorithms.local import LocalUpdate
+from privacy.trials import expect_like, expect_optimizer, tried
+from secfad.algorithms.local import LocalUpdate, sgd
 from secfad.algorithms.scaffold import local_round
 from secfad.algorithms.trees import Loss, Tree, add, scale, subtract, zeros
+
+_LOCAL = "Pass a local update such as secfad.algorithms.local.sgd(0.1), called with its options."
+_ONE_CLIENT = (
+    "Give `one_client` as one client holds it, without the axis of clients: (steps, batch, ...)."
+)
+
+
+def check_local(
+    loss: Loss,
+    local: LocalUpdate,
+    hyper: Tree,
+    model: Tree,
+    one_client: Tree,
+    *,
+    name: str = "local",
+) -> None:
+    """Refuses a loss or a local update that does not work on what one client holds.
+
+    Raises:
+      MechanismError: So it is; the text says what they were given.
+    """
+    expect_function(loss, "loss", "It takes a model and a batch.", MechanismError)
+    expect_function(local, name, _LOCAL, MechanismError)
+    specs = specs_of(model), specs_of(one_client)
+    advice = f"{_ONE_CLIENT} What `{name}` reads from hyper must be there."
+    with_loss = lambda h, m, own: local(loss, h, m, own)
+    moved = tried(f"loss and {name}", with_loss, hyper, *specs, advice=advice)
+    expect_like(name, moved, specs[0], "A local update returns the new model.")
 
 
 def fedopt(
@@ -55,8 +86,16 @@ def fedopt(
 
     Returns:
       State {"model", "optimizer"}, with "clip_norm" if adaptive; question "training".
+
+    Raises:
+      MechanismError: An argument is of another kind, or does not work on what one client holds.
     """
     model = as_arrays(model)
+    expect_optimizer(optimizer, "optimizer")
+    if adaptive is not None:
+        advice = "Pass privacy.adaptive.AdaptiveClip(initial)."
+        expect(adaptive, AdaptiveClip, "adaptive", "an adaptive clip", advice, MechanismError)
+    check_local(loss, local, {}, model, one_client)
     norm = None if adaptive is None else jnp.asarray(adaptive.initial, jnp.float32)
     computation = _mean_delta(loss, local) if norm is None else _scaled_delta(loss, local)
 
@@ -113,10 +152,21 @@ def scaffold(
       State {"model", "control", "optimizer"}; question "training", with the sums "delta" and "change";
       client state "own".
 
+    Raises:
+      MechanismError: An argument is of another kind, or does not work on what one client holds.
+
     Source: Karimireddy et al. (2020), Algorithm 1, option II.
     """
     model = as_arrays(model)
     control = zeros(model)
+    expect_optimizer(optimizer, "optimizer")
+    expect_number(
+        learning_rate, "learning_rate", "a positive finite number", "Pass a float.", lambda x: x > 0
+    )
+    expect_number(
+        fraction, "fraction", "a positive finite number", "Pass a float.", lambda x: x > 0
+    )
+    check_local(loss, sgd(learning_rate), {}, model, one_client)
 
     @fad.computation(model=fad.SERVER, control=fad.SERVER, own=fad.CLIENTS, batches=fad.CLIENTS)
     def scaffold_round(model, control, own, batches):
@@ -165,12 +215,26 @@ def _scaled_delta(loss: Loss, local: LocalUpdate) -> fad.Computation:
 
 
 def as_arrays(tree: Tree) -> Tree:
-    """The tree with arrays for leaves, so that every round sees the same dtypes."""
+    """The tree with arrays for leaves, so that every round sees the same dtypes.
+
+    Raises:
+      MechanismError: A leaf is no array of numbers.
+    """
+    for leaf in jax.tree.leaves(tree):
+        as_array(leaf)
     return jax.tree.map(jnp.asarray, tree)
 
 
 def specs_of(tree: Tree) -> Tree:
-    """Shapes and dtypes of a tree."""
-    return jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(getattr(a, "shape", np.shape(a)), jnp.result_type(a)), tree
-    )
+    """Shapes and dtypes of a tree.
+
+    Raises:
+      MechanismError: A leaf is neither an array of numbers nor a shape with a dtype.
+    """
+
+    def spec(leaf: Any) -> jax.ShapeDtypeStruct:
+        if not hasattr(leaf, "shape"):
+            leaf = as_array(leaf)
+        return jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(leaf))
+
+    return jax.tree.map(spec, tree)

@@ -11,6 +11,7 @@ import numbers
 from dataclasses import dataclass
 from typing import Any
 
+from privacy.checking import expect
 from privacy.errors import InvalidEvent
 
 
@@ -63,6 +64,12 @@ class Budget:
     def __post_init__(self):
         object.__setattr__(self, "epsilon", positive_number(self.epsilon, "epsilon"))
         object.__setattr__(self, "delta", open_unit(self.delta, "delta"))
+
+
+def expect_budget(value: Any, what: str) -> Budget:
+    """Returns value as a budget."""
+    advice = "Pass privacy.Budget(epsilon, delta)."
+    return expect(value, Budget, what, "a budget", advice, InvalidEvent)
 
 
 def open_unit(value: Any, what: str) -> float:

@@ -20,6 +20,7 @@ from typing import Any
 from privacy.accounting import price
 from privacy.budgets import (
     Budget,
+    expect_budget,
     positive_count,
     positive_number,
     sampling_probability,
@@ -55,6 +56,7 @@ def noise_multiplier_for(
     Raises:
       BudgetExceeded: What was spent leaves nothing.
     """
+    expect_budget(budget, "budget")
     before, q = _spent(spent), sampling_probability(sampling_rate)
     rounds = positive_count(rounds, "rounds")
 
@@ -121,6 +123,7 @@ def rounds_for(
       accountant: As in `accounting.epsilon`.
       relation: Neighbouring relation.
     """
+    expect_budget(budget, "budget")
     before, z = _spent(spent), positive_number(noise_multiplier, "noise_multiplier")
     q = sampling_probability(sampling_rate)
 

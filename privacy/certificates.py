@@ -273,7 +273,7 @@ class Certificate:
         """
         try:
             found = json.loads(text)
-        except (ValueError, UnicodeDecodeError, RecursionError) as error:
+        except (TypeError, ValueError, UnicodeDecodeError, RecursionError) as error:
             raise _malformed("a JSON object", f"text that does not parse ({error})") from error
         _require(isinstance(found, dict), "a JSON object", type(found).__name__)
         _require(found.get("schema") == SCHEMA, f"schema {SCHEMA}", repr(found.get("schema")))

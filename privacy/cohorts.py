@@ -10,11 +10,12 @@ Sources: Abadi et al. (2016) for Poisson sampling; docs/privacy-model.md, "Cohor
 
 import secrets
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from privacy.errors import CohortTooSmall, MechanismError
+from privacy.checking import expect, expect_count, expect_number, refusal
+from privacy.errors import CohortTooSmall, MechanismError, PrivacyError, RunRefused
 from secagg import SecureStream
 
 
@@ -36,10 +37,15 @@ class Cohort:
     sampling: "Sampling"
 
     def __post_init__(self):
+        advice = "Draw a cohort by sampling.draw(); a client is in it once or not at all."
+        expect(self.id, str, "id", "a name", advice, MechanismError)
+        expect_sampling(self.sampling, MechanismError)
         # A client that is in twice would move a sum twice as far as is charged.
         members, population = np.asarray(self.members), self.sampling.population
+        if members.ndim != 1 or members.dtype.kind not in "iu":
+            raise refusal(self.members, "members", "indices of clients", advice, MechanismError)
         inside = len(members) == 0 or (members.min() >= 0 and members.max() < population)
-        if members.dtype.kind not in "iu" or not inside or np.any(np.diff(members) <= 0):
+        if not inside or np.any(np.diff(members) <= 0):
             raise MechanismError(
                 f"Expected members as increasing indices below the population of {population}, each "
                 "once, got others. A client takes part in a draw once or not at all."
@@ -74,6 +80,14 @@ class Sampling(Protocol):
         ...
 
 
+def expect_sampling(sampling: Any, error: type[PrivacyError] = RunRefused) -> None:
+    """Refuses what is no way to draw cohorts."""
+    needed = ("population", "kind", "rate", "expected_size", "draw")
+    if isinstance(sampling, type) or not all(hasattr(sampling, name) for name in needed):
+        advice = "Call privacy.PoissonSampling(population, rate) or privacy.FullParticipation(population)."
+        raise refusal(sampling, "sampling", "a way to draw cohorts", advice, error)
+
+
 def _cohort(members: np.ndarray, sampling: Sampling) -> Cohort:
     if not len(members):
         raise CohortTooSmall(
@@ -97,8 +111,8 @@ class PoissonSampling:
 
     def __post_init__(self):
         _check_population(self.population)
-        if not 0 < self.rate <= 1:
-            raise MechanismError(f"Expected a rate in (0, 1], got {self.rate!r}.")
+        advice = "It is the probability with which each client takes part."
+        expect_number(self.rate, "rate", "a number in (0, 1]", advice, lambda q: 0 < q <= 1)
 
     @property
     def expected_size(self) -> float:
@@ -126,8 +140,11 @@ class FixedSampling:
 
     def __post_init__(self):
         _check_population(self.population)
-        if not 1 <= self.size <= self.population:
-            raise MechanismError(f"Expected a size from 1 to the population, got {self.size!r}.")
+        expect_count(self.size, "size", "It counts clients.", least=1, error=MechanismError)
+        if self.size > self.population:
+            raise MechanismError(
+                f"Expected a size of at most the population of {self.population}, got {self.size}."
+            )
 
     @property
     def rate(self) -> float:
@@ -173,5 +190,4 @@ class FullParticipation:
 
 
 def _check_population(population: int) -> None:
-    if not isinstance(population, int) or population < 1:
-        raise MechanismError(f"Expected population as an int of at least 1, got {population!r}.")
+    expect_count(population, "population", "It counts clients.", least=1, error=MechanismError)

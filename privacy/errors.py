@@ -6,7 +6,7 @@ Each message says what was expected, what came, and what to do. The tree:
     +-- InvalidEvent (ValueError)       the description of a release makes no sense
     |   +-- UnsupportedEvent            it makes sense, but this accountant cannot price it
     |       +-- SizeNotPublic           noise by clients on cohorts whose size is a secret
-    +-- MechanismError (ValueError)     a clip norm, a noise or a sampling that makes no sense
+    +-- MechanismError (ValueError)     a mechanism, a sampling or an algorithm that makes no sense
     +-- RunRefused                      a private run was not started; nothing was sent or charged
     |   +-- NonFiniteData               the server's arguments hold NaN or infinity
     |   +-- CohortTooSmall              a cohort below the minimum of secure aggregation
@@ -96,7 +96,7 @@ class NoBoundKnown(LedgerError):
 
 
 class MechanismError(PrivacyError, ValueError):
-    """A clip norm, a noise level, a purpose or a sampling scheme that makes no sense."""
+    """A clip norm, noise, a purpose, a sampling or a part of an algorithm that makes no sense."""
 
 
 class RunRefused(PrivacyError):

@@ -27,12 +27,14 @@ from privacy.ledger import Ledger
 from privacy.privatization import PrivateProgram
 from privacy.releases import Question, Released, ReleaseJournal
 from privacy.reservations import Reservation
+from privacy.run_arguments import check_run, check_stacked
 from privacy.secure_sums import MIN_COHORT, Adversary, GraphChoice, SecureSums
 from privacy.sizes import require_public_size, size_of
 from privacy.statements import SignedCertificate, verify_signature
 from secfad import CLIENTS, SERVER, Program, execute
 from secfad.arguments import checked_arguments, cohort_size, label
 from secfad.engines.local import Aggregate, Aggregator, Upload
+from secfad.errors import ArgumentError, CohortError
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +146,11 @@ def run(
       BudgetExceeded: The ledger has no room; nothing was written.
       secagg.Aborted: Too few clients answered; nothing was released.
     """
+    check_run(
+        private_program=private_program, args=args, ledger=ledger, cohort=cohort, run_id=run_id,
+        round=round, journal=journal, fidelity=fidelity, faults=faults, acknowledge=acknowledge,
+        trusted_key=trusted_key, keep=keep,
+    )  # fmt: skip
     sums = SecureSums(graph=graph, adversary=adversary, corrupt=corrupt, dropout=dropout)
     believed = _believed(private_program, certificate, trusted_key)
     _check_certificate(private_program, believed, acknowledge)
@@ -213,8 +220,11 @@ def _checked_question(
 ) -> Question:
     """Refuses arguments that do not fit, and a server's that are not finite."""
     program = private_program.program
-    leaves = checked_arguments(program, args)
-    size = cohort_size(program, leaves) or 0
+    try:
+        leaves = checked_arguments(program, args)
+        size = cohort_size(program, leaves) or 0
+    except (ArgumentError, CohortError) as error:
+        raise RunRefused(f"{error}{check_stacked(program, args, len(cohort.members))}") from error
     if size != len(cohort.members):
         raise RunRefused(
             f"Expected client arguments for the {len(cohort.members)} members of the cohort, got {size}."

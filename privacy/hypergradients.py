@@ -17,7 +17,7 @@ charge of the purpose training, because releases of one draw compose inside the 
 Source: Rush, Charles, Garrett (JMLR 2024), Algorithm 2, Figs. 4, 5 and 12.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -27,11 +27,13 @@ import numpy as np
 import optax
 
 import secfad as fad
-from privacy.algorithms import as_arrays, specs_of
+from privacy.algorithms import as_arrays, check_local, specs_of
+from privacy.checking import expect_function, refusal, shown
 from privacy.client_hyper import Weight, displaced, joined, training
 from privacy.errors import BudgetExceeded, MechanismError
 from privacy.queries import Algorithm, Question
 from privacy.training import Ask, LastRound
+from privacy.trials import expect_like, expect_optimizer, expect_scalar, tried
 from secfad.algorithms.fedopt import Optimizer
 from secfad.algorithms.local import LocalUpdate
 from secfad.algorithms.trees import Loss, Tree, subtract, whole
@@ -103,7 +105,8 @@ def hypergradient_descent(
       sums. Client argument `batches`.
 
     Raises:
-      MechanismError: An option that is none.
+      MechanismError: An option that is none, an argument of another kind, or a function that does not
+        work on what it will be given.
     """
     for name, value, known in (
         ("form", form, ("sequential", "parallel")),
@@ -112,8 +115,10 @@ def hypergradient_descent(
     ):
         if value not in known:
             raise MechanismError(f"Expected {name} among {known}, got {value!r}.")
-    hyper, model = as_arrays(hyper), as_arrays(model)
+    hyper, model = _learned(hyper), as_arrays(model)
     judged = judge or (lambda model, batches: loss(model, whole(batches)))
+    check_local(loss, local, hyper["client"], model, one_client)
+    _check_functions(hyper, model, one_client, optimizer, hyper_optimizer, project, judged, weight)
     asked = training(loss, local, weight)
     parts = _Parts(hyper, optimizer, asked, hypergradient(judged, hyper, mode))
     state = as_arrays(optimizer(hyper["server"]).init(model))
@@ -121,6 +126,57 @@ def hypergradient_descent(
     learner = Learner(hyper, as_arrays(hyper_optimizer.init(hyper)), model, state, tangents)
     rules = _Rules(parts, hyper_optimizer, project, form, cohort)
     return Algorithm(learner, rules.update, _questions(parts, learner, one_client, form, cohort))
+
+
+def _learned(hyper: Any) -> Tree:
+    """The hyperparameters as floating-point arrays."""
+    parts = {"server", "client"}
+    if not isinstance(hyper, Mapping) or set(hyper) != parts:
+        advice = (
+            'Pass {"server": {...}, "client": {...}}, with {} for a part with nothing to learn.'
+        )
+        raise refusal(hyper, "hyper", "a mapping with server and client", advice, MechanismError)
+    arrays = as_arrays(dict(hyper))
+    return jax.tree.map(lambda a: a.astype(jnp.result_type(a, float)), arrays)
+
+
+def _check_functions(
+    hyper: Tree,
+    model: Tree,
+    one_client: Any,
+    optimizer: Any,
+    hyper_optimizer: Any,
+    project: Any,
+    judge: Any,
+    weight: Any,
+) -> None:
+    """Refuses functions of another kind, or that do not work on what they will be given."""
+    advice = (
+        "Pass a function of hyper['server'], such as secfad.algorithms.fedopt.fedavgm or "
+        "lambda h: optax.sgd(h['learning_rate'])."
+    )
+    expect_function(optimizer, "optimizer", advice, MechanismError)
+    try:
+        made = optimizer(hyper["server"])
+    except Exception as error:
+        raise MechanismError(
+            f"Expected optimizer to work on hyper['server'], which has {shown(hyper['server'])}, got "
+            f"{type(error).__name__}: {error}. Give hyper['server'] what the optimizer reads."
+        ) from error
+    expect_optimizer(made, "what `optimizer` returns")
+    expect_optimizer(hyper_optimizer, "hyper_optimizer")
+    expect_function(project, "project", "It takes and returns hyper.", MechanismError)
+    found = tried("project", project, hyper, advice="It takes and returns hyper.")
+    expect_like("project", found, hyper, "Return all of hyper.")
+    held = specs_of(model), specs_of(one_client)
+    advice = "It takes a model and what one client holds."
+    expect_function(judge, "judge", advice, MechanismError)
+    expect_scalar("judge", tried("judge", judge, *held, advice=advice), advice)
+    if weight is not None:
+        advice = "It takes hyper['client'] and what one client holds."
+        expect_function(weight, "weight", advice, MechanismError)
+        own = tried("weight", weight, hyper["client"], held[1], advice=advice)
+        expect_scalar("weight", own, advice)
 
 
 def hypergradient(judge: Callable[[Tree, Tree], Any], hyper: Tree, mode: Any) -> fad.Computation:

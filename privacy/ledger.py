@@ -34,6 +34,7 @@ from typing import Any
 from privacy import events, ledger_verification
 from privacy import terms as elementary
 from privacy.budgets import Budget, sampling_probability
+from privacy.checking import expect_count, expect_path
 from privacy.draws import draw_terms
 from privacy.errors import (
     BudgetExceeded,
@@ -62,6 +63,7 @@ from privacy.slots import (
     Slot,
     check_name,
     effective_noise_multiplier,
+    expect_all,
     plan,
     report,
     without_sampling,
@@ -146,6 +148,7 @@ class Ledger:
           LedgerUnavailable: The file cannot be written there.
           BudgetExceeded: The plan does not fit; no file is left.
         """
+        expect_path(path, "path", "Name a file for the ledger.", LedgerError)
         charter = make_charter(
             budget,
             population=population,
@@ -179,6 +182,7 @@ class Ledger:
           LedgerUnavailable: It cannot be read now.
           LedgerCorrupt: It is damaged. `verify` checks all of it.
         """
+        expect_path(path, "path", "Name the ledger's file.", LedgerError)
         store = Store(path)
         try:
             ledger = cls(store, clock)
@@ -216,11 +220,13 @@ class Ledger:
           BudgetExceeded: It does not fit; nothing is declared.
           LedgerError: Releases were made and the plan was not said to be independent of them.
         """
+        expect_all(slots, Slot, "slots", "Pass [privacy.Slot(...)] or [query.slot(...)].")
         with self.store.transaction():
             return self._declare(slots, data_independent=data_independent)
 
     def plan(self, slots: Sequence[Slot] = ()) -> Plan:
         """What everything declared and these slots cost, in both views; writes nothing."""
+        expect_all(slots, Slot, "slots", "Pass [privacy.Slot(...)] or [query.slot(...)].")
         charter = self.charter
         with self.store.reading():
             every = [*stored_slots(self.store, "declared"), *slots]
@@ -403,6 +409,9 @@ class Ledger:
             " AND round >= ? AND round <= ? AND purpose = coalesce(?, purpose) ORDER BY seq"
         )
         bounds = (0, 2**62) if round is None else (round, round)
+        check_name(run_id, "a run_id")
+        if round is not None:
+            expect_count(round, "round", "Leave it out for all rounds.", error=InvalidEvent)
         with self.store.reading():
             rows = self.store.select(query, (run_id, *bounds, purpose), (int, str, int, str))
             return tuple(self._reservation(run_id, *row) for row in rows)

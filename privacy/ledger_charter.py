@@ -16,11 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from privacy.budgets import Budget, positive_count
+from privacy.budgets import Budget, expect_budget, positive_count
+from privacy.checking import expect_mapping
 from privacy.errors import BudgetExceeded, InvalidEvent
 from privacy.filters import Filter, best_order
 from privacy.relations import Relation
-from privacy.slots import TOTAL, Slot, check_name, slot_terms
+from privacy.slots import TOTAL, Slot, check_name, expect_all, slot_terms
 from privacy.terms import Terms
 
 PURPOSES = ("training", "hypergradient", "evaluation")
@@ -126,6 +127,14 @@ def make_charter(
 ) -> Charter:
     """Checks the terms of a new ledger; see `Ledger.create` for the arguments."""
     relation = Relation.parse(relation)
+    expect_budget(budget, "budget")
+    advice = "Pass {'training': privacy.Budget(epsilon, delta), ...}."
+    expected = "a mapping from purposes to budgets"
+    expect_mapping(purposes or {}, Budget, "purposes", expected, advice, InvalidEvent)
+    advice = "Pass {'evaluation': 'rdp@8'}."
+    expected = "a mapping from purposes to filters"
+    expect_mapping(unplanned or {}, str, "unplanned", expected, advice, InvalidEvent)
+    expect_all(slots or (), Slot, "slots", "Pass [privacy.Slot(...)] or [query.slot(...)].")
     purposes = dict(purposes or {})
     for name in purposes:
         if check_name(name, "a purpose") == TOTAL:

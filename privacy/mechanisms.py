@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+from privacy.checking import expect, expect_number, refusal
 from privacy.errors import MechanismError
 
 Purpose = Literal["training", "hypergradient", "evaluation"]
@@ -73,8 +74,9 @@ class Mechanism(abc.ABC):
                 f"Expected grid as an int from 2**8 to 2**24, got {self.grid!r}. A finer grid rounds "
                 "less and needs a larger ring."
             )
-        if not isinstance(self.rotation, bool):
-            raise MechanismError(f"Expected rotation=True or False, got {self.rotation!r}.")
+        for field in ("joint", "rotation"):
+            advice = f"Pass {field}=True or {field}=False."
+            expect(getattr(self, field), bool, field, "a bool", advice, MechanismError)
 
     @property
     @abc.abstractmethod
@@ -178,6 +180,11 @@ def split_noise(noise_multiplier: float, shares: Mapping[str, float]) -> dict[st
     Source: Gaussian composition; McMahan et al. (2018), section 3.
     """
     whole = _positive(noise_multiplier, "noise_multiplier")
+    if not isinstance(shares, Mapping) or not shares:
+        advice = "For example {'delta': 0.9, 'count': 0.1}."
+        raise refusal(
+            shares, "shares", "a mapping from sum names to shares", advice, MechanismError
+        )
     weights = {name: _positive(share, f"shares[{name!r}]") for name, share in shares.items()}
     total = sum(weights.values())
     return {name: whole * math.sqrt(total / weight) for name, weight in weights.items()}
@@ -209,7 +216,5 @@ def _plain(value: float | Mapping[str, float]) -> float | dict[str, float]:
 
 
 def _positive(value: Any, what: str) -> float:
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or not math.isfinite(value) or value <= 0:
-        raise MechanismError(f"Expected {what} as a positive finite number, got {value!r}.")
-    return float(value)
+    advice = "Pass a float, or a mapping from sum names to floats where sums differ."
+    return expect_number(value, what, "a positive finite number", advice, lambda x: x > 0)

@@ -16,7 +16,8 @@ import numpy as np
 
 from privacy.aggregation import charged_releases, groups
 from privacy.certificates import Certificate
-from privacy.cohorts import Sampling
+from privacy.checking import expect, expect_function, expect_mapping, expect_names
+from privacy.cohorts import Sampling, expect_sampling
 from privacy.draws import draw_terms
 from privacy.errors import MechanismError
 from privacy.mechanisms import Mechanism
@@ -27,6 +28,8 @@ from privacy.sizes import require_public_size, size_of
 from privacy.slots import Slot
 from privacy.terms import joint_noise_multiplier
 from secfad import Computation
+
+_CERTIFY = "Pass audits.certify."
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,13 @@ class Query:
     acknowledge: tuple[str, ...] = ()
     keep: Any = None
 
+    def __post_init__(self):
+        advice = "Call privacy.Query(private_program, audits.certify(private_program))."
+        expect(self.program, PrivateProgram, "program", "a private program", advice)
+        expect(self.certificate, Certificate, "certificate", "a certificate", advice)
+        advice = "Pass rule ids, as ('FAD306',)."
+        expect_names(self.acknowledge, "acknowledge", advice)
+
     @property
     def noise_multiplier(self) -> float:
         """Of the one Gaussian that everything released by one evaluation amounts to."""
@@ -62,6 +72,7 @@ class Query:
           SizeNotPublic: Clients add the noise, and cohorts are Poisson samples.
           MechanismError: The draws are no Poisson Gaussians, which alone have slots; see `draws`.
         """
+        expect_sampling(sampling)
         self.check_sampling(sampling, None)
         fixed = sampling.kind == "fixed" and sampling.rate < 1
         if fixed or self.program.mechanism.noise_kind == "skellam":
@@ -78,6 +89,7 @@ class Query:
         Raises:
           SizeNotPublic: Clients add the noise, and the size of a cohort would be a secret.
         """
+        expect_sampling(sampling)
         relation, kind, rate = Relation.parse(relation), sampling.kind, sampling.rate
         size = size_of(kind, rate, sampling.population) or round(sampling.expected_size)
         releases = charged_releases(
@@ -159,8 +171,14 @@ class Algorithm:
 
         Raises:
           MechanismError: The mechanisms are not those of the questions.
+          RunRefused: `certify` or `acknowledge` is something else.
           audits.CertificationError: A program does not pass.
         """
+        expect_function(certify, "certify", _CERTIFY)
+        expect_names(acknowledge, "acknowledge", "Pass rule ids, as ('FAD306',).")
+        advice = f"Give each of {sorted(self.questions)} one, as privacy.Gaussian(...)."
+        expected = "a mapping from questions to mechanisms"
+        expect_mapping(mechanisms, Mechanism, "mechanisms", expected, advice, MechanismError)
         if set(mechanisms) != set(self.questions):
             raise MechanismError(
                 f"Expected one mechanism for each of {sorted(self.questions)}, got {sorted(mechanisms)}."
@@ -174,6 +192,7 @@ class Algorithm:
                 purpose=question.purpose,
             )
             certificate = certify(private)
+            expect(certificate, Certificate, "what `certify` returns", "a certificate", _CERTIFY)
             mine = {obligation.rule for obligation in certificate.obligations}
             taken_on = tuple(r for r in acknowledge if r in mine)
             made[name] = Query(private, certificate, taken_on, question.keep)

@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from privacy.checking import expect_path
 from privacy.checkpoints import write_durably
-from privacy.errors import JournalCorrupt, ResumeRefused
+from privacy.errors import JournalCorrupt, ResumeRefused, RunRefused
 from secfad import SERVER, Program
 
 
@@ -86,11 +87,20 @@ class ReleaseJournal:
 
     Args:
       path: The folder; it is made if missing.
+
+    Raises:
+      RunRefused: It is no path, or there is something else.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
+        expect_path(path, "path", "Name a folder for the journal.")
         self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunRefused(
+                f"Expected a folder that can be made at {self.path}, got: {error}. Name another one."
+            ) from error
 
     def _file(self, seq: int) -> Path:
         return self.path / f"release-{seq:08d}.npz"

@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from privacy.checking import refusal
 from privacy.checkpoints import Checkpoint, CheckpointFile
 from privacy.client_files import ClientFiles
 from privacy.client_state import ClientState
-from privacy.errors import ResumeRefused
+from privacy.errors import MechanismError, ResumeRefused
 from privacy.execution import Result
 from privacy.ledger import Ledger
 from privacy.metrics import MetricsFile
@@ -42,8 +43,9 @@ class RunFiles:
         """Where an earlier call ended; `first` where there was none."""
         found = self.checkpoint.read(like=first.state, ledger=ledger, run_id=first.run_id)
         if found is None:
+            line = round_line(0, measure(first.state), {})
             self.metrics.clear()
-            self.metrics.append(round_line(0, measure(first.state), {}))
+            self.metrics.append(line)
             return first
         if bool(found.clients) != bool(self.kept.names):
             raise ResumeRefused(
@@ -72,6 +74,21 @@ class RunFiles:
 def round_line(
     done: int, measured: Mapping[str, float], results: Mapping[str, Result]
 ) -> dict[str, Any]:
-    """What is written about a round: public, whoever took part."""
+    """What is written about a round: public, whoever took part.
+
+    Raises:
+      MechanismError: What was measured is no mapping from names to numbers.
+    """
     releases = {name: result.public_record() for name, result in results.items()}
-    return {"round": done} | {k: float(v) for k, v in measured.items()} | {"releases": releases}
+    advice = "Return plain numbers by name, as {'loss': 0.5}."
+    if not isinstance(measured, Mapping):
+        expected = "a mapping from names to numbers"
+        raise refusal(measured, "what `measure` returns", expected, advice, MechanismError)
+    numbers = {}
+    for name, value in measured.items():
+        try:
+            numbers[str(name)] = float(value)
+        except (TypeError, ValueError) as error:
+            what = f"what `measure` returns as {name!r}"
+            raise refusal(value, what, "a number", advice, MechanismError) from error
+    return {"round": done} | numbers | {"releases": releases}

@@ -33,6 +33,7 @@ from privacy.budgets import (
     positive_number,
     sampling_probability,
 )
+from privacy.checking import expect, refusal
 from privacy.errors import InvalidEvent
 from privacy.relations import Relation
 from privacy.terms import Terms
@@ -213,6 +214,7 @@ def effective_noise_multiplier(
 
     Source: docs/ledger-slots.md, section 1.
     """
+    expect_all(releases, Release, "releases", "Pass [privacy.Release(...)].")
     names = [release.name for release in releases]
     if not names or len(set(names)) != len(names):
         raise InvalidEvent(f"Expected at least one release, with distinct names; got {names}.")
@@ -231,6 +233,14 @@ def effective_noise_multiplier(
         ratio = release.sensitivity / factor / std
         groups[key] = max(groups.get(key, 0.0), ratio)
     return elementary.joint_noise_multiplier([(1 / ratio, 1) for ratio in groups.values()])
+
+
+def expect_all(values: Any, kind: type, what: str, advice: str) -> None:
+    """Refuses what is no sequence of values of a kind."""
+    if isinstance(values, kind) or not isinstance(values, Sequence) or isinstance(values, str):
+        raise refusal(values, what, f"a sequence of {kind.__name__}s", advice, InvalidEvent)
+    for value in values:
+        expect(value, kind, f"each of {what}", f"a {kind.__name__}", advice, InvalidEvent)
 
 
 def slot_terms(slots: Iterable[Slot]) -> Terms:

@@ -134,7 +134,7 @@ def certificate_of(payload: str | bytes) -> Certificate:
     """
     try:
         found = json.loads(payload)
-    except (ValueError, UnicodeDecodeError, RecursionError) as error:
+    except (TypeError, ValueError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed("JSON", f"text that does not parse ({error})") from error
     if not isinstance(found, dict):
         raise _malformed("a JSON object", type(found).__name__)
@@ -157,7 +157,7 @@ def _subjects(certificate: Certificate) -> list[dict[str, Any]]:
 def _looks_signed(text: str | bytes) -> bool:
     try:
         found = json.loads(text)
-    except (ValueError, UnicodeDecodeError, RecursionError):
+    except (TypeError, ValueError, UnicodeDecodeError, RecursionError):
         return False
     return isinstance(found, dict) and "payloadType" in found
 

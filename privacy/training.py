@@ -35,6 +35,7 @@ from privacy.errors import BudgetExceeded, MechanismError
 from privacy.execution import Result, run
 from privacy.ledger import Ledger
 from privacy.queries import Query
+from privacy.run_arguments import check_held, check_next_state, check_training
 from privacy.run_files import RunFiles, round_line
 from privacy.secure_sums import Adversary, GraphChoice, SecureSums
 
@@ -154,8 +155,11 @@ def train(
       NoBoundKnown: The ledger holds charges whose price was no bound.
       PrivacyError: A question was refused; finished rounds are in the checkpoint.
     """
-    if not isinstance(rounds, int) or rounds < 0:
-        raise MechanismError(f"Expected rounds as an int of at least 0, got {rounds!r}.")
+    check_training(
+        update=update, state=state, queries=queries, clients=clients, sampling=sampling,
+        ledger=ledger, rounds=rounds, run_id=run_id, folder=folder, client_state=client_state,
+        fidelity=fidelity, faults=faults, measure=measure, observe=observe,
+    )  # fmt: skip
     sums = SecureSums(graph=graph, adversary=adversary, corrupt=corrupt, dropout=dropout)
     for query in queries.values():
         query.check_sampling(sampling, ledger.charter.relation)
@@ -170,6 +174,7 @@ def train(
         ask = _Questions(
             queries, clients, sampling, ledger, run_id, done, home, sums, fidelity, faults
         )
+        before = state
         try:
             state = update(state, ask)
         except BudgetExceeded as error:
@@ -178,6 +183,7 @@ def train(
             break
         except LastRound as error:
             state, stopped = error.state, f"round {done}: {error.reason}"
+        check_next_state(state, before)
         done += 1
         line = round_line(done, measure(state), ask.results)
         home.end_round(line, Checkpoint(run_id, done, state, ledger.head, stopped))
@@ -256,7 +262,7 @@ class _Questions:
 
     def _held(self, name: str, query: Query, members: np.ndarray) -> dict[str, Any]:
         """The client arguments of a cohort: from `clients`, and what its members keep."""
-        held, state = dict(self.clients(members)), self.home.kept
+        held, state = check_held(self.clients(members), name), self.home.kept
         both = sorted(set(held) & set(state.names))
         if both:
             raise MechanismError(

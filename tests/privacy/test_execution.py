@@ -17,7 +17,6 @@ from privacy.certificates import Certificate, CertificateMismatch, current_envir
 from privacy.cohort_ranges import CohortRange
 from privacy.errors import BudgetExceeded, CohortTooSmall, NonFiniteData, RunRefused
 from privacy.execution import run
-from secfad.errors import ArgumentError
 
 POPULATION = 40
 SPEC = jax.ShapeDtypeStruct((4,), jnp.float32)
@@ -245,7 +244,7 @@ def test_non_finite_model_is_refused_before_anything(private, data, ledger, bad)
 
 
 def test_wrong_shape_is_refused_before_anything(private, data, ledger):
-    with pytest.raises(ArgumentError, match=r"shape \(4,\) at each client in `x`, got \(3,\)"):
+    with pytest.raises(RunRefused, match=r"shape \(4,\) at each client in `x`, got \(3,\)"):
         start(private, data[:, :3], ledger)
     assert states(ledger) == []
 

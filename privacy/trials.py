@@ -1,0 +1,94 @@
+"""Trials: what a user's functions make of the shapes that they will see, before a program is made.
+
+A function that does not work on what one client holds is found where it is handed over, and the refusal
+says what it was given. Nothing is computed; only shapes are followed.
+
+>>> try:
+...     tried("loss", lambda x: x["missing"], {"a": 1.0}, advice="Name it.")
+... except MechanismError as error:
+...     print(error)
+Expected loss to work on what it is given, got KeyError: 'missing'. It is given ({'a': float[]}). Name it.
+
+Source: `jax.eval_shape`.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from privacy.checking import refusal
+from privacy.errors import MechanismError, PrivacyError
+from secfad.errors import SecfadError
+
+Tree = Any
+
+
+def tried(what: str, function: Callable[..., Tree], *given: Tree, advice: str) -> Tree:
+    """The shapes that a function returns.
+
+    Args:
+      what: Its argument's name.
+      function: The user's.
+      *given: Shapes or values of what it is called with.
+      advice: What to do if it does not work.
+
+    Raises:
+      MechanismError: It does not work on them.
+    """
+    try:
+        return jax.eval_shape(function, *given)
+    except (PrivacyError, SecfadError):
+        raise
+    except Exception as error:
+        named = ", ".join(f"{_described(tree)}" for tree in given)
+        raise MechanismError(
+            f"Expected {what} to work on what it is given, got {type(error).__name__}: "
+            f"{_first_line(error)}. It is given ({named}). {advice}".rstrip()
+        ) from error
+
+
+def expect_scalar(what: str, result: Tree, advice: str) -> None:
+    """Refuses what is no single floating-point number."""
+    good = isinstance(result, jax.ShapeDtypeStruct) and result.shape == ()
+    if not good or not jax.numpy.issubdtype(result.dtype, jax.numpy.floating):
+        raise MechanismError(
+            f"Expected {what} to return one floating-point number, got {_described(result)}. {advice}"
+        )
+
+
+def expect_like(what: str, result: Tree, model: Tree, advice: str) -> None:
+    """Refuses what has another structure or other shapes than a model."""
+    same = jax.tree.structure(result) == jax.tree.structure(model) and [
+        np.shape(leaf) for leaf in jax.tree.leaves(result)
+    ] == [np.shape(leaf) for leaf in jax.tree.leaves(model)]
+    if not same:
+        raise MechanismError(
+            f"Expected {what} to return what looks like {_described(model)}, got {_described(result)}. "
+            f"{advice}"
+        )
+
+
+def expect_optimizer(value: Any, what: str) -> optax.GradientTransformation:
+    """The value, if it is an Optax optimizer."""
+    if not isinstance(value, optax.GradientTransformation):
+        advice = "Pass for example optax.sgd(1.0)."
+        raise refusal(value, what, "an Optax optimizer", advice, MechanismError)
+    return value
+
+
+def _described(tree: Tree) -> str:
+    def leaf(x: Any) -> str:
+        shape, dtype = np.shape(x), getattr(x, "dtype", None)
+        name = type(x).__name__ if dtype is None else np.dtype(dtype).name
+        return f"{name}{list(shape)}"
+
+    return re.sub(r"'(\w+\[[\d, ]*\])'", r"\1", str(jax.tree.map(leaf, tree)))
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else "no message"
