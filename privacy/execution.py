@@ -35,6 +35,7 @@ from secfad import CLIENTS, SERVER, Program, execute
 from secfad.arguments import checked_arguments, cohort_size, label
 from secfad.engines.local import Aggregate, Aggregator, Upload
 from secfad.errors import ArgumentError, CohortError
+from secfad.origins import is_known_dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,6 +226,12 @@ def _checked_question(
         size = cohort_size(program, leaves) or 0
     except (ArgumentError, CohortError) as error:
         raise RunRefused(f"{error}{check_stacked(program, args, len(cohort.members))}") from error
+    for leaf in leaves:
+        if not is_known_dtype(leaf.dtype):
+            raise RunRefused(
+                f"Expected keys of one of JAX's own generators, got {leaf.dtype} of another one. Make "
+                'keys with impl="threefry2x32", "rbg" or "unsafe_rbg".'
+            )
     if size != len(cohort.members):
         raise RunRefused(
             f"Expected client arguments for the {len(cohort.members)} members of the cohort, got {size}."

@@ -61,6 +61,23 @@ def drawing(impl):
     return privacy.privatize(total, ROW, mechanism=mechanism)
 
 
+def ran(private, args, certificate, tmp_path):
+    slots = [privacy.Slot("training", 1.0, 0.9, 3)]
+    budget = privacy.Budget(50.0, 1e-5)
+    cohort = privacy.FullParticipation(population=6).draw()
+    with privacy.Ledger.create(tmp_path / "ledger.db", budget, population=6, slots=slots) as ledger:
+        return privacy.run(
+            private,
+            args,
+            certificate=certificate,
+            ledger=ledger,
+            cohort=cohort,
+            run_id="r",
+            round=0,
+            fidelity="ideal",
+        )
+
+
 def test_spy_is_neither_certified_nor_verified_nor_run_under_the_certificate_of_its_twin(tmp_path):
     honest, spy = drawing(None), drawing(SPY)
     certificate = audits.certify(honest)
@@ -70,26 +87,34 @@ def test_spy_is_neither_certified_nor_verified_nor_run_under_the_certificate_of_
         audits.verify(certificate, spy.program)
     SEEN.clear()
     data = np.arange(18, dtype=np.float32).reshape(6, 3)
-    slots = [privacy.Slot("training", 1.0, 0.9, 3)]
-    budget = privacy.Budget(50.0, 1e-5)
-    path = tmp_path / "ledger.db"
-    cohort = privacy.FullParticipation(population=6).draw()
-    with (
-        privacy.Ledger.create(path, budget, population=6, slots=slots) as ledger,
-        pytest.raises(TracingError, match="generators"),
-    ):
-        privacy.run(
-            spy,
-            (data,),
-            certificate=certificate,
-            ledger=ledger,
-            cohort=cohort,
-            run_id="r",
-            round=0,
-            fidelity="ideal",
-        )
+    with pytest.raises(TracingError, match="generators"):
+        ran(spy, (data,), certificate, tmp_path)
     jax.effects_barrier()
     assert SEEN == []
+
+
+class Equal(type(THREEFRY)):
+    """A generator that says of itself that it is any other one."""
+
+    def __eq__(self, other):
+        return True
+
+    __hash__ = type(THREEFRY).__hash__
+
+
+def test_keys_that_claim_the_dtype_of_the_program_are_refused_as_arguments(tmp_path):
+    @fad.computation(v=fad.CLIENTS, key=fad.CLIENTS)
+    def shuffled(v, key):
+        return fad.sum(jax.random.permutation(key, v), name="s")
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    mechanism = privacy.Gaussian(noise_multiplier=1.0, clip_norm=1.0)
+    private = privacy.privatize(shuffled, ROW, key, mechanism=mechanism)
+    false = jax.random.wrap_key_data(
+        jnp.zeros((6, 2), jnp.uint32), impl=type(SPY)(Equal(*SPY._impl))
+    )
+    with pytest.raises(privacy.errors.RunRefused, match="generators"):
+        ran(private, (jnp.ones((6, 3)), false), audits.certify(private), tmp_path)
 
 
 def test_identity_and_not_equality_or_name_decides():
