@@ -61,6 +61,7 @@ class Codec:
         self.length = parameters.length
         self.modulus_bits = parameters.modulus_bits
         self.bitmap_bytes = (parameters.clients + 7) // 8
+        self._last_set: tuple[tuple[int, ...] | None, bytes] = None, b""
         self.vector_bytes = ring.packed_bytes(parameters.length, parameters.modulus_bits)
         signed = SIGNATURE_BYTES if parameters.active else 0
         self.advertisement_bytes = 2 * KEY_BYTES + DIGEST_BYTES + signed
@@ -130,9 +131,11 @@ class Codec:
 
     def bitmap(self, members: tuple[int, ...]) -> bytes:
         """A set of clients as bits, least significant first."""
-        bits = np.zeros(8 * self.bitmap_bytes, dtype=np.uint8)
-        bits[list(members)] = 1
-        return np.packbits(bits, bitorder="little").tobytes()
+        if members is not self._last_set[0]:  # every inbox of a round has the same one
+            bits = np.zeros(8 * self.bitmap_bytes, dtype=np.uint8)
+            bits[list(members)] = 1
+            self._last_set = members, np.packbits(bits, bitorder="little").tobytes()
+        return self._last_set[1]
 
     def advertisement_body(self, message: messages.Advertisement) -> bytes:
         """What stands for one client in a key list."""
@@ -234,7 +237,8 @@ def _advertisement(body: bytes) -> messages.Advertisement:
 
 
 def _put_table(rows: Mapping[int, bytes]) -> bytes:
-    return COUNT.pack(len(rows)) + b"".join(COUNT.pack(i) + rows[i] for i in sorted(rows))
+    pack = COUNT.pack
+    return pack(len(rows)) + b"".join([pack(i) + rows[i] for i in sorted(rows)])
 
 
 class _Reader:

@@ -18,6 +18,7 @@ Sources: docs/secagg-spec.md, section "Binding"; the VDAF draft's domain separat
 
 import enum
 import hashlib
+import struct
 from functools import lru_cache
 
 PROTOCOL = b"secfad secagg"
@@ -51,8 +52,8 @@ def framed(*fields: bytes) -> bytes:
 
 def label(purpose: Purpose, context: bytes, *parties: int) -> bytes:
     """Names one derivation: protocol, version, purpose, context and parties, unambiguously."""
-    ids = b"".join([party.to_bytes(4, "little") for party in parties])
-    return _label_head(purpose, context) + len(ids).to_bytes(8, "little") + ids
+    ids = struct.pack(f"<Q{len(parties)}I", 4 * len(parties), *parties)
+    return _label_head(purpose, context) + ids
 
 
 @lru_cache(maxsize=64)

@@ -108,7 +108,13 @@ def unseal(key: bytes, nonce: int, ciphertext: bytes, associated: bytes) -> byte
 
 def keystream(key: bytes, first_block: int = 0) -> Any:
     """AES-CTR keystream from a block on; `.update_into(zeros, out)` yields and advances it."""
-    return Cipher(algorithms.AES(key), modes.CTR(first_block.to_bytes(16, "big"))).encryptor()
+    return Cipher(algorithms.AES(key), _counter(first_block)).encryptor()
+
+
+@lru_cache(maxsize=64)
+def _counter(first_block: int) -> modes.CTR:
+    """A counter's start; checking it anew is a quarter of opening a stream."""
+    return modes.CTR(first_block.to_bytes(16, "big"))
 
 
 class SigningKey(Secret):
