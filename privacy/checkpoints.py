@@ -14,8 +14,6 @@ Sources: docs/ledger-slots.md, section 4; docs/decisions/0033-own-checkpoints.md
 import io
 import json
 import os
-import secrets
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import numpy as np
 
 from privacy.arrays import as_array, restored, storable
 from privacy.errors import ResumeRefused
+from privacy.files import Damaged, make_folder, read_arrays, write_durably
 from privacy.ledger import Ledger
 
 _FORMAT = 3
@@ -42,6 +41,7 @@ class Checkpoint:
       stopped: Why the run ended for good before its planned rounds, or "".
       clients: Digest of what clients keep after that round, or "" for nothing; see
         `privacy.client_files`.
+      metrics: Digest of the lines of metrics up to that round, or "" where none was taken.
     """
 
     run_id: str
@@ -50,6 +50,7 @@ class Checkpoint:
     ledger_head: str
     stopped: str = ""
     clients: str = ""
+    metrics: str = ""
 
 
 class CheckpointFile:
@@ -61,13 +62,14 @@ class CheckpointFile:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Replaces the checkpoint, atomically and durably.
 
         Raises:
           MechanismError: A leaf of the state is not an array of numbers.
+          StorageFailed: The disk is full or cannot be written; the old checkpoint is still there.
         """
         leaves, tree = jax.tree.flatten(checkpoint.state)
         arrays = [as_array(leaf) for leaf in leaves]
@@ -78,6 +80,7 @@ class CheckpointFile:
             "ledger_head": checkpoint.ledger_head,
             "stopped": checkpoint.stopped,
             "clients": checkpoint.clients,
+            "metrics": checkpoint.metrics,
             "tree": str(tree),
             "dtypes": [array.dtype.name for array in arrays],
         }
@@ -97,23 +100,22 @@ class CheckpointFile:
         Raises:
           ResumeRefused: The file is damaged, is of another run, holds another kind of state, or is
             not of this ledger's history.
+          StorageFailed: The file cannot be opened.
         """
         if not self.path.exists():
             return None
         leaves, tree = jax.tree.flatten(like)
         try:
-            # np.load leaves a file open that it opened itself and could not read.
-            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as data:
-                header = json.loads(str(data["header"]))
-                if header["format"] != _FORMAT:
-                    raise ValueError(f"format {header['format']}")
-                stored = [
-                    restored(data[f"leaf{i}"], name) for i, name in enumerate(header["dtypes"])
-                ]
+            arrays = read_arrays(self.path)
+            header = json.loads(str(arrays["header"]))
+            if header["format"] != _FORMAT:
+                raise ValueError(f"format {header['format']}")
+            names = enumerate(header["dtypes"])
+            stored = [restored(arrays[f"leaf{i}"], name) for i, name in names]
             owner, head, written = header["run_id"], header["ledger_head"], header["tree"]
             round, stopped = int(header["round"]), str(header["stopped"])
-            clients = str(header["clients"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            clients, metrics = str(header["clients"]), str(header.get("metrics", ""))
+        except (Damaged, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ResumeRefused(
                 f"Expected a checkpoint in {self.path}, got a file that cannot be read ({error}). "
                 "Remove it: the run starts over from its journal of releases, and the ledger keeps "
@@ -135,22 +137,5 @@ class CheckpointFile:
                 f"Expected a state of structure {tree} in {self.path}, got {written} or other shapes."
                 " Resume with the algorithm that wrote it, or use another folder."
             )
-        return Checkpoint(owner, round, jax.tree.unflatten(tree, stored), head, stopped, clients)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replaces a file so that a crash leaves the old content or the new, on disk when this returns."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
-    try:
-        with draft.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        state = jax.tree.unflatten(tree, stored)
+        return Checkpoint(owner, round, state, head, stopped, clients, metrics)

@@ -16,7 +16,6 @@ Source: docs/ledger-slots.md, section 4, for the order of the steps.
 import io
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +25,8 @@ import jax
 import numpy as np
 
 from privacy.arrays import array_digest, as_array, restored, storable
-from privacy.checkpoints import write_durably
 from privacy.errors import ResumeRefused
+from privacy.files import Damaged, read_arrays, storage, write_durably
 
 Tree = Any
 
@@ -111,7 +110,8 @@ class ClientFiles:
         return self.path / f"state-{round:08d}.npz"
 
     def _write(self, file: Path, head: Mapping[str, Any], content: Tree) -> str:
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with storage(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         leaves, tree = jax.tree.flatten(content)
         arrays = [as_array(leaf) for leaf in leaves]
         header = json.dumps(
@@ -130,11 +130,11 @@ class ClientFiles:
         if not file.exists():
             raise _refused(file, "there is none", advice)
         try:
-            with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as data:
-                text, stated = str(data["header"]), str(data["digest"])
-                head = json.loads(text)
-                arrays = [restored(data[f"leaf{i}"], n) for i, n in enumerate(head["dtypes"])]
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            data = read_arrays(file)
+            text, stated = str(data["header"]), str(data["digest"])
+            head = json.loads(text)
+            arrays = [restored(data[f"leaf{i}"], n) for i, n in enumerate(head["dtypes"])]
+        except (Damaged, ValueError, KeyError, TypeError) as error:
             raise _refused(file, "it cannot be read", advice) from error
         if _digest(text, arrays) != stated:
             raise _refused(file, "it was altered", advice)

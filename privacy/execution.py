@@ -112,9 +112,10 @@ def run(
     Guarantees:
       Only noisy sums leave the aggregator; they are released after a reservation of their full price
       is durable. A run that was refused or failed before noise was drawn sent nothing to anyone else
-      and costs nothing. With a journal, a repeated (run_id, round, purpose) with the same program and
-      the same server arguments returns the same release without a second charge if it was released,
-      and otherwise pays anew; with other ones it is refused.
+      and costs nothing. With a journal, a repeated (run_id, round, purpose) with the same program,
+      mechanism and server arguments returns the same release without a second charge if it was
+      released, and otherwise pays anew; with other ones it is refused. What it returns is what the
+      ledger committed. The first run with a `Ledger` object verifies the whole ledger.
 
     Args:
       private_program: From `privatize`.
@@ -144,6 +145,9 @@ def run(
       RunRefused: Arguments or cohort do not fit, or the cohort not the assumptions about it.
       SizeNotPublic: Clients add the noise, and the size of the cohort would be a secret.
       MechanismError: The assumptions make no sense, or are not analysed together.
+      ResumeRefused: The journal answers another question, or holds releases that the ledger forgot.
+      JournalCorrupt: The journal does not hold what the ledger committed.
+      LedgerCorrupt: The ledger does not verify.
       BudgetExceeded: The ledger has no room; nothing was written.
       secagg.Aborted: Too few clients answered; nothing was released.
     """
@@ -156,6 +160,9 @@ def run(
     believed = _believed(private_program, certificate, trusted_key)
     _check_certificate(private_program, believed, acknowledge)
     _check_size(private_program, cohort, ledger)
+    ledger.verify_once()
+    if journal is not None:
+        journal.check(ledger)
     question = _checked_question(private_program, args, cohort, ledger)
     believed.check_cohort(len(cohort.members))
     sums.parameters(
@@ -256,7 +263,8 @@ def _checked_question(
                 f"Expected finite numbers in {label(path, program.argument_names)}, got NaN or "
                 "infinity. Nothing was sent or charged; find the step that made it."
             )
-    return Question.of(program, leaves)
+    mechanism = private_program.mechanism.record()
+    return Question.of(program, leaves, ledger=ledger.id, mechanism=mechanism)
 
 
 def _check_size(private_program: PrivateProgram, cohort: Cohort, ledger: Ledger) -> None:
@@ -287,7 +295,7 @@ def _journalled(
         state = reservation.state
         if state not in ("open", "committed"):
             continue
-        released = journal.read(reservation.seq, question)
+        released = journal.read(reservation.seq, question, committed=reservation.digest)
         if released is None:
             continue
         if state == "open":

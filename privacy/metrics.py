@@ -14,14 +14,16 @@ state before the first round.
 Source: docs/ledger-slots.md, section 4, for the order of the steps.
 """
 
+import contextlib
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from privacy.checkpoints import write_durably
 from privacy.errors import ResumeRefused
+from privacy.files import storage, write_durably
 
 
 class MetricsFile:
@@ -35,39 +37,73 @@ class MetricsFile:
         self.path = Path(path)
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Adds the line of a round, durably."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(line)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Adds the line of a round, durably.
+
+        Raises:
+          StorageFailed: The disk is full or cannot be written; the lines before are as they were.
+        """
+        with storage(self.path), open(self.path, "ab") as file:
+            end = file.tell()
+            try:
+                file.write(json.dumps(dict(line)).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.truncate(self.path, end)
+                raise
 
     def read(self) -> list[dict[str, Any]]:
         """The lines in order; a last one that a crash cut off is left out."""
+        return [line for line, _ in self._lines()]
+
+    def _lines(self) -> list[tuple[dict[str, Any], bytes]]:
+        """The lines and their bytes, up to the first that is none."""
         if not self.path.exists():
             return []
+        with storage(self.path):
+            content = self.path.read_bytes()
         lines = []
-        for text in self.path.read_text(encoding="utf-8").splitlines():
+        for text in content.splitlines(keepends=True):
             try:
-                lines.append(json.loads(text))
-            except ValueError:
+                line = json.loads(text)
+            except (ValueError, RecursionError):
                 break
+            if not isinstance(line, dict) or not text.endswith(b"\n"):
+                break
+            lines.append((line, text))
         return lines
+
+    def digest(self) -> str:
+        """SHA-256 of all lines, which the checkpoint of their round keeps."""
+        return _digest(self._lines())
 
     def clear(self) -> None:
         """Removes all lines: the run starts, or starts over from its journal."""
-        self.path.unlink(missing_ok=True)
+        with storage(self.path):
+            self.path.unlink(missing_ok=True)
 
-    def keep(self, rounds: int) -> None:
+    def keep(self, rounds: int, digest: str = "") -> None:
         """Drops what a crash left after the line of round `rounds`.
 
+        Args:
+          rounds: Of the checkpoint.
+          digest: Of the lines up to it, by `digest`; "" for a checkpoint that keeps none.
+
         Raises:
-          ResumeRefused: The lines up to it are not all there.
+          ResumeRefused: The lines up to it are not all there, or were altered.
         """
-        lines = self.read()[: rounds + 1]
-        if [line.get("round") for line in lines] != list(range(rounds + 1)):
+        lines = self._lines()[: rounds + 1]
+        whole = [line.get("round") for line, _ in lines] == list(range(rounds + 1))
+        if not whole or (digest and _digest(lines) != digest):
+            came = "others" if whole else f"{len(lines)} of them"
             raise ResumeRefused(
-                f"Expected {self.path} with the rounds 0 to {rounds} of the checkpoint, got "
-                f"{len(lines)} of them. Restore it, or remove the checkpoint too: the run starts over "
-                "from its journal of releases."
+                f"Expected {self.path} with the rounds 0 to {rounds} of the checkpoint, got {came}."
+                " Restore it, or remove the checkpoint too: the run starts over from its journal of"
+                " releases."
             )
-        write_durably(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        write_durably(self.path, b"".join(text for _, text in lines))
+
+
+def _digest(lines: Sequence[tuple[dict[str, Any], bytes]]) -> str:
+    return hashlib.sha256(b"".join(text for _, text in lines)).hexdigest()

@@ -42,6 +42,7 @@ class RunFiles:
     ) -> Checkpoint:
         """Where an earlier call ended; `first` where there was none."""
         found = self.checkpoint.read(like=first.state, ledger=ledger, run_id=first.run_id)
+        self.journal.check(ledger)
         if found is None:
             line = round_line(0, measure(first.state), {})
             self.metrics.clear()
@@ -56,12 +57,13 @@ class RunFiles:
         if found.clients:
             state = self.client_files.read_state(found.round, found.clients, like=self.kept.whole)
             self.kept = ClientState(state, self.kept.population)
-        self.metrics.keep(found.round)
+        self.metrics.keep(found.round, found.metrics)
         return found
 
     def end_round(self, line: Mapping[str, Any], checkpoint: Checkpoint) -> None:
         """Metrics and what clients keep are durable before the checkpoint that counts the round."""
         self.metrics.append(line)
+        checkpoint = replace(checkpoint, metrics=self.metrics.digest())
         self.kept.end_round()
         if self.kept.names:
             digest = self.client_files.write_state(checkpoint.round, self.kept.whole)

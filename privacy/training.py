@@ -149,7 +149,10 @@ def train(
       observe: Called with the newest line at the start and after each round, when it is durable.
 
     Raises:
-      ResumeRefused: The checkpoint is of another run, state or ledger, or the ledger is an old copy.
+      ResumeRefused: The checkpoint or the journal is of another run, state or ledger, or the ledger is
+        an old copy.
+      LedgerCorrupt: The ledger does not verify, which is found before anything is asked.
+      StorageFailed: The disk is full or cannot be written; call again once there is room.
       RunRefused: A query leaves something at its clients that nothing keeps.
       SizeNotPublic: Clients add the noise of a query, and the size of a cohort would be a secret.
       NoBoundKnown: The ledger holds charges whose price was no bound.
@@ -164,6 +167,7 @@ def train(
     for query in queries.values():
         query.check_sampling(sampling, ledger.charter.relation)
     ledger.bounds.require()
+    ledger.verify_once()
     kept = ClientState(client_state or {}, sampling.population)
     check_kept(queries, kept, sampling)
     home = RunFiles(Path(folder), kept)

@@ -25,8 +25,8 @@ import privacy
 from audits.experiments.configuration import Configuration
 from audits.experiments.errors import FolderOccupied
 from audits.experiments.tasks import Task, sections
-from privacy.checkpoints import write_durably
 from privacy.errors import ResumeRefused
+from privacy.files import write_durably
 
 _TRACES = ("configuration.json", "ledger.db", "checkpoint.npz", "results.json")
 

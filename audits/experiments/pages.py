@@ -12,7 +12,7 @@ from typing import Any
 
 from audits.experiments.errors import ExperimentError
 from audits.experiments.results import SCHEMA
-from privacy.checkpoints import write_durably
+from privacy.files import write_durably
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }

@@ -19,7 +19,7 @@ from audits.experiments.measuring import majority_accuracy
 from audits.experiments.running import Run
 from audits.experiments.tasks import HYPERGRADIENT, PURPOSES, TRAINING
 from privacy.certificates import current_environment
-from privacy.checkpoints import write_durably
+from privacy.files import write_durably
 from privacy.slots import plan as price_plan
 from privacy.traffic import public_traffic
 from privacy.training import Trained

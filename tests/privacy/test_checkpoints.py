@@ -11,7 +11,7 @@ import pytest
 
 from privacy import Budget, Ledger
 from privacy.checkpoints import Checkpoint, CheckpointFile
-from privacy.errors import MechanismError, ResumeRefused
+from privacy.errors import MechanismError, ResumeRefused, StorageFailed
 
 STATE = {
     "half": jnp.array([1.0, -0.0, jnp.nan], jnp.bfloat16),
@@ -69,7 +69,7 @@ def test_failed_write_leaves_the_old_checkpoint_and_no_draft(file, ledger, monke
     write(file, ledger)
     before = file.path.read_bytes()
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(StorageFailed, match="full"):
         write(file, ledger, STATE | {"count": 4})
     assert file.path.read_bytes() == before
     assert [p.name for p in file.path.parent.glob(".*draft")] == []

@@ -1,5 +1,7 @@
 """A journalled release is what was released, or an error."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import secfad as fad
 from privacy.errors import JournalCorrupt, ResumeRefused
 from privacy.releases import Question, Released, ReleaseJournal
 
-QUESTION = Question("ab" * 32, "ef" * 32)
+QUESTION = Question("1d", "ab" * 32, "0e" * 32, "ef" * 32)
 
 
 @pytest.fixture
@@ -70,17 +72,46 @@ def test_digest_depends_on_shape_dtype_and_order(released):
 
 
 @pytest.mark.parametrize(
-    ("other", "advice"),
+    ("field", "advice"),
     [
-        (Question("cd" * 32, QUESTION.arguments), "use another run_id"),
-        (Question(QUESTION.program, "cd" * 32), "not repeated with the state"),
+        ("ledger", "a journal of its own"),
+        ("program", "use another run_id"),
+        ("mechanism", "use another run_id"),
+        ("arguments", "not repeated with the state"),
     ],
 )
-def test_release_is_no_answer_to_another_question(tmp_path, released, other, advice):
+def test_release_is_no_answer_to_another_question(tmp_path, released, field, advice):
     journal = ReleaseJournal(tmp_path)
     journal.write(3, released, QUESTION)
-    with pytest.raises(ResumeRefused, match=advice):
-        journal.read(3, other)
+    with pytest.raises(ResumeRefused, match=f"present {field} .*{advice}"):
+        journal.read(3, replace(QUESTION, **{field: "cd" * 32}))
+
+
+def test_release_is_what_the_ledger_committed(tmp_path, released):
+    journal = ReleaseJournal(tmp_path)
+    journal.write(3, released, QUESTION)
+    assert journal.read(3, QUESTION, committed=released.digest) is not None
+    with pytest.raises(JournalCorrupt, match="what the ledger committed"):
+        journal.read(3, QUESTION, committed="00" * 32)
+
+
+def test_release_of_one_record_is_not_that_of_another(tmp_path, released):
+    journal = ReleaseJournal(tmp_path)
+    journal.write(3, released, QUESTION)
+    (tmp_path / "release-00000003.npz").rename(tmp_path / "release-00000006.npz")
+    with pytest.raises(JournalCorrupt):
+        journal.read(6, QUESTION)
+
+
+def test_a_release_is_never_overwritten(tmp_path, released):
+    journal = ReleaseJournal(tmp_path)
+    journal.write(3, released, QUESTION)
+    before = (tmp_path / "release-00000003.npz").read_bytes()
+    journal.write(3, released, QUESTION)  # the same again, as after a crash
+    with pytest.raises(JournalCorrupt, match="an older copy"):
+        journal.write(3, Released.of([[np.zeros(2)]]), QUESTION)
+    assert (tmp_path / "release-00000003.npz").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["release-00000003.npz"]
 
 
 def test_question_depends_on_server_values_and_not_on_client_data():
@@ -90,7 +121,9 @@ def test_question_depends_on_server_values_and_not_on_client_data():
 
     program = fad.trace(distance, jnp.zeros(2), jnp.zeros(2))
     digests = {
-        Question.of(program, [jnp.array(model), jnp.array(data)]).arguments
+        Question.of(
+            program, [jnp.array(model), jnp.array(data)], ledger="1d", mechanism={}
+        ).arguments
         for model, data in (
             ([0.0, 1.0], [[1.0, 2.0]]),
             ([0.0, 1.0], [[3.0, 2.0]]),
