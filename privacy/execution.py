@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privacy.aggregation import Faults, SecureAggregator, charged_releases
-from privacy.certificates import Certificate, CertificateMismatch
+from privacy.certificates import Certificate
 from privacy.clip_activity import norm_squares
 from privacy.cohorts import Cohort
 from privacy.errors import CohortTooSmall, NonFiniteData, RunRefused
@@ -28,9 +28,10 @@ from privacy.privatization import PrivateProgram
 from privacy.releases import Question, Released, ReleaseJournal
 from privacy.reservations import Reservation
 from privacy.run_arguments import check_run, check_stacked
+from privacy.run_certificates import believed, check_certificate
 from privacy.secure_sums import MIN_COHORT, Adversary, GraphChoice, SecureSums
 from privacy.sizes import require_public_size, size_of
-from privacy.statements import SignedCertificate, verify_signature
+from privacy.statements import SignedCertificate
 from secfad import CLIENTS, SERVER, Program, execute
 from secfad.arguments import checked_arguments, cohort_size, label
 from secfad.engines.local import Aggregate, Aggregator, Upload
@@ -157,14 +158,14 @@ def run(
         trusted_key=trusted_key, keep=keep,
     )  # fmt: skip
     sums = SecureSums(graph=graph, adversary=adversary, corrupt=corrupt, dropout=dropout)
-    believed = _believed(private_program, certificate, trusted_key)
-    _check_certificate(private_program, believed, acknowledge)
+    proved = believed(private_program, certificate, trusted_key)
+    check_certificate(private_program, proved, acknowledge)
     _check_size(private_program, cohort, ledger)
     ledger.verify_once()
     if journal is not None:
         journal.check(ledger)
     question = _checked_question(private_program, args, cohort, ledger)
-    believed.check_cohort(len(cohort.members))
+    proved.check_cohort(len(cohort.members))
     sums.parameters(
         private_program.mechanism, clients=len(cohort.members), length=0, modulus_bits=1
     )
@@ -185,42 +186,6 @@ def run(
         faults,
         keep,
     )
-
-
-def _believed(
-    private_program: PrivateProgram,
-    certificate: Certificate | SignedCertificate,
-    trusted_key: bytes | None,
-) -> Certificate:
-    """The certificate, once its signature verified if there is a key to verify it with."""
-    if trusted_key is None and isinstance(certificate, Certificate):
-        return certificate
-    if trusted_key is not None and isinstance(certificate, SignedCertificate):
-        return verify_signature(certificate, trusted_key)
-    expected = "a certificate" if trusted_key is None else "a signed certificate"
-    raise RunRefused(
-        f"Expected {expected} of `{private_program.name}`, got {type(certificate).__name__}. "
-        "Call audits.certify(private_program) first; a signed one goes with its trusted_key."
-    )
-
-
-def _check_certificate(
-    private_program: PrivateProgram, certificate: Certificate, acknowledge: Collection[str]
-) -> None:
-    """Refuses a run without a certificate of this program, mechanism, purpose and environment."""
-    certificate.check_binding(
-        digest=private_program.program.digest, acknowledged=acknowledge, profile="secagg+dp"
-    )
-    for what, certified, now in (
-        ("mechanism", dict(certificate.mechanism), private_program.mechanism.record()),
-        ("purpose", certificate.purpose, private_program.purpose),
-    ):
-        if certified != now:
-            raise CertificateMismatch(
-                f"FAD006: expected the certified {what} {certified}, got {now}. "
-                "Certify the program with the mechanism and purpose that will run.",
-                rule="FAD006",
-            )
 
 
 def _checked_question(

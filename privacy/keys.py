@@ -19,6 +19,7 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from privacy.checking import expect, expect_path
 from privacy.errors import PrivacyError
 from secagg.primitives import KEY_BYTES, SigningKey, identity_key_fault
 
@@ -46,6 +47,7 @@ def new_key_files(
     Raises:
       FileExistsError: One of the files exists; keys are never overwritten.
     """
+    expect_path(path, "path", "Name a new file for the private key.", KeyMalformed)
     private, public = Path(path), Path(f"{path}.pub")
     if public.exists():
         raise FileExistsError(f"Expected no file at {public}, got one. Keys are never overwritten.")
@@ -63,6 +65,7 @@ def read_signing_key(path: str | Path) -> SigningKey:
     Raises:
       KeyMalformed: The file holds something else.
     """
+    expect_path(path, "path", "Name the file of the private key.", KeyMalformed)
     found = _body(Path(path), "PRIVATE KEY", _PRIVATE)
     return SigningKey(found)
 
@@ -73,11 +76,13 @@ def read_public_key(path: str | Path) -> bytes:
     Raises:
       KeyMalformed: The file holds something else, or a key that anybody can sign for.
     """
+    expect_path(path, "path", "Name the file of the public key.", KeyMalformed)
     return _acceptable(_body(Path(path), "PUBLIC KEY", _PUBLIC), str(path))
 
 
 def public_to_pem(public: bytes) -> str:
     """The text of a public key file."""
+    expect(public, bytes, "public", "the bytes of a key", "", KeyMalformed)
     return _armour("PUBLIC KEY", _PUBLIC + public)
 
 
@@ -87,6 +92,8 @@ def public_from_pem(text: str) -> bytes:
     Raises:
       KeyMalformed: The text is something else.
     """
+    advice = "Pass the text of a public key file."
+    expect(text, str, "text", "a text", advice, KeyMalformed)
     return _acceptable(_unarmoured(text, "PUBLIC KEY", _PUBLIC, "text"), "text")
 
 

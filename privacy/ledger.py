@@ -34,7 +34,7 @@ from typing import Any
 from privacy import events, ledger_verification
 from privacy import terms as elementary
 from privacy.budgets import Budget, sampling_probability
-from privacy.checking import expect_count, expect_path
+from privacy.checking import expect, expect_count, expect_path
 from privacy.draws import draw_terms
 from privacy.errors import (
     BudgetExceeded,
@@ -42,6 +42,7 @@ from privacy.errors import (
     InvalidEvent,
     LedgerError,
     NoBoundWarning,
+    PrivacyError,
 )
 from privacy.ledger_admission import (
     admit_plan,
@@ -68,6 +69,12 @@ from privacy.slots import (
     report,
     without_sampling,
 )
+
+
+def expect_ledger(value: Any, error: type[PrivacyError] = LedgerError) -> "Ledger":
+    """The value, if it is an open ledger."""
+    advice = "Call privacy.Ledger.open(path), or privacy.Ledger.create(path, budget, ...)."
+    return expect(value, Ledger, "ledger", "an open ledger", advice, error)
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from privacy.checking import expect_path
 from privacy.errors import LedgerCorrupt, LedgerError
 from privacy.events import canonical_json
-from privacy.ledger import Ledger
+from privacy.ledger import Ledger, expect_ledger
 from privacy.ledger_faults import not_writable
 from privacy.ledger_records import Record, check_chain
 from privacy.ledger_store import Store
@@ -40,6 +41,8 @@ def export_ledger(ledger: Ledger, path: str | os.PathLike[str]) -> str:
       LedgerUnavailable: The file cannot be written there.
       LedgerCorrupt: The chain is broken; nothing is written.
     """
+    expect_ledger(ledger)
+    expect_path(path, "path", "Name a new file for the export.", LedgerError)
     path, last = Path(path), None
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
     try:
@@ -75,6 +78,8 @@ def import_ledger(
       LedgerUnavailable: The source cannot be read, or the file cannot be written.
       LedgerError: Something exists at path.
     """
+    expect_path(source, "source", "Name the file of an export.", LedgerError)
+    expect_path(path, "path", "Name a new file for the ledger.", LedgerError)
 
     def fill(store: Store) -> None:
         replay(read_records(source), store.reader(), keep=True)

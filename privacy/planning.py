@@ -16,15 +16,17 @@ Sources: docs/ledger-slots.md, section 3; docs/decisions/0037-noise-by-clients-n
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from privacy.accounting import rdp_conversion, renyi_divergence
-from privacy.budgets import Budget
-from privacy.errors import BudgetExceeded, UnsupportedEvent
+from privacy.budgets import Budget, expect_budget
+from privacy.checking import expect_mapping
+from privacy.errors import BudgetExceeded, InvalidEvent, UnsupportedEvent
 from privacy.filters import Filter
-from privacy.ledger import Ledger
+from privacy.ledger import Ledger, expect_ledger
 from privacy.ledger_admission import exceeded_filters, spent_mechanisms
 from privacy.relations import Relation
-from privacy.slots import TOTAL, Plan, report, without_sampling
+from privacy.slots import TOTAL, Plan, expect_all, report, without_sampling
 from privacy.terms import (
     FixedSizeGaussian,
     FixedSizeSkellam,
@@ -78,6 +80,7 @@ def filter_for(
     Raises:
       UnsupportedEvent: A draw has no Renyi divergence under the relation.
     """
+    _expect_plan(schedule, budget, purposes)
     return f"rdp@{_best_order(schedule, budget, purposes or {}, Relation.parse(relation))[0]}"
 
 
@@ -101,6 +104,7 @@ def quote(
       relation: Neighbouring relation of the ledger.
       accountant: "rdp@ORDER"; that of `filter_for` by default.
     """
+    _expect_plan(schedule, budget, purposes)
     relation = Relation.parse(relation)
     if accountant is None:
         accountant = filter_for(schedule, budget, purposes=purposes, relation=relation)
@@ -125,6 +129,8 @@ def quote_on(ledger: Ledger, schedule: Sequence[Draws]) -> Plan:
     Raises:
       InvalidEvent: A purpose is unknown to the ledger.
     """
+    expect_ledger(ledger)
+    expect_all(schedule, Draws, "schedule", "Pass [query.draws(...)].")
     charter, every = ledger.charter, list(schedule)
     costs: dict[str, int] = {}
     for draws in schedule:
@@ -141,6 +147,14 @@ def quote_on(ledger: Ledger, schedule: Sequence[Draws]) -> Plan:
     paid = all(charter.costs(draws.purpose, draws.terms) for draws in schedule)
     fits = paid and not exceeded_filters(ledger.store, costs)
     return ledger.bounds.marked_plan(Plan(released, server, fits, charter.accountant))
+
+
+def _expect_plan(schedule: Any, budget: Any, purposes: Any) -> None:
+    expect_all(schedule, Draws, "schedule", "Pass [query.draws(...)].")
+    expect_budget(budget, "budget")
+    advice = "Pass {'training': privacy.Budget(epsilon, delta), ...}."
+    expected = "a mapping from purposes to budgets"
+    expect_mapping(purposes or {}, Budget, "purposes", expected, advice, InvalidEvent)
 
 
 def louder(draws: Draws, factor: float) -> Draws:
@@ -164,6 +178,7 @@ def noise_that_fits(
     Raises:
       BudgetExceeded: No noise is enough: the budgets hold nothing at any order.
     """
+    _expect_plan(schedule, budget, purposes)
     relation, limits = Relation.parse(relation), purposes or {}
     factors = dict.fromkeys((draws.purpose for draws in schedule), 1.0)
 

@@ -23,7 +23,7 @@ from privacy.checking import (
 )
 from privacy.cohorts import Cohort, expect_sampling
 from privacy.errors import MechanismError, RunRefused
-from privacy.ledger import Ledger
+from privacy.ledger import expect_ledger
 from privacy.privatization import PrivateProgram
 from privacy.queries import Query
 from privacy.releases import ReleaseJournal
@@ -58,7 +58,7 @@ def check_run(
     expect(args, (tuple, list), "args", "a tuple", advice)
     advice = "Draw one: sampling.draw(), for example privacy.FullParticipation(population).draw()."
     expect(cohort, Cohort, "cohort", "a cohort", advice)
-    check_ledger(ledger)
+    expect_ledger(ledger, RunRefused)
     check_run_id(run_id)
     expect_count(round, "round", "Number the evaluations of a run from 0 on.")
     if journal is not None:
@@ -104,7 +104,7 @@ def check_training(
     advice = "It takes the indices of a cohort's members, as `lambda members: {'x': x[members]}`."
     expect_function(clients, "clients", advice)
     expect_sampling(sampling)
-    check_ledger(ledger)
+    expect_ledger(ledger, RunRefused)
     if sampling.population != ledger.charter.population:
         raise RunRefused(
             f"Expected sampling of the ledger's population of {ledger.charter.population}, got one of "
@@ -141,12 +141,6 @@ def check_queries(queries: Any) -> None:
         "Call Algorithm.queries(mechanisms, audits.certify), or pass {name: privacy.Query(...)}."
     )
     expect_mapping(queries, Query, "queries", "a mapping from names to queries", advice)
-
-
-def check_ledger(ledger: Any) -> None:
-    """Refuses what is no open ledger."""
-    advice = "Call privacy.Ledger.open(path), or privacy.Ledger.create(path, budget, ...)."
-    expect(ledger, Ledger, "ledger", "an open ledger", advice)
 
 
 def check_run_id(run_id: Any) -> None:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 from privacy import events
 from privacy import terms as elementary
-from privacy.ledger import Ledger
+from privacy.checking import expect_count
+from privacy.errors import LedgerError
+from privacy.ledger import Ledger, expect_ledger
 from privacy.ledger_store import Store
 from privacy.slots import TOTAL, Slot, report, slot_terms, without_sampling
 
@@ -41,6 +43,8 @@ def spending(ledger: Ledger, *, points: int = 8) -> list[Spent]:
       ledger: Any ledger.
       points: Of the curve; each costs as much as two calls of `Ledger.spent`.
     """
+    expect_ledger(ledger)
+    expect_count(points, "points", "It counts points of the curve.", least=1, error=LedgerError)
     charged, slots = _charges(ledger.store), _slots(ledger.store)
     unbounded = ledger.bounds.charges()
     edges = sorted({round(len(charged) * k / points) for k in range(1, points + 1)} - {0})

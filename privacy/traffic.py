@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from privacy.aggregation import SecureAggregator
+from privacy.checking import expect, expect_number
 from privacy.privatization import PrivateProgram
 from privacy.secure_sums import MIN_COHORT, STANDARD, SecureSums
 from secfad.engines.local import Upload
@@ -42,6 +43,11 @@ def public_traffic(
       expected_size: Public number of clients, rounded up.
       sums: As in the run.
     """
+    advice = "Call privacy.privatize(computation, *specs, mechanism=...)."
+    expect(private_program, PrivateProgram, "private_program", "a private program", advice)
+    advice = "Pass sampling.expected_size."
+    expected = "a positive number"
+    expect_number(expected_size, "expected_size", expected, advice, lambda n: n > 0)
     clients = max(MIN_COHORT, math.ceil(expected_size))
     aggregator = SecureAggregator(
         releases=private_program.releases,

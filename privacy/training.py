@@ -277,7 +277,7 @@ class _Questions:
         return held | {argument: state.rows(argument, members) for argument in mine}
 
     def _fresh(self, name: str) -> Query:
-        if name not in self.queries:
+        if not isinstance(name, str) or name not in self.queries:
             raise MechanismError(
                 f"Expected a query among {sorted(self.queries)}, got {name!r}. Pass it in queries."
             )

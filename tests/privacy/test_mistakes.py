@@ -15,9 +15,12 @@ import pytest
 import audits
 import privacy
 import secfad as fad
+from privacy import keys, ledger_export, planning
 from privacy.adaptive import AdaptiveClip
 from privacy.calibration import noise_multiplier_for, rounds_for
 from privacy.mechanisms import split_noise
+from privacy.spending import spending
+from privacy.traffic import public_traffic
 from secfad.algorithms import fedopt as optimizers
 from secfad.algorithms import local
 
@@ -32,6 +35,7 @@ STACKED = {"x": jax.ShapeDtypeStruct((POPULATION, 2, 4, 3), jnp.float32)}
 MODEL = {"w": np.zeros(3, np.float32)}
 HYPER = {"server": {"learning_rate": 0.5}, "client": {}}
 SLOT = privacy.Slot("training", 1.0, 0.9, 3)
+ONE = "REPLACE_ONE"
 
 
 @fad.computation(model=fad.SERVER, x=fad.CLIENTS)
@@ -337,6 +341,14 @@ ELSEWHERE = {
         lambda: rounds_for(8.0, sampling_rate=1.0, noise_multiplier=1.0), "budget as a budget, got the float",
     ),
     "a mechanism as event": (lambda: privacy.epsilon(MECHANISM, 1e-5), "an event as a JSON object"),
+    "a path for spending": (lambda: spending("ledger.db"), "ledger as an open ledger"),
+    "a path for a quote": (lambda: planning.quote_on("ledger.db", []), "ledger as an open ledger"),
+    "slots for draws": (lambda: planning.quote([SLOT], BUDGET, relation=ONE), "schedule as a Draws"),
+    "a number for a filter": (lambda: planning.filter_for([], 8.0, relation=ONE), "budget as a budget"),
+    "a path to export": (lambda: ledger_export.export_ledger("a.db", "b"), "ledger as an open ledger"),
+    "nothing to import": (lambda: ledger_export.import_ledger(None, "b.db"), "source as a path, got None"),
+    "a key of nothing": (lambda: keys.read_public_key(None), "path as a path, got None"),
+    "traffic of a query": (lambda: public_traffic(query(), 8), "private_program as a private program"),
     "no journal folder": (lambda: privacy.ReleaseJournal(None), "path as a path, got None"),
     "a journal in a file": (lambda: privacy.ReleaseJournal(__file__), "a folder that can be made"),
     "a certificate of a number": (lambda: privacy.Certificate.from_json(3), "a JSON object"),
