@@ -6,6 +6,9 @@ but linear algebra with shared coefficients happens in between (no clip, no othe
 clients is one further contracted axis of one product. So sums are moved back through what commutes
 with them, up to the products, also into loops that collect or accumulate products. This is for the
 fused simulation only: a real client has to form its own product, and so do the engines.
+
+A value that clients only multiply by shared numbers, such as the tangents of forward mode, is added
+up before it is multiplied, once for all of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,7 +79,8 @@ class _Scope:
         self.uses = _uses(jaxpr)
         self.differing = {v for v, m in zip(jaxpr.invars, mapped) if m}
         self.seeds = {v for v in seeds if self.uses.get(v) == 1}
-        # Values that nothing else uses and that are linear in products and seeds; and in which seeds.
+        # Values that nothing else uses and that are linear in products, in seeds, or in less than they
+        # are; and in which seeds.
         self.holding: dict[Var, frozenset[Var]] = {v: frozenset({v}) for v in self.seeds}
         self.loops: dict[int, _Scope] = {}
         for equation in jaxpr.eqns:
@@ -91,7 +95,7 @@ class _Scope:
         elif once == [True]:
             operands = [equation.invars[i] for i in self._linear(equation)]
             held = [seeds for seeds in map(self.held, operands) if seeds is not None]
-            if held or contraction(equation):
+            if held or contraction(equation) or _spreads(equation, operands):
                 self.holding[equation.outvars[0]] = frozenset().union(*held)
 
     def _look_inside(self, equation: JaxprEqn, once: Sequence[bool]) -> None:
@@ -224,6 +228,12 @@ class _Scope:
             first, carries = equation.params["num_consts"], equation.params["num_carry"]
             return [*flags[:first], *[True] * carries, *flags[first + carries :]]
         return [True] * len(body.invars)
+
+
+def _spreads(equation: JaxprEqn, operands: Sequence[Any]) -> bool:
+    """Whether a result is larger than what it is linear in, as a value times several tangents is."""
+    size = lambda atom: _jax.spec(atom.aval).size
+    return len(operands) == 1 and size(operands[0]) < size(equation.outvars[0])
 
 
 def _uses(jaxpr: Jaxpr) -> dict[Var, int]:

@@ -27,6 +27,7 @@ import numpy as np
 
 from secfad import _jax
 from secfad.errors import ArgumentError, PlacementError
+from secfad.totals import over_clients
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -77,11 +78,7 @@ def repeated(value: Any, clients: int) -> jax.Array:
 
 def _place_sum(clients, operands, mapped, params):
     del params
-    results = [
-        # `jnp.sum` would promote small integers; a sum keeps the dtype of its operand.
-        jnp.sum(x, axis=0, dtype=x.dtype) if m else repeated(x, clients)
-        for x, m in zip(operands, mapped)
-    ]
+    results = [over_clients(x) if m else repeated(x, clients) for x, m in zip(operands, mapped)]
     return results, [False] * len(results)
 
 

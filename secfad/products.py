@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from secfad import _jax
 from secfad._jax import JaxprEqn, Primitive, jax_primitives
 from secfad.primitives import repeated
+from secfad.totals import over_clients
 
 
 def contraction(equation: JaxprEqn) -> Primitive | None:
@@ -27,7 +28,7 @@ def contraction(equation: JaxprEqn) -> Primitive | None:
 
 def _total(clients: int, value: Any, mapped: bool) -> Any:
     if mapped:
-        return jnp.sum(value, axis=0, dtype=value.dtype)
+        return over_clients(value)
     return repeated(value, clients)
 
 
