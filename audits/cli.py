@@ -113,7 +113,12 @@ def modes(
 
 @app.command()
 def run(
-    source: Annotated[str, typer.Argument(metavar="CONFIG.toml|quickstart", help="What to run.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG.toml|quickstart|quickstart-distributed", help="What to run."
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the run; by default the next free secfad-runs/NAME."),

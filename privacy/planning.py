@@ -194,7 +194,7 @@ def noise_that_fits(
 
 
 def _least(fits: Callable[[float], bool]) -> float:
-    """The least factor that fits, to a thousandth, from above; 1 if that does."""
+    """The least factor that fits, to half a per cent, from above; 1 if that does."""
     if fits(1.0):
         return 1.0
     low, high = 1.0, 2.0
@@ -208,7 +208,7 @@ def _least(fits: Callable[[float], bool]) -> float:
                 needed="any noise",
                 left="nothing",
             )
-    while high / low > 1.001:
+    while high / low > 1.005:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if fits(middle) else (middle, high)
     return high

@@ -26,6 +26,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # Below this expected size a Poisson draw is too small for secure aggregation with a probability
 # that is no longer negligible beside delta (30 expected: fewer than 3 come with 5e-11).
 LEAST_COHORT = 30
+# Cohorts of a fixed size may be as small as secure aggregation allows.
+FEWEST = 3
+# The configurations in the package.
+SHIPPED = ("quickstart", "quickstart-distributed")
 
 
 class Section(BaseModel):
@@ -65,7 +69,11 @@ class ScheduleSection(Section):
     """How often, and who is asked."""
 
     rounds: int = Field(ge=1, le=100_000, description="rounds; each draws two fresh cohorts")
-    sampling_rate: float = Field(gt=0, le=1, description="probability that a client takes part")
+    sampling_rate: float = Field(
+        gt=0,
+        le=1,
+        description="probability that a client takes part; with noise by clients, share of them that does",
+    )
     spare_slots: int = Field(
         ge=0, le=1000, description="releases per purpose planned beyond the rounds, for retries"
     )
@@ -95,7 +103,8 @@ class EngineSection(Section):
         description='"protocol": every SecAgg message; "ideal": masks drawn so that they cancel'
     )
     noise: Literal["central", "distributed"] = Field(
-        description='"central": the server adds it to the sum; "distributed": clients add shares'
+        description='"central": the server adds it to the sum, cohorts are Poisson samples; '
+        '"distributed": clients add shares, cohorts have a fixed and public size'
     )
     graph: GraphChoice = Field(
         default="auto",
@@ -149,7 +158,13 @@ class Configuration(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "Configuration":
         expected = self.schedule.sampling_rate * self.data.population
-        if self.schedule.sampling_rate < 1 and expected < LEAST_COHORT:
+        if self.fixed_size is not None:
+            if self.fixed_size < FEWEST:
+                raise ValueError(
+                    f"expected sampling_rate * population of at least {FEWEST} clients in a cohort, got "
+                    f"{expected:g}; raise either, or use sampling_rate = 1"
+                )
+        elif self.schedule.sampling_rate < 1 and expected < LEAST_COHORT:
             raise ValueError(
                 f"expected sampling_rate * population of at least {LEAST_COHORT}, so that no draw "
                 f"is too small for secure aggregation, got {expected:g}; raise either, or use "
@@ -165,6 +180,13 @@ class Configuration(Section):
         return self
 
     @property
+    def fixed_size(self) -> int | None:
+        """The size of every cohort, where clients add the noise and not everyone takes part."""
+        if self.engine.noise == "central" or self.schedule.sampling_rate == 1:
+            return None
+        return round(self.schedule.sampling_rate * self.data.population)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the values, as hexadecimal digits; comments and order do not matter."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
@@ -175,7 +197,7 @@ def load(source: str) -> Configuration:
     """Reads a configuration.
 
     Args:
-      source: Path of a TOML file, or "quickstart" for the one in the package.
+      source: Path of a TOML file, or "quickstart" or "quickstart-distributed" for one in the package.
 
     Raises:
       ConfigurationError: No such file, not TOML, or a key that is unknown, missing or out of bounds.
@@ -202,20 +224,20 @@ def parse(text: str, source: str = "text") -> Configuration:
 
 
 def text_of(source: str) -> str:
-    """The TOML text of a file, or of the configuration in the package.
+    """The TOML text of a file, or of a configuration in the package.
 
     Raises:
       ConfigurationError: No such file, or not UTF-8 text.
     """
-    if source == "quickstart":
+    if source in SHIPPED:
         package = importlib.resources.files("audits.experiments")
-        return package.joinpath("quickstart.toml").read_text(encoding="utf-8")
+        return package.joinpath(f"{source}.toml").read_text(encoding="utf-8")
     try:
         return Path(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigurationError(
-            f"Expected a TOML file or 'quickstart', got {source!r}: {reason}."
+            f"Expected a TOML file or one of {', '.join(SHIPPED)}, got {source!r}: {reason}."
         ) from None
 
 

@@ -17,7 +17,8 @@ from audits.experiments import pages, plots, results
 from audits.experiments.configuration import Configuration
 from audits.experiments.folders import RunFolder
 from audits.experiments.running import Run
-from audits.experiments.tasks import make_task
+from audits.experiments.tasks import Task, make_task
+from privacy.slots import TOTAL
 
 
 def default_folder(name: str, *, resume: bool, base: Path = Path("secfad-runs")) -> Path:
@@ -66,6 +67,8 @@ def _complete(
         console.print(f"certified {purpose}: {query.certificate.id[:16]}")
     for statement in dict.fromkeys(task.secure_sums.values()):
         console.print(escape(statement))
+    for line in _planned(task):
+        console.print(escape(line), soft_wrap=True)
     with folder.open_ledger(task) as ledger:
         run = Run(task, folder, ledger)
         with _bar(configuration, console) as observe:
@@ -73,6 +76,19 @@ def _complete(
         found = results.collect(run, trained, time.monotonic() - started)
         plots.draw(found, folder.path)
         results.write(folder, found)
+
+
+def _planned(task: Task) -> list[str]:
+    """What noise by clients means for this run, and what it costs, before anything is released."""
+    schedule = task.schedule
+    if not schedule.statement:
+        return []
+    plan, central = schedule.price(), schedule.price_with_central_noise()
+    needed = ", ".join(f"{name} {value:.2f}" for name, value in plan.released.items())
+    return [
+        schedule.statement,
+        f"planned epsilon: {needed} ({plan.accountant}); with noise by the server {central[TOTAL]:.2f}",
+    ]
 
 
 @contextmanager

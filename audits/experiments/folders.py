@@ -24,7 +24,7 @@ from pathlib import Path
 import privacy
 from audits.experiments.configuration import Configuration
 from audits.experiments.errors import FolderOccupied
-from audits.experiments.tasks import Task, sections
+from audits.experiments.tasks import Task
 from privacy.errors import ResumeRefused
 from privacy.files import write_durably
 
@@ -108,32 +108,32 @@ class RunFolder:
           ResumeRefused: The ledger is gone although rounds were run, or speaks of other terms.
           LedgerCorrupt: Its chain does not verify.
         """
-        chosen = task.configuration.privacy
-        budget = privacy.Budget(chosen.epsilon, chosen.delta)
+        schedule = task.schedule
         if not self.ledger.exists():
             if self.checkpoint.exists():
                 raise ResumeRefused(
                     f"Expected the ledger of the checkpoint in {self.path}, got none. A budget is "
                     "never started over: restore ledger.db, or begin in another folder."
                 )
-            purposes = {
-                name: privacy.Budget(section.epsilon, chosen.delta)
-                for name, section in sections(task.configuration).items()
-            }
+            schedule.require_fit()
             return privacy.Ledger.create(
                 self.ledger,
-                budget,
+                schedule.budget,
                 population=task.configuration.data.population,
-                purposes=purposes,
-                slots=task.slots,
+                purposes=schedule.purposes,
+                relation=schedule.relation,
+                slots=schedule.slots,
+                accountant=schedule.accountant,
             )
         ledger = privacy.Ledger.open(self.ledger)
         ledger.verify()
-        population = task.configuration.data.population
-        if (ledger.charter.budget, ledger.charter.population) != (budget, population):
+        wanted = (schedule.budget, task.configuration.data.population, schedule.relation)
+        charter = ledger.charter
+        if (charter.budget, charter.population, charter.relation) != wanted:
             raise ResumeRefused(
-                f"Expected a ledger of {budget} for {population} clients, got {ledger.charter.budget} "
-                f"for {ledger.charter.population}. It belongs to another run."
+                f"Expected a ledger of {wanted[0]} for {wanted[1]} clients under {wanted[2]}, got "
+                f"{charter.budget} for {charter.population} under {charter.relation}. It belongs to "
+                "another run, or to one of an older version whose cohorts had secret sizes."
             )
         return ledger
 

@@ -78,6 +78,11 @@ def _table(results: Mapping[str, Any]) -> str:
     for view in ("released", "server"):
         for purpose, epsilon in results["epsilon"][view].items():
             rows.append((f"epsilon, {view} view: {purpose}", "0", f"{epsilon:.2f}", "unbounded"))
+    if central := results.get("epsilon_with_central_noise"):
+        for purpose, epsilon in central.items():
+            rows.append(
+                (f"the same with noise by the server: {purpose}", "0", f"{epsilon:.2f}", "")
+            )
     text = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )

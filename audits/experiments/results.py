@@ -13,14 +13,13 @@ from typing import Any
 
 from rich.table import Table
 
-import privacy
 from audits.experiments.folders import RunFolder
 from audits.experiments.measuring import majority_accuracy
 from audits.experiments.running import Run
-from audits.experiments.tasks import HYPERGRADIENT, PURPOSES, TRAINING
+from audits.experiments.schedules import HYPERGRADIENT, PURPOSES, TRAINING
 from privacy.certificates import current_environment
 from privacy.files import write_durably
-from privacy.slots import plan as price_plan
+from privacy.slots import TOTAL
 from privacy.traffic import public_traffic
 from privacy.training import Trained
 
@@ -32,14 +31,18 @@ _FIGURES = {
     "momentum": "server momentum",
 }
 NOTES = (
-    "Unit of privacy: one client, added or removed.",
     "The released view holds for those who see what is released and not who takes part; the server "
     "view for a server that does see who takes part.",
     "Cohorts and noise were drawn from the operating system's randomness, so a repetition differs.",
     "Client bytes are those of one release among the expected number of clients: the messages of "
-    "secure aggregation as serialised, and the broadcast values. Real cohorts differ from that, and "
-    "their sizes are not published.",
+    "secure aggregation as serialised, and the broadcast values.",
     "Loss and accuracy are measured in the clear on held-out examples; they are not private.",
+)
+
+
+SECRET_SIZES = (
+    "Unit of privacy: one client, added or removed.",
+    "Sizes of cohorts are secret and not published: real ones differ from the expected one.",
 )
 
 
@@ -64,6 +67,10 @@ def collect(run: Run, trained: Trained, seconds: float) -> dict[str, Any]:
         "private": _outcome(history, ""),
         "baseline": _outcome(history, "baseline_") if "baseline_loss" in history else None,
         "epsilon": {view: ledger.spent(view) for view in ("released", "server")},
+        "epsilon_with_central_noise": _central(run),
+        "relation": str(ledger.charter.relation),
+        "accountant": ledger.charter.accountant,
+        "cohort_size": configuration.fixed_size,
         "delta": configuration.privacy.delta,
         "bytes_per_client_and_release": _traffic(run),
         "secure_sums": {
@@ -73,9 +80,7 @@ def collect(run: Run, trained: Trained, seconds: float) -> dict[str, Any]:
         "ledger": {
             "id": ledger.id,
             "head": ledger.head,
-            "charges": {
-                purpose: sum(r.purpose == purpose for r in reservations) for purpose in PURPOSES
-            },
+            "charges": _charges(run),
             "charged_without_release": len(states) - states.count("committed"),
             "releases_from_journal": sum(release["replayed"] for release in released),
         },
@@ -84,6 +89,7 @@ def collect(run: Run, trained: Trained, seconds: float) -> dict[str, Any]:
         "history": history,
         "clipping": {name: [asdict(a) for a in found] for name, found in trained.clipping.items()},
         "notes": [
+            *_on_sizes(run),
             *NOTES,
             *dict.fromkeys(run.task.secure_sums.values()),
             *(a.statement for f in trained.clipping.values() for a in f if a.finding),
@@ -106,6 +112,32 @@ def _outcome(history: Mapping[str, list[float]], prefix: str) -> dict[str, float
     return {name: history[prefix + name][-1] for name in names}
 
 
+def _charges(run: Run) -> dict[str, int]:
+    """Draws of each purpose that were charged."""
+    found = run.reservations
+    return {purpose: sum(r.purpose == purpose for r in found) for purpose in PURPOSES}
+
+
+def _central(run: Run) -> dict[str, float] | None:
+    """What the same draws would have cost with secret sizes; None where they had them."""
+    if run.task.configuration.engine.noise == "central":
+        return None
+    return run.task.schedule.price_with_central_noise(_charges(run))
+
+
+def _on_sizes(run: Run) -> list[str]:
+    """What epsilon speaks of, and whether the sizes of cohorts are secret."""
+    central = _central(run)
+    if central is None:
+        return list(SECRET_SIZES)
+    spent = run.ledger.spent()[TOTAL]
+    cost = (
+        f"The same noise added by the server, to cohorts of a secret size, would have cost epsilon"
+        f" {central[TOTAL]:.2f} in total instead of {spent:.2f}, for one client added or removed."
+    )
+    return [run.task.schedule.statement, cost]
+
+
 def _traffic(run: Run) -> dict[str, dict[str, float]]:
     """Bytes of one client in one release among the expected number of clients."""
     size, sums = run.task.sampling.expected_size, run.task.configuration.engine.sums
@@ -114,19 +146,11 @@ def _traffic(run: Run) -> dict[str, dict[str, float]]:
 
 def budget_curve(run: Run, done: int, points: int = 8) -> list[dict[str, float]]:
     """Epsilon spent after some of the rounds, in the released-model view."""
-    charter, curve = run.ledger.charter, []
+    curve, reservations = [], run.reservations
     rounds = sorted({round(done * k / points) for k in range(1, points + 1)} | {1})
-    reservations = run.reservations
-    multipliers = {slot.purpose: slot for slot in run.task.slots}
     for last in rounds:
         counts = {p: sum(r.purpose == p and r.round < last for r in reservations) for p in PURPOSES}
-        slots = [
-            privacy.Slot(p, multipliers[p].sampling_rate, multipliers[p].noise_multiplier, n)
-            for p, n in counts.items()
-            if n
-        ]
-        spent = price_plan(slots, charter.budget, purposes=charter.purposes).released
-        curve.append({"round": last, **spent})
+        curve.append({"round": last, **run.task.schedule.price(counts).released})
     return curve
 
 
@@ -147,9 +171,11 @@ def summary(results: Mapping[str, Any]) -> Table:
         row(label, *(_number(column.get(key)) for column in columns))
     table.add_section()
     for view in ("released", "server"):
-        for purpose in (TRAINING, HYPERGRADIENT, "total"):
+        for purpose in (TRAINING, HYPERGRADIENT, TOTAL):
             epsilon = results["epsilon"][view][purpose]
             row(f"epsilon, {view} view: {purpose}", "0", f"{epsilon:.2f}", "unbounded")
+    if central := results["epsilon_with_central_noise"]:
+        row("the same with noise by the server: total", "0", f"{central[TOTAL]:.2f}", "")
     row("delta", "", f"{results['delta']:g}", "")
     table.add_section()
     for purpose, traffic in results["bytes_per_client_and_release"].items():

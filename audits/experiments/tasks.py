@@ -14,13 +14,11 @@ import jax
 
 import privacy
 from audits.certifying import certify
-from audits.experiments.configuration import Configuration, ReleaseSection
+from audits.experiments.configuration import Configuration
 from audits.experiments.fedavgm import batch_of, make_algorithm
+from audits.experiments.schedules import Schedule, sections
 from privacy.queries import Algorithm, Query
 from secfad.data.synthetic import SyntheticData, synthetic
-
-TRAINING, HYPERGRADIENT = "training", "hypergradient"
-PURPOSES = (TRAINING, HYPERGRADIENT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +40,14 @@ class Task:
     queries: Mapping[str, Query]
 
     @property
-    def sampling(self) -> privacy.PoissonSampling:
+    def schedule(self) -> Schedule:
+        """Who is asked how often, and what it costs."""
+        return Schedule(self.configuration, self.queries)
+
+    @property
+    def sampling(self) -> privacy.PoissonSampling | privacy.FixedSampling:
         """How cohorts are drawn."""
-        return privacy.PoissonSampling(
-            population=self.configuration.data.population,
-            rate=self.configuration.schedule.sampling_rate,
-        )
+        return self.schedule.sampling
 
     @property
     def secure_sums(self) -> dict[str, str]:
@@ -57,10 +57,8 @@ class Task:
 
     @property
     def slots(self) -> list[privacy.Slot]:
-        """The planned releases of both purposes, spare ones included."""
-        schedule = self.configuration.schedule
-        count = schedule.rounds + schedule.spare_slots
-        return [query.slot(self.sampling, count) for query in self.queries.values()]
+        """The planned releases of both purposes, spare ones included; none on a filter."""
+        return self.schedule.slots
 
 
 def make_task(configuration: Configuration) -> Task:
@@ -94,9 +92,3 @@ def mechanisms(configuration: Configuration) -> dict[str, privacy.Gaussian]:
         )
         for purpose, section in sections(configuration).items()
     }
-
-
-def sections(configuration: Configuration) -> dict[str, ReleaseSection]:
-    """The mechanism of each purpose."""
-    chosen = configuration.privacy
-    return {TRAINING: chosen.training, HYPERGRADIENT: chosen.hypergradient}

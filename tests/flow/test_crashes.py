@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from audits.experiments import configuration, pages
-from audits.experiments.tasks import PURPOSES
+from audits.experiments.schedules import PURPOSES
 from privacy import Ledger
 from privacy.metrics import MetricsFile
 

@@ -11,7 +11,8 @@ from audits.experiments.configuration import parse
 from audits.experiments.fedavgm import client_loss, local_sgd, members_of
 from audits.experiments.folders import RunFolder
 from audits.experiments.running import Run
-from audits.experiments.tasks import TRAINING, make_task
+from audits.experiments.schedules import TRAINING
+from audits.experiments.tasks import make_task
 from privacy.certificates import CertificateError, CertificateMismatch
 from privacy.errors import BudgetExceeded, NonFiniteData, RunRefused
 from privacy.hypergradients import training

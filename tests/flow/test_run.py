@@ -12,7 +12,8 @@ from audits.experiments.console import default_folder, run_experiment
 from audits.experiments.errors import FolderOccupied
 from audits.experiments.folders import RunFolder
 from audits.experiments.running import Run
-from audits.experiments.tasks import PURPOSES, make_task
+from audits.experiments.schedules import PURPOSES
+from audits.experiments.tasks import make_task
 from privacy import Ledger, Release
 from privacy.certificates import Certificate
 from privacy.checkpoints import CheckpointFile

@@ -224,12 +224,16 @@ def test_charging_everyone_would_not_have_been_a_bound():
 @pytest.mark.parametrize(
     ("population", "size", "z", "rounds", "honest"),
     [
-        (population, size, z, rounds, honest)
-        for population, size in ((20, 5), (1000, 10))
-        for z, rounds in ((0.7, 1), (2.0, 80), (8.0, 500))
-        for honest in (0.75,)
-    ]
-    + [(40, 10, 2.0, 5, 0.5), (40, 10, 2.0, 5, 1.0), (40, 39, 3.0, 4, 0.75), (3, 3, 2.0, 4, 1.0)],
+        (20, 5, 2.0, 80, 0.75),
+        (1000, 10, 0.7, 1, 0.75),
+        (40, 39, 3.0, 4, 1.0),
+        *(
+            pytest.param(population, size, z, rounds, honest, marks=pytest.mark.slow)
+            for population, size in ((3, 3), (20, 5), (200, 60), (1000, 10))
+            for z, rounds in ((0.7, 1), (2.0, 1), (2.0, 80), (8.0, 500))
+            for honest in (0.5, 0.75, 1.0)
+        ),
+    ],
 )
 def test_no_quoted_epsilon_is_below_that_of_explicit_populations(
     population, size, z, rounds, honest
@@ -303,7 +307,7 @@ def test_noise_that_fits_makes_a_plan_fit_and_little_less_does_not():
     factors = noise_that_fits(quiet, BUDGET, **terms)
     assert factors["training"] > 1.5 > 1.1 > factors["hypergradient"] >= 1.0
     assert quote([louder(d, factors[d.purpose]) for d in quiet], BUDGET, **terms).fits
-    less = [louder(d, factors[d.purpose] * 0.995) for d in quiet]
+    less = [louder(d, factors[d.purpose] * 0.98) for d in quiet]
     assert not quote(less, BUDGET, **terms).fits
     assert noise_that_fits(schedule(), BUDGET, **terms) == {"training": 1.0, "hypergradient": 1.0}
 
