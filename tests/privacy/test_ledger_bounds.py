@@ -14,7 +14,7 @@ from ledgers import reserve
 from typer.testing import CliRunner
 
 from audits.cli import app
-from privacy import Budget, Ledger, Release, Slot, train
+from privacy import Budget, Ledger, PoissonSampling, Release, Slot, train
 from privacy.errors import LedgerError, NoBoundKnown, NoBoundWarning
 from privacy.ledger_export import export_ledger, import_ledger
 from privacy.spending import spending
@@ -81,7 +81,7 @@ def test_nothing_more_is_reserved_or_planned(old, tmp_path):
     assert not old.plan([Slot("training", 0.1, 50.0, 1)]).fits
     with pytest.raises(NoBoundKnown):
         train(lambda state, ask: state, np.zeros(2), queries={}, clients=lambda members: {},
-              sampling=None, ledger=old, rounds=1, run_id="r", folder=tmp_path / "run")  # fmt: skip
+              sampling=PoissonSampling(population=100, rate=0.3), ledger=old, rounds=1, run_id="r", folder=tmp_path / "run")  # fmt: skip
     assert old.head == head
     assert not (tmp_path / "run").exists()
 
