@@ -80,8 +80,11 @@ def test_nothing_more_is_reserved_or_planned(old, tmp_path):
         old.declare([Slot("training", 0.1, 50.0, 1)], data_independent=True)
     assert not old.plan([Slot("training", 0.1, 50.0, 1)]).fits
     with pytest.raises(NoBoundKnown):
-        train(lambda state, ask: state, np.zeros(2), queries={}, clients=lambda members: {},
-              sampling=PoissonSampling(population=100, rate=0.3), ledger=old, rounds=1, run_id="r", folder=tmp_path / "run")  # fmt: skip
+        train(
+            lambda state, ask: state, np.zeros(2), queries={}, clients=lambda members: {},
+            sampling=PoissonSampling(population=100, rate=0.3), ledger=old, rounds=1, run_id="r",
+            folder=tmp_path / "run",
+        )  # fmt: skip
     assert old.head == head
     assert not (tmp_path / "run").exists()
 

@@ -17,6 +17,7 @@ from scipy import stats
 import audits
 import privacy
 import secfad as fad
+from privacy.accounting import delta
 from privacy.execution import run
 
 ALARM = 1e-6
@@ -63,7 +64,7 @@ def at_most(share):
 def allowed(event, relation):
     """The largest power at the level, of any test of one release, by the charged divergence."""
     return min(
-        math.exp(e) * LEVEL + privacy.delta(event, e, accountant="rdp", relation=relation)
+        math.exp(e) * LEVEL + delta(event, e, accountant="rdp", relation=relation)
         for e in np.linspace(0.0, 8.0, 33)
     )
 
