@@ -49,6 +49,7 @@ __all__ = [
     "linear_primitive",
     "local_primitive",
     "make_jaxpr",
+    "open_client_axis",
     "spec",
     "sub_jaxprs",
     "user_calls",
@@ -161,13 +162,23 @@ def with_line(equation: JaxprEqn, caller: JaxprEqn) -> JaxprEqn:
 
 
 class _ClientAxis:
-    """The name of the mapped axis of clients. An object, so that no axis of a user's can equal it."""
+    """The name of the mapped axis of clients. An object, so that no axis of a user's can equal it.
+
+    Attributes:
+      marked_only: Whether no message passes it but those that are marked.
+    """
+
+    def __init__(self, marked_only: bool):
+        self.marked_only = marked_only
 
     def __repr__(self) -> str:
         return "clients"
 
 
-client_axis = _ClientAxis()
+client_axis = _ClientAxis(marked_only=True)
+# For programs with custom derivative rules, which may send messages of their own when JAX
+# differentiates a simulation.
+open_client_axis = _ClientAxis(marked_only=False)
 
 
 def make_jaxpr(fun: Callable, specs: Sequence[Any]) -> tuple[ClosedJaxpr, Any]:
@@ -207,8 +218,9 @@ def evaluate(equation: JaxprEqn, values: Sequence[Any]) -> list[Any]:
 
 
 def spec(aval: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of a value."""
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+    """Shape and dtype of a value, and whether the dtype is weak, as that of a Python number."""
+    weak = getattr(aval, "weak_type", False)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=weak)
 
 
 def dce(jaxpr: Jaxpr, used_outputs: Sequence[bool]) -> Jaxpr:
@@ -240,6 +252,9 @@ def linear_primitive(
     tangent_params: Callable[[dict], dict],
     cotangent_params: Callable[[dict], dict],
     check: Callable,
+    outside: Callable[[dict], Exception],
+    hidden: Callable[[dict], Exception],
+    mark: str,
 ) -> Primitive:
     """An n-ary, identity-shaped, linear primitive; `transposed` of the result must be set afterwards.
 
@@ -257,6 +272,9 @@ def linear_primitive(
       tangent_params: Parameters of the tangent's equation from those of the primal's.
       cotangent_params: Parameters of the transposed primitive's equation.
       check: Called with the operands' avals and the parameters; raises on what may not pass.
+      outside: The error for a message of arrays, which is part of no computation.
+      hidden: The error for a message that is left when a program is compiled, or that is not marked.
+      mark: The parameter that marks a message.
     """
     primitive = Primitive(name)
     primitive.multiple_results = True
@@ -265,11 +283,12 @@ def linear_primitive(
         check(avals, params)
         return list(avals)
 
-    def impl(*_, **__):
-        raise RuntimeError(
-            f"`{name}` means nothing outside a federated computation. "
-            "Run the computation with secfad.simulate(computation)(*args) or secfad.execute."
-        )
+    def impl(*_, **params):
+        raise outside(params)
+
+    def lower(context, *_, **params):
+        del context
+        raise hidden(params)
 
     def jvp(primals, tangents, **params):
         results = primitive.bind(*primals, **params)
@@ -290,8 +309,10 @@ def linear_primitive(
         ]
 
     def batch(axis_data, operands, dims, **params):
-        if axis_data.name is not client_axis:
+        if not isinstance(axis_data.name, _ClientAxis):
             return primitive.bind(*operands, **params), dims
+        if axis_data.name.marked_only and not params.get(mark):
+            raise hidden(params)
         fronted = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims)]
         mapped = [d is not None for d in dims]
         results, mapped = place(axis_data.size, fronted, mapped, params)
@@ -299,6 +320,7 @@ def linear_primitive(
 
     primitive.def_abstract_eval(abstract_eval)
     primitive.def_impl(impl)
+    mlir.register_lowering(primitive, lower)
     ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transpose
     pe.custom_partial_eval_rules[primitive] = functools.partial(_separate, primitive)

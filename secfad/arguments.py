@@ -16,6 +16,7 @@ from secfad.tracing import as_struct, canonical_dtype
 def checked_arguments(program: Program, args: Sequence[Any]) -> list[Any]:
     """The flat arguments, if they have the structure, shapes and dtypes that were traced."""
     names = program.argument_names
+    args = [*args, *(program.defaults[n] for n in names[len(args) :] if n in program.defaults)]
     if len(args) != len(names):
         raise ArgumentError(
             f"`{program.name}` expected {len(names)} arguments ({', '.join(names)}), got {len(args)}."
@@ -90,16 +91,16 @@ def client_specs(computation: Computation, args: Sequence[Any]) -> tuple[tuple, 
 
         def spec(leaf, name=name, placement=placement):
             struct = as_struct(leaf, name)
-            shape, dtype = struct.shape, struct.dtype
             if placement is not CLIENTS:
-                return jax.ShapeDtypeStruct(shape, dtype)
-            if not shape:
+                return struct
+            if not struct.shape:
                 raise CohortError(
                     f"Expected a leading axis of clients in argument `{name}`, got a scalar. "
                     "Stack what the clients hold: shape (clients, ...)."
                 )
-            sizes.add(shape[0])
-            return jax.ShapeDtypeStruct(shape[1:], dtype)
+            sizes.add(struct.shape[0])
+            weak = struct.weak_type
+            return jax.ShapeDtypeStruct(struct.shape[1:], struct.dtype, weak_type=weak)
 
         specs.append(jax.tree.map(spec, arg))
     return tuple(specs), sizes

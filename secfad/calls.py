@@ -7,11 +7,12 @@ cannot.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from secfad.nesting import Nested
 from secfad.primitives import COMMUNICATION
 
 JIT = frozenset(
@@ -32,6 +33,10 @@ SCAN = _jax.jax_primitives.scan_p
 WHILE = _jax.jax_primitives.while_p
 COND = _jax.jax_primitives.cond_p
 CONTROL_FLOW = frozenset({SCAN, WHILE, COND})
+# What may communicate inside: everything else is looked into only to find out that it does not.
+_FOLLOWED = _PLAIN_CALLS | OWN_DERIVATIVE | CONTROL_FLOW
+# Their functions run on the host, where no message can be sent.
+_CALLBACKS = frozenset({"pure_callback", "io_callback", "debug_callback", "debug_print"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +110,11 @@ def with_bodies(equation: JaxprEqn, change: Callable[[Jaxpr], Jaxpr]) -> JaxprEq
     def changed(value: Any) -> Any:
         if isinstance(value, ClosedJaxpr):
             return ClosedJaxpr(change(value.jaxpr), value.consts)
+        if isinstance(value, Jaxpr):
+            return change(value)
         if isinstance(value, tuple) and any(isinstance(v, ClosedJaxpr) for v in value):
-            return tuple(changed(v) for v in value)
+            items = [changed(v) for v in value]
+            return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
         return value
 
     return equation.replace(params={k: changed(v) for k, v in equation.params.items()})
@@ -119,6 +127,17 @@ def bodies(equation: JaxprEqn) -> Iterator[Jaxpr]:
             yield body.jaxpr if isinstance(body, ClosedJaxpr) else body
 
 
+def every_body(equation: JaxprEqn) -> Iterable[Jaxpr]:
+    """`bodies`, and every program that a primitive holds in any other way."""
+    return bodies(equation) if equation.primitive in _FOLLOWED else Nested(equation.params).programs
+
+
+def is_opaque(equation: JaxprEqn) -> bool:
+    """True if an equation holds what cannot be looked into, such as a function."""
+    unknown = equation.primitive not in _FOLLOWED and equation.primitive.name not in _CALLBACKS
+    return unknown and Nested(equation.params).opaque
+
+
 class Communicates:
     """Says whether an equation communicates, at any depth; remembers the programs it has seen."""
 
@@ -129,7 +148,7 @@ class Communicates:
     def __call__(self, equation: JaxprEqn) -> bool:
         """True if the equation or a program inside it is a broadcast or a sum."""
         return equation.primitive in COMMUNICATION or any(
-            self.in_jaxpr(b) for b in bodies(equation)
+            self.in_jaxpr(b) for b in every_body(equation)
         )
 
     def in_jaxpr(self, jaxpr: Jaxpr) -> bool:

@@ -10,6 +10,7 @@ Source: Rush, Charles, Garrett (JMLR 2024), section 3.4, as numbers computed fro
 import dataclasses
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 
@@ -127,12 +128,12 @@ def _plus(a: Costs, b: Costs) -> Costs:
 
 
 def nbytes(values: Iterable[Atom]) -> int:
-    """Payload of values: entries times the size of their dtype."""
+    """Payload of values: entries times the size of their dtype; of keys, that of their data."""
     return sum(_size(v.aval) for v in values)
 
 
-def _size(aval) -> int:
-    itemsize = aval.dtype.itemsize
+def _size(aval: Any) -> int:
     if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
-        itemsize = 8
-    return math.prod(aval.shape) * itemsize
+        # How long a key is depends on its generator.
+        aval = jax.eval_shape(jax.random.key_data, spec(aval))
+    return math.prod(aval.shape) * aval.dtype.itemsize

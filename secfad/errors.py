@@ -19,7 +19,8 @@ class PlacementError(SecfadError):
 
     Attributes:
       kind: A stable word for the cause: "implicit-broadcast", "addressed-broadcast",
-        "misplaced-operand", "client-branch" or "client-control".
+        "misplaced-operand", "client-branch", "client-control", "hidden-communication" or
+        "outside-computation".
       line: The user's source line, `file:line (function)`.
     """
 

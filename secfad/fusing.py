@@ -14,6 +14,7 @@ import jax
 from secfad import _jax
 from secfad._jax import ClosedJaxpr
 from secfad.contractions import contract
+from secfad.following import axis_of, marked
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -28,18 +29,17 @@ def over_clients(
       mapped: Which arguments differ between clients and have a leading axis of them; one at least.
       stacked: Which results shall have one; the others are alike for all clients.
     """
-    source = contract(closed, mapped)
-    one_client = functools.partial(_jax.eval_jaxpr, source.jaxpr, source.consts)
-    return mapped_over_clients(one_client, mapped, stacked)
+    return mapped_over_clients(contract(closed, mapped), mapped, stacked)
 
 
 def mapped_over_clients(
-    one_client: Callable[..., list[Any]], mapped: Sequence[bool], stacked: Sequence[bool]
+    closed: ClosedJaxpr, mapped: Sequence[bool], stacked: Sequence[bool]
 ) -> Callable[..., list[Any]]:
-    """`over_clients` for a function that communicates, without contractions."""
+    """`over_clients` without contractions."""
+    source = marked(closed)
     return jax.vmap(
-        one_client,
+        functools.partial(_jax.eval_jaxpr, source.jaxpr, source.consts),
         in_axes=[0 if m else None for m in mapped],
         out_axes=[0 if s else None for s in stacked],
-        axis_name=_jax.client_axis,
+        axis_name=axis_of(closed),
     )

@@ -187,6 +187,8 @@ class _Scope:
         if self.keep_rules and equation.primitive in OWN_DERIVATIVE and self.talks(equation):
             self._ruled(equation)
             return
+        if self.talks(equation) and as_call(equation) is None:
+            raise misplacing.hidden(equation)
         labels = {self.label(v) for v in equation.invars} - {None}
         if len(labels) < 2:
             flags = [self.label(v) is not None for v in equation.invars]

@@ -25,7 +25,7 @@ from secfad.blocks import Sum
 from secfad.calls import WHILE
 from secfad.errors import ModeError
 from secfad.linearity import is_linear
-from secfad.primitives import broadcast_p, sum_p
+from secfad.primitives import broadcast_p, in_long, sum_p
 from secfad.slicing import Slice
 
 _jax.hide_file_from_tracebacks(__file__)
@@ -68,7 +68,7 @@ def sum_with_jacobians(name: str, local: Slice, step: Sum) -> Callable:
         wires = received(sources)
         operands = _jax.eval_jaxpr(local.jaxpr, (), *wires, *constants)
         blocks = _jacobians(name, local, wires, constants, message)
-        totals = total(*operands, *(block for _, _, block in blocks))
+        totals = total(*operands, *(in_long(block) for _, _, block in blocks))
         values, jacobians = totals[: len(operands)], totals[len(operands) :]
         moved = [_zero_tangent(v) for v in values]
         for (row, column, _), jacobian in zip(blocks, jacobians):

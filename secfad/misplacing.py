@@ -2,7 +2,8 @@
 
 from secfad import _jax
 from secfad._jax import JaxprEqn
-from secfad.errors import PlacementError
+from secfad.errors import PlacementError, TracingError
+from secfad.primitives import HIDDEN
 
 _JAX_DERIVATIVE = (
     "in JAX's own derivative of a choice that communicates: use secfad.grad of a computation there"
@@ -32,6 +33,37 @@ def two_places(equation: JaxprEqn) -> PlacementError:
         f"({_JAX_DERIVATIVE}).",
         kind="implicit-broadcast",
         line=_jax.user_line(equation),
+    )
+
+
+_INSTEAD = {
+    "linear_solve": "Use jax.scipy.sparse.linalg.cg or jax.lax.custom_linear_solve",
+    "custom_vmap_call": "Communicate before and after the function that has a rule for vmap",
+    "linear_call": "Use jax.lax.custom_linear_solve, or a jax.custom_vjp",
+}
+
+
+def hidden(equation: JaxprEqn, *others: JaxprEqn) -> PlacementError:
+    """An operation, one of several, with communication inside, where nothing follows it."""
+    names = dict.fromkeys(e.primitive.name for e in (equation, *others))
+    instead = next((_INSTEAD[n] for n in names if n in _INSTEAD), "Communicate outside of it")
+    return PlacementError(
+        f"communication inside {' or '.join(f'`{name}`' for name in names)} cannot be followed: no "
+        f"table, cost or certificate would show it. {instead}. Communication may stand in jit, "
+        "checkpoint, scan, while_loop, cond, custom_jvp, custom_vjp and custom_linear_solve.",
+        kind=HIDDEN,
+        line=_jax.user_line(equation),
+    )
+
+
+def unknown(reason: Exception, equation: JaxprEqn, *others: JaxprEqn) -> TracingError:
+    """An operation of which JAX cannot show what it does."""
+    names = dict.fromkeys(e.primitive.name for e in (equation, *others))
+    text = (str(reason).splitlines() or [""])[0]
+    return TracingError(
+        f"{_jax.user_line(equation)}: {' or '.join(f'`{name}`' for name in names)} holds a function, and "
+        f"cannot be mapped over clients and compiled to see whether that communicates "
+        f"({type(reason).__name__}: {text}). Give it a rule for jax.vmap, or leave it out."
     )
 
 

@@ -126,6 +126,10 @@ def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward
     """
     require_mode(mode, ("forward", "mixed"), "jvp")
     argnums = checked_argnums(computation, argnums)
+    return _kept(computation, ("jvp", argnums, mode), lambda: _jvp(computation, argnums, mode))
+
+
+def _jvp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
     chosen = _tuple(argnums)
     if mode == "mixed":
         require_server_arguments(computation, chosen, mode)
@@ -166,6 +170,10 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
     """
     require_mode(mode, ("reverse", "factored", "mixed", "blockwise"), "vjp")
     argnums = checked_argnums(computation, argnums)
+    return _kept(computation, ("vjp", argnums, mode), lambda: _vjp(computation, argnums, mode))
+
+
+def _vjp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
     chosen = _tuple(argnums)
     if mode in ("mixed", "blockwise"):
         require_server_arguments(computation, chosen, mode)
@@ -190,6 +198,13 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
     return made.documented(_described("Value and pulled-back cotangent", computation, chosen, mode))
 
 
+def _kept(computation: Computation, key: tuple, make: Callable[[], Computation]) -> Computation:
+    """A derivative, made once: what is traced and compiled for it is found again in a loop."""
+    if key not in computation.made:
+        computation.made[key] = make()
+    return computation.made[key]
+
+
 # What each kind of derivative is called, and how it is taken.
 _DERIVE = {
     "grad": ("Gradient", differentiation.gradient),
@@ -209,9 +224,16 @@ def _derived(
 ) -> Computation:
     require_mode(mode, get_args(Mode), kind)
     argnums = checked_argnums(computation, argnums)
-    chosen = _tuple(argnums)
     if mode in ("forward", "mixed", "blockwise"):
-        require_server_arguments(computation, chosen, mode)
+        require_server_arguments(computation, _tuple(argnums), mode)
+    options = (argnums, mode, kind, has_aux, factor)
+    return _kept(computation, options, lambda: _made(computation, *options))
+
+
+def _made(
+    computation: Computation, argnums: Argnums, mode: Mode, kind: str, has_aux: bool, factor: bool
+) -> Computation:
+    chosen = _tuple(argnums)
     title, derive = _DERIVE[kind]
     value = value_alone(computation) if has_aux else computation
 

@@ -97,4 +97,6 @@ def derived_computation(
     origin: Computation | None = None,
 ) -> Computation:
     """A computation whose placements are those of another one, or more."""
-    return Computation(fun, MappingProxyType(dict(placements)), name, tracer, unfactored, origin)
+    defaults = MappingProxyType({} if origin is None else origin.defaults)
+    places = MappingProxyType(dict(placements))
+    return Computation(fun, places, name, tracer, unfactored, origin, defaults)

@@ -34,6 +34,11 @@ _jax.hide_file_from_tracebacks(__file__)
 TANGENT = ".tangent"
 COTANGENT = ".cotangent"
 AGAIN = ".again"
+# The parameter of a message that a walk through its program has found (`following`).
+VISIBLE = "visible"
+# Kinds of PlacementError.
+HIDDEN = "hidden-communication"
+OUTSIDE = "outside-computation"
 
 
 def _suffixed(suffix: str) -> Callable[[dict], dict]:
@@ -82,20 +87,40 @@ def _place_sum(clients, operands, mapped, params):
     return results, [False] * len(results)
 
 
+def _outside(params: dict) -> PlacementError:
+    return PlacementError(
+        f"a message named {params['name']!r} was sent outside of a federated computation, where there "
+        "are no clients. Run a computation `f` with secfad.simulate(f)(*args) or "
+        "secfad.execute(secfad.trace(f, *specs), *args), and differentiate it with secfad.grad(f).",
+        kind=OUTSIDE,
+        line=_jax.current_line(),
+    )
+
+
+def _hidden(params: dict) -> PlacementError:
+    return PlacementError(
+        f"a message named {params['name']!r} is sent outside of a federated computation, or inside of "
+        "an operation that hides it from the program. Run computations with secfad.simulate or "
+        "secfad.execute, and communicate outside of such an operation.",
+        kind=HIDDEN,
+        line=_jax.current_line(),
+    )
+
+
+_RULES: dict[str, Any] = {
+    "tangent_params": _tangent,
+    "cotangent_params": _suffixed(COTANGENT),
+    "outside": _outside,
+    "hidden": _hidden,
+    "mark": VISIBLE,
+}
 broadcast_p = _jax.linear_primitive(
     "federated_broadcast",
     place=_place_broadcast,
-    tangent_params=_tangent,
-    cotangent_params=_suffixed(COTANGENT),
     check=lambda avals, params: None,
+    **_RULES,
 )
-sum_p = _jax.linear_primitive(
-    "federated_sum",
-    place=_place_sum,
-    tangent_params=_tangent,
-    cotangent_params=_suffixed(COTANGENT),
-    check=_check_operands,
-)
+sum_p = _jax.linear_primitive("federated_sum", place=_place_sum, check=_check_operands, **_RULES)
 broadcast_p.transposed = sum_p  # type: ignore[attr-defined]
 sum_p.transposed = broadcast_p  # type: ignore[attr-defined]
 
@@ -173,13 +198,19 @@ def sum(tree: Any, *, name: str | None = None) -> Any:
 def mean(tree: Any, *, weights: Any = None, name: str | None = None) -> Any:
     """Averages a value over clients: `sum(w * x) / sum(w)`, both sums in one message.
 
+    Guarantees:
+      16-bit numbers and their weights are sent and added up as float32, in which 70,000 clients can be
+      counted and large values do not overflow; the mean is rounded once.
+
     Args:
-      tree: A tree of arrays, one at each client; integers become floating point.
+      tree: A tree of arrays, one at each client. Flags and integers become floating-point numbers, of
+        the dtype that `jnp.mean` gives them.
       weights: One number per client, such as its count of examples; equal weights by default.
       name: What policies, certificates and errors call this message; `"mean"` by default.
 
     Returns:
-      The mean, with the structure and shapes of `tree`, at the server. NaN if the weights add to 0.
+      The mean, with the structure, shapes and floating-point dtypes of `tree`, at the server. NaN if
+      the weights add to 0.
 
     Raises:
       ArgumentError: A leaf is no array, such as text.
@@ -193,17 +224,30 @@ def mean(tree: Any, *, weights: Any = None, name: str | None = None) -> Any:
     _require_name(name)
     # Objects that JAX can make arrays of are none before.
     _require_arrays([x for x in leaves if not hasattr(x, "__jax_array__")], "mean")
-    leaves = [jnp.asarray(x) for x in leaves]
-    leaves = [x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float) for x in leaves]
+    leaves = [_inexact(x) for x in leaves]
+    long = [in_long(x) for x in leaves]
     if weights is None:
-        weight = np.ones((), jnp.result_type(*leaves))
-        weighted = leaves
+        weight = np.ones((), jnp.result_type(*long))
+        weighted = long
     else:
-        weight = _checked_weight(weights)
-        weighted = [(weight * x).astype(x.dtype) for x in leaves]
+        weight = in_long(_checked_weight(weights))
+        weighted = [(weight * x).astype(x.dtype) for x in long]
     *totals, total_weight = sum_p.bind(*weighted, weight, name=name or "mean")
-    means = [(t / total_weight).astype(t.dtype) for t in totals]
+    means = [(t / total_weight).astype(x.dtype) for t, x in zip(totals, leaves)]
     return jax.tree.unflatten(structure, means)
+
+
+def _inexact(value: Any) -> jax.Array:
+    """The value as floating-point numbers; their dtype is that of `jnp.mean`."""
+    array = jnp.asarray(value)
+    if jnp.issubdtype(array.dtype, jnp.inexact):
+        return array
+    return array.astype(jax.eval_shape(jnp.mean, array).dtype)
+
+
+def in_long(array: jax.Array) -> jax.Array:
+    """The array in at least 32 bits, in which a sum over clients neither overflows nor stands still."""
+    return array.astype(jnp.float32) if jnp.finfo(array.dtype).bits < 32 else array
 
 
 def _checked_weight(weights: Any) -> jax.Array:
@@ -218,4 +262,4 @@ def _checked_weight(weights: Any) -> jax.Array:
             f"Expected one number per client as `weights`, got shape {weight.shape} at each client. "
             "Pass a scalar; a traced computation has no axis of clients."
         )
-    return weight if jnp.issubdtype(weight.dtype, jnp.inexact) else weight.astype(float)
+    return _inexact(weight)

@@ -7,6 +7,7 @@ line on which the program is written.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from secfad._jax import ClosedJaxpr
@@ -35,6 +36,7 @@ class Program:
       out_tree: Structure of the result.
       in_placements: Of every flat argument.
       out_placements: Of every flat result; None for a result that is a constant.
+      defaults: Values of the last arguments, for whoever leaves them out.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Program:
     out_tree: Any
     in_placements: tuple[Placement, ...]
     out_placements: tuple[Placement | None, ...]
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def schedule(self) -> Schedule:

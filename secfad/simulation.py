@@ -6,7 +6,6 @@ can be compiled, differentiated and mapped like any JAX function. No message is 
 private: this is the honest non-private baseline.
 """
 
-import functools
 import inspect
 import operator
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from secfad.blocks import Block
 from secfad.chunking import Chunks
 from secfad.computations import Computation, require_computation
 from secfad.cutting import schedule
-from secfad.errors import CohortError
+from secfad.errors import ArgumentError, CohortError
 from secfad.fusing import mapped_over_clients, over_clients
 from secfad.inference import place
 from secfad.interpreting import Interpreter
@@ -31,7 +30,7 @@ from secfad.placements import CLIENTS
 from secfad.programs import Program
 from secfad.sharding import Layout, require_shards
 from secfad.streaming import stream
-from secfad.tracing import trace_flat
+from secfad.tracing import form, trace_flat
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -67,18 +66,27 @@ def simulate(
 
     Returns:
       A function of the computation's arguments, in which client arguments, and client-placed
-      results, carry a leading axis of clients. Compiled per shapes, differentiable, mappable.
+      results, carry a leading axis of clients. Compiled per shapes, differentiable, mappable. It is
+      made once per computation and options, so that a call in a loop compiles once; as under
+      `jax.jit`, a later change of a Python variable that the computation reads is not seen.
 
     Raises:
       PlacementError: When called, if a value is used where it does not live.
       CohortError: When called, if client arguments disagree on the number of clients, or if these
         cannot be split evenly over the devices.
-      TypeError: `chunk_size` is not a whole number.
-      ValueError: `chunk_size` is below 1.
+      ArgumentError: `chunk_size` is not a whole number.
+      CohortError: `chunk_size` is below 1.
     """
     require_computation(computation)
     if chunk_size is not None:
         chunk_size = _checked_size(chunk_size)
+    key = ("simulate", chunk_size, mesh)
+    if key not in computation.made:
+        computation.made[key] = _simulation(computation, chunk_size, mesh)
+    return computation.made[key]
+
+
+def _simulation(computation: Computation, chunk_size: int | None, mesh: Mesh | None) -> Callable:
     compiled: dict[Any, Callable] = {}
     traced = computation.fused if chunk_size is None else computation
 
@@ -96,7 +104,7 @@ def simulate(
             require_shards(clients, chunk_size, mesh)
         streamed = clients if chunk_size else None
         settings = tuple(getattr(jax.config, name) for name in _SETTINGS)
-        key = (tree, streamed, tuple((s.shape, s.dtype) for s in leaves), settings)
+        key = (tree, streamed, tuple(map(form, leaves)), settings)
         if key in compiled:
             return compiled[key](*bound)
         program = trace_flat(traced, specs)
@@ -116,12 +124,15 @@ def _checked_size(chunk_size: Any) -> int:
     try:
         size = operator.index(chunk_size)
     except TypeError as error:
-        raise TypeError(
+        raise ArgumentError(
             f"Expected chunk_size to be a whole number, known before tracing, got {chunk_size!r}. "
             "Write simulate(computation, chunk_size=50)."
         ) from error
     if size < 1:
-        raise ValueError(f"Expected chunk_size to be at least 1, got {size}.")
+        raise CohortError(
+            f"Expected chunk_size to be at least 1, got {size}. It is how many clients are computed at a "
+            "time; leave it out to compute all of them at once."
+        )
     return size
 
 
@@ -159,8 +170,11 @@ def _fused_leaves(program: Program) -> Callable[..., list[Any]]:
     stacked = [p is CLIENTS for p in program.out_placements]
     if program.block.rewritten:
         # The program as traced has branch residuals without a placement, so it has no axes either.
-        one_client = functools.partial(Interpreter().run, _with_rules(program))
-        return mapped_over_clients(lambda *leaves: one_client(leaves), differing, stacked)
+        block = _with_rules(program)
+
+        run = lambda *values: Interpreter().run(block, values)
+        rebuilt, _ = _jax.make_jaxpr(run, [_jax.spec(v.aval) for v in block.inputs])
+        return mapped_over_clients(rebuilt, differing, stacked)
     live = _jax.dce(program.source.jaxpr, [True] * len(program.source.jaxpr.outvars))
     return over_clients(ClosedJaxpr(live, program.source.consts), differing, stacked)
 

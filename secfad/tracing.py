@@ -23,6 +23,7 @@ from secfad.collecting import no_collection
 from secfad.computations import Computation, require_computation
 from secfad.constants import with_own_constants
 from secfad.errors import ArgumentError, ModeError, TracingError
+from secfad.following import require_followed
 from secfad.inference import place
 from secfad.normalization import normalise
 from secfad.placements import CLIENTS, Placement
@@ -32,13 +33,14 @@ from secfad.scheduling import one_contact
 _jax.hide_file_from_tracebacks(__file__)
 
 
-def trace(computation: Computation, *specs: Any) -> Program:
+def trace(computation: Computation, /, *specs: Any, **named: Any) -> Program:
     """Traces a computation, checks the placement of every value and puts it into normal form.
 
     Args:
       computation: What to trace.
       *specs: One per argument: a tree of arrays or `jax.ShapeDtypeStruct`, shaped as the server or
-        *one* client holds it. There is no axis of clients.
+        *one* client holds it. There is no axis of clients. An argument that is left out has its default.
+      **named: Specs by the names of their arguments.
 
     Returns:
       The program. It is independent of the number of clients.
@@ -50,15 +52,9 @@ def trace(computation: Computation, *specs: Any) -> Program:
       TracingError: The function cannot be traced with these shapes.
     """
     require_computation(computation)
-    names = tuple(computation.placements)
-    if len(specs) != len(names):
-        raise ArgumentError(
-            f"`{computation.name}` expected {len(names)} specs ({', '.join(names)}), got {len(specs)}. "
-            "Give each argument as the server or one client holds it."
-        )
     structs = tuple(
         jax.tree.map(lambda leaf, n=name: as_struct(leaf, n), spec)
-        for name, spec in zip(names, specs)
+        for name, spec in zip(computation.placements, computation.bind(*specs, **named))
     )
     return trace_flat(computation, structs)
 
@@ -78,12 +74,14 @@ def trace_flat(computation: Computation, structs: tuple) -> Program:
     normal = with_own_constants(normalise(source, erase_rules=True))
     _require_derivatives(computation.name, normal.jaxpr, set())
     block = place(normal, placements, origins)
+    require_followed(source, [p is CLIENTS for p in placements])
     return Program(
         name=computation.name,
         source=source,
         jaxpr=normal,
         block=block,
         argument_names=tuple(computation.placements),
+        defaults=computation.defaults,
         in_tree=in_tree,
         out_tree=out_tree,
         in_placements=tuple(placements),
@@ -127,7 +125,7 @@ class Shape:
 def require_placed(computation: Computation, structs: tuple) -> Shape:
     """Raises PlacementError unless the computation is well placed; remembers what it found."""
     leaves, tree = jax.tree.flatten(structs)
-    key = (tree, tuple((s.shape, s.dtype) for s in leaves))
+    key = (tree, tuple(map(form, leaves)))
     known = _placed.setdefault(computation, {})
     if key not in known:
         program = trace_flat(computation, structs)
@@ -155,17 +153,24 @@ def flat_placements(
 def as_struct(leaf: Any, name: str) -> jax.ShapeDtypeStruct:
     """Shape and dtype of a leaf of an argument."""
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        return leaf
+        return _jax.spec(leaf)
     try:
         dtype = canonical_dtype(leaf)
         if isinstance(leaf, str | type):  # The name of a dtype, or a dtype, is no array.
             raise TypeError
-        return jax.ShapeDtypeStruct(jnp.shape(leaf), dtype)
+        # A Python number takes the dtype of what it meets, as under `jax.jit`.
+        weak = getattr(jax.typeof(leaf), "weak_type", False)
+        return jax.ShapeDtypeStruct(jnp.shape(leaf), dtype, weak_type=weak)
     except TypeError as error:
         raise ArgumentError(
             f"Expected arrays in argument `{name}`, got a {type(leaf).__name__}. "
             "Text and objects cannot cross; encode them as numbers."
         ) from error
+
+
+def form(struct: jax.ShapeDtypeStruct) -> tuple:
+    """What a trace depends on, of one leaf of an argument."""
+    return struct.shape, struct.dtype, struct.weak_type
 
 
 def canonical_dtype(leaf: Any) -> Any:

@@ -114,7 +114,7 @@ def _translated(fun: Callable, made: Computation, args: tuple) -> Any:
         structure.append(out_tree)
         return flat
 
-    specs = [jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves]
+    specs = [_jax.spec(jax.typeof(x)) for x in leaves]
     # JAX remembers traces of helpers by function and shapes. Under an axis of its own, nothing of
     # this trace is used by DrJAX later, nor a trace for another number of clients here.
     axes = [(group, 1), (group.placement, group.size)]

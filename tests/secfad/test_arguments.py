@@ -7,7 +7,7 @@ import pytest
 
 import secfad as fad
 from secfad.engines.local import Aggregate, sum_of
-from secfad.errors import ArgumentError, CohortError, ModeError, TracingError
+from secfad.errors import ArgumentError, CohortError, ModeError, PlacementError, TracingError
 
 S, C = fad.SERVER, fad.CLIENTS
 
@@ -111,7 +111,7 @@ def test_trace_wants_a_computation_and_arrays():
         fad.trace(lambda x: x, 1.0)
     with pytest.raises(ArgumentError, match=r"Expected arrays in argument `model`"):
         fad.trace(fun, {"w": object()}, {"x": jnp.ones(3), "n": 1.0})
-    with pytest.raises(ArgumentError, match="2 specs"):
+    with pytest.raises(ArgumentError, match=r"missing: .batch"):
         fad.trace(fun, MODEL)
 
 
@@ -139,7 +139,7 @@ def test_flags_and_keys_cannot_be_added(value):
 
 
 def test_communication_outside_a_computation_says_what_to_do():
-    with pytest.raises(RuntimeError, match=r"secfad\.simulate"):
+    with pytest.raises(PlacementError, match=r"secfad\.simulate"):
         fad.sum(1.0)
 
 

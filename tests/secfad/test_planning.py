@@ -70,15 +70,16 @@ def test_a_mode_that_raises_is_no_option_and_its_reason_is_kept(error, monkeypat
             raise error("no rule for this")
         return original(fun, args, argnums, mode, has_aux)
 
+    fresh = fad.computation(w=S, v=S, x=C)(loss.fun)
     monkeypatch.setitem(modes._DERIVE, "value_and_grad", ("Value and gradient", failing))
-    made = fad.value_and_grad(loss, mode="auto")
+    made = fad.value_and_grad(fresh, mode="auto")
     close(fad.simulate(made)(W, V, X), jax.value_and_grad(central)(W, V, X))
-    plan = fad.plan(loss, W, V, X[0])
+    plan = fad.plan(fresh, W, V, X[0])
     for mode in ("mixed", "forward"):
         assert plan[mode].program is None
         assert error.__name__ in plan[mode].note
         assert "no rule for this" in plan[mode].note
-    assert plan.mode == fad.plan(loss, W, V, X[0]).mode != "mixed"
+    assert plan.mode == fad.plan(fresh, W, V, X[0]).mode != "mixed"
 
 
 @pytest.mark.parametrize("error", [MemoryError, UserWarning, KeyboardInterrupt])
@@ -86,9 +87,10 @@ def test_what_says_nothing_of_the_mode_is_raised(error, monkeypatch):
     def failing(*_):
         raise error("not the mode")
 
+    fresh = fad.computation(w=S, v=S, x=C)(loss.fun)
     monkeypatch.setitem(modes._DERIVE, "value_and_grad", ("Value and gradient", failing))
     with pytest.raises(error, match="not the mode"):
-        fad.plan(loss, W, V, X[0])
+        fad.plan(fresh, W, V, X[0])
 
 
 def ridge(lam, x):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import secfad as fad
-from secfad.errors import ArgumentError
+from secfad.errors import ArgumentError, PlacementError
 
 S, C = fad.SERVER, fad.CLIENTS
 CLIENTS = 100
@@ -149,7 +149,7 @@ def test_errors_of_client_code_reach_the_user_as_they_are():
 @pytest.mark.parametrize("primitive", [fad.broadcast, fad.sum])
 def test_outside_of_a_computation_primitives_have_no_value_before_or_after(primitive):
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="means nothing outside"):
+        with pytest.raises(PlacementError, match="outside of a federated computation"):
             primitive(1.0)
         fad.simulate(total)(ONES)
 
