@@ -78,6 +78,9 @@ class _Pairs:
             or self.named.get(name, set())
         )
         here = self.contact(back)
+        if here is None:
+            # A sum of constants: nobody answers.
+            return False
         told = [b for b in self.reader.sums[back] & partners if AGAIN not in b.name]
         if any(self.contact(b) is here for b in told):
             return False

@@ -4,8 +4,8 @@ A client that received a model, or computed something from it, and needs that ag
 contact has *state*: only this client can go on. What follows from a client's own data alone is none,
 because any client can compute it from its own data when it is needed.
 
-What the server decides reaches clients too: results of a branch that it chooses, or of a loop that
-it ends, count as received.
+What the server decides reaches clients too: results of a branch that it chooses, or that a loop changed
+which it ends, count as received.
 
 Source: Rush, Charles, Garrett (JMLR 2024), section 3.4; docs/semantics.md, "Stages".
 """
@@ -27,6 +27,7 @@ from secfad.blocks import (
     While,
     communicates,
 )
+from secfad.dependence import carried, dependent_outputs
 from secfad.placements import CLIENTS
 from secfad.stages import Nested, Round, Schedule, Stage
 
@@ -144,7 +145,8 @@ def _variables(atoms: Iterable[Atom]) -> set[Var]:
 
 def _received(block: Block, flags: Sequence[bool]) -> set[Var]:
     """The client values of a block that depend on anything that the server sent."""
-    known = {v for v, flag in zip(block.inputs, flags) if flag}
+    given = zip(block.inputs, flags)
+    known = {v for v, flag in given if flag and block.placements[v] is CLIENTS}
     for step in block.steps:
         given = [isinstance(v, Var) and v in known for v in step.inputs]
         leaving = zip(step.outputs, _leaving(step, given))
@@ -155,14 +157,16 @@ def _received(block: Block, flags: Sequence[bool]) -> set[Var]:
 def _leaving(step: Step, flags: Sequence[bool]) -> list[bool]:
     """Which outputs of a step are received, or computed from what was."""
     match step:
-        case Broadcast() | While() | Branch():
+        case Broadcast() | Branch():
             return [True] * len(step.outputs)
+        case While():
+            return _changed(step, flags)
         case Sum():
             return [False] * len(step.outputs)
         case Loop():
             results = received_results(step.body, _entering(step, flags)[0])
             return [*_carried_flags(step, flags), *results[step.carries :]]
-    return [any(flags)] * len(step.outputs)
+    return [bool(m) for m in dependent_outputs(step.equation, flags)]
 
 
 def _entering(step: Step, flags: Sequence[bool]) -> list[list[bool]]:
@@ -173,23 +177,30 @@ def _entering(step: Step, flags: Sequence[bool]) -> list[list[bool]]:
             return [[*flags[: step.constants], *_carried_flags(step, flags), *flags[split:]]]
         case While():
             first, start = step.predicate_constants, step.predicate_constants + step.body_constants
-            carried = [True] * len(flags[start:])
-            return [[*flags[:first], *carried], [*flags[first:start], *carried]]
+            own = _carried_flags(step, flags)
+            return [[*flags[:first], *own], [*flags[first:start], *own]]
         case Branch():
             return [list(flags[1:]) for _ in step.branches]
     return []
 
 
-def _carried_flags(step: Loop, flags: Sequence[bool]) -> list[bool]:
+def _changed(step: While, flags: Sequence[bool]) -> list[bool]:
+    """Which results of a while loop are received, or changed as often as the server decides."""
+    carries = step.body.inputs[step.body_constants :]
+    changed = [v is not r for v, r in zip(carries, step.body.results)]
+    return [c or f for c, f in zip(changed, _carried_flags(step, flags))]
+
+
+def _carried_flags(step: Loop | While, flags: Sequence[bool]) -> list[bool]:
     """Which carries of a loop are received in some iteration."""
-    split = step.constants + step.carries
-    carries = list(flags[step.constants : split])
-    while True:
-        inside = [*flags[: step.constants], *carries, *flags[split:]]
-        joined = [a or b for a, b in zip(carries, received_results(step.body, inside))]
-        if joined == carries:
-            return carries
-        carries = joined
+    start, stop = _carries(step)
+    first = step.predicate_constants if isinstance(step, While) else 0
+
+    def iteration(carries: list[int]) -> list[int]:
+        inside = [*flags[first:start], *carries, *flags[stop:]]
+        return list(received_results(step.body, [bool(c) for c in inside]))
+
+    return [bool(c) for c in carried(iteration, flags[start:stop])]
 
 
 def received_results(body: Block, flags: Sequence[bool]) -> list[bool]:

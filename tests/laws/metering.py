@@ -9,9 +9,9 @@ import dataclasses
 
 import numpy as np
 
-from secfad._jax import Var
+from secfad._jax import Var, dce, new_jaxpr
 from secfad.arguments import checked_arguments, cohort_size
-from secfad.blocks import Branch, Loop
+from secfad.blocks import Branch, Loop, While
 from secfad.costs import nbytes
 from secfad.engines.local import Held, _Run, plain_sum
 from secfad.placements import CLIENTS
@@ -52,10 +52,10 @@ class Made:
 
 
 class Walk:
-    """One evaluation without numbers; of every choice, the given branch is taken."""
+    """One evaluation without numbers; the given branch of every choice, iterations of every while."""
 
-    def __init__(self, program, branch=0):
-        self.branch, self.contact, self.made = branch, 0, []
+    def __init__(self, program, branch=0, iterations=3):
+        self.branch, self.iterations, self.contact, self.made = branch, iterations, 0, []
         self.play(program.schedule, {})
 
     @property
@@ -98,7 +98,7 @@ class Walk:
         known = {v for v in stage.inputs if self.read(env, [v])}
         for equation in stage.jaxpr.eqns:
             if any(v in known for v in map(_key, equation.invars)):
-                known.update(equation.outvars)
+                known.update(v for v in equation.outvars if _needs(equation, v) & known)
         return known
 
     def nested(self, item, env, block):
@@ -112,13 +112,27 @@ class Walk:
                 inner = dict(zip(body.block.inputs, given[1:]))
                 self.play(body, inner)
                 results = [inner.get(_key(v), []) for v in body.block.results]
-            case _:
-                raise NotImplementedError("A while loop has no fixed number of contacts.")
+            case While():
+                results = self.repeat(step, item.bodies, given, block)
         env.update(zip(step.outputs, results))
         if isinstance(step, Branch):
             # Which branch it was is what the server said.
             chosen = [v for v in step.outputs if block.placements[v] is CLIENTS]
             env.update((v, env[v] or self.make(v)) for v in chosen)
+
+    def repeat(self, step, bodies, given, block):
+        """A while loop, as often as it is said to run; clients learn from the server how often."""
+        first = step.predicate_constants
+        start = first + step.body_constants
+        carries = given[start:]
+        for _ in range(self.iterations):
+            for body, head in zip(bodies, (given[:first], given[first:start])):
+                inner = dict(zip(body.block.inputs, [*head, *carries]))
+                self.play(body, inner)
+            before, carries = carries, [inner.get(_key(v), []) for v in body.block.results]
+        at_clients = [block.placements[v] is CLIENTS for v in step.outputs]
+        rows = zip(step.outputs, at_clients, before, carries)
+        return [now or (self.make(v) if at and now is not was else []) for v, at, was, now in rows]
 
     def iterate(self, step, body, given):
         split = step.constants + step.carries
@@ -139,6 +153,13 @@ class Walk:
             *carries,
             *(Rows(rows[i][k] for i in order) for k in range(len(step.outputs) - step.carries)),
         ]
+
+
+def _needs(equation, output):
+    """The inputs without which JAX cannot compute one output of an equation."""
+    used = [v is output for v in equation.outvars]
+    live = dce(new_jaxpr([], equation.outvars, [equation]), used).eqns
+    return {v for e in live for v in e.invars if isinstance(v, Var)}
 
 
 class Rows(list):
