@@ -65,7 +65,8 @@ class SecureSums:
                 )
         for name in ("corrupt", "dropout"):
             value = getattr(self, name)
-            if type(value) not in (int, float) or not 0 <= value < 1:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value < 1:
                 raise MechanismError(f"Expected {name} as a fraction in [0, 1), got {value!r}.")
         if self.graph == "ring" and self.adversary == "active":
             raise MechanismError(
@@ -134,7 +135,7 @@ class SecureSums:
         if fewest > MIN_COHORT:
             gone = max(gone, clients - fewest)
         return {
-            "min_cohort": clients - gone,
+            "min_cohort": max(MIN_COHORT, clients - gone),
             "dropout": min((gone + 0.5) / clients, 1 - 1e-9),  # so that its floor is `gone` clients
             "corrupt": min(self.corrupt * clients / (clients - gone), 1 - 1e-9),
             "security_bits": SECURITY_BITS,
