@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
-from secagg import keys, masks, messages, primitives, ring, shamir
+from secagg import forks, keys, masks, messages, primitives, ring, shamir
 from secagg.codec import BROADCAST, HEADER, SEED_SHARE_BYTES, Codec, context_tag
 from secagg.cohorts import CohortLedger
 from secagg.context import round_digest, setup_digest, view_digest
@@ -85,6 +85,7 @@ class Client(primitives.Secret):
         self.index = index
         self.parameters = parameters
         self.state = ClientState.CREATED
+        self._process = forks.generation()
         self._identity, self._roster = identity, roster
         self._pinned = None if pinned is None else frozenset(pinned)
         self._entropy = entropy
@@ -100,6 +101,7 @@ class Client(primitives.Secret):
 
     def advertise(self) -> bytes:
         """Draws the round's secrets and gives the first message."""
+        self._refuse_in_a_fork()
         if self.state is not ClientState.CREATED:
             raise LocalProtocolError(
                 f"Expected advertise() once on a new client, got it in state {self.state.value!r}. "
@@ -123,11 +125,13 @@ class Client(primitives.Secret):
 
         Raises:
           RemoteProtocolError: The message is refused; the state is unchanged.
-          LocalProtocolError: The vector is missing; the state is unchanged.
+          LocalProtocolError: The vector is missing, or this process is a fork of the one that made the
+            client; the state is unchanged.
           EncodingError: The vector is not a ring vector; the state is unchanged.
           Aborted: The server misbehaved or too few clients are left; secrets are gone.
           CohortRefused: The ledger refuses the survivors; secrets are gone.
         """
+        self._refuse_in_a_fork()
         kind = self._codec.peek(data)[1]
         after = CLIENT.get((self.state, kind, self.parameters.active))
         if after is None:
@@ -157,6 +161,14 @@ class Client(primitives.Secret):
         if self.state is not ClientState.FINISHED:
             self.state = ClientState.ABORTED
         self._forget()
+
+    def _refuse_in_a_fork(self) -> None:
+        """Parent and child would hide two vectors with one mask, and answer twice."""
+        if self._process != forks.generation():
+            raise LocalProtocolError(
+                "Expected the process that made this client, got a fork of it. Make a new Client, "
+                "in a new round, in each process."
+            )
 
     def _forget(self) -> None:
         self._material, self._shares, self._identity = None, {}, None

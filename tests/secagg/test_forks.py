@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from secagg import SecureStream, forks
+from secagg import LocalProtocolError, Parameters, SecureStream, forks
 
 fork_only = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -67,6 +67,26 @@ def test_generations_differ_in_a_child_with_the_same_process_id(monkeypatch):
     before = forks.generation()
     assert in_child(lambda: b"new" if forks.generation() != before else b"old") == b"new"
     assert forks.generation() == before
+
+
+@fork_only
+def test_a_client_does_not_answer_in_two_processes(new_round):
+    """Else one mask would hide two vectors, and both kinds of a share could be had."""
+    game = new_round(Parameters(clients=3, length=2))
+    game.deliver()
+    answer = game.close()[0]
+
+    def try_both():
+        refused = 0
+        for work in (lambda: game.clients[0].receive(answer), lambda: game.clients[0].advertise()):
+            try:
+                work()
+            except LocalProtocolError as error:
+                refused += "got a fork of it" in str(error)
+        return bytes([refused])
+
+    assert in_child(try_both) == b"\x02"
+    assert len(game.clients[0].receive(answer)) > 0
 
 
 NAMESPACES = r"""
