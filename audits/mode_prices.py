@@ -100,7 +100,7 @@ def mode_prices(
 
 def _price(mode: str, private: privacy.PrivateProgram, setting: Setting) -> ModePrice:
     parts = [g for release in private.releases for g in groups(release, private.mechanism)]
-    joint = joint_noise_multiplier([(g.noise_std / g.bound, 1) for g in parts])
+    joint = joint_noise_multiplier([(g.charged_multiplier, 1) for g in parts])
     released, server = (
         privacy.epsilon(_event(joint, rate, setting.steps), setting.delta)
         for rate in (setting.sampling_rate, 1.0)

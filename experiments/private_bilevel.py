@@ -19,17 +19,9 @@ import numpy as np
 import privacy
 import secfad as fad
 from experiments.outcomes import Options, Outcome, below
-from experiments.private_runs import (
-    DELTA,
-    Certified,
-    ledger_for,
-    releases_of,
-    specs_of,
-    typical_norms,
-)
+from experiments.private_runs import DELTA, Certified, ledger_for, noise_for, releases_of, specs_of
 from experiments.quadratics import LOWER, UPPER, exact, lower, quadratic, upper
 from experiments.statistics import interval
-from privacy.calibration import noise_multiplier_for
 from secfad.algorithms import aggitd
 
 CONDITION, SPREAD = 10.0, 1.0
@@ -82,9 +74,9 @@ def errors(computation: fad.Computation, epsilon: float | None, clients: int, se
     if epsilon is None:
         play = jax.jit(fad.simulate(computation))
         return np.array([error(gradient_of(play(*a)), t) for a, t in problems]), 0.0, count
-    once = noise_multiplier_for(privacy.Budget(epsilon, DELTA), sampling_rate=1.0, rounds=1)
-    norms = {name: CLIP * norm for name, norm in typical_norms(computation, unused).items()}
-    certified = Certified(computation, specs, once * count**0.5, norms, "hypergradient")
+    noise = noise_for(epsilon, {"hypergradient": (1, count)})
+    norms = {name: CLIP * norm for name, norm in privacy.typical_norms(computation, unused).items()}
+    certified = Certified(computation, specs, noise, norms, "hypergradient")
     found, sent = [], 0.0
     for args, truth in problems:
         with ledger_for(epsilon, clients, [certified.slot(1)]) as ledger:

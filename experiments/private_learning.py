@@ -19,13 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-import privacy
 import secfad as fad
 from experiments.outcomes import Options, Outcome, above
-from experiments.private_runs import DELTA, Certified, ledger_for, one_client
+from experiments.private_runs import DELTA, Certified, ledger_for, noise_for, one_client
 from experiments.statistics import interval
 from experiments.weighting import masked_loss
-from privacy.calibration import noise_multiplier_for
 from secfad.algorithms import fedopt, local
 from secfad.algorithms.trees import whole
 from secfad.data import ClientArrays, minibatches
@@ -99,9 +97,8 @@ def arm_of(mode: Mode | Literal["fixed"], settings: dict) -> Arm:
     """The certified programs of an arm, whose releases together cost the budget."""
     batches, model, state, hyper = start(0, 3, 1.0)
     own = one_client(batches)
-    budget = privacy.Budget(settings["epsilon"], DELTA)
-    releases = settings["rounds"] * (1 if mode == "fixed" else 2)
-    noise = noise_multiplier_for(budget, sampling_rate=1.0, rounds=releases)
+    purposes = ["training"] if mode == "fixed" else ["training", "hypergradient"]
+    noise = noise_for(settings["epsilon"], dict.fromkeys(purposes, settings["rounds"]))
     train = Certified(
         training(masked_loss, RATE), (model, own), noise, settings["delta clip"], "training"
     )

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
+import privacy
 from experiments.outcomes import Criterion, Options, Outcome
-from experiments.private_runs import Certified, ledger_for, specs_of, typical_norms
+from experiments.private_runs import Certified, ledger_for, specs_of
 from privacy.aggregation import groups
 from privacy.hypergradients import hypergradient
 
@@ -54,7 +55,7 @@ def deviations(mode: str, size: int, settings: dict) -> tuple[np.ndarray, np.nda
     args = setting(size, clients, z, settings["seed"])
     computation = hypergradient(judge, HYPER, mode)
     specs = specs_of(computation, args)
-    clip = max(typical_norms(computation, args).values())
+    clip = max(privacy.typical_norms(computation, args).values())
     certified = Certified(computation, specs, z, clip, "hypergradient")
     with ledger_for(1e4, clients, [certified.slot(draws)]) as ledger:
         found = [flat(certified.run(args, ledger, n, clients)) for n in range(draws)]

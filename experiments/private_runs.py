@@ -11,17 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 import audits
 import privacy
 import secfad as fad
-from secfad.engines.local import Aggregate, Upload, plain_sum
 
 DELTA = 1e-5
-# A slot is a little below the noise, for the rounding of contributions; the budget of a ledger is as
-# much above the one that noise was calibrated for.
-SLACK, ROOM = 0.999, 1.01
 Norms = float | Mapping[str, float]
 
 
@@ -48,14 +43,10 @@ class Certified:
         self.private = privacy.privatize(computation, *specs, mechanism=mechanism, purpose=purpose)
         self.certificate = audits.certify(self.private)
 
-    @property
-    def joint_multiplier(self) -> float:
-        """Noise multiplier of one evaluation: its rounds are released on one draw of clients."""
-        return self.private.mechanism.noise_multiplier / len(self.private.releases) ** 0.5  # type: ignore[operator]
-
     def slot(self, count: int) -> privacy.Slot:
         """Room in a ledger for some evaluations by everyone."""
-        return privacy.Slot(self.private.purpose, 1.0, SLACK * self.joint_multiplier, count)
+        query = privacy.Query(self.private, self.certificate)
+        return query.slot(privacy.FullParticipation(population=1), count)
 
     def result(
         self, args: Sequence[Any], ledger: privacy.Ledger, number: int, clients: int
@@ -78,7 +69,7 @@ def ledger_for(
     epsilon: float, clients: int, slots: Sequence[privacy.Slot]
 ) -> Iterator[privacy.Ledger]:
     """A ledger that refuses what a budget of epsilon does not pay for; gone afterwards."""
-    budget = privacy.Budget(epsilon * ROOM, DELTA)
+    budget = privacy.Budget(epsilon, DELTA)
     with (
         tempfile.TemporaryDirectory() as folder,
         privacy.Ledger.create(
@@ -105,20 +96,8 @@ def releases_of(computation: fad.Computation, specs: Sequence[Any]) -> int:
     return len(privacy.privatize(computation, *specs, mechanism=mechanism).releases)
 
 
-def typical_norms(computation: fad.Computation, args: Sequence[Any]) -> dict[str, float]:
-    """Sum name to the median norm over clients of what they add to it, at most over the rounds.
-
-    Computed in the clear and charged to nobody: for choosing clip norms of an experiment.
-    """
-    found: dict[str, float] = {}
-
-    def record(upload: Upload) -> Aggregate:
-        for name in dict.fromkeys(upload.names):
-            own = [v for v, n in zip(upload.values, upload.names) if n == name]
-            rows = np.concatenate([np.asarray(v).reshape(upload.clients, -1) for v in own], axis=1)
-            norm = float(np.median(np.linalg.norm(rows, axis=1)))
-            found[name] = max(norm, found.get(name, 0.0))
-        return plain_sum(upload)
-
-    fad.execute(fad.trace(computation, *specs_of(computation, args)), *args, aggregate=record)
-    return found
+def noise_for(epsilon: float, draws: Mapping[str, int | tuple[int, int]]) -> float:
+    """The noise multiplier, equal for all purposes, of evaluations by everyone; see `calibrated`."""
+    everyone = privacy.FullParticipation(population=1)
+    found = privacy.calibrated(privacy.Budget(epsilon, DELTA), everyone, draws, clip_norm=1.0)
+    return max(float(mechanism.noise_multiplier) for mechanism in found.values())  # type: ignore[arg-type]

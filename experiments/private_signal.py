@@ -23,7 +23,7 @@ from experiments.private_learning import (
     start,
     training,
 )
-from experiments.private_runs import DELTA, Certified, ledger_for, specs_of, typical_norms
+from experiments.private_runs import DELTA, Certified, ledger_for, specs_of
 from experiments.statistics import interval
 from experiments.weighting import masked_loss
 from privacy.calibration import noise_multiplier_for
@@ -70,7 +70,7 @@ def signal_to_noise(mode: Mode, hidden: int, clients: int, seeds: int, draws: in
     derivative = fad.grad(loss_of_step(network_loss(hidden)[0]), mode=mode)
     # Norms come from data that is not judged; modes are compared at the same share of clipping.
     unused = example(hidden, clients, seeds)
-    norms = typical_norms(derivative, unused)
+    norms = privacy.typical_norms(derivative, unused)
     certified = Certified(derivative, specs_of(derivative, unused), 1.0, norms, "hypergradient")
     plain = jax.jit(fad.simulate(derivative))
     flat = lambda tree: np.array([float(leaf) for leaf in jax.tree.leaves(tree)])

@@ -27,9 +27,8 @@ from experiments.private_messages import (
     question,
     slopes,
 )
-from experiments.private_runs import DELTA, Certified, ledger_for, specs_of, typical_norms
+from experiments.private_runs import DELTA, Certified, ledger_for, noise_for, specs_of
 from experiments.statistics import interval
-from privacy.calibration import noise_multiplier_for
 
 STEPS = (0.03, 0.1, 0.3, 1.0, 3.0)
 BLOCKS, EPOCH = 4, 10
@@ -94,9 +93,11 @@ def rehearsed(method: Method, rounds: int, own, test, seed, rate, norm, noise):
 def planned(method: Method, rounds: int, epsilon: float, own, test, tuning: list[int]):
     """The plan with the best step over the seeds for tuning."""
     clients = len(own["choice"])
-    noise = noise_multiplier_for(privacy.Budget(epsilon, DELTA), sampling_rate=1.0, rounds=rounds)
+    noise = noise_for(epsilon, {"training": rounds})
     state = method.renew(method.start(jax.random.key(tuning[0])), 0)
-    typical = typical_norms(question(method), (broadcast_part(method, state), own))["message"]
+    typical = privacy.typical_norms(question(method), (broadcast_part(method, state), own))[
+        "message"
+    ]
     rates = [method.unit * step for step in STEPS]
     one = lambda case: rehearsed(method, rounds, own, test, *case)
     # With everything in one program, one after another: no compilation per case.

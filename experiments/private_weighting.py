@@ -21,10 +21,9 @@ import optax
 import privacy
 import secfad as fad
 from experiments.outcomes import Options, Outcome, below
-from experiments.private_runs import DELTA, Certified, ledger_for, specs_of, typical_norms
+from experiments.private_runs import DELTA, Certified, ledger_for, noise_for, specs_of
 from experiments.statistics import interval
 from experiments.weighting import ARMS, BATCH, masked_loss
-from privacy.calibration import noise_multiplier_for
 from secfad.algorithms import hypergradients, local
 from secfad.algorithms.trees import scale, subtract, whole
 from secfad.data import minibatches, synthetic
@@ -123,7 +122,7 @@ def norms_of(arm: Arm, data, share: Mapping[str, float]) -> dict[str, float]:
         copy = Arm.__new__(Arm)
         copy.__dict__ |= arm.__dict__ | {"exponent": exponent}
         args = (*copy.start(), *copy.clients(*data))
-        for name, norm in typical_norms(arm.computation, args).items():
+        for name, norm in privacy.typical_norms(arm.computation, args).items():
             found[name] = max(norm, found.get(name, 0.0))
     return {name: max(norm, 1e-3) / share[name] ** 0.5 for name, norm in found.items()}
 
@@ -179,9 +178,7 @@ def dp_c(options: Options) -> Outcome:
     arms = {n: Arm(ARMS[n][0], ARMS[n][1] > 0, settings) for n in names}
     found = {("none", n): clear_curves(arm, settings, seeds) for n, arm in arms.items()}
     for epsilon in budgets:
-        noise = noise_multiplier_for(
-            privacy.Budget(epsilon, DELTA), sampling_rate=1.0, rounds=settings["rounds"]
-        )
+        noise = noise_for(epsilon, {"training": settings["rounds"]})
         for n, arm in arms.items():
             own = settings | {"epsilon": epsilon}
             found[f"{epsilon:g}", n] = private_curves(arm, noise, own, seeds)

@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from privacy.accounting import epsilon
     from privacy.algorithms import fedopt, scaffold
     from privacy.budgets import Budget
+    from privacy.calibration import noise_multiplier_for
     from privacy.certificates import Certificate
+    from privacy.clip_norms import typical_norms
     from privacy.cohorts import Cohort, FixedSampling, FullParticipation, PoissonSampling
     from privacy.errors import BudgetExceeded, LedgerCorrupt, PrivacyError, RunRefused
     from privacy.execution import Result, run
     from privacy.hypergradients import hypergradient_descent
     from privacy.ledger import Ledger
     from privacy.mechanisms import Gaussian, Skellam
+    from privacy.planned_noise import calibrated
     from privacy.privatization import PrivateProgram, privatize
     from privacy.queries import Query
     from privacy.releases import ReleaseJournal
@@ -46,13 +49,16 @@ __all__ = [
     "Skellam",
     "Slot",
     "Trained",
+    "calibrated",
     "epsilon",
     "fedopt",
     "hypergradient_descent",
+    "noise_multiplier_for",
     "privatize",
     "run",
     "scaffold",
     "train",
+    "typical_norms",
 ]
 
 _HOMES = {
@@ -76,13 +82,16 @@ _HOMES = {
     "Skellam": "privacy.mechanisms",
     "Slot": "privacy.slots",
     "Trained": "privacy.training",
+    "calibrated": "privacy.planned_noise",
     "epsilon": "privacy.accounting",
     "fedopt": "privacy.algorithms",
     "hypergradient_descent": "privacy.hypergradients",
+    "noise_multiplier_for": "privacy.calibration",
     "privatize": "privacy.privatization",
     "run": "privacy.execution",
     "scaffold": "privacy.algorithms",
     "train": "privacy.training",
+    "typical_norms": "privacy.clip_norms",
 }
 
 

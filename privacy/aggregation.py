@@ -26,9 +26,9 @@ from privacy.mechanisms import Mechanism
 from privacy.privatization import PlannedRelease
 from privacy.quantization import integer_l1_bound, integer_norm_bound, round_within
 from privacy.rotation import Rotation, padded_size
-from privacy.samplers import discrete_gaussian, skellam
+from privacy.samplers import check_noise, discrete_gaussian, skellam
 from privacy.secure_sums import SecureSums
-from privacy.slots import Release
+from privacy.slots import Release, charged_std
 from secagg import ring
 from secfad.engines.local import Aggregate, Upload
 
@@ -53,6 +53,7 @@ class Group:
       bound: Largest L2 norm of one client's integers.
       noise_std: Of the noise on the integer sum, in grid steps.
       rotated: Whether the integers are of rotated vectors, padded to a power of two.
+      noise_kind: Family of the noise.
     """
 
     release: PlannedRelease
@@ -61,6 +62,7 @@ class Group:
     bound: float
     noise_std: float
     rotated: bool = False
+    noise_kind: str = "discrete_gaussian"
 
     @property
     def size(self) -> int:
@@ -71,6 +73,11 @@ class Group:
     def width(self) -> int:
         """Integers that cross for the group."""
         return padded_size(self.size) if self.rotated else self.size
+
+    @property
+    def charged_multiplier(self) -> float:
+        """Noise over bound, as a ledger charges it under add-or-remove-one."""
+        return charged_std(self.noise_std, self.noise_kind) / self.bound
 
     def share_std(self, mechanism: Mechanism, clients: int) -> float:
         """Of one client's noise: the guaranteed survivors' shares add up to `noise_std`."""
@@ -95,7 +102,8 @@ def groups(release: PlannedRelease, mechanism: Mechanism) -> tuple[Group, ...]:
         width = padded_size(size) if mechanism.rotation else size
         bound = integer_norm_bound(1.0, mechanism.grid, width, beta=_ROUNDING_BETA)
         multiplier = mechanism.noise_multiplier_of(release.sums[first].name)
-        found.append(Group(release, first, last, bound, multiplier * bound, mechanism.rotation))
+        std, kind = multiplier * bound, mechanism.noise_kind
+        found.append(Group(release, first, last, bound, std, mechanism.rotation, kind))
     return tuple(found)
 
 
@@ -116,6 +124,7 @@ def charged_releases(
 
     Raises:
       MechanismError: A round's sums and noise fit no ring.
+      InvalidEvent: The noise is too small to be charged, or larger than can be drawn.
 
     Args:
       releases: Of a private program.
@@ -130,6 +139,8 @@ def charged_releases(
     for index, release in enumerate(releases):
         modulus_bits(release, mechanism, clients)
         for group in groups(release, mechanism):
+            share = group.share_std(mechanism, clients) if by_clients else group.noise_std
+            check_noise(mechanism.noise_kind, share)
             l1 = factor * integer_l1_bound(group.bound, group.width) if skellam_noise else None
             for planned in release.sums[group.first : group.last]:
                 charged.append(

@@ -71,17 +71,25 @@ def noise_multiplier_for(
 
     high = 1.0
     with contextlib.suppress(UnsupportedEvent):  # a cheap bound is a good place to start
-        high = _bracketed(lambda z: cost(z, "rdp"), budget.epsilon, high, 2.0)
-    return _bracketed(cost, budget.epsilon, high, 1.15)
+        high = least_noise(lambda z: cost(z, "rdp"), budget.epsilon, high, 2.0)
+    return least_noise(cost, budget.epsilon, high, 1.15)
 
 
-def _bracketed(cost: Callable[[float], float], target: float, start: float, step: float) -> float:
-    """The least z that fits, looked for around start in growing steps."""
+def least_noise(cost: Callable[[float], float], target: float, start: float, step: float) -> float:
+    """The least z whose cost is within a target, to one in 10,000, looked for around start.
+
+    Raises:
+      OverflowError: None is.
+    """
     low = high = start
-    while cost(high) > target and high < _MAX_NOISE:
-        low, high, step = high, high * step, step**2
+    while cost(high) > target:
+        if high > _MAX_NOISE:
+            raise OverflowError("no noise is enough")
+        low, high, step = high, high * step, min(step**2, 1e3)
     while low == high or cost(low) <= target:
-        low, high, step = low / step, low, step**2
+        low, high, step = low / step, low, min(step**2, 1e3)
+        if low < 1e-60:
+            return high
     return _least(cost, target, low, high)
 
 

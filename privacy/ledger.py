@@ -32,7 +32,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from privacy import events, ledger_verification
-from privacy import terms as elementary
 from privacy.budgets import Budget, sampling_probability
 from privacy.checking import expect, expect_count, expect_path
 from privacy.draws import draw_terms
@@ -47,7 +46,7 @@ from privacy.errors import (
 from privacy.ledger_admission import (
     admit_plan,
     payment,
-    spent_mechanisms,
+    spent_epsilon,
     stored_slots,
 )
 from privacy.ledger_bounds import Bounds
@@ -66,8 +65,6 @@ from privacy.slots import (
     effective_noise_multiplier,
     expect_all,
     plan,
-    report,
-    without_sampling,
 )
 
 
@@ -354,13 +351,7 @@ class Ledger:
         """
         if view not in ("released", "server"):
             raise InvalidEvent(f"Expected view 'released' or 'server', got {view!r}.")
-        result, mechanisms = {}, spent_mechanisms(self.store)
-        for scope in (*self.charter.names, TOTAL):
-            parts = [part for name, part in mechanisms.items() if scope in (name, TOTAL)]
-            terms = elementary.make_terms([pair for part in parts for pair in part])
-            terms = terms if view == "released" else without_sampling(terms)
-            delta = self.charter.budget_of(scope).delta
-            result[scope] = report(terms, delta, self.charter.relation)
+        result = spent_epsilon(self.store, self.charter, released=view == "released")
         return self.bounds.marked(result) if view == "released" else result
 
     def remaining(self, purpose: str) -> Remaining:

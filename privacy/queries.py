@@ -60,10 +60,10 @@ class Query:
 
     @property
     def noise_multiplier(self) -> float:
-        """Of the one Gaussian that everything released by one evaluation amounts to."""
+        """Of the one Gaussian that everything released by one evaluation is charged as."""
         mechanism = self.program.mechanism
         parts = [group for release in self.program.releases for group in groups(release, mechanism)]
-        return joint_noise_multiplier([(part.noise_std / part.bound, 1) for part in parts])
+        return joint_noise_multiplier([(part.charged_multiplier, 1) for part in parts])
 
     def slot(self, sampling: Sampling, count: int) -> Slot:
         """What a ledger must plan for asking this `count` times.

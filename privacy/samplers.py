@@ -110,6 +110,22 @@ def skellam(variance: Scale, size: Size, stream: Stream) -> np.ndarray:
     return _shaped(size, stream, difference)
 
 
+def check_noise(kind: str, std: float) -> None:
+    """Refuses noise that no sampler here draws, before anything depends on it.
+
+    Args:
+      kind: "discrete_gaussian" or "skellam".
+      std: Of what one party draws, in grid steps.
+
+    Raises:
+      InvalidEvent: It is too small or too large.
+    """
+    if kind == "skellam":
+        _exact(std**2, "variance", MAX_VARIANCE)
+    else:
+        _exact(std, "sigma", MAX_SCALE)
+
+
 def _exact(value: Scale, what: str, limit: int) -> Fraction:
     try:
         exact = None if isinstance(value, bool) else Fraction(value)
@@ -118,7 +134,7 @@ def _exact(value: Scale, what: str, limit: int) -> Fraction:
     if exact is None or not Fraction(1, 1 << 20) <= exact <= limit:
         raise InvalidEvent(
             f"Expected {what} as a number from 2^-20 to 2^{limit.bit_length() - 1} grid steps, got"
-            f" {value!r}. Choose another encoding scale."
+            f" {value!r}. Choose another grid or amount of noise or, for noise by clients, more clients."
         )
     return exact
 

@@ -18,6 +18,7 @@ the worst direction counts; sums in different groups add.
 Sources: Dong, Roth, Su (2022); McMahan et al. (2018) for joint clipping of several sums.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,8 +35,9 @@ from privacy.budgets import (
     sampling_probability,
 )
 from privacy.checking import expect, refusal
-from privacy.errors import InvalidEvent
+from privacy.errors import InvalidEvent, UnsupportedEvent
 from privacy.relations import Relation
+from privacy.samplers import check_noise
 from privacy.terms import Terms
 
 TOTAL = "total"
@@ -48,7 +50,7 @@ _ROUNDING_VARIANCE = 4.0
 # Slots are priced with this much less noise, so that rounding errors of z and noise on a fine grid
 # still fit a slot of the same z. It changes epsilon by a few parts in a million.
 _PRICING_SLACK = 1e-6
-_MAX_REPORT_TYPES = 16
+_MAX_REPORT_TYPES = 64
 
 
 def check_name(value: Any, what: str) -> str:
@@ -146,6 +148,8 @@ class Release:
             self._check_discrete()
         if self.noise_kind == "skellam":
             self._check_skellam()
+        if self.noise_kind != "gaussian":  # what cannot be drawn is refused before it is charged
+            check_noise(self.noise_kind, self.noise_std / math.sqrt(self.min_survivors or 1))
 
     def _check_skellam(self) -> None:
         l1 = positive_number(self.l1_sensitivity, f"l1_sensitivity of release {self.name!r}")
@@ -182,9 +186,7 @@ class Release:
     def charged_std(self) -> float:
         """Standard deviation of the continuous Gaussian that it is charged as; for Skellam noise,
         which is charged as itself, its own."""
-        if self.noise_kind != "discrete_gaussian":
-            return self.noise_std
-        return math.sqrt(self.noise_std**2 - _ROUNDING_VARIANCE)
+        return charged_std(self.noise_std, self.noise_kind)
 
     def record(self) -> dict[str, Any]:
         """The release as JSON, for the ledger."""
@@ -196,6 +198,22 @@ _CHOICES = {
     "units": ("model", "grid"),
     "noise_kind": ("gaussian", "discrete_gaussian", "skellam"),
 }
+
+
+def charged_std(noise_std: float, noise_kind: str) -> float:
+    """The standard deviation that noise is charged at; discrete Gaussian noise at a little less.
+
+    Raises:
+      InvalidEvent: Discrete noise of fewer than 8 grid steps.
+    """
+    if noise_kind != "discrete_gaussian":
+        return noise_std
+    if noise_std < MIN_GRID_STD:
+        raise InvalidEvent(
+            f"Expected discrete noise of at least {MIN_GRID_STD:g} grid steps, got {noise_std:g}."
+            " Use a finer encoding scale (grid=) or more noise."
+        )
+    return math.sqrt(noise_std**2 - _ROUNDING_VARIANCE)
 
 
 def effective_noise_multiplier(
@@ -291,11 +309,28 @@ def _three_digits(value: float, rounding: Callable[[float], int]) -> float:
 
 
 def report(terms: Terms, delta: float, relation: Relation) -> float:
-    """Epsilon for a report: PLD, or RDP where there are many types or none has a PLD."""
-    without_pld = elementary.FixedSizeGaussian | elementary.Skellam | elementary.FixedSizeSkellam
-    needed = any(isinstance(leaf, without_pld) for leaf, _ in terms)
-    accountant = "rdp" if needed or len(terms) > _MAX_REPORT_TYPES else "pld"
-    return price(terms, delta, accountant=accountant, relation=relation)
+    """Epsilon for a report, of any mixture of mechanisms.
+
+    By privacy loss distributions where all have one; else by Renyi divergences, or by those for the
+    mechanisms without one and half of delta for each kind, whichever says less.
+
+    Raises:
+      UnsupportedEvent: A mechanism has no bound at all under the relation.
+    """
+    kinds = elementary.FixedSizeGaussian | elementary.Skellam | elementary.FixedSizeSkellam
+    without = tuple(pair for pair in terms if isinstance(pair[0], kinds))
+    rest = tuple(pair for pair in terms if pair not in without)
+    bounds: list[float] = []
+    if without or len(terms) > _MAX_REPORT_TYPES:
+        with contextlib.suppress(UnsupportedEvent):
+            bounds.append(price(terms, delta, accountant="rdp", relation=relation))
+    if without and rest:
+        with contextlib.suppress(UnsupportedEvent):
+            apart = price(without, delta / 2, accountant="rdp", relation=relation)
+            bounds.append(apart + price(rest, delta / 2, relation=relation))
+    if bounds:
+        return min(bounds)
+    return price(terms, delta, accountant="rdp" if without else "pld", relation=relation)
 
 
 @dataclass(frozen=True)

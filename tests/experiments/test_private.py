@@ -9,7 +9,7 @@ import privacy
 import secfad as fad
 from experiments import private_messages as messages
 from experiments import private_weighting as weighting
-from experiments.private_runs import specs_of, typical_norms
+from experiments.private_runs import specs_of
 from secfad.algorithms import fedopt, local
 
 SHORT = {
@@ -86,5 +86,5 @@ def test_typical_norm_is_the_median_over_clients_of_the_largest_round():
         return fad.sum(fad.broadcast(first) * 0.0 + x, name="pull")
 
     x = jnp.array([[3.0, 4.0], [6.0, 8.0], [60.0, 80.0]])
-    found = typical_norms(two_rounds, (jnp.array(1.0), x))
+    found = privacy.typical_norms(two_rounds, (jnp.array(1.0), x))
     assert found == {"pull": pytest.approx(20.0)}
