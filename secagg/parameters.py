@@ -31,11 +31,13 @@ class Parameters:
     """Public parameters of one secure sum.
 
     Guarantees:
-      Semi-honest: the server, even if it colludes with `corrupt` of the clients and lies about
-      drop-outs, learns nothing but one sum over at least `quorum` clients. Active, complete
-      graph: the same against a server that deviates in any way, provided the roster of
-      identities is authentic. Active, ring: the same with probability 1 - 2**-security_bits, for
-      drop-outs and corrupt clients that were not chosen after the ring was known.
+      Semi-honest: the server, even if it colludes with `corrupt` of the clients and, on the complete
+      graph, lies about drop-outs, learns nothing but one sum over at least `quorum` clients. Active,
+      complete graph: the same against a server that deviates in any way, provided the roster of
+      identities is authentic. Ring, in both models: the same with probability
+      1 - 2**-security_bits, for drop-outs and corrupt clients that were not chosen after the ring
+      was known, and no more of either than stated; `min_cohort` = clients less stated drop-outs
+      makes sure of that in the semi-honest model too.
 
     Attributes:
       clients: n, the number of invited clients; their indices are 0..n-1.
