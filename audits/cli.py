@@ -77,7 +77,9 @@ def modes(
     noise_multiplier: Annotated[
         float | None, typer.Option(help="Also show epsilon, at this noise on every round's sums.")
     ] = None,
-    sampling_rate: Annotated[float, typer.Option(help="Poisson rate of cohorts.")] = 1.0,
+    sampling_rate: Annotated[
+        float, typer.Option(help="Poisson rate of cohorts, with noise by the server.")
+    ] = 1.0,
     steps: Annotated[int, typer.Option(help="Derivatives, each on a cohort of its own.")] = 1,
     delta: Annotated[float, typer.Option(help="Of epsilon.")] = 1e-5,
 ) -> None:

@@ -29,7 +29,7 @@ class Setting:
 
     Attributes:
       noise_multiplier: Of every round's sums.
-      sampling_rate: Poisson rate of the cohorts; 1 for everyone.
+      sampling_rate: Poisson rate of the cohorts, which noise by the server keeps secret; 1 for everyone.
       steps: How many derivatives, each on a cohort of its own.
       delta: Of epsilon.
     """

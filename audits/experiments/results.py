@@ -174,7 +174,7 @@ def summary(results: Mapping[str, Any]) -> Table:
         for purpose in (TRAINING, HYPERGRADIENT, TOTAL):
             epsilon = results["epsilon"][view][purpose]
             row(f"epsilon, {view} view: {purpose}", "0", f"{epsilon:.2f}", "unbounded")
-    if central := results["epsilon_with_central_noise"]:
+    if central := results.get("epsilon_with_central_noise"):
         row("the same with noise by the server: total", "0", f"{central[TOTAL]:.2f}", "")
     row("delta", "", f"{results['delta']:g}", "")
     table.add_section()

@@ -153,6 +153,24 @@ def test_a_plan_is_priced_and_nothing_is_written(command, ledger):
     assert ledger.read_bytes() == before
 
 
+def test_a_schedule_of_fixed_size_cohorts_is_priced_on_a_filter(command, tmp_path):
+    path = tmp_path / "filter.db"
+    terms = {"accountant": "rdp@8", "relation": "REPLACE_ONE"}
+    Ledger.create(path, Budget(4.0, 1e-5), population=1000, **terms).close()
+    before = path.read_bytes()
+    code, text, _ = command("ledger", "plan", path, "--fixed", "training,20,6.0,50")
+    assert code == 0
+    assert "together with everything charged, this fits" in text
+    assert command("ledger", "plan", path, "--fixed", "training,20,0.5,50")[0] == 1
+    for bad in ("training,20", "training,2000,6.0,5", "training,20,6.0,0", "training,x,6.0,5"):
+        code, _, message = command("ledger", "plan", path, "--fixed", bad)
+        assert code == 2
+        assert "PURPOSE,SIZE,NOISE_MULTIPLIER,COUNT" in message
+    both = ("--fixed", "training,20,6.0,5", "--slot", "training,0.1,6.0,5")
+    assert command("ledger", "plan", path, *both)[0] == 2
+    assert path.read_bytes() == before
+
+
 def test_an_exported_chain_has_all_records(command, ledger, tmp_path):
     code, text, _ = command("ledger", "export", ledger, "-o", tmp_path / "chain.jsonl")
     lines = (tmp_path / "chain.jsonl").read_text().splitlines()

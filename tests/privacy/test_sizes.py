@@ -85,6 +85,20 @@ def test_a_poisson_draw_with_noise_by_clients_is_refused_by_the_run(mechanism, r
         assert ledger.head == head
 
 
+@pytest.mark.parametrize("relation", Relation)
+def test_a_reservation_by_hand_is_refused_by_the_ledger(relation, ledger_of):
+    noisy = [privacy.Release("delta", 1.0, 2.0, noise_std=9.0, noise_party="clients")]
+    silent = [privacy.Release("loss", 1.0, 2.0, noise_std=9.0)]
+    with ledger_of(relation) as ledger:
+        for releases in (noisy, silent + noisy):
+            with pytest.raises(SizeNotPublic):
+                ledger.reserve(
+                    purpose="training", sampling_rate=0.25, releases=releases, run_id="r", round=0,
+                    cohort_id="c",
+                )  # fmt: skip
+        assert ledger.head == next(ledger.entries()).hash
+
+
 def test_a_ready_slot_does_not_help(ledger_of):
     slot = privacy.Slot("training", 0.25, 1.0, 1)
     with ledger_of("ADD_OR_REMOVE_ONE", "pld", [slot]) as ledger:
