@@ -121,7 +121,7 @@ def assert_close(found, expected, **tolerance):
     ("learned", "form", "cohort"),
     [
         ("all", "sequential", "fresh"),
-        ("all", "parallel", "same"),
+        pytest.param("all", "parallel", "same", marks=pytest.mark.slow),
         *(pytest.param(n, "sequential", "fresh", marks=pytest.mark.slow) for n in LEARNED),
         pytest.param("all", "parallel", "fresh", marks=pytest.mark.slow),
         pytest.param("all", "sequential", "same", marks=pytest.mark.slow),
@@ -144,6 +144,7 @@ def test_what_is_learned_in_the_clear_is_the_centralised_derivative(learned, for
     assert min(abs(change) for change in jax.tree.leaves(changes[1])) > 2e-5
 
 
+@pytest.mark.slow
 def test_the_oracle_agrees_with_finite_differences():
     """The centralised derivative by the clip norm and the exponent, in float64."""
     with jax.enable_x64(True):

@@ -127,6 +127,7 @@ def clear_rounds(cohorts, dropped=()):
     return model, control, own
 
 
+@pytest.mark.slow
 def test_private_scaffold_is_scaffold(tmp_path):
     sampling = Scripted()
     with a_run(tmp_path, sampling=sampling) as settings:
@@ -280,6 +281,7 @@ def random_step(shared, key, x):
     return fad.mean(draws, name="draws"), jax.random.key_data(later)
 
 
+@pytest.mark.slow
 def test_clients_keep_their_random_keys(tmp_path):
     keys = np.asarray(jax.random.key_data(fad.cohorts.client_keys(jax.random.key(0), POPULATION)))
     spec = jax.ShapeDtypeStruct((2,), jnp.uint32)
