@@ -8,7 +8,7 @@ views and says whether the budgets hold it.
 >>> schedule = [Draws("training", terms, 100)]
 >>> plan = quote(schedule, Budget(8.0, 1e-5), relation="REPLACE_ONE")
 >>> plan.accountant, round(plan.released["total"], 2), round(plan.server["total"], 1), plan.fits
-('rdp@5', 3.73, 23.3, True)
+('rdp@4', 2.49, 33.1, True)
 
 Sources: docs/ledger-slots.md, section 3; docs/decisions/0037-noise-by-clients-needs-public-sizes.md.
 """
