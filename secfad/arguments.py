@@ -1,6 +1,6 @@
 """Arguments of a run, checked against the program before anything happens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -47,9 +47,14 @@ def _checked_leaf(leaf: Any, aval: Any, at_clients: bool, name: str) -> Any:
     shape = array.shape[1:] if at_clients else array.shape
     if shape != aval.shape:
         who = "each client" if at_clients else "the server"
+        advice = "Trace the computation again for other shapes, or pad the data."
+        if at_clients and aval.shape == array.shape:
+            advice = (
+                "The program was traced with the data of all clients for one client's: trace it with "
+                "what one client holds, such as x[0]."
+            )
         raise ArgumentError(
-            f"Expected shape {aval.shape} at {who} in {name}, got {shape}. "
-            "Trace the computation again for other shapes, or pad the data."
+            f"Expected shape {aval.shape} at {who} in {name}, got {shape}. {advice}"
         )
     dtype = canonical_dtype(array)
     if dtype != aval.dtype:
@@ -67,25 +72,43 @@ def label(path: tuple[Any, ...], names: Sequence[str]) -> str:
 
 def cohort_size(program: Program, leaves: Sequence[Any]) -> int | None:
     """The number of clients, which all client arguments must agree on; None without any."""
-    sizes = {leaf.shape[0] for leaf, p in zip(leaves, program.in_placements) if p is CLIENTS}
+    sizes: dict[str, list[int]] = {}
+    example = jax.tree.unflatten(program.in_tree, leaves)
+    paths = jax.tree_util.tree_leaves_with_path(example)
+    for (path, leaf), place in zip(paths, program.in_placements):
+        if place is CLIENTS:
+            sizes.setdefault(program.argument_names[path[0].idx], []).append(leaf.shape[0])  # type: ignore[attr-defined]
     return agreed_size(program.name, sizes)
 
 
-def agreed_size(name: str, sizes: set[int]) -> int | None:
-    """The one number in `sizes`."""
-    if len(sizes) > 1:
-        raise CohortError(
-            f"`{name}` expected client arguments for one cohort, got {sorted(sizes)} clients. "
-            "Give every client argument the same leading axis."
+def agreed_size(name: str, sizes: Mapping[str, Sequence[int]]) -> int | None:
+    """The one number of clients in `sizes`, which has those of every client argument's leaves."""
+    found = {size for own in sizes.values() for size in own}
+    if len(found) > 1:
+        seen = (f"`{argument}` has {_listed(own)}" for argument, own in sizes.items())
+        lists = [argument for argument, own in sizes.items() if len(set(own)) < len(own)]
+        stack = "".join(
+            f" If `{n}` is a list with an array per client, stack it: jnp.stack({n})."
+            for n in lists[:1]
         )
-    if sizes == {0}:
+        raise CohortError(
+            f"`{name}` expected client arguments for one cohort, got different numbers of clients: "
+            f"{', '.join(seen)}. Give every client argument the same leading axis.{stack}"
+        )
+    if found == {0}:
         raise CohortError(f"`{name}` expected at least one client, got an empty cohort.")
-    return sizes.pop() if sizes else None
+    return found.pop() if found else None
 
 
-def client_specs(computation: Computation, args: Sequence[Any]) -> tuple[tuple, set[int]]:
-    """What the server or one client holds of each argument, and the numbers of clients seen."""
-    sizes: set[int] = set()
+def _listed(sizes: Sequence[int]) -> str:
+    return " and ".join(map(str, dict.fromkeys(sizes)))
+
+
+def client_specs(
+    computation: Computation, args: Sequence[Any]
+) -> tuple[tuple, dict[str, list[int]]]:
+    """What the server or one client holds of each argument, and the numbers of clients in each."""
+    sizes: dict[str, list[int]] = {}
     specs = []
     for (name, placement), arg in zip(computation.placements.items(), args):
 
@@ -98,7 +121,7 @@ def client_specs(computation: Computation, args: Sequence[Any]) -> tuple[tuple, 
                     f"Expected a leading axis of clients in argument `{name}`, got a scalar. "
                     "Stack what the clients hold: shape (clients, ...)."
                 )
-            sizes.add(struct.shape[0])
+            sizes.setdefault(name, []).append(struct.shape[0])
             weak = struct.weak_type
             return jax.ShapeDtypeStruct(struct.shape[1:], struct.dtype, weak_type=weak)
 

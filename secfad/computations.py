@@ -17,8 +17,9 @@ from types import MappingProxyType
 from typing import Any
 
 from secfad import _jax
-from secfad.errors import ArgumentError
+from secfad.errors import ArgumentError, PlacementError
 from secfad.placements import Placement
+from secfad.primitives import OUTSIDE
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -78,7 +79,18 @@ class Computation:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the function: only useful inside another computation or a JAX trace."""
-        return self.fun(*self.bind(*args, **kwargs))
+        try:
+            return self.fun(*self.bind(*args, **kwargs))
+        except PlacementError as error:
+            if error.kind != OUTSIDE:
+                raise
+            raise PlacementError(
+                f"`{self.name}` was called on arrays by itself, but it communicates. Run it with "
+                f"secfad.simulate({self.name})(*args) and differentiate it with secfad.grad({self.name}), "
+                "not with jax.grad.",
+                kind=OUTSIDE,
+                line=error.line,
+            ) from error
 
     def bind(self, /, *args: Any, **kwargs: Any) -> tuple:
         """The arguments in order, whether given by position, by name or by their default.

@@ -41,6 +41,12 @@ HIDDEN = "hidden-communication"
 OUTSIDE = "outside-computation"
 
 
+def _here() -> str:
+    """The user's line that is being traced, for the start of an error."""
+    line = _jax.current_line()
+    return f"{line}: " if line else ""
+
+
 def _suffixed(suffix: str) -> Callable[[dict], dict]:
     def rename(params: dict) -> dict:
         name = params["name"].removesuffix(TANGENT).removesuffix(AGAIN)
@@ -58,8 +64,8 @@ def _check_operands(avals, params) -> None:
         if jnp.issubdtype(aval.dtype, np.bool_) or jax.dtypes.issubdtype(
             aval.dtype, jax.dtypes.extended
         ):
-            raise TypeError(
-                f"`sum` named {params['name']!r} expected numbers, got dtype {aval.dtype}. "
+            raise ArgumentError(
+                f"{_here()}`sum` named {params['name']!r} expected numbers, got dtype {aval.dtype}. "
                 "Convert a flag with .astype(jnp.float32); PRNG keys cannot be added."
             )
 
@@ -138,7 +144,9 @@ def _send(primitive, tree: Any, name: str | None, default: str) -> Any:
 
 def _require_name(name: Any) -> None:
     if name is not None and not isinstance(name, str):
-        raise TypeError(f"Expected a name of type str, got {name!r}. Write name='model'.")
+        raise ArgumentError(
+            f"{_here()}expected a name of type str, got {name!r}. Write name='model'."
+        )
 
 
 def _require_arrays(leaves: Sequence[Any], what: str) -> None:
@@ -147,7 +155,7 @@ def _require_arrays(leaves: Sequence[Any], what: str) -> None:
             jax.typeof(leaf)
         except TypeError as error:
             raise ArgumentError(
-                f"`{what}` expected a tree of arrays, got a {type(leaf).__name__} in it. "
+                f"{_here()}`{what}` expected a tree of arrays, got a {type(leaf).__name__} in it. "
                 "Text and objects cannot cross; encode them as numbers."
             ) from error
 
@@ -186,8 +194,7 @@ def sum(tree: Any, *, name: str | None = None) -> Any:
       The sums, with the structure, shapes and dtypes of `tree`, at the server.
 
     Raises:
-      ArgumentError: A leaf is no array, such as text.
-      TypeError: A leaf is boolean or a PRNG key.
+      ArgumentError: A leaf is no number, such as text, a flag or a PRNG key.
       PlacementError: When the computation is traced, if the value is the server's.
 
     Source: Rush, Charles, Garrett (JMLR 2024), Eq. 7; its transpose is `broadcast`.
@@ -213,8 +220,8 @@ def mean(tree: Any, *, weights: Any = None, name: str | None = None) -> Any:
       the weights add to 0.
 
     Raises:
-      ArgumentError: A leaf is no array, such as text.
-      TypeError: The weight is not one number per client, or the name is no text.
+      ArgumentError: A leaf is no array, such as text, the weight is not one number per client, or the
+        name is no text.
 
     Source: Rush, Charles, Garrett (JMLR 2024), section 4.1.
     """
@@ -252,14 +259,14 @@ def in_long(array: jax.Array) -> jax.Array:
 
 def _checked_weight(weights: Any) -> jax.Array:
     if not hasattr(weights, "shape") and not np.isscalar(weights):
-        raise TypeError(
-            f"Expected one number per client as `weights`, got a {type(weights).__name__}. "
+        raise ArgumentError(
+            f"{_here()}expected one number per client as `weights`, got a {type(weights).__name__}. "
             "Pass a scalar such as the client's count of examples; it applies to every leaf."
         )
     weight = jnp.asarray(weights)
     if weight.shape != ():
-        raise TypeError(
-            f"Expected one number per client as `weights`, got shape {weight.shape} at each client. "
+        raise ArgumentError(
+            f"{_here()}expected one number per client as `weights`, got shape {weight.shape} at each client. "
             "Pass a scalar; a traced computation has no axis of clients."
         )
     return _inexact(weight)

@@ -22,7 +22,8 @@ from secfad.calls import bodies
 from secfad.collecting import no_collection
 from secfad.computations import Computation, require_computation
 from secfad.constants import with_own_constants
-from secfad.errors import ArgumentError, ModeError, TracingError
+from secfad.errors import ArgumentError, ModeError
+from secfad.explanations import untraceable
 from secfad.following import require_followed
 from secfad.inference import place
 from secfad.normalization import normalise
@@ -62,13 +63,8 @@ def trace(computation: Computation, /, *specs: Any, **named: Any) -> Program:
 @no_collection()
 def trace_flat(computation: Computation, structs: tuple) -> Program:
     """`trace` for arguments that are known to be shapes."""
-    try:
+    with untraceable(computation.name, dict(zip(computation.placements, structs))):
         source, out_tree = computation.traced(structs)
-    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
-        raise TracingError(
-            f"`{computation.name}` cannot be traced: {str(error).splitlines()[0]} "
-            "Python control flow on traced values needs jax.lax.cond or jax.lax.scan."
-        ) from error
     in_tree = jax.tree.structure(structs)
     placements, origins = flat_placements(computation, structs)
     normal = with_own_constants(normalise(source, erase_rules=True))

@@ -134,13 +134,13 @@ FORWARD_ONLY = {
 
 
 @pytest.mark.parametrize("name", FORWARD_ONLY)
-def test_what_only_forward_mode_can_do_is_said_and_found(name):
+def test_what_has_no_backward_derivative_is_said_and_another_mode_found(name):
     fun, at, words, expected = FORWARD_ONLY[name]
     made = fad.computation(w=S, x=C)(lambda w, x: fun(w, x))
     for mode in ("reverse", "factored"):
         with pytest.raises(ModeError, match=rf"has no {mode} mode: .*{words}.*mode='forward'"):
             fad.trace(fad.grad(made, mode=mode), at, X[0])
-    assert fad.plan(made, at, X[0]).mode == "forward"
+    assert fad.plan(made, at, X[0]).mode in ("forward", "mixed")
     got = fad.simulate(fad.grad(made, mode="auto"))(at, X)
     np.testing.assert_allclose(got, expected, rtol=1e-3)
 
