@@ -8,6 +8,7 @@ the two happens is visible in the code: use the same `Cohort` object, or draw ag
 Sources: Abadi et al. (2016) for Poisson sampling; docs/privacy-model.md, "Cohorts".
 """
 
+import math
 import secrets
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -112,7 +113,9 @@ class PoissonSampling:
     def __post_init__(self):
         _check_population(self.population)
         advice = "It is the probability with which each client takes part."
-        expect_number(self.rate, "rate", "a number in (0, 1]", advice, lambda q: 0 < q <= 1)
+        expect_number(
+            self.rate, "rate", "a number from 2^-53 to 1", advice, lambda q: 2**-53 <= q <= 1
+        )
 
     @property
     def expected_size(self) -> float:
@@ -122,7 +125,9 @@ class PoissonSampling:
     def draw(self, stream: SecureStream | None = None) -> Cohort:
         """Draws a cohort; `stream` is for tests and for paired non-private baselines."""
         stream = stream or SecureStream()
-        return _cohort(np.flatnonzero(stream.uniform(self.population) < self.rate), self)
+        # The stream's numbers are multiples of 2^-53: rounded down, no rate is exceeded.
+        threshold = math.floor(self.rate * 2**53) / 2**53
+        return _cohort(np.flatnonzero(stream.uniform(self.population) < threshold), self)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ class Filter:
                 f"Expected a filter under which {budget} holds something; at {self} its capacity is"
                 f" {value:.4g}. Use a higher order; best_order(plan) finds one."
             )
-        return min(MAX_UNITS, math.floor(value * UNITS * (1 - _ROUNDING)))
+        # Below the largest cost, so that a mechanism whose cost is cut there never fits.
+        return min(MAX_UNITS - 1, math.floor(value * UNITS * (1 - _ROUNDING)))
 
 
 @functools.lru_cache(maxsize=256)

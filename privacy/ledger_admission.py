@@ -8,13 +8,16 @@ Sources: docs/ledger-slots.md, sections 2 and 3.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from privacy import events
 from privacy import terms as elementary
 from privacy.accounting import price
 from privacy.budgets import Budget
+from privacy.calibration import least_noise
 from privacy.errors import BudgetExceeded, InvalidEvent
 from privacy.ledger_charter import Charter
 from privacy.ledger_faults import unreadable
@@ -145,11 +148,38 @@ def _admit_by_price(store: Store, charter: Charter, slots: Sequence[Slot]) -> No
             raise BudgetExceeded(
                 f"Expected slots within epsilon {budget.epsilon:g} of {scope!r} at delta"
                 f" {budget.delta:g}; with everything declared they need {needed:.4f}."
-                " Nothing was declared. Use more noise, fewer draws or a lower sampling rate.",
+                f" Nothing was declared.{_fitting_noise(store, charter, slots, scope)} Use more noise,"
+                " fewer draws or a lower sampling rate.",
                 purpose=None if scope == TOTAL else scope,
                 needed=f"epsilon {needed:.4f}",
                 left=f"epsilon {budget.epsilon:g} for everything declared",
             )
+
+
+def _fitting_noise(store: Store, charter: Charter, slots: Sequence[Slot], scope: str) -> str:
+    """The noise with which a refused plan would fit, in words."""
+    declared, budget = stored_slots(store, "declared"), charter.planned_budget(scope)
+    mine = [slot for slot in slots if scope in (TOTAL, slot.purpose)]
+
+    def cost(factor: float) -> float:
+        loud = [replace(s, noise_multiplier=factor * s.noise_multiplier) for s in mine]
+        return plan_price(charter, [*declared, *loud], scope)
+
+    if declared and plan_price(charter, declared, scope) >= budget.epsilon * (1 - 1e-6):
+        return " What was declared before leaves nothing."
+    try:
+        factor = least_noise(cost, budget.epsilon, 1.0, 1.2)
+    except OverflowError:
+        return " No noise is enough."
+    if len(mine) == 1:
+        needed = f"{_rounded_up(factor * mine[0].noise_multiplier)}"
+        return f" A noise multiplier of {needed} would fit."
+    return f" It would fit with {_rounded_up(factor)} times the noise."
+
+
+def _rounded_up(value: float) -> str:
+    digits = 10.0 ** (3 - math.floor(math.log10(value)))
+    return f"{math.ceil(value * digits) / digits:g}"
 
 
 def payment(
@@ -186,10 +216,45 @@ def payment(
     needed = f"one {sampling} draw with q={q:g} and {noise}"
     costs = charter.costs(purpose, terms)
     if not costs:
-        raise _no_slot(store, purpose, needed, gaussian=z is not None)
+        raise _no_slot(store, purpose, needed, q=q, gaussian=z is not None)
     for scope, units in costs.items():
-        check_filter(store, charter, scope, units, needed)
+        _check_draw(store, charter, scope, units, needed, terms)
     return {"slot": None, "costs": costs, "tally": tally_key(terms)}
+
+
+def _check_draw(
+    store: Store,
+    charter: Charter,
+    scope: str,
+    units: int,
+    needed: str,
+    terms: elementary.Terms,
+) -> None:
+    """`check_filter`, whose refusal also says what noise would fit."""
+    try:
+        check_filter(store, charter, scope, units, needed)
+    except BudgetExceeded as error:
+        leaf = terms[0][0]
+        if not isinstance(leaf, elementary.Gaussian | elementary.FixedSizeGaussian):
+            raise
+        own, count = leaf, terms[0][1]
+        rows = store.select(
+            "SELECT capacity, spent FROM filters WHERE scope = ?", (scope,), (int, int)
+        )
+        left = rows[0][0] - rows[0][1]
+
+        def cost(z: float) -> float:
+            loud = elementary.make_terms([(replace(own, noise_multiplier=z), count)])
+            return float(charter.rules[scope].cost(loud, charter.relation))
+
+        try:
+            z = least_noise(cost, float(left), leaf.noise_multiplier, 1.5) if left > 0 else None
+        except OverflowError:
+            z = None
+        fits = f" A noise multiplier of {_rounded_up(z)} would fit." if z else ""
+        raise BudgetExceeded(
+            f"{error}{fits}", purpose=error.purpose, needed=error.needed, left=error.left
+        ) from None
 
 
 def is_poisson(sampling: str, q: float) -> bool:
@@ -197,17 +262,26 @@ def is_poisson(sampling: str, q: float) -> bool:
     return sampling == "poisson" or q == 1
 
 
-def _no_slot(store: Store, purpose: str, needed: str, *, gaussian: bool) -> BudgetExceeded:
+def _no_slot(
+    store: Store, purpose: str, needed: str, *, q: float, gaussian: bool
+) -> BudgetExceeded:
+    slots = stored_slots(store, "declared - spent", purpose)
     left = ", ".join(
         f"{slot.count} x (q<={slot.sampling_rate:g}, z>={slot.noise_multiplier:g})"
-        for slot in stored_slots(store, "declared - spent", purpose)
+        for slot in slots
     )
+    enough = [slot.noise_multiplier for slot in slots if q <= slot.sampling_rate]
+    fitting = f" A noise multiplier of {min(enough)!r} would fit." if gaussian and enough else ""
     remedy = (
-        "Declare the draw with Ledger.declare before it is needed, or use at least as much noise as"
-        " was planned."
-        if gaussian
-        else "Slots are Gaussian: create the ledger with a filter, as in accountant='rdp@8', or run"
-        " the purpose on one (unplanned=)."
+        fitting.lstrip()
+        + " " * bool(fitting)
+        + (
+            "Declare the draw with Ledger.declare before it is needed, or use at least as much noise as"
+            " was planned."
+            if gaussian
+            else "Slots are Gaussian: create the ledger with a filter, as in accountant='rdp@8', or run"
+            " the purpose on one (unplanned=)."
+        )
     )
     return BudgetExceeded(
         f"Expected a slot of {purpose!r} that dominates {needed}; left are: {left or 'none'}."

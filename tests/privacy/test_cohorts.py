@@ -86,3 +86,13 @@ def test_senseless_sampling_is_refused(make):
 def test_a_client_is_in_a_cohort_once_or_not_at_all(members):
     with pytest.raises(MechanismError, match="once or not at all"):
         Cohort("name", np.array(members), FullParticipation(population=5))
+
+
+def test_a_rate_is_never_exceeded_by_the_grid_of_random_numbers():
+    class Smallest:
+        def uniform(self, size):
+            return np.zeros(size)
+
+    with pytest.raises(MechanismError, match=r"2\^-53"):
+        PoissonSampling(10, 1e-17)
+    assert len(PoissonSampling(10, 2**-53).draw(Smallest()).members) == 10

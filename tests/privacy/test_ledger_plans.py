@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 
 import pytest
 from ledgers import BUDGET, finish, reserve
@@ -226,3 +227,35 @@ def test_a_resumed_run_sees_that_an_older_file_is_no_descendant(create, tmp_path
     with Ledger.open(tmp_path / "old.db") as old:
         old.verify()
         assert not old.is_descendant_of(head)
+
+
+def test_a_refusal_names_the_noise_that_fits(create):
+    budget = Budget(2.0, 1e-5)
+    with pytest.raises(BudgetExceeded, match=r"multiplier of (\S+) would fit") as caught:
+        create(budget, slots=[Slot("training", 0.1, 1.0, 1000)])
+    z = float(re.search(r"multiplier of (\S+) would fit", str(caught.value)).group(1))
+    ledger = create(budget, slots=[Slot("training", 0.1, z, 1000)])
+    with pytest.raises(BudgetExceeded):
+        create(budget, slots=[Slot("training", 0.1, z * 0.998, 1000)])
+    draw = {"purpose": "training", "sampling_rate": 0.1, "run_id": "r", "round": 0}
+    less = [Release("sum", 1.0, 1.0, noise_std=1.0)]
+    with pytest.raises(BudgetExceeded, match=f"multiplier of {re.escape(repr(z))} would fit"):
+        ledger.reserve(releases=less, cohort_id="a", **draw)
+    filtered = create(budget, accountant="rdp@8")
+    with pytest.raises(BudgetExceeded, match="would fit") as caught:
+        filtered.reserve(releases=[Release("sum", 1.0, 1.0, noise_std=0.4)], cohort_id="a", **draw)
+    z = float(re.search(r"multiplier of (\S+) would fit", str(caught.value)).group(1))
+    filtered.reserve(releases=[Release("sum", 1.0, 1.0, noise_std=z)], cohort_id="a", **draw)
+
+
+def test_a_mechanism_of_the_largest_cost_fits_no_filter(create):
+    ledger = create(Budget(1e9, 1e-5), accountant="rdp@8")
+    with pytest.raises(BudgetExceeded):
+        ledger.reserve(
+            purpose="training",
+            sampling_rate=1.0,
+            releases=[Release("sum", 1.0, 1.0, noise_std=1e-6)],
+            run_id="r",
+            round=0,
+            cohort_id="a",
+        )
