@@ -38,9 +38,11 @@ from secfad import primitives as fad
 from secfad.calls import bodies
 from secfad.computations import Computation, computation
 from secfad.errors import ArgumentError, TranslationError
+from secfad.inference import place
 from secfad.interop.stacking import add_axis, refused, remove_axis
 from secfad.interop.unstacking import unstack
-from secfad.placements import CLIENTS, Placement
+from secfad.normalization import normalise
+from secfad.placements import CLIENTS, SERVER, Placement
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -120,8 +122,24 @@ def _translated(fun: Callable, made: Computation, args: tuple) -> Any:
     axes = [(group, 1), (group.placement, group.size)]
     trace = jax.make_jaxpr(stacked, axis_env=axes)(*specs)
     _require_no_collective(trace.jaxpr, group)
+    _require_sent(made, trace, specs, at_clients, group.size)
     results = unstack(trace, leaves, group.size)
     return jax.tree.unflatten(structure[-1], results)
+
+
+def _require_sent(
+    made: Computation, trace: Any, specs: list, at_clients: list[bool], size: int
+) -> None:
+    """Raises TranslationError for a result at the clients that is the server's and was never sent."""
+    stacked: list[bool] = []
+    own, _ = _jax.make_jaxpr(lambda *xs: unstack(trace, xs, size, stacked), specs)
+    places = [CLIENTS if c else SERVER for c in at_clients]
+    block = place(normalise(own, erase_rules=True), places, ["an argument"] * len(places))
+    if any(s and block.placement(v) is SERVER for s, v in zip(stacked, block.results)):
+        raise TranslationError(
+            f"`{made.name}` returns at the clients what is the server's: drjax.map_fn gives clients a "
+            "server value that nothing sent to them. Return drjax.broadcast of it, or the value itself."
+        )
 
 
 def _require_no_collective(jaxpr: _jax.Jaxpr, group: "_Group") -> None:
@@ -168,7 +186,8 @@ def _declared(name: str, fun: Callable, leaves: list, at_clients: list[bool]) ->
     ]
     try:
         with _entering(entered):
-            jax.eval_shape(fun, *specs)
+            # Under an axis that no other trace has, what JAX remembers of an earlier run is not used.
+            jax.make_jaxpr(fun, axis_env=[(object(), 1)])(*specs)
     except _Entered as found:
         return found.group
     raise ArgumentError(

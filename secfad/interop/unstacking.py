@@ -40,13 +40,16 @@ from secfad.primitives import COMMUNICATION
 _jax.hide_file_from_tracebacks(__file__)
 
 
-def unstack(closed: ClosedJaxpr, values: Sequence[Any], size: int) -> list[Any]:
+def unstack(
+    closed: ClosedJaxpr, values: Sequence[Any], size: int, stacked: list[bool] | None = None
+) -> list[Any]:
     """Evaluates a trace without its axis of clients.
 
     Args:
       closed: The trace, for `size` clients.
       values: Of its inputs, none stacked.
       size: Length of the axis of clients.
+      stacked: If given, is filled with whether each result is stacked.
 
     Returns:
       The results; a stacked result as one client holds it.
@@ -60,6 +63,8 @@ def unstack(closed: ClosedJaxpr, values: Sequence[Any], size: int) -> list[Any]:
             "Expected results at the clients with the clients in front, got them behind another axis. "
             "Move the axis with jnp.moveaxis, or return what drjax.map_fn gives."
         )
+    if stacked is not None:
+        stacked[:] = [isinstance(x, Stacked) for x in results]
     return [bare(x) for x in results]
 
 

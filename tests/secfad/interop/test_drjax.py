@@ -12,6 +12,7 @@ from drjax_programs import CASES, CLIENTS, DATA, MODEL, local_loss, local_steps,
 import audits
 import privacy
 import secfad as fad
+from secfad.errors import TranslationError
 from secfad.interop.drjax import from_drjax
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -200,3 +201,35 @@ def test_sensors_in_programs_of_different_sizes():
         measured = jnp.arange(float(clients))
         assert declared(threshold, measured) == expected
         assert fad.simulate(ours)(threshold, measured) == expected
+
+
+def test_a_server_value_that_map_fn_gives_clients_unsent_is_refused():
+    def diloco(w, x, sent):
+        new = w - drjax.reduce_mean(drjax.map_fn(jnp.tanh, x))
+        continued = drjax.map_fn(lambda own: new, x)
+        return drjax.broadcast(new) if sent else continued
+
+    w, x = jnp.ones(3), jnp.arange(3.0)
+    places = {"w": fad.SERVER, "x": fad.CLIENTS}
+    unsent = from_drjax(program(lambda w, x: diloco(w, x, False)), **places)
+    with pytest.raises(TranslationError, match=r"server value that nothing sent.*drjax.broadcast"):
+        fad.trace(unsent, w, x)
+    sent = from_drjax(program(lambda w, x: diloco(w, x, True)), **places)
+    assert fad.trace(sent, w, x).out_placements == (fad.CLIENTS,)
+
+
+@pytest.mark.parametrize("clients", [0, 1])
+def test_a_compiled_program_that_ran_before_is_translated(clients):
+    made = drjax.program(placements={"clients": 1 if clients else 4})
+
+    def total(w, *x):
+        return drjax.reduce_sum(drjax.map_fn(lambda v: 2 * v, x[0] if x else drjax.broadcast(w)))
+
+    compiled = jax.jit(made(lambda w, x: total(w, x) if clients else total(w)))
+    w, x = jnp.ones(3), jnp.ones((1, 3))
+    expected = compiled(w, x)
+    ours = from_drjax(compiled, w=fad.SERVER, x=fad.CLIENTS if clients else fad.SERVER)
+    program = fad.trace(ours, w, x[0] if clients else x)
+    assert program.costs.rounds == 1
+    if clients:
+        np.testing.assert_allclose(fad.simulate(ours)(w, x), expected)
