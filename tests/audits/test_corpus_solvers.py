@@ -79,11 +79,11 @@ def test_one_client_moves_what_is_accepted_by_a_few_clips(case):
 # A walk that skips a part: no program with sums in that part may pass.
 
 NESTED = {
-    "_solve": {"bounded_symmetric_solve", "bounded_stacked_solve", "bounded_loop_inside_a_solver"},
-    "_scan": {"bounded_solve_inside_a_scan", "bounded_loop_inside_a_solver"},
-    "_cond": {"bounded_solve_inside_a_branch"},
-    "_while": {"bounded_conjugate_gradients"},
-    "_call": {"bounded_solve_inside_a_jit", "bounded_solve_inside_a_checkpoint"},
+    "_solve": ("bounded_symmetric_solve", "bounded_stacked_solve", "bounded_loop_inside_a_solver"),
+    "_scan": ("bounded_solve_inside_a_scan", "bounded_loop_inside_a_solver"),
+    "_cond": ("bounded_solve_inside_a_branch",),
+    "_while": ("bounded_conjugate_gradients",),
+    "_call": ("bounded_solve_inside_a_jit", "bounded_solve_inside_a_checkpoint"),
 }
 SKIPPED = [
     pytest.param(part, name, id=f"{part}-{name}") for part in NESTED for name in NESTED[part]
