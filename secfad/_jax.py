@@ -45,6 +45,7 @@ __all__ = [
     "error_line",
     "eval_jaxpr",
     "evaluate",
+    "is_reference",
     "jax_primitives",
     "linear_primitive",
     "local_primitive",
@@ -221,6 +222,11 @@ def spec(aval: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype of a value, and whether the dtype is weak, as that of a Python number."""
     weak = getattr(aval, "weak_type", False)
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=weak)
+
+
+def is_reference(aval: Any) -> bool:
+    """Whether a type is that of a mutable reference (`jax.new_ref`)."""
+    return hasattr(aval, "inner_aval")
 
 
 def dce(jaxpr: Jaxpr, used_outputs: Sequence[bool]) -> Jaxpr:

@@ -20,6 +20,7 @@ from secfad import _jax
 from secfad.errors import ArgumentError, PlacementError
 from secfad.placements import Placement
 from secfad.primitives import OUTSIDE
+from secfad.references import require_no_references
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -70,7 +71,9 @@ class Computation:
 
     def traced(self, specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
         """The program and the tree of its results, at arguments of these shapes."""
-        return self.tracer(specs) if self.tracer else _jax.make_jaxpr(self.fun, specs)
+        closed, tree = self.tracer(specs) if self.tracer else _jax.make_jaxpr(self.fun, specs)
+        require_no_references(self.name, closed.jaxpr)
+        return closed, tree
 
     @property
     def fused(self) -> "Computation":

@@ -150,6 +150,11 @@ def as_struct(leaf: Any, name: str) -> jax.ShapeDtypeStruct:
     """Shape and dtype of a leaf of an argument."""
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return _jax.spec(leaf)
+    if isinstance(leaf, jax.Ref):
+        raise ArgumentError(
+            f"Expected arrays in argument `{name}`, got a mutable reference (jax.new_ref). Pass what it "
+            "holds now: ref[...]."
+        )
     try:
         dtype = canonical_dtype(leaf)
         if isinstance(leaf, str | type):  # The name of a dtype, or a dtype, is no array.
