@@ -86,6 +86,34 @@ def test_clip_works_under_vmap_as_for_each_row():
     np.testing.assert_allclose(jax.vmap(lambda x: fad.clip(x, 1.0))(rows), expected, rtol=1e-6)
 
 
+ALIKE = {
+    "of the server": lambda w, x: fad.clip(fad.mean(x) * w, 1.0),
+    "of what was broadcast": lambda w, x: fad.mean(fad.clip(fad.broadcast(w), 0.5) * x),
+    "of a tree": lambda w, x: fad.clip({"w": w, "x": fad.sum(x)}, 0.1)["x"],
+    "in a loop": lambda w, x: jax.lax.fori_loop(
+        0, 2, lambda i, v: fad.clip(v + fad.sum(x), 1.0), w
+    ),
+}
+
+
+@pytest.mark.parametrize("program", ALIKE.values(), ids=ALIKE)
+def test_clip_of_a_value_that_all_clients_have_alike_is_simulated(program):
+    f = fad.computation(w=fad.SERVER, x=fad.CLIENTS)(program)
+    w, x = jnp.array([1.0, 2.0]), jnp.array([[3.0, 4.0], [0.5, 1.0], [2.0, -1.0]])
+    expected = fad.execute(fad.trace(f, w, x[0]), w, x)
+    np.testing.assert_allclose(fad.simulate(f)(w, x), expected, rtol=1e-6)
+    np.testing.assert_allclose(fad.simulate(f, chunk_size=2)(w, x), expected, rtol=1e-6)
+    by_parts = jax.jacrev(fad.simulate(f))(w, x)
+    derivative = fad.simulate(fad.jacobian(f, mode="forward"))(w, x)
+    np.testing.assert_allclose(by_parts, derivative, rtol=1e-5, atol=1e-6)
+
+
+def test_clip_of_a_value_without_the_named_axis_stays_without_it():
+    clipped = lambda row: fad.clip(jax.lax.psum(row, "i"), 1.0)
+    found = jax.vmap(clipped, axis_name="i", out_axes=None)(jnp.array([[3.0, 0.0], [0.0, 4.0]]))
+    np.testing.assert_allclose(found, [0.6, 0.8], rtol=1e-6)
+
+
 @pytest.mark.parametrize("bound", [0.0, -1.0, float("nan"), float("inf")])
 def test_impossible_bound_is_refused(bound):
     with pytest.raises(ValueError, match="bound to be positive and finite"):
