@@ -19,6 +19,9 @@ from secfad._jax import Jaxpr, JaxprEqn, Literal
 from secfad.calls import COND, as_call
 from secfad.dependence import dependent_results
 
+# Elementwise work that makes nothing new of its operand.
+_COPIES = frozenset({"copy", "stop_gradient"})
+
 
 def changing_carries(jaxpr: Jaxpr, *, constants: int, carries: int) -> list[bool]:
     """Which carries do not come back as the very value that they were."""
@@ -45,7 +48,8 @@ def passed_on(jaxpr: Jaxpr) -> list[int | None]:
 
 def _sources(equation: JaxprEqn) -> Sequence[Any]:
     """For each result of an equation the operand that it is; None where it is another value."""
-    if registry.family(equation.primitive, style="native") == "identity":
+    family = registry.family(equation.primitive, style="native")
+    if family == "identity" or (family == "elementwise" and equation.primitive.name in _COPIES):
         return equation.invars
     if equation.primitive is COND:
         rows = [passed_on(branch.jaxpr) for branch in equation.params["branches"]]

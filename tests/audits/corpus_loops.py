@@ -339,6 +339,21 @@ def constant_handed_on_through_a_barrier(x):
 
 
 @case("accept", args=[X])
+def constant_handed_on_as_a_copy(x):
+    return added(lambda c, r: (jnp.array(c, copy=True), r * c), 2.0, x)
+
+
+@case("accept", args=[X])
+def constant_handed_on_without_its_derivative(x):
+    return added(lambda c, r: (lax.stop_gradient(c), r * c), 2.0, x)
+
+
+@case("reject", "FAD111", args=[X])
+def copy_of_a_counter(x):
+    return added(lambda c, r: (jnp.array(lax.stop_gradient(c) + 1.0, copy=True), r * c), 2.0, x)
+
+
+@case("accept", args=[X])
 def constant_handed_on_through_a_branch(x):
     def body(c, r):
         same, out = lax.cond(r[0] > 0, lambda a, v: (a, a * v), lambda a, v: (a, jnp.sin(v)), c, r)
