@@ -5,6 +5,8 @@ from audits.static.elementwise import meet
 from audits.static.interpreter import Step
 from audits.static.labels import CLIENT_AXIS, DATA, REPLICATED, Axis, Label, Place
 from audits.static.structure import _data_at
+from secfad._jax import Jaxpr
+from secfad.calls import as_call
 
 
 def sort(step: Step) -> list[Label]:
@@ -227,14 +229,30 @@ def _readable_update(step: Step) -> bool:
     update = step.params.get("update_jaxpr")
     if update is None:
         return True
-    families = [registry.family(e.primitive, style=step.style.name) for e in update.eqns]
-    if update.constvars:
-        return False
     if step.primitive == "scatter":
-        return set(families) <= {"elementwise"}
+        return _is_elementwise(update, step.style.name)
     named = step.primitive.replace("_", "-").removeprefix("scatter-")
-    wired = all(list(e.invars) == list(update.invars) for e in update.eqns)
-    return wired and [e.primitive.name for e in update.eqns] == [named]
+    if update.constvars or len(update.eqns) != 1:
+        return False
+    (only,) = update.eqns
+    known = registry.family(only.primitive, style=step.style.name) == "elementwise"
+    wired = list(only.invars) == list(update.invars) and list(only.outvars) == list(update.outvars)
+    return known and wired and only.primitive.name == named
+
+
+def _is_elementwise(jaxpr: Jaxpr, style: str) -> bool:
+    """True for a program without constants of nothing but elementwise work, at any depth of calls."""
+    if jaxpr.constvars:
+        return False
+    for equation in jaxpr.eqns:
+        family = registry.family(equation.primitive, style=style)
+        call = as_call(equation) if family in ("call", "custom_rule") else None
+        if call is not None and not call.body.consts:
+            if not _is_elementwise(call.body.jaxpr, style):
+                return False
+        elif family != "elementwise":
+            return False
+    return True
 
 
 def _rows_kept(step: Step, from_indices, from_updates, rows: set[int]) -> bool:

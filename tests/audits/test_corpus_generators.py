@@ -160,30 +160,53 @@ def test_impostor_primitive_has_not_the_digest_of_what_it_is_called_after():
     assert honest.digest != other.digest
 
 
+def named_as(primitive):
+    """Another object of the same name."""
+    impostor = Primitive(primitive.name)
+    impostor.def_abstract_eval(lambda a, b: a)
+    return impostor
+
+
+def updates(honest):
+    """Update programs that are not the one of their name."""
+    (addition,) = honest.eqns
+    yield jax.make_jaxpr(lambda a, b: a * b)(1.0, 1.0).jaxpr
+    yield jax.make_jaxpr(lambda a, b: b + b)(1.0, 1.0).jaxpr
+    yield jax.make_jaxpr(lambda a, b: a + b + 1.0)(1.0, 1.0).jaxpr
+    yield honest.replace(outvars=[honest.invars[1]])
+    yield honest.replace(eqns=[addition.replace(primitive=named_as(addition.primitive))])
+
+
 def test_scatter_with_another_update_than_its_name_says_is_refused():
     traced = jax.make_jaxpr(lambda v: jnp.ones(3).at[0].add(v[0]))(jnp.ones(3))
     (scatter,) = (e for e in traced.jaxpr.eqns if e.primitive.name.startswith("scatter"))
-    product = jax.make_jaxpr(lambda a, b: a * b)(1.0, 1.0).jaxpr
 
-    def forged(v):
-        params = scatter.params | {"update_jaxpr": product}
-        return fad.sum(scatter.primitive.bind(jnp.ones(3), jnp.array([0]), v[0], **params))
-
-    def honest(v):
-        return fad.sum(scatter.primitive.bind(jnp.ones(3), jnp.array([0]), v[0], **scatter.params))
+    def program(update):
+        params = scatter.params | {"update_jaxpr": update}
+        return lambda v: fad.sum(
+            scatter.primitive.bind(jnp.ones(3), jnp.array([0]), v[0], **params)
+        )
 
     args = [audits.Arg("v", (3,), "float32", "clients")]
-    assert audits.check(honest, args).kind == "accept"
-    report = audits.check(forged, args)
-    assert [f.rule for f in report.findings] == ["FAD002"]
+    honest = scatter.params["update_jaxpr"]
+    assert audits.check(program(honest), args).kind == "accept"
+    for forged in updates(honest):
+        report = audits.check(program(forged), args)
+        assert [f.rule for f in report.findings] == ["FAD002"], forged
+
+
+READ = [jnp.sin, jax.nn.relu, jax.nn.gelu, jax.nn.silu, lambda e: jnp.clip(e, -1, 1), jnp.square]
+UNREAD = [lambda e: seen(e), jax.jit(lambda e: seen(e)), jax.checkpoint(lambda e: seen(e))]
 
 
 def test_scatter_of_an_elementwise_function_is_read():
     args = [audits.Arg("v", (3,), "float32", "clients")]
-    report = audits.check(lambda v: fad.sum(v.at[0].apply(jnp.sin)), args)
-    assert report.kind == "accept"
-    report = audits.check(lambda v: fad.sum(v.at[0].apply(seen)), args)
-    assert [f.rule for f in report.findings] == ["FAD002"]
+    for fun in READ:
+        report = audits.check(lambda v, fun=fun: fad.sum(v.at[0].apply(fun)), args)
+        assert report.kind == "accept", report.findings
+    for fun in UNREAD:
+        report = audits.check(lambda v, fun=fun: fad.sum(v.at[0].apply(fun)), args)
+        assert [f.rule for f in report.findings] == ["FAD002"]
 
 
 def seen(entry):
