@@ -8,11 +8,14 @@ with them, up to the products, also into loops that collect or accumulate produc
 fused simulation only: a real client has to form its own product, and so do the engines.
 
 A value that clients only multiply by shared numbers, such as the tangents of forward mode, is added
-up before it is multiplied, once for all of them.
+up before it is multiplied, once for all of them. Not in float16, where the sum of what a small factor
+was to bring into range may overflow.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import jax.numpy as jnp
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Var
@@ -95,7 +98,7 @@ class _Scope:
         elif once == [True]:
             operands = [equation.invars[i] for i in self._linear(equation)]
             held = [seeds for seeds in map(self.held, operands) if seeds is not None]
-            if held or contraction(equation) or _spreads(equation, operands):
+            if held or self._is_product(equation) or _spreads(equation, operands):
                 self.holding[equation.outvars[0]] = frozenset().union(*held)
 
     def _look_inside(self, equation: JaxprEqn, once: Sequence[bool]) -> None:
@@ -113,6 +116,13 @@ class _Scope:
             if once[i] and self.loops[id(equation)].held(inner) == needed:
                 self.holding[outer] = self.held(start) or frozenset()
 
+    def _is_product(self, equation: JaxprEqn) -> bool:
+        """Whether the sum of an equation over clients is best made as one product."""
+        if contraction(equation) is None:
+            return False
+        is_scaled = len(equation.invars) == 2 and not all(map(self._differs, equation.invars))
+        return not (is_scaled and _is_narrow(equation.outvars[0]))
+
     def _differs(self, atom: Any) -> bool:
         return isinstance(atom, Var) and atom in self.differing
 
@@ -125,6 +135,8 @@ class _Scope:
         name, operands = equation.primitive.name, equation.invars
         if name in _JOINTLY_LINEAR:
             return range(len(operands))
+        if _is_narrow(equation.outvars[0]):
+            return []
         if name == "mul":
             return [i for i in (0, 1) if not self._differs(operands[1 - i])][:1]
         if name == "div" and is_differentiable(operands[0]):
@@ -228,6 +240,12 @@ class _Scope:
             first, carries = equation.params["num_consts"], equation.params["num_carry"]
             return [*flags[:first], *[True] * carries, *flags[first + carries :]]
         return [True] * len(body.invars)
+
+
+def _is_narrow(atom: Any) -> bool:
+    """True for floating-point numbers of less range than float32."""
+    dtype = _jax.spec(atom.aval).dtype
+    return is_differentiable(atom) and jnp.finfo(dtype).maxexp < jnp.finfo(jnp.float32).maxexp
 
 
 def _spreads(equation: JaxprEqn, operands: Sequence[Any]) -> bool:

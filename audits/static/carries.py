@@ -33,7 +33,7 @@ def counted(jaxpr: Jaxpr, carries: Sequence[bool], *, constants: int) -> list[bo
     """Which results of the body, those behind its carries, depend on the marked carries."""
     behind = len(jaxpr.invars) - constants - len(carries)
     flags = [*[False] * constants, *carries, *[False] * behind]
-    return dependent_results(jaxpr, flags)[len(carries) :]
+    return [bool(m) for m in dependent_results(jaxpr, flags)[len(carries) :]]
 
 
 def passed_on(jaxpr: Jaxpr) -> list[int | None]:

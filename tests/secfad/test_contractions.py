@@ -204,3 +204,27 @@ def test_fused_simulation_scales_no_sums(second):
     scaled = [e for e in jaxpr.eqns if e.primitive.name == "mul"]
     assert all(e.outvars[0].aval.shape != W.shape for e in scaled)
     assert fad.trace(gradient, W, X[0]).costs.contacts == 1
+
+
+# What a client makes is in the range of float16, the sum of what it is made of is not.
+SMALL, HUGE = jnp.float16(0.001), jnp.float16(1000.0)
+NARROW = {
+    "product": lambda c, x: fad.sum(x[0] * fad.broadcast(jnp.full(5, c))),
+    "quotient": lambda c, x: fad.sum(jnp.broadcast_to(x[0], 5) / fad.broadcast(jnp.full(5, HUGE))),
+    "matrix product": lambda c, x: fad.sum(x @ fad.broadcast(jnp.full((3, 2), c))),
+    "collected": lambda c, x: fad.sum(
+        jax.lax.scan(lambda s, e: (s, e * fad.broadcast(jnp.full(2, c))), 0, x)[1]
+    ),
+    "gradient": lambda c, x: jax.grad(
+        lambda w: jnp.sum(fad.mean(x[0] * fad.broadcast(w))).astype(jnp.float32)
+    )(jnp.full(5, c)),
+}
+
+
+@pytest.mark.parametrize("program", NARROW.values(), ids=NARROW)
+def test_a_sum_of_float16_numbers_is_made_after_they_are_brought_into_range(program):
+    f = fad.computation(c=S, x=C)(program)
+    x = jnp.full((1000, 3), 100.0, jnp.float16)
+    expected = fad.execute(fad.trace(f, SMALL, x[0]), SMALL, x)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(fad.simulate(f)(SMALL, x), expected, rtol=2e-2)
