@@ -107,7 +107,8 @@ def _hidden(params: dict) -> PlacementError:
     return PlacementError(
         f"a message named {params['name']!r} is sent outside of a federated computation, or inside of "
         "an operation that hides it from the program. Run computations with secfad.simulate or "
-        "secfad.execute, and communicate outside of such an operation.",
+        "secfad.execute, and communicate outside of such an operation. If a derivative rule sends it, "
+        "differentiate the computation, with secfad.grad, and not its simulation.",
         kind=HIDDEN,
         line=_jax.current_line(),
     )

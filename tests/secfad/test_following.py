@@ -281,6 +281,21 @@ def test_a_rule_may_send_messages_of_its_own_where_a_simulation_is_differentiate
     np.testing.assert_allclose(jax.grad(fad.simulate(program))(W, X), X.mean(0), rtol=1e-6)
 
 
+def test_a_rule_that_alone_sends_messages_is_followed_in_derivatives_of_the_computation_only():
+    @jax.custom_vjp
+    def rated(v):
+        return v
+
+    rated.defvjp(lambda v: (v, None), lambda _, g: (fad.mean(fad.broadcast(2.0 * g)),))
+    f = fad.computation(w=fad.SERVER, x=fad.CLIENTS)(
+        lambda w, x: jnp.sum(fad.mean(x * fad.broadcast(rated(w))))
+    )
+    w, x = jnp.ones(3), jnp.arange(6.0).reshape(2, 3)
+    np.testing.assert_allclose(fad.simulate(fad.grad(f))(w, x), 2.0 * x.mean(0))
+    with pytest.raises(PlacementError, match="and not its simulation"):
+        jax.grad(fad.simulate(f))(w, x)
+
+
 @pytest.mark.parametrize(
     "run", [fad.simulate, lambda c: lambda *a: fad.execute(fad.trace(c, W, X[0]), *a)]
 )
