@@ -57,6 +57,9 @@ _LOSS_GRID = 1e-4
 _TINY_MU = 1e-7
 _TINY_DELTA = 1e-250
 _LEAST_NOISE = 1e-100
+# With less Gaussian noise, points some standard deviations apart are no longer distinct floats, and
+# with less Laplace noise the integral needs more points than its price, far above 100, is worth.
+_FINEST_NOISE = {elementary.Gaussian: 1e-6, elementary.Laplace: 1e-2}
 
 
 def epsilon(
@@ -341,6 +344,8 @@ def _cached_pld_epsilon(terms: Terms, delta: float, relation: Relation) -> float
         return float(_library_pld(terms, relation).get_epsilon_for_delta(delta - error))
     if _total_variation(parts, relation) <= delta:
         return 0.0
+    if _is_too_fine(parts):
+        return _coarse_epsilon(terms, delta, relation)
     first, *others = directions(relation)
     found = composed_epsilon(parts, first, delta)
     for way in others:
@@ -359,7 +364,16 @@ def _pld_delta(terms: Terms, epsilon: float, relation: Relation) -> float:
     farthest = _total_variation(parts, relation)
     if farthest < _TINY_DELTA:
         return farthest
+    if _is_too_fine(parts):
+        with contextlib.suppress(UnsupportedEvent):
+            return min(farthest, rdp_delta(_rdp_of(terms, relation), epsilon))
+        return farthest
     return min(farthest, max(composed_delta(parts, way, epsilon) for way in directions(relation)))
+
+
+def _is_too_fine(parts: list[tuple[elementary.Gaussian | elementary.Laplace, int]]) -> bool:
+    """Whether a mechanism's losses are not computed: epsilon is astronomical where they matter."""
+    return any(leaf.noise_multiplier < _FINEST_NOISE[type(leaf)] for leaf, _ in parts)
 
 
 def _composable(
@@ -400,15 +414,21 @@ def _total_variation(
 
 
 def _coarse_epsilon(terms: Terms, delta: float, relation: Relation) -> float:
-    """Where the losses do not fit on a grid: Renyi divergences, or Gaussians without their sampling."""
+    """Where the losses do not fit on a grid: Renyi divergences, or the mechanisms without sampling."""
     bounds = []
-    full = tuple(
-        (elementary.Gaussian(leaf.noise_multiplier), count)
-        for leaf, count in terms
-        if isinstance(leaf, elementary.Gaussian)
-    )
-    if len(full) == len(terms):
-        bounds.append(gaussian_epsilon(math.sqrt(squared_gdp(full, relation)), delta))
+    if all(isinstance(leaf, elementary.Gaussian | elementary.Laplace) for leaf, _ in terms):
+        full = tuple(
+            (elementary.Gaussian(leaf.noise_multiplier), count)
+            for leaf, count in terms
+            if isinstance(leaf, elementary.Gaussian)
+        )
+        pure = math.fsum(
+            count * relation.sensitivity_factor / leaf.noise_multiplier
+            for leaf, count in terms
+            if isinstance(leaf, elementary.Laplace)
+        )
+        rest = gaussian_epsilon(math.sqrt(squared_gdp(full, relation)), delta) if full else 0.0
+        bounds.append(pure + rest)
     with contextlib.suppress(UnsupportedEvent):
         bounds.append(_rdp_epsilon(terms, delta, relation))
     return min(bounds, default=math.inf)

@@ -91,24 +91,27 @@ def _rising(fun: Callable[[float], float]) -> float:
 
 @dataclass(frozen=True)
 class _Moments:
-    """Cumulant generating function K of the sum, by quadrature without a grid."""
+    """Cumulant generating function K of the sum, by quadrature without a grid.
+
+    Attributes:
+      parts: The losses of each mechanism that have a mass, and its count.
+      tail: Probability that was cut off of each mechanism.
+      range: Of the losses of one mechanism, at most; also of those whose mass is 0 in a float.
+    """
 
     parts: tuple[tuple[Losses, int], ...]
     tail: float
+    range: float
 
     @classmethod
     def of(cls, parts: Parts, direction: str, tail: float) -> "_Moments":
-        found = []
+        found, widest = [], 0.0
         for leaf, count in parts:
             law = losses(leaf, direction, tail, None)
+            widest = max(widest, float(law.values.max() - law.values.min()))
             seen = law.masses > 0  # far out a mass may be too small for a float
             found.append((Losses(law.values[seen], law.masses[seen], law.infinity), count))
-        return cls(tuple(found), tail)
-
-    @property
-    def range(self) -> float:
-        """Of the losses of one mechanism, at most."""
-        return max(float(part.values.max() - part.values.min()) for part, _ in self.parts)
+        return cls(tuple(found), tail, widest)
 
     def at(self, theta: float) -> tuple[float, float, float]:
         """K, and its first and second derivative."""
@@ -264,7 +267,9 @@ def _curve(
     points, masses = points[keep], (tilted[keep] * np.exp(exponent[keep])) * (1 + 2.0**-36)
     pivot = float(points[np.argmax(tilted[keep])])
     slack = 2 * len(points) * _UNIT  # of a running sum of positive numbers
-    others = masses * np.exp(-np.clip(points - pivot, -600.0, 700.0))
+    # Too small for a float, these are left out rather than taken for larger ones.
+    seen = points - pivot <= 600.0
+    others = np.where(seen, masses * np.exp(-np.clip(points - pivot, -600.0, 600.0)), 0.0)
     upper = np.cumsum(masses[::-1])[::-1] * (1 + slack)
     lower = np.cumsum(others[::-1])[::-1] * (1 - slack)
     return _Curve(points, upper, lower, pivot, rest)

@@ -60,7 +60,10 @@ def losses(leaf: Gaussian | Laplace, direction: str, tail: float, grid: float | 
     z, q = leaf.noise_multiplier, leaf.q
     far = min(_FARTHEST, math.sqrt(2 * max(1.0, -math.log(max(tail, 1e-300)))))
     low, high = -far * z - (1 if direction == REPLACE else 0), 1 + far * z
-    x, width = _panelled(_breaks(leaf, direction, low, high, grid))
+    centres = (-1, 0, 1) if direction == REPLACE else (0, 1)
+    apart = 2 * far * z < 1  # then there is next to no mass between the centres
+    spans = [(c - far * z, c + far * z) for c in centres] if apart else [(low, high)]
+    x, width = _panelled(_breaks(leaf, direction, spans, grid))
     value = _loss(x, z, q)
     if direction == REPLACE:
         value = value - _loss(-x, z, q)
@@ -72,6 +75,7 @@ def losses(leaf: Gaussian | Laplace, direction: str, tail: float, grid: float | 
     outside = (1 - share) * (_beyond(-low / z) + _beyond(high / z))
     if share:
         outside += share * (_beyond((1 - low) / z) + _beyond((high - 1) / z))
+    outside = 2 * _beyond(far) if apart else outside
     value = -value if direction == ADD else value
     masses *= (1 - outside) / masses.sum()
     return Losses(value, masses, outside)
@@ -91,7 +95,11 @@ def on_grid(parts: Losses, grid: float) -> tuple[int, np.ndarray]:
 
 def _loss(x: np.ndarray, z: float, q: float) -> np.ndarray:
     """Log of ((1 - q) N(0, z^2) + q N(1, z^2)) over N(0, z^2) at x."""
-    exponent = (x - 0.5) / z**2
+    return _mixed((x - 0.5) / z**2, q)
+
+
+def _mixed(exponent: np.ndarray, q: float) -> np.ndarray:
+    """The loss on a sample, log(1 - q + q exp(exponent)), of one that is `exponent` for everyone."""
     if q == 1:
         return exponent
     value = np.log1p(q * np.expm1(np.minimum(exponent, 700.0)))
@@ -102,11 +110,15 @@ def _loss(x: np.ndarray, z: float, q: float) -> np.ndarray:
 
 
 def _breaks(
-    leaf: Gaussian, direction: str, low: float, high: float, grid: float | None
+    leaf: Gaussian, direction: str, spans: list[tuple[float, float]], grid: float | None
 ) -> np.ndarray:
-    """Points between which density and loss are smooth and the loss stays between grid points."""
+    """Points between which density and loss are smooth and the loss stays between grid points.
+
+    Between two spans lies one panel, whatever their distance in standard deviations.
+    """
     z, q = leaf.noise_multiplier, leaf.q
-    breaks = [np.linspace(low, high, math.ceil((high - low) / z * _PANELS) + 1)]
+    low, high = spans[0][0], spans[-1][1]
+    breaks = [np.linspace(a, b, math.ceil((b - a) / z * _PANELS) + 1) for a, b in spans]
     if q < 1:  # where the client's part starts to matter, over a length of z^2
         turn = z**2 * (math.log1p(-q) - math.log(q)) + 0.5 + z**2 * np.linspace(-40, 40, 161)
         breaks += [turn, -turn] if direction == REPLACE else [turn]
@@ -125,12 +137,17 @@ def _breaks(
 
 def _inverse(value: np.ndarray, z: float, q: float) -> np.ndarray:
     """Where `_loss` takes a value; minus infinity for one that it never takes."""
+    return z**2 * _unmixed(value, q) + 0.5
+
+
+def _unmixed(value: np.ndarray, q: float) -> np.ndarray:
+    """The exponent of which `_mixed` makes a value; minus infinity for one that it never makes."""
     if q == 1:
-        return z**2 * value + 0.5
+        return value
     with np.errstate(divide="ignore", invalid="ignore"):
         near = np.log(np.maximum(np.expm1(np.minimum(value, 30.0)) + q, 0.0))
         far = value + np.log1p((q - 1) * np.exp(-np.maximum(value, 30.0)))
-    return z**2 * (np.where(value > 30, far, near) - math.log(q)) + 0.5
+    return np.where(value > 30, far, near) - math.log(q)
 
 
 def _inverse_replace(value: np.ndarray, z: float, q: float) -> np.ndarray:
@@ -163,13 +180,13 @@ def _laplace(leaf: Laplace, direction: str, grid: float | None) -> Losses:
         b, direction = b / 2, REMOVE
 
     def loss(x: np.ndarray) -> np.ndarray:
-        return np.log1p(q * np.expm1((2 * x - 1) / b)) if q < 1 else (2 * x - 1) / b
+        return _mixed((2 * x - 1) / b, q)
 
-    breaks = [np.linspace(0.0, 1.0, math.ceil(min(1 / b, 1e4) * _PANELS) + 1)]
+    breaks = [np.linspace(0.0, 1.0, math.ceil(1 / b * _PANELS) + 1)]
     if grid is not None:
         ends = loss(np.array([0.0, 1.0]))
         edges = np.arange(math.ceil(ends[0] / grid), math.floor(ends[1] / grid) + 1) * grid
-        at = (b * np.log1p(np.expm1(edges) / q) + 1) / 2 if q < 1 else (b * edges + 1) / 2
+        at = (b * _unmixed(edges, q) + 1) / 2
         breaks.append(at[(at > 0) & (at < 1)])
     x, width = _panelled(np.sort(np.concatenate(breaks)))
     share = 0.0 if direction == ADD else q

@@ -102,6 +102,8 @@ def test_a_ledger_refuses_at_a_small_delta_what_costs_more(tmp_path, epsilon, de
     ("z", "q", "count", "delta"),
     [
         (1e-3, 0.5, 10, 1e-6),
+        (1e-5, 0.01, 5, 1e-5),
+        (1e-9, 0.01, 5, 1e-5),
         (1e9, 0.5, 1, 1e-12),
         (1.0, 1e-30, 10, 1e-40),
         (3.0, 0.3, 5, 1e-200),
@@ -112,6 +114,29 @@ def test_a_ledger_refuses_at_a_small_delta_what_costs_more(tmp_path, epsilon, de
 def test_a_private_event_has_a_finite_price_at_any_size(z, q, count, delta, relation):
     terms = terms_of([(z, q, count)])
     assert 0 < price(terms, delta, relation=relation) < math.inf
+
+
+@pytest.mark.parametrize("relation", ["ADD_OR_REMOVE_ONE", "REPLACE_ONE"])
+@pytest.mark.parametrize("z", [0.1, 0.02, 0.013, 0.01, 1e-3, 1e-5, 1e-6, 1e-7, 1e-16, 1e-40])
+def test_next_to_no_noise_shows_whoever_is_drawn(z, relation):
+    q, event = 0.01, {"type": "poisson", "q": 0.01}
+    event |= {"event": {"type": "gaussian", "noise_multiplier": z}}
+    assert accounting.delta(event, 10.0, relation=relation) == pytest.approx(q, rel=1e-3)
+    # Half of those who are drawn have a loss of at least (1 - 1/2) / z^2 - log((1 - q) / q).
+    least = 0.5 / z**2 - 5 - 1 / z
+    assert accounting.epsilon(event, q / 2, relation=relation) >= least * (1 - 1e-6)
+
+
+def test_little_noise_needs_no_more_panels_than_much():
+    sizes = {z: len(losses(Gaussian(z, 0.1), "remove", 1e-20, None).values) for z in (1e-6, 1.0)}
+    assert sizes[1e-6] < 3 * sizes[1.0]
+
+
+@pytest.mark.parametrize("b", [0.02, 0.01, 1.4e-3, 1e-5, 1e-40])
+def test_a_sampled_laplace_sum_of_little_noise_has_its_pure_epsilon(b):
+    q, terms = 0.3, make_terms([(Laplace(b, 0.3), 1)])
+    largest = 1 / b + math.log(q)  # log(1 - q + q exp(1 / b)), with a probability of about q / 2
+    assert largest - 0.01 <= price(terms, 1e-5) <= 1 / b * (1 + 1e-9)
 
 
 def test_what_the_library_composes_is_refused_below_its_errors():
