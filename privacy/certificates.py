@@ -223,7 +223,7 @@ class Certificate:
         if fault is not None:
             raise CertificateMismatch(
                 f"FAD605: expected {fault} under the certificate of `{self.subject}`, got {clients}. "
-                "Certify the program for that number, or draw another cohort.",
+                "Certify the program for every number that its sampling may draw.",
                 rule="FAD605",
             )
 

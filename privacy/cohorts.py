@@ -92,7 +92,8 @@ def expect_sampling(sampling: Any, error: type[PrivacyError] = RunRefused) -> No
 def _cohort(members: np.ndarray, sampling: Sampling) -> Cohort:
     if not len(members):
         raise CohortTooSmall(
-            "Expected at least one client in a cohort, got an empty draw. Draw again."
+            "Expected at least one client in a cohort, got an empty draw. Raise the sampling rate: draws"
+            " until one is large enough are no sample at the charged rate."
         )
     return Cohort(secrets.token_hex(16), np.sort(members), sampling)
 

@@ -212,7 +212,7 @@ def _checked_question(
     if size < MIN_COHORT:
         raise CohortTooSmall(
             f"Expected at least {MIN_COHORT} clients, got {size}: a sum over fewer hides nobody. "
-            "Draw again, or raise the sampling rate."
+            "Raise the sampling rate: draws until one is large enough are no sample at the charged rate."
         )
     if cohort.sampling.population != ledger.charter.population:
         raise RunRefused(
@@ -233,15 +233,17 @@ def _checked_question(
 
 
 def _check_size(private_program: PrivateProgram, cohort: Cohort, ledger: Ledger) -> None:
-    """With noise by clients, refuses cohorts whose size is not public or not the one stated."""
-    if not private_program.mechanism.by_clients:
-        return
+    """Refuses a cohort that its sampling cannot have drawn; with noise by clients, a secret size."""
     kind, rate, population = cohort.sampling.kind, cohort.sampling.rate, cohort.sampling.population
-    require_public_size(ledger.charter.relation, kind, rate, population)
-    if len(cohort.members) != size_of(kind, rate, population):
+    if private_program.mechanism.by_clients:
+        require_public_size(ledger.charter.relation, kind, rate, population)
+    stated, members = size_of(kind, rate, population), len(cohort.members)
+    fewer_shows = private_program.mechanism.by_clients
+    if stated is not None and (members > stated or (members < stated and fewer_shows)):
+        reason = "clients add the noise" if fewer_shows else "the ledger charges that size"
         raise RunRefused(
-            f"Expected a cohort of the public size {size_of(kind, rate, population)}, since clients add"
-            f" the noise, got {len(cohort.members)} members. Use the cohorts that the sampling draws."
+            f"Expected a cohort of the public size {stated}, since {reason}, got {members} members."
+            " Use the cohorts that the sampling draws."
         )
 
 

@@ -198,6 +198,18 @@ def test_everyone_is_charged_as_before_under_every_relation(ledger_of):
             assert ledger.spent()["training"] == pytest.approx(expected, rel=1e-2)
 
 
+def test_a_cohort_larger_than_its_sampling_draws_is_refused_whoever_adds_noise(ledger_of):
+    central = privacy.Gaussian(**COMMON)
+    with ledger_of("REPLACE_ONE") as ledger:
+        drawn = FIXED.draw()
+        for size in (SIZE + 1, POPULATION):
+            large = dataclasses.replace(drawn, members=np.arange(size))
+            with pytest.raises(RunRefused, match=r"public size 10"):
+                ask(central, ledger, large)
+        assert ledger.head == next(ledger.entries()).hash
+        ask(central, ledger, dataclasses.replace(drawn, members=drawn.members[1:]))  # hides more
+
+
 def test_noise_by_the_server_says_nothing_of_sizes(ledger_of):
     with ledger_of("ADD_OR_REMOVE_ONE") as ledger:
         ask(privacy.Gaussian(**COMMON), ledger, POISSON.draw())
