@@ -82,10 +82,12 @@ def surrogate(
 def _require_no_communicating_rules(name: str, jaxpr: Jaxpr, talks: Communicates) -> None:
     for equation in jaxpr.eqns:
         if equation.primitive in CUSTOM_RULES and talks(equation):
+            # A rule that goes forward need not go backward, such as that of a root found by iterations.
+            goes_back = equation.primitive is _jax.jax_primitives.custom_vjp_call_p
             raise ModeError(
                 f"`{name}` has a custom derivative rule around communication "
-                f"({_jax.user_line(equation)}); mixed mode would pass it by. Use mode='reverse', "
-                "or mode='forward' if the rule is inside of a branch."
+                f"({_jax.user_line(equation)}); mixed mode would pass it by. Use mode="
+                f"{'reverse' if goes_back else 'forward'!r}."
             )
         for body in bodies(equation):
             _require_no_communicating_rules(name, body, talks)

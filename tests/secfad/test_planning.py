@@ -1,5 +1,7 @@
 """`auto` works wherever a plan finds a mode, whatever the other modes say."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,6 +145,52 @@ def test_what_has_no_backward_derivative_is_said_and_another_mode_found(name):
     assert fad.plan(made, at, X[0]).mode in ("forward", "mixed")
     got = fad.simulate(fad.grad(made, mode="auto"))(at, X)
     np.testing.assert_allclose(got, expected, rtol=1e-3)
+
+
+@jax.custom_jvp
+def pushed_sum(v, x):
+    return fad.mean(fad.broadcast(v) * x)
+
+
+@pushed_sum.defjvp
+def _(primals, tangents):
+    (v, x), (t, _) = primals, tangents
+    return pushed_sum(v, x), fad.mean(fad.broadcast(t) * x)
+
+
+@jax.custom_vjp
+def pulled_sum(v, x):
+    return fad.mean(fad.broadcast(v) * x)
+
+
+pulled_sum.defvjp(
+    lambda v, x: (pulled_sum(v, x), x),
+    lambda x, g: (fad.mean(fad.broadcast(g) * x), jnp.zeros_like(x)),
+)
+
+RULES_THAT_COMMUNICATE = {
+    "custom_root": ridge,
+    "custom_root in a branch": lambda w, x: jax.lax.cond(w > 0, lambda: ridge(w, x), lambda: w),
+    "custom_jvp": lambda w, x: jnp.sum(pushed_sum(jnp.full(2, w), x) ** 2),
+    "custom_vjp": lambda w, x: jnp.sum(pulled_sum(jnp.full(2, w), x) ** 2),
+    "custom_vjp in a branch": lambda w, x: jax.lax.cond(
+        w > 0, lambda: jnp.sum(pulled_sum(jnp.full(2, w), x) ** 2), lambda: w
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RULES_THAT_COMMUNICATE)
+def test_the_mode_that_mixed_mode_names_for_a_rule_that_communicates_exists(name):
+    made = fad.computation(w=S, x=C)(lambda w, x: RULES_THAT_COMMUNICATE[name](w, x))
+    at, step = 0.4, 1e-2
+    with pytest.raises(ModeError, match="around communication") as raised:
+        fad.trace(fad.grad(made, mode="mixed"), jnp.float32(at), X[0])
+    named = re.search("Use mode='(.*)'", str(raised.value))
+    assert named
+    value = fad.simulate(made)
+    expected = (value(jnp.float32(at + step), X) - value(jnp.float32(at - step), X)) / (2 * step)
+    got = fad.simulate(fad.grad(made, mode=named[1]))(jnp.float32(at), X)
+    np.testing.assert_allclose(got, expected, rtol=1e-2)
 
 
 def test_without_any_mode_every_reason_is_given_at_once():
