@@ -182,9 +182,14 @@ client_axis = _ClientAxis(marked_only=True)
 open_client_axis = _ClientAxis(marked_only=False)
 
 
+_NO_MESH = jax.sharding.AbstractMesh((), ())
+
+
 def make_jaxpr(fun: Callable, specs: Sequence[Any]) -> tuple[ClosedJaxpr, Any]:
     """Traces `fun` at argument pytrees of `ShapeDtypeStruct`; returns the jaxpr and the output tree."""
-    closed, shapes = jax.make_jaxpr(fun, return_shape=True)(*specs)
+    # The mesh of the context is that of the run, not of the trace.
+    with jax.sharding.use_abstract_mesh(_NO_MESH):
+        closed, shapes = jax.make_jaxpr(fun, return_shape=True)(*specs)
     return closed, jax.tree.structure(shapes)
 
 

@@ -4,14 +4,15 @@ Clients are split over all devices of the mesh, of one process or of several; wh
 on every device. Only sums cross between devices.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from secfad import _jax
-from secfad.errors import CohortError
+from secfad.errors import ArgumentError, CohortError
 from secfad.placements import CLIENTS, Placement
 
 _jax.hide_file_from_tracebacks(__file__)
@@ -23,6 +24,7 @@ class Layout:
     def __init__(self, mesh: Mesh):
         # A mesh with explicit axes would want shardings in the types of all values inside.
         automatic = Mesh(mesh.devices, mesh.axis_names)
+        self._automatic = automatic.abstract_mesh
         self.clients = NamedSharding(automatic, PartitionSpec(mesh.axis_names))
         self.server = NamedSharding(automatic, PartitionSpec())
         self.devices = mesh.size
@@ -33,7 +35,7 @@ class Layout:
 
     def _entering(self, value: Any, placement: Placement | None) -> Any:
         """An argument without a sharding in its type, client values split over the devices."""
-        if AxisType.Explicit in jax.typeof(value).sharding.mesh.axis_types:
+        if _is_explicit(jax.typeof(value).sharding.mesh):
             return jax.device_put(value, self.clients if placement is CLIENTS else self.server)
         return self.at_clients(value) if placement is CLIENTS else value
 
@@ -51,10 +53,55 @@ class Layout:
         """A function of arrays with these placements, its results laid out on the mesh."""
 
         def laid_out(*leaves: Any) -> list[Any]:
-            made = fun(*map(self._entering, leaves, arguments))
-            return list(map(self._leaving, made, results))
+            # Inside, the mesh of the context is this one; outside, types are those of the context.
+            outside = jax.sharding.get_abstract_mesh()
+            with jax.sharding.use_abstract_mesh(self._automatic):
+                made = fun(*map(self._entering, leaves, arguments))
+                made = list(map(self._leaving, made, results))
+            if not _is_explicit(outside):
+                return made
+            specs = ((self.clients if p is CLIENTS else self.server).spec for p in results)
+            return [jax.device_put(v, NamedSharding(outside, s)) for v, s in zip(made, specs)]
 
         return laid_out
+
+
+def _is_explicit(mesh: Any) -> bool:
+    return AxisType.Explicit in mesh.axis_types
+
+
+def require_no_types(leaves: Sequence[Any], remedy: str) -> None:
+    """Raises ArgumentError for arrays whose types have a sharding, on a mesh with explicit axes."""
+    for leaf in leaves:
+        if hasattr(leaf, "sharding") and _is_explicit(jax.typeof(leaf).sharding.mesh):
+            raise ArgumentError(
+                "Expected arrays on a mesh with automatic axes, got "
+                f"{leaf.dtype}{list(leaf.shape)} on one with explicit axes. {remedy}"
+            )
+
+
+@contextlib.contextmanager
+def without_types(leaves: Sequence[Any]) -> Iterator[list[Any]]:
+    """The arrays where they are, but without a sharding in their types, and a context for these."""
+    typed = [
+        isinstance(x, jax.Array)
+        and not isinstance(x, _jax.Tracer)
+        and _is_explicit(jax.typeof(x).sharding.mesh)
+        for x in leaves
+    ]
+    if not any(typed):
+        yield list(leaves)
+        return
+
+    def freed(leaf: Any) -> Any:
+        mesh = leaf.sharding.mesh
+        automatic = Mesh(mesh.devices, mesh.axis_names)
+        return jax.device_put(leaf, NamedSharding(automatic, leaf.sharding.spec))
+
+    free = [freed(x) if t else x for x, t in zip(leaves, typed)]
+    found = next(x for x, t in zip(free, typed) if t).sharding.mesh
+    with jax.sharding.use_abstract_mesh(found.abstract_mesh):
+        yield free
 
 
 def require_shards(clients: int, chunk_size: int | None, mesh: Mesh) -> None:

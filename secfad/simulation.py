@@ -28,7 +28,7 @@ from secfad.interpreting import Interpreter
 from secfad.normalization import normalise
 from secfad.placements import CLIENTS
 from secfad.programs import Program
-from secfad.sharding import Layout, require_shards
+from secfad.sharding import Layout, require_no_types, require_shards
 from secfad.streaming import stream
 from secfad.tracing import form, trace_flat
 
@@ -74,7 +74,8 @@ def simulate(
       PlacementError: When called, if a value is used where it does not live.
       CohortError: When called, if client arguments disagree on the number of clients, or if these
         cannot be split evenly over the devices.
-      ArgumentError: `chunk_size` is not a whole number.
+      ArgumentError: `chunk_size` is not a whole number; or, when called, arguments lie on a mesh with
+        explicit axes and clients are computed in chunks without `mesh`.
       CohortError: `chunk_size` is below 1.
     """
     require_computation(computation)
@@ -102,6 +103,8 @@ def _simulation(computation: Computation, chunk_size: int | None, mesh: Mesh | N
         leaves, tree = jax.tree.flatten(specs)
         if mesh is not None:
             require_shards(clients, chunk_size, mesh)
+        elif chunk_size is not None:
+            require_no_types(jax.tree.leaves(bound), "Give the mesh: simulate(..., mesh=mesh).")
         streamed = clients if chunk_size else None
         settings = tuple(getattr(jax.config, name) for name in _SETTINGS)
         key = (tree, streamed, tuple(map(form, leaves)), settings)

@@ -22,6 +22,7 @@ from secfad.blocks import Atom, Block, Branch, Loop, Sum, While
 from secfad.errors import ArgumentError, CohortError
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.programs import Program
+from secfad.sharding import without_types
 from secfad.stages import Nested, Round, Schedule, Stage
 
 
@@ -125,15 +126,16 @@ def execute(
     leaves = checked_arguments(program, args)
     clients = cohort_size(program, leaves)
     run = _Run(clients, aggregate, clients if public_size is None else public_size)
-    inputs = [
-        Held(_padded(leaf, run.rows), shared=False) if place is CLIENTS else leaf
-        for leaf, place in zip(leaves, program.in_placements)
-    ]
-    results = run.block(program.schedule, inputs)
-    whole = [
-        run.stacked(value) if place is CLIENTS else jnp.asarray(value)
-        for value, place in zip(results, program.out_placements)
-    ]
+    with without_types(leaves) as free:
+        inputs = [
+            Held(_padded(leaf, run.rows), shared=False) if place is CLIENTS else leaf
+            for leaf, place in zip(free, program.in_placements)
+        ]
+        results = run.block(program.schedule, inputs)
+        whole = [
+            run.stacked(value) if place is CLIENTS else jnp.asarray(value)
+            for value, place in zip(results, program.out_placements)
+        ]
     return jax.tree.unflatten(program.out_tree, whole)
 
 

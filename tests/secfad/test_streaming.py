@@ -204,10 +204,56 @@ print(len(jax.devices()))
 """
 
 
-def test_a_mesh_of_eight_devices_gives_the_plain_numbers():
+EXPLICIT = """
+import contextlib
+import jax, jax.numpy as jnp, numpy as np, pytest, secfad as fad
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from secfad.errors import ArgumentError
+
+@fad.computation(w=fad.SERVER, x=fad.CLIENTS)
+def kept(w, x):
+    held = jnp.tanh(fad.broadcast(w) * x)
+    return fad.sum(held * fad.broadcast(fad.mean(held))), held
+
+derived = fad.value_and_grad(
+    fad.computation(w=fad.SERVER, x=fad.CLIENTS)(lambda w, x: jnp.sum(jnp.cos(kept(w, x)[0])))
+)
+mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
+laid = lambda value, *axes: jax.device_put(value, NamedSharding(mesh, PartitionSpec(*axes)))
+w, x = jnp.arange(4.0), np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+arguments = (w, x), (laid(w), laid(x, ("a", "b"))), (laid(w, "a"), laid(x, "b", "a"))
+same = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5)
+for computation in (kept, derived):
+    expected = fad.simulate(computation)(w, x)
+    program = fad.trace(computation, w, x[0])
+    for context in (contextlib.nullcontext(), jax.set_mesh(mesh)):
+        with context:
+            for args in arguments:
+                runs = [fad.execute(program, *args)]
+                for chunk_size in (None, 8):
+                    runs.append(fad.simulate(computation, mesh=mesh, chunk_size=chunk_size)(*args))
+                for got in runs:
+                    jax.tree.map(same, got, expected)
+with jax.set_mesh(mesh):
+    # Results can be used with others on the mesh of the context.
+    same(2 * fad.simulate(kept, mesh=mesh)(w, x)[0] + laid(w), 2 * fad.simulate(kept)(w, x)[0] + w)
+with pytest.raises(ArgumentError, match="explicit axes. Give the mesh"):
+    fad.simulate(kept, chunk_size=8)(*arguments[1])
+print(len(jax.devices()))
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(MESH, id="automatic"),
+        pytest.param(EXPLICIT, id="explicit", marks=pytest.mark.slow),
+    ],
+)
+def test_a_mesh_of_eight_devices_gives_the_plain_numbers(program):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MESH)],
+        [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
         env={**_environment(), **flags},
