@@ -137,7 +137,13 @@ SENT = {
 }
 
 
-@pytest.mark.parametrize("mode", ["value", *MODES])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(m, marks=() if m in ("value", "mixed") else pytest.mark.slow)
+        for m in ("value", *MODES)
+    ],
+)
 def test_what_clients_receive_together_and_apart(mode):
     random = np.random.default_rng(0)
     one = {"rate": 0.3, "momentum": 0.8}, random.normal(size=D), random.normal(size=D)

@@ -179,7 +179,13 @@ RULES_THAT_COMMUNICATE = {
 }
 
 
-@pytest.mark.parametrize("name", RULES_THAT_COMMUNICATE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow if "branch" in n else ())
+        for n in RULES_THAT_COMMUNICATE
+    ],
+)
 def test_the_mode_that_mixed_mode_names_for_a_rule_that_communicates_exists(name):
     made = fad.computation(w=S, x=C)(lambda w, x: RULES_THAT_COMMUNICATE[name](w, x))
     at, step = 0.4, 1e-2
