@@ -14,7 +14,10 @@ bench = pytest.importorskip("bench_transformer")
 work = bench.work
 
 
-@pytest.mark.parametrize("unrolled", [False, True], ids=["scan", "unrolled"])
+@pytest.mark.parametrize(
+    "unrolled",
+    [pytest.param(False, id="scan"), pytest.param(True, id="unrolled", marks=pytest.mark.slow)],
+)
 def test_one_broadcast_of_model_and_rate_costs_what_two_do(unrolled):
     row = bench.trace_row(bench.SMALL, unrolled)
     one, two = row["1 messages"], row["2 messages"]

@@ -119,6 +119,7 @@ def test_the_derivative_is_that_of_the_rule(name, mode):
     assert is_exact(LOCAL[name], mode)
 
 
+@pytest.mark.slow
 def test_each_source_and_each_operand_is_differentiated_in_its_own_direction():
     """A rule that only goes back, and a loop that only goes forward, in one message."""
 
