@@ -233,7 +233,8 @@ def _composed(
         log_moment += count * (moment + 4 * _UNIT * (4 + abs(moment)))
         log_steep += count * _tilted(law, index, (theta + step) * grid)[1]
         infinity += count * lost
-    seen = log_bound > -100.0  # all else is below the errors of what is seen
+    # All else is below the errors of what is seen, or has a factor without a logarithm.
+    seen = (log_bound > -100.0) & np.all([part != 0 for part, _ in transforms], axis=0)
     transform = np.zeros(size // 2 + 1, dtype=np.complex128)
     powers = [count * np.log(part[seen]) for part, count in transforms]
     transform[seen] = np.exp(np.sum(powers, axis=0))

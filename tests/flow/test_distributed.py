@@ -109,6 +109,7 @@ def test_the_printed_epsilon_is_the_bound_of_the_planned_schedule():
     assert schedule.accountant == direct.accountant
 
 
+@pytest.mark.slow
 def test_the_quickstart_with_only_the_noise_changed_names_the_lines_that_fit(tmp_path):
     text = text_of("quickstart").replace("max_examples = 100", "max_examples = 50")
     text = text.replace('noise = "central"', 'noise = "distributed"')

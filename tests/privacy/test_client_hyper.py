@@ -170,6 +170,7 @@ def queries_of(algorithm, mechanism):
     return algorithm.queries(dict.fromkeys(algorithm.questions, mechanism), audits.certify)
 
 
+@pytest.mark.slow
 def test_private_run_of_every_message_learns_all_of_them(tmp_path):
     algorithm = descent("all")
     queries, everyone = queries_of(algorithm, WIDE), privacy.FullParticipation(CLIENTS)
