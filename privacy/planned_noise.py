@@ -8,7 +8,7 @@ the search here prices the very slots that the programs' queries will declare.
 >>> sampling = PoissonSampling(10_000, 0.01)
 >>> found = calibrated(Budget(2.0, 1e-5), sampling, {"training": 1000}, clip_norm=0.5)
 >>> round(found["training"].noise_multiplier, 2)
-0.95
+0.96
 
 Sources: docs/ledger-slots.md, sections 1 and 2.
 """

@@ -76,11 +76,8 @@ class Scripted:
 def a_run(folder, queries=None, *, planned=40, **options):
     queries = private_scaffold()[1] if queries is None else queries
     path = folder / "ledger.db"
-    # A discrete Gaussian on a grid is charged as one with a little less noise.
-    plan = [
-        privacy.Slot("training", 1.0, 0.99 * query.noise_multiplier, planned)
-        for query in queries.values()
-    ]
+    everyone = privacy.FullParticipation(POPULATION)
+    plan = [query.slot(everyone, planned) for query in queries.values()]
     budget = privacy.Budget(1e12, 1e-5)
     with (
         privacy.Ledger.open(path)
