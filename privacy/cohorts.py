@@ -85,7 +85,10 @@ def expect_sampling(sampling: Any, error: type[PrivacyError] = RunRefused) -> No
     """Refuses what is no way to draw cohorts."""
     needed = ("population", "kind", "rate", "expected_size", "draw")
     if isinstance(sampling, type) or not all(hasattr(sampling, name) for name in needed):
-        advice = "Call privacy.PoissonSampling(population, rate) or privacy.FullParticipation(population)."
+        advice = (
+            "Call privacy.PoissonSampling(population, rate), privacy.FixedSampling(population, size) or"
+            " privacy.FullParticipation(population)."
+        )
         raise refusal(sampling, "sampling", "a way to draw cohorts", advice, error)
 
 

@@ -17,6 +17,7 @@ from secfad.costs import Costs, costs
 from secfad.cutting import schedule
 from secfad.digests import digest
 from secfad.drawing import to_svg
+from secfad.errors import TracingError
 from secfad.placements import Placement
 from secfad.stages import Schedule
 from secfad.tables import table
@@ -83,4 +84,8 @@ class Program:
 
     def __repr__(self) -> str:
         arguments = ", ".join(self.argument_names)
-        return f"<Program {self.name}({arguments}) {self.digest[:12]}>"
+        try:
+            digest = self.digest[:12]
+        except TracingError:  # code that no digest can bind, such as a callback
+            digest = "without a digest"
+        return f"<Program {self.name}({arguments}) {digest}>"

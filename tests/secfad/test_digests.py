@@ -111,6 +111,7 @@ def test_host_functions_have_no_digest(call):
     traced = program(lambda w, x: fad.sum(call(x)))
     with pytest.raises(TracingError, match="host functions"):
         traced.digest
+    assert repr(traced) == "<Program <lambda>(w, x) without a digest>"
 
 
 def test_repr_shows_name_arguments_and_digest():
