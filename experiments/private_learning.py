@@ -98,7 +98,7 @@ def arm_of(mode: Mode | Literal["fixed"], settings: dict) -> Arm:
     batches, model, state, hyper = start(0, 3, 1.0)
     own = one_client(batches)
     purposes = ["training"] if mode == "fixed" else ["training", "hypergradient"]
-    noise = noise_for(settings["epsilon"], {purpose: settings["rounds"] for purpose in purposes})
+    noise = noise_for(settings["epsilon"], dict.fromkeys(purposes, int(settings["rounds"])))
     train = Certified(
         training(masked_loss, RATE), (model, own), noise, settings["delta clip"], "training"
     )
