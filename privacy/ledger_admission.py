@@ -86,7 +86,8 @@ def spent_epsilon(store: Store, charter: Charter, *, released: bool) -> dict[str
 
     for name in charter.names:
         result[name] = priced(name, [name], charter.budget_of(name))
-    aside = [name for name in charter.rules if name != TOTAL]
+    # Only there are budgets set aside; where all runs on filters, they may overlap.
+    aside = [n for n in charter.rules if n != TOTAL] if charter.accountant == "pld" else []
     planned = [name for name in charter.names if name not in aside]
     if not aside:
         return result | {TOTAL: priced(TOTAL, planned, charter.budget)}

@@ -98,3 +98,31 @@ def test_a_mixture_is_at_most_the_sum_of_its_kinds_at_half_of_delta(relation, le
     halves = report(sampled, 5e-7, relation) + report(other, 5e-7, relation)
     assert max(report(sampled, 1e-6, relation), report(other, 1e-6, relation)) < both
     assert both <= halves * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("accountant", ["pld", "rdp@6", "gdp", "zcdp"])
+def test_budgets_of_purposes_may_overlap_on_every_accountant(tmp_path, accountant):
+    # What each purpose may spend sums to more than the whole; the whole counts all the same.
+    purposes = {"training": Budget(3.5, 1e-5), "hypergradient": Budget(2.5, 1e-5)}
+    path = tmp_path / "ledger.db"
+    slots = [Slot(name, 1.0, 9.0, 2) for name in purposes]
+    with Ledger.create(
+        path,
+        Budget(4.0, 1e-5),
+        population=50,
+        purposes=purposes,
+        accountant=accountant,
+        slots=slots,
+    ) as ledger:
+        for number, name in enumerate(purposes):
+            ledger.reserve(
+                purpose=name,
+                sampling_rate=1.0,
+                run_id="run",
+                round=number,
+                releases=[Release("sum", 1.0, 1.0, noise_std=9.0)],
+                cohort_id=f"{number:032x}",
+            )
+        spent = ledger.spent()
+        assert 0 < max(spent[name] for name in purposes) < spent["total"]
+        assert spent == ledger.spent("server")
