@@ -238,7 +238,7 @@ ELSEWHERE = {
     "a text as joint": (lambda: gaussian(joint="no"), "joint as a bool, got the str 'no'"),
     "a float as grid": (lambda: gaussian(grid=1e4), "grid as an int from 2.*8 to 2.*24"),
     "shares of a list": (lambda: split_noise(1.0, ["a"]), "shares as a mapping from sum names"),
-    "a rate of text": (lambda: privacy.PoissonSampling(8, "half"), r"rate as a number in \(0, 1\]"),
+    "a rate of text": (lambda: privacy.PoissonSampling(8, "half"), r"rate as a number from 2\^-53 to 1"),
     "a size of a float": (lambda: privacy.FixedSampling(8, 4.0), "size as an int of at least 1"),
     "a size above all": (lambda: privacy.FixedSampling(8, 9), "size of at most the population of 8"),
     "a population of text": (lambda: privacy.FullParticipation("all"), "population as an int"),
@@ -247,7 +247,7 @@ ELSEWHERE = {
     "an adaptive clip of 0": (lambda: AdaptiveClip(0.0), "initial as a number from 1e-08"),
     "an adaptive quantile of 5": (lambda: AdaptiveClip(1.0, quantile=5), "quantile as a number from 0 to 1"),
     "privatize a function": (lambda: privacy.privatize(loss, SPEC, mechanism=MECHANISM), "a Computation"),
-    "privatize without specs": (lambda: privacy.privatize(gradient, mechanism=MECHANISM), "expected 2 specs"),
+    "privatize without specs": (lambda: privacy.privatize(gradient, mechanism=MECHANISM), "missing: 'model'"),
     "privatize with a number": (
         lambda: privacy.privatize(gradient, SPEC, SPEC, mechanism=1.0), "a mechanism of this package",
     ),
