@@ -65,17 +65,21 @@ def require_followed(closed: ClosedJaxpr, at_clients: Sequence[bool]) -> None:
       PlacementError: One communicates.
       TracingError: One cannot be mapped over clients or compiled, so that nobody knows.
     """
-    opaque = list(_opaque(closed.jaxpr, None, set()))
+    if not any(_opaque(closed.jaxpr, None, set())):
+        return
+    # Engines run what a result needs and no more, such as no tangent that nobody reads.
+    live = _jax.dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    opaque = list(_opaque(live, None, set()))
     if not opaque:
         return
-    count = len(closed.jaxpr.invars)
-    specs = [_jax.spec(v.aval) for v in (*closed.jaxpr.invars, *closed.jaxpr.constvars)]
-    jaxpr = marked(closed).jaxpr
+    count = len(live.invars)
+    specs = [_jax.spec(v.aval) for v in (*live.invars, *live.constvars)]
+    jaxpr = marked(ClosedJaxpr(live, closed.consts)).jaxpr
 
     def one_client(*values: Any) -> list[Any]:
         return _jax.eval_jaxpr(jaxpr, values[count:], *values[:count])
 
-    axes = [0 if c else None for c in at_clients] + [None] * len(closed.jaxpr.constvars)
+    axes = [0 if c else None for c in at_clients] + [None] * len(live.constvars)
     clients = jax.vmap(one_client, axes, axis_name=_jax.client_axis, axis_size=2)
     stacked = [
         jax.ShapeDtypeStruct((2, *s.shape), s.dtype) if axis == 0 else s
