@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from privacy.checking import expect, expect_count, expect_number, refusal
-from privacy.errors import CohortTooSmall, MechanismError, PrivacyError, RunRefused
+from privacy.errors import MechanismError, PrivacyError, RunRefused
 from secagg import SecureStream
 
 
@@ -93,11 +93,6 @@ def expect_sampling(sampling: Any, error: type[PrivacyError] = RunRefused) -> No
 
 
 def _cohort(members: np.ndarray, sampling: Sampling) -> Cohort:
-    if not len(members):
-        raise CohortTooSmall(
-            "Expected at least one client in a cohort, got an empty draw. Raise the sampling rate: draws"
-            " until one is large enough are no sample at the charged rate."
-        )
     return Cohort(secrets.token_hex(16), np.sort(members), sampling)
 
 

@@ -22,14 +22,15 @@ from privacy.aggregation import Faults, SecureAggregator, charged_releases
 from privacy.certificates import Certificate
 from privacy.clip_activity import norm_squares
 from privacy.cohorts import Cohort
-from privacy.errors import CohortTooSmall, NonFiniteData, RunRefused
+from privacy.errors import NonFiniteData, RunRefused
 from privacy.ledger import Ledger
 from privacy.privatization import PrivateProgram
+from privacy.refused_draws import charged_if_refused, require_large_enough
 from privacy.releases import Question, Released, ReleaseJournal
 from privacy.reservations import Reservation
 from privacy.run_arguments import check_run, check_stacked
 from privacy.run_certificates import believed, check_certificate
-from privacy.secure_sums import MIN_COHORT, Adversary, GraphChoice, SecureSums
+from privacy.secure_sums import Adversary, GraphChoice, SecureSums
 from privacy.sizes import require_public_size, size_of
 from privacy.statements import SignedCertificate
 from secfad import CLIENTS, SERVER, Program, execute
@@ -165,11 +166,15 @@ def run(
     if journal is not None:
         journal.check(ledger)
     question = _checked_question(private_program, args, cohort, ledger)
-    proved.check_cohort(len(cohort.members))
+    earlier = _journalled(private_program, ledger, journal, run_id, round, question)
+    with charged_if_refused(
+        private_program, ledger, cohort, run_id=run_id, round=round, released=earlier is not None
+    ):
+        require_large_enough(cohort)
+        proved.check_cohort(len(cohort.members))
     sums.parameters(
         private_program.mechanism, clients=len(cohort.members), length=0, modulus_bits=1
     )
-    earlier = _journalled(private_program, ledger, journal, run_id, round, question)
     if earlier is not None:
         return _replay(private_program, args, cohort, sums, *earlier)
     return _evaluate(
@@ -208,11 +213,6 @@ def _checked_question(
         raise RunRefused(
             f"Expected client arguments for the {len(cohort.members)} members of the cohort, got {size}."
             " Stack the data of cohort.members, in that order."
-        )
-    if size < MIN_COHORT:
-        raise CohortTooSmall(
-            f"Expected at least {MIN_COHORT} clients, got {size}: a sum over fewer hides nobody. "
-            "Raise the sampling rate: draws until one is large enough are no sample at the charged rate."
         )
     if cohort.sampling.population != ledger.charter.population:
         raise RunRefused(

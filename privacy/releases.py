@@ -118,6 +118,10 @@ class ReleaseJournal:
     def _file(self, seq: int) -> Path:
         return self.path / f"release-{seq:08d}.npz"
 
+    def holds(self, seq: int) -> bool:
+        """Whether there is a file for the release of a record."""
+        return self._file(seq).exists()
+
     def check(self, ledger: Ledger) -> None:
         """Refuses a ledger that has forgotten a release of this journal.
 

@@ -30,11 +30,12 @@ from privacy.checkpoints import Checkpoint
 from privacy.client_files import Kept
 from privacy.client_state import ClientState, check_kept, held_by_clients, kept_by, kept_names
 from privacy.clip_activity import ClipActivity, clip_activity
-from privacy.cohorts import Sampling
+from privacy.cohorts import Cohort, Sampling
 from privacy.errors import BudgetExceeded, MechanismError
 from privacy.execution import Result, run
 from privacy.ledger import Ledger
 from privacy.queries import Query
+from privacy.refused_draws import charged_if_refused, require_large_enough, was_released
 from privacy.run_arguments import check_held, check_next_state, check_training
 from privacy.run_files import RunFiles, round_line
 from privacy.secure_sums import Adversary, GraphChoice, SecureSums
@@ -230,6 +231,7 @@ class _Questions:
     def __call__(self, name: str, *server_arguments: Any) -> Any:
         query = self._fresh(name)
         cohort = self.sampling.draw()
+        self._require_members(name, query, cohort)
         state, files = self.home.kept, self.home.client_files
         kept: list[Kept] = []
 
@@ -263,6 +265,15 @@ class _Questions:
             state.hold(one.rows, one.members)
         self.results[name] = result
         return result.value
+
+    def _require_members(self, name: str, query: Query, cohort: Cohort) -> None:
+        """Refuses a draw of too few before `clients` is asked for their data."""
+        evaluation: Any = {"run_id": f"{self.run_id}/{name}", "round": self.round}
+        released = was_released(query.program, self.ledger, self.home.journal, **evaluation)
+        with charged_if_refused(
+            query.program, self.ledger, cohort, released=released, **evaluation
+        ):
+            require_large_enough(cohort)
 
     def _held(self, name: str, query: Query, members: np.ndarray) -> dict[str, Any]:
         """The client arguments of a cohort: from `clients`, and what its members keep."""

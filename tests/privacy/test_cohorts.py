@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from privacy import Cohort, FixedSampling, FullParticipation, PoissonSampling
-from privacy.errors import CohortTooSmall, MechanismError
+from privacy.errors import MechanismError
 from secagg import SecureStream
 
 DRAWS = 2000
@@ -61,9 +61,10 @@ def test_public_size_does_not_depend_on_the_draw():
     assert FixedSampling(population=1000, size=30).expected_size == 30
 
 
-def test_empty_draw_is_refused():
-    with pytest.raises(CohortTooSmall, match="empty draw"):
-        PoissonSampling(population=1, rate=1e-9).draw(stream())
+def test_an_empty_draw_is_a_cohort_of_nobody():
+    # It is a draw like any other, and is charged as one; see test_refused_draws.
+    cohort = PoissonSampling(population=1, rate=1e-9).draw(stream())
+    assert (len(cohort.members), len(cohort.id)) == (0, 32)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""Refused draws: a cohort that chance made too small or too large is charged all the same.
+
+A Poisson draw whose size cannot be used says something about who takes part, and drawing again until
+one fits is sampling at a higher rate than is charged. So such a draw is reserved and never voided: it
+costs what a release of it would have cost. Where chance does not decide the size, nothing is charged.
+
+Source: docs/privacy-model.md, "Cohorts".
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+from privacy.aggregation import charged_releases
+from privacy.cohorts import Cohort
+from privacy.errors import CohortTooSmall, PrivacyError
+from privacy.ledger import Ledger
+from privacy.privatization import PrivateProgram
+from privacy.releases import ReleaseJournal
+from privacy.secure_sums import MIN_COHORT
+
+
+def require_large_enough(cohort: Cohort) -> None:
+    """Refuses a cohort in whose sum a client would stand out.
+
+    Raises:
+      CohortTooSmall: It has fewer than three members.
+    """
+    if len(cohort.members) < MIN_COHORT:
+        raise CohortTooSmall(
+            f"Expected at least {MIN_COHORT} clients, got {len(cohort.members)}: a sum over fewer hides"
+            " nobody. Raise the sampling rate: a draw that is refused for its size is charged, since"
+            " draws until one fits are no sample at the stated rate."
+        )
+
+
+def was_released(
+    private_program: PrivateProgram,
+    ledger: Ledger,
+    journal: ReleaseJournal,
+    *,
+    run_id: str,
+    round: int,
+) -> bool:
+    """Whether the journal holds a release of this evaluation, which a repetition only reads."""
+    found = ledger.find(run_id, round, purpose=private_program.purpose)
+    return any(r.state in ("open", "committed") and journal.holds(r.seq) for r in found)
+
+
+@contextlib.contextmanager
+def charged_if_refused(
+    private_program: PrivateProgram,
+    ledger: Ledger,
+    cohort: Cohort,
+    *,
+    run_id: str,
+    round: int,
+    released: bool,
+) -> Iterator[None]:
+    """Charges a draw by chance whose size the block refuses.
+
+    Args:
+      private_program: What was to be evaluated.
+      ledger: Pays.
+      cohort: The draw.
+      run_id: Of the evaluation.
+      round: Of the evaluation.
+      released: Whether the evaluation was released before, so that the draw decides nothing.
+
+    Raises:
+      BudgetExceeded: The ledger has no room for the draw either.
+      PrivacyError: What the block raised.
+    """
+    try:
+        yield
+    except PrivacyError:
+        if cohort.sampling.kind == "poisson" and cohort.sampling.rate < 1 and not released:
+            size = max(len(cohort.members), MIN_COHORT)
+            factor = ledger.charter.relation.sensitivity_factor
+            mechanism = private_program.mechanism
+            ledger.reserve(
+                purpose=private_program.purpose,
+                sampling_rate=cohort.sampling.rate,
+                sampling=cohort.sampling.kind,
+                releases=charged_releases(private_program.releases, mechanism, size, factor),
+                run_id=run_id,
+                round=round,
+                cohort_id=cohort.id,
+            )
+        raise
