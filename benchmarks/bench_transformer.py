@@ -10,6 +10,8 @@ derivative is by three scalars. The model and a rate travel in one broadcast or 
 - `memory`: peak resident memory of a process that traces and compiles it. Expected: below 1 GB.
 - `run`: processor seconds of forward, reverse and mixed mode against `jax.jacfwd` and `jax.grad` of
   hand-written JAX, minima of runs that take turns. Expected: forward at most 1.15 times `jax.jacfwd`.
+- `totals`: processor seconds of XLA's sum over 100 clients against ours, by entries of a client. Expected:
+  about 1 for small messages, where both are the same, and far more from 2^15 entries on.
 
 Prints one JSON line per row. Run: `python benchmarks/bench_transformer.py [--small] [--only NAME]`.
 """
@@ -23,9 +25,11 @@ import time
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import transformer_workload as work
 
 import secfad as fad
+from secfad.totals import over_clients
 
 SIZES = {"layers": 12, "width": 64, "clients": 8}
 SMALL = {"layers": 2, "width": 8, "clients": 3}
@@ -104,6 +108,24 @@ def run_row(sizes: dict, turns: int) -> dict:
     }
 
 
+def totals_row(sizes: dict, turns: int) -> dict:
+    """XLA's reduction over clients against `secfad.totals`."""
+    row = {}
+    for power in (10, 14, 16) if sizes is SIZES else (4,):
+        values = jnp.ones((100, 2**power), jnp.float32)
+        runs = [jax.jit(f).lower(values).compile() for f in (_reduced, over_clients)]
+        best = [float("inf")] * 2
+        for _ in range(turns):
+            for i, run in enumerate(runs):
+                best[i] = min(best[i], processor_seconds(lambda run=run, v=values: run(v)))
+        row[f"2^{power}"] = round(best[0] / best[1], 2)
+    return row
+
+
+def _reduced(values: jax.Array) -> jax.Array:
+    return jnp.sum(values, axis=0)
+
+
 def main(argv: list[str] | None = None) -> list[dict]:
     """Runs the benchmark; returns the rows that it prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -120,6 +142,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
         "trace/unrolled": lambda: trace_row(sizes, True),
         "memory": lambda: memory_row(sizes),
         "run": lambda: run_row(sizes, 1 if options.small else 10),
+        "totals": lambda: totals_row(sizes, 1 if options.small else 10),
     }
     for name, made in table.items():
         if options.only in name:
