@@ -25,17 +25,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from privacy.accounting import (
-    gaussian_epsilon,
-    rdp_conversion,
-    renyi_divergence,
-    squared_gdp,
-    zcdp_epsilon,
-    zcdp_rho,
-)
 from privacy.budgets import Budget, finite_number
 from privacy.errors import InvalidEvent
+from privacy.gaussian_pricing import gaussian_epsilon, squared_gdp, zcdp_rho
 from privacy.relations import Relation
+from privacy.renyi import rdp_conversion, zcdp_epsilon
+from privacy.renyi_pricing import renyi_divergence
 from privacy.terms import Terms
 
 UNITS = 2**40

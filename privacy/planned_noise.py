@@ -17,12 +17,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from privacy.accounting import gaussian_epsilon, price
+from privacy.accounting import price
 from privacy.aggregation import groups
 from privacy.budgets import Budget, positive_count, positive_number
 from privacy.calibration import least_noise
 from privacy.cohorts import Sampling
 from privacy.errors import BudgetExceeded, MechanismError
+from privacy.gaussian_pricing import gaussian_epsilon
 from privacy.mechanisms import Gaussian, Mechanism
 from privacy.planning import Draws, best_load
 from privacy.privatization import PrivateProgram

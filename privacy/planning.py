@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from privacy.accounting import rdp_conversion, renyi_divergence
 from privacy.budgets import Budget, expect_budget
 from privacy.checking import expect_mapping
 from privacy.errors import BudgetExceeded, InvalidEvent, UnsupportedEvent
@@ -26,6 +25,8 @@ from privacy.filters import Filter
 from privacy.ledger import Ledger, expect_ledger
 from privacy.ledger_admission import exceeded_filters, spent_mechanisms
 from privacy.relations import Relation
+from privacy.renyi import rdp_conversion
+from privacy.renyi_pricing import renyi_divergence
 from privacy.slots import TOTAL, Plan, expect_all, report, without_sampling
 from privacy.terms import (
     FixedSizeGaussian,

@@ -22,7 +22,7 @@ SINGLE_IMPORTERS = {
     "jax.core": "secfad/_jax.py",
     "jax._src": "secfad/_jax.py",
     "cryptography": "secagg/primitives.py",
-    "dp_accounting": "privacy/accounting.py",
+    "dp_accounting": "privacy/library_curves.py",
     "drjax": "secfad/interop/drjax.py",
     "flwr": "secfad/engines/flower.py",
 }

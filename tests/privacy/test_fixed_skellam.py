@@ -12,10 +12,10 @@ import pytest
 from scipy import special
 
 import privacy
-from privacy.accounting import renyi_divergence
 from privacy.errors import UnsupportedEvent
 from privacy.events import event_of, parse_event
 from privacy.relations import Relation
+from privacy.renyi_pricing import renyi_divergence
 from privacy.slots import without_sampling
 from privacy.terms import FixedSizeSkellam, Skellam, joint_skellam
 

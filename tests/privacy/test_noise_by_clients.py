@@ -16,12 +16,12 @@ import audits
 import privacy
 import secagg
 import secfad as fad
-from privacy.accounting import renyi_divergence
 from privacy.aggregation import SecureAggregator, groups, modulus_bits
 from privacy.certificates import CertificateMismatch
 from privacy.errors import MechanismError
 from privacy.events import parse_event
 from privacy.execution import run
+from privacy.renyi_pricing import renyi_divergence
 from privacy.terms import Skellam
 from secfad.engines.local import Upload
 
