@@ -28,66 +28,30 @@ import secrets
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from typing import Any
 
 from privacy import events, ledger_verification
 from privacy.budgets import Budget, sampling_probability
-from privacy.checking import expect, expect_count, expect_path
+from privacy.checking import expect, expect_path
 from privacy.draws import draw_terms
-from privacy.errors import (
-    BudgetExceeded,
-    CohortReused,
-    InvalidEvent,
-    LedgerError,
-    NoBoundWarning,
-    PrivacyError,
-)
-from privacy.ledger_admission import (
-    admit_plan,
-    payment,
-    spent_epsilon,
-    stored_slots,
-)
+from privacy.errors import CohortReused, InvalidEvent, LedgerError, NoBoundWarning, PrivacyError
+from privacy.ledger_admission import admit_plan, payment
 from privacy.ledger_bounds import Bounds
-from privacy.ledger_charter import Charter, make_charter
+from privacy.ledger_charter import make_charter, read_genesis
 from privacy.ledger_faults import unreadable
 from privacy.ledger_records import FORMAT, Record, check_link
+from privacy.ledger_reports import Remaining, quote, remaining, spent
 from privacy.ledger_store import Store
 from privacy.relations import Relation
-from privacy.reservations import Reservation, seconds
-from privacy.slots import (
-    TOTAL,
-    Plan,
-    Release,
-    Slot,
-    check_name,
-    effective_noise_multiplier,
-    expect_all,
-    plan,
-)
+from privacy.reservations import Reservation, find_reservations, seconds
+from privacy.slots import Plan, Release, Slot, check_name, effective_noise_multiplier, expect_all
 
 
 def expect_ledger(value: Any, error: type[PrivacyError] = LedgerError) -> "Ledger":
     """The value, if it is an open ledger."""
     advice = "Call privacy.Ledger.open(path), or privacy.Ledger.create(path, budget, ...)."
     return expect(value, Ledger, "ledger", "an open ledger", advice, error)
-
-
-@dataclass(frozen=True)
-class Remaining:
-    """What a purpose may still do.
-
-    Attributes:
-      epsilon: Its budget less what was spent, in the released-model view. Nominal: it is a report;
-        what decides are the slots and the filter.
-      slots: Declared slots not yet spent, with the number left.
-      filter_fraction: Share of its filter's capacity that is left; None without a filter.
-    """
-
-    epsilon: float
-    slots: tuple[Slot, ...]
-    filter_fraction: float | None
 
 
 class Ledger:
@@ -114,7 +78,7 @@ class Ledger:
         if genesis is None:
             raise unreadable(store.path, "it has no genesis record")
         check_link(None, genesis)
-        self.id, self.charter = _terms_of(store, genesis)
+        self.id, self.charter = read_genesis(store, genesis)
         self.bounds = Bounds(store)
 
     @classmethod
@@ -231,17 +195,7 @@ class Ledger:
     def plan(self, slots: Sequence[Slot] = ()) -> Plan:
         """What everything declared and these slots cost, in both views; writes nothing."""
         expect_all(slots, Slot, "slots", "Pass [privacy.Slot(...)] or [query.slot(...)].")
-        charter = self.charter
-        with self.store.reading():
-            every = [*stored_slots(self.store, "declared"), *slots]
-            quote = plan(
-                every, charter.budget, purposes=charter.purposes, relation=charter.relation
-            )
-            try:
-                admit_plan(self.store, charter, slots)
-            except BudgetExceeded:
-                return self.bounds.marked_plan(replace(quote, fits=False))
-        return self.bounds.marked_plan(replace(quote, fits=True))
+        return quote(self.store, self.charter, self.bounds, slots)
 
     def _declare(self, slots: Sequence[Slot], *, data_independent: bool) -> Plan:
         if not slots:
@@ -349,23 +303,11 @@ class Ledger:
             who takes part, and so without amplification by sampling. Infinite where no bound is known;
             `ledger.bounds.remarks` says why.
         """
-        if view not in ("released", "server"):
-            raise InvalidEvent(f"Expected view 'released' or 'server', got {view!r}.")
-        result = spent_epsilon(self.store, self.charter, released=view == "released")
-        return self.bounds.marked(result) if view == "released" else result
+        return spent(self.store, self.charter, self.bounds, view)
 
     def remaining(self, purpose: str) -> Remaining:
         """What a purpose may still do."""
-        self.charter.check_purpose(purpose)
-        if self.bounds.charges():
-            return Remaining(0.0, (), 0.0)
-        fractions, query = [], "SELECT scope, capacity, spent FROM filters"
-        for scope, capacity, spent in self.store.select(query, (), (str, int, int)):
-            if scope in (purpose, TOTAL):
-                fractions.append(1 - spent / max(1, capacity))
-        epsilon = max(0.0, self.charter.budget_of(purpose).epsilon - self.spent()[purpose])
-        slots = tuple(stored_slots(self.store, "declared - spent", purpose))
-        return Remaining(epsilon, slots, min(fractions) if fractions else None)
+        return remaining(self.store, self.charter, self.bounds, purpose)
 
     @property
     def head(self) -> str:
@@ -402,39 +344,8 @@ class Ledger:
         self, run_id: str, round: int | None = None, *, purpose: str | None = None
     ) -> tuple[Reservation, ...]:
         """The reservations of a run or of one round, in order, in whatever state."""
-        query = (
-            "SELECT seq, purpose, round, cohort_id FROM reservations WHERE run_id = ?"
-            " AND round >= ? AND round <= ? AND purpose = coalesce(?, purpose) ORDER BY seq"
-        )
-        bounds = (0, 2**62) if round is None else (round, round)
-        check_name(run_id, "a run_id")
-        if round is not None:
-            expect_count(round, "round", "Leave it out for all rounds.", error=InvalidEvent)
-        with self.store.reading():
-            rows = self.store.select(query, (run_id, *bounds, purpose), (int, str, int, str))
-            return tuple(self._reservation(run_id, *row) for row in rows)
-
-    def _reservation(self, run_id: str, seq: int, purpose: str, round: int, cohort: str):
-        try:
-            body = self.store.body(seq)
-            q, z = float(body["sampling"]["q"]), float(body["noise_multiplier"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise unreadable(self.store.path, f"record {seq} is no reservation") from error
-        return Reservation(self.store, self._clock, seq, purpose, run_id, round, cohort, q, z)
+        return find_reservations(self.store, self._clock, run_id, round, purpose)
 
     def _opened(self) -> bool:
         query = "SELECT 1 FROM reservations WHERE state IN ('open', 'committed') LIMIT 1"
         return bool(self.store.select(query, (), (int,)))
-
-
-def _terms_of(store: Store, genesis: Record) -> tuple[str, Charter]:
-    """The ledger's id and charter."""
-    try:
-        body = genesis.body
-        if body["format"] != FORMAT:
-            raise ValueError(f"its format is not {FORMAT}")
-        return check_name(body["ledger_id"], "a ledger's id"), Charter.read(body)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise unreadable(
-            store.path, f"a genesis record that says nothing usable ({error})"
-        ) from error

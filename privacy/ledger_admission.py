@@ -7,30 +7,19 @@ if its purpose has any. What is refused is not written.
 Sources: docs/ledger-slots.md, sections 2 and 3.
 """
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from privacy import events
 from privacy import terms as elementary
 from privacy.accounting import price
-from privacy.budgets import Budget
 from privacy.calibration import least_noise
 from privacy.errors import BudgetExceeded, InvalidEvent
 from privacy.ledger_charter import Charter
 from privacy.ledger_faults import unreadable
 from privacy.ledger_store import Store
-from privacy.slots import (
-    TOTAL,
-    Slot,
-    fits_multiplier,
-    report,
-    slot_terms,
-    tally_key,
-    without_sampling,
-)
+from privacy.slots import TOTAL, Slot, fits_multiplier, slot_terms, tally_key
 
 
 def stored_slots(store: Store, count: str, purpose: str | None = None) -> list[Slot]:
@@ -38,64 +27,6 @@ def stored_slots(store: Store, count: str, purpose: str | None = None) -> list[S
     query = f"SELECT purpose, q, z, {count} AS n FROM slots WHERE n > 0 ORDER BY weight, slot"
     rows = store.select(query, (), (str, float, float, int))
     return [Slot(*row) for row in rows if purpose in (None, row[0])]
-
-
-def spent_mechanisms(store: Store) -> dict[str, list[tuple[elementary.Leaf, int]]]:
-    """What was reserved and not voided, by purpose: slots at their declared size, and tallies."""
-    result: dict[str, list[tuple[elementary.Leaf, int]]] = {}
-    with store.reading():
-        for slot in stored_slots(store, "spent"):
-            result.setdefault(slot.purpose, []).extend(slot_terms([slot]))
-        query = "SELECT purpose, event, count FROM tallies WHERE count > 0"
-        for purpose, event, count in store.select(query, (), (str, str, int)):
-            pairs = [(leaf, count) for leaf, _ in tallied(store, event)]
-            result.setdefault(purpose, []).extend(pairs)
-    return result
-
-
-def tallied(store: Store, event: str) -> elementary.Terms:
-    """The mechanism that draws without a slot are counted under.
-
-    Raises:
-      LedgerCorrupt: The table of tallies was damaged.
-    """
-    try:
-        return events.parse_event(json.loads(event))
-    except (ValueError, RecursionError) as error:
-        raise unreadable(store.path, f"a tally that is no event ({error})") from error
-
-
-def spent_epsilon(store: Store, charter: Charter, *, released: bool) -> dict[str, float]:
-    """Epsilon of what was spent, by purpose and in total, each at its budget's delta.
-
-    Of a "pld" ledger with filters beside slots, the total is at most what the parts cost at the
-    deltas set aside for them; and spent slots never cost more than the plan that they are part of.
-    """
-    view = (lambda terms: terms) if released else without_sampling
-    mechanisms, result = spent_mechanisms(store), {}
-
-    def priced(scope: str, names: Iterable[str], budget: Budget) -> float:
-        terms = elementary.make_terms([pair for n in names for pair in mechanisms.get(n, ())])
-        found = report(view(terms), budget.delta, charter.relation)
-        if released and charter.accountant == "pld" and found > budget.epsilon:
-            mine = [s for s in stored_slots(store, "declared") if s.purpose in names]
-            if scope not in charter.rules and mine:
-                plan = price(slot_terms(mine), budget.delta, relation=charter.relation)
-                found = min(found, plan)
-        return found
-
-    for name in charter.names:
-        result[name] = priced(name, [name], charter.budget_of(name))
-    # Only there are budgets set aside; where all runs on filters, they may overlap.
-    aside = [n for n in charter.rules if n != TOTAL] if charter.accountant == "pld" else []
-    planned = [name for name in charter.names if name not in aside]
-    if not aside:
-        return result | {TOTAL: priced(TOTAL, planned, charter.budget)}
-    parts = sum(result[name] for name in aside)
-    parts += priced(TOTAL, planned, charter.planned_budget(TOTAL))
-    together = elementary.make_terms([pair for found in mechanisms.values() for pair in found])
-    whole = report(view(together), charter.budget.delta, charter.relation)
-    return result | {TOTAL: min(parts, whole)}
 
 
 def admit_plan(store: Store, charter: Charter, slots: Sequence[Slot]) -> dict[str, int]:

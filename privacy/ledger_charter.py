@@ -20,6 +20,9 @@ from privacy.budgets import Budget, expect_budget, positive_count
 from privacy.checking import expect_mapping
 from privacy.errors import BudgetExceeded, InvalidEvent
 from privacy.filters import Filter, best_order
+from privacy.ledger_faults import unreadable
+from privacy.ledger_records import FORMAT, Record
+from privacy.ledger_store import Store
 from privacy.relations import Relation
 from privacy.slots import TOTAL, Slot, check_name, expect_all, slot_terms
 from privacy.terms import Terms
@@ -152,6 +155,23 @@ def make_charter(
     if accountant == "pld":
         charter.planned_budget(TOTAL)
     return charter
+
+
+def read_genesis(store: Store, genesis: Record) -> tuple[str, Charter]:
+    """A ledger's id and charter, from its first record.
+
+    Raises:
+      LedgerCorrupt: They are not what a ledger of this format writes.
+    """
+    try:
+        body = genesis.body
+        if body["format"] != FORMAT:
+            raise ValueError(f"its format is not {FORMAT}")
+        return check_name(body["ledger_id"], "a ledger's id"), Charter.read(body)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise unreadable(
+            store.path, f"a genesis record that says nothing usable ({error})"
+        ) from error
 
 
 def _with_order(accountant: str, budget: Budget, relation: Relation, slots: Sequence[Slot]) -> str:

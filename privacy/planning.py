@@ -23,7 +23,8 @@ from privacy.checking import expect_mapping
 from privacy.errors import BudgetExceeded, InvalidEvent, UnsupportedEvent
 from privacy.filters import Filter
 from privacy.ledger import Ledger, expect_ledger
-from privacy.ledger_admission import exceeded_filters, spent_mechanisms
+from privacy.ledger_admission import exceeded_filters
+from privacy.ledger_reports import spent_mechanisms
 from privacy.relations import Relation
 from privacy.renyi import rdp_conversion
 from privacy.renyi_pricing import renyi_divergence

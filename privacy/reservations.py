@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from privacy.budgets import finite_number
+from privacy.checking import expect_count
 from privacy.errors import InvalidEvent, ReservationState
 from privacy.ledger_faults import unreadable
 from privacy.ledger_records import Record
@@ -114,6 +115,44 @@ class Reservation:
     def _step(self, kind: str, body: Mapping[str, Any]) -> Record:
         with self.store.transaction():
             return self.store.append(kind, {**body, "time": seconds(self.clock)})
+
+
+def find_reservations(
+    store: Store,
+    clock: Callable[[], float],
+    run_id: str,
+    round: int | None,
+    purpose: str | None,
+) -> tuple[Reservation, ...]:
+    """The reservations of a run or of one round; see `Ledger.find`."""
+    query = (
+        "SELECT seq, purpose, round, cohort_id FROM reservations WHERE run_id = ?"
+        " AND round >= ? AND round <= ? AND purpose = coalesce(?, purpose) ORDER BY seq"
+    )
+    bounds = (0, 2**62) if round is None else (round, round)
+    check_name(run_id, "a run_id")
+    if round is not None:
+        expect_count(round, "round", "Leave it out for all rounds.", error=InvalidEvent)
+    with store.reading():
+        rows = store.select(query, (run_id, *bounds, purpose), (int, str, int, str))
+        return tuple(_reservation(store, clock, run_id, *row) for row in rows)
+
+
+def _reservation(
+    store: Store,
+    clock: Callable[[], float],
+    run_id: str,
+    seq: int,
+    purpose: str,
+    round: int,
+    cohort: str,
+) -> Reservation:
+    try:
+        body = store.body(seq)
+        q, z = float(body["sampling"]["q"]), float(body["noise_multiplier"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise unreadable(store.path, f"record {seq} is no reservation") from error
+    return Reservation(store, clock, seq, purpose, run_id, round, cohort, q, z)
 
 
 def seconds(clock: Callable[[], float]) -> float:
