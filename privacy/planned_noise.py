@@ -53,8 +53,8 @@ def calibrated(
     Guarantees:
       A new ledger with this budget, these purposes and this relation admits the slots that
       `Query.slot(sampling, count)` makes of programs with these mechanisms and, for cohorts of a fixed size,
-      all draws under accountant=privacy.planning.filter_for(...). Noise smaller by a thousandth would be
-      refused.
+      all draws under accountant=privacy.planning.filter_for(..., purposes=...). Noise smaller by a
+      thousandth would be refused.
 
     Args:
       budget: For everything together.
@@ -114,7 +114,27 @@ def calibrated(
         found = own
     else:
         found = noise(_least(lambda f: load(noise(f), budget), guess(weights, budget)))
+    if cost is _filter_load and own:
+        found = _within_one_filter(found, wanted, sampling, budget, limits, relation)
     return {name: one.mechanism(found[name]) for name, one in wanted.items()}
+
+
+def _within_one_filter(
+    noise: Mapping[str, float],
+    wanted: Mapping[str, "_Wanted"],
+    sampling: Sampling,
+    budget: Budget,
+    limits: Mapping[str, Budget],
+    relation: Relation,
+) -> dict[str, float]:
+    """The same noise, or as much more for all alike as it takes where all budgets share one order."""
+
+    def load(factor: float) -> float:
+        plans = [(wanted[name], factor * z) for name, z in noise.items()]
+        return _filter_load(plans, sampling, budget, relation, limits)
+
+    grown = 1.0 if load(1.0) <= 1 else _least(load, 1.0)
+    return {name: grown * z for name, z in noise.items()}
 
 
 def _least(load: Callable[[float], float], guess: float) -> float:
@@ -217,14 +237,20 @@ def _slot_load(plans: _Plans, sampling: Sampling, budget: Budget, relation: Rela
     return found / (budget.epsilon * _ROOM)
 
 
-def _filter_load(plans: _Plans, sampling: Sampling, budget: Budget, relation: Relation) -> float:
-    """Share of a filter's capacity at the best order."""
+def _filter_load(
+    plans: _Plans,
+    sampling: Sampling,
+    budget: Budget,
+    relation: Relation,
+    limits: Mapping[str, Budget] | None = None,
+) -> float:
+    """Share of a filter's capacity at the best order; with limits, of the fullest budget's."""
     size = round(sampling.expected_size)
     schedule = [
         Draws(one.purpose, ((FixedSizeGaussian(sampling.population, size, z), 1),), one.count)
         for one, z in plans
     ]
-    return best_load(schedule, budget, relation) / _ROOM
+    return best_load(schedule, budget, relation, limits) / _ROOM
 
 
 def _guess(plans: _Plans, sampling: Sampling, budget: Budget, relation: Relation) -> float:

@@ -159,9 +159,14 @@ def _expect_plan(schedule: Any, budget: Any, purposes: Any) -> None:
     expect_mapping(purposes or {}, Budget, "purposes", expected, advice, InvalidEvent)
 
 
-def best_load(schedule: Sequence[Draws], budget: Budget, relation: Relation) -> float:
-    """Share of a budget's capacity that a schedule uses, at the order at which that is least."""
-    return _best_order(schedule, budget, {}, relation)[1] / _FULL
+def best_load(
+    schedule: Sequence[Draws],
+    budget: Budget,
+    relation: Relation,
+    purposes: Mapping[str, Budget] | None = None,
+) -> float:
+    """Share of the fullest budget's capacity that a schedule uses, at the order at which it is least."""
+    return _best_order(schedule, budget, purposes or {}, relation)[1] / _FULL
 
 
 def louder(draws: Draws, factor: float) -> Draws:

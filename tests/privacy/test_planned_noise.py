@@ -179,6 +179,47 @@ def test_cohorts_of_a_fixed_size_are_planned_on_a_filter(noise, tmp_path):
             spend(ledger, queries[0], sampling, 99, "REPLACE_ONE")
 
 
+def purposes_on_a_filter(seed, folder):
+    """A random plan of fixed-size draws, where purposes have budgets of their own."""
+    rng, relation = random.Random(seed), "REPLACE_ONE"
+    budget = Budget(rng.uniform(0.5, 15.0), 10 ** rng.uniform(-10, -4))
+    sampling = FixedSampling(POPULATION, rng.choice([3, 10, 50, 200, 499]))
+    names = rng.sample(["training", "hypergradient", "evaluation"], rng.randint(1, 3))
+    counts = {name: rng.randint(1, 10) for name in names}
+    own = rng.sample(names, rng.randint(1, len(names)))
+    purposes = dict.fromkeys(("training", "hypergradient", "evaluation"), budget)
+    purposes |= {n: Budget(budget.epsilon * rng.uniform(0.3, 0.9), budget.delta) for n in own}
+    shares = {name: rng.uniform(0.2, 1.0) for name in names} if rng.random() < 0.4 else None
+    options = {"purposes": purposes, "relation": relation}
+    asked = {"clip_norm": 1.0, "shares": shares, **options}
+    found = calibrated(budget, sampling, counts, **asked)
+
+    def spent(number, factor):
+        queries = [query(one_round, quieter(found[n], factor), n) for n in names]
+        schedule = [q.draws(sampling, counts[q.program.purpose], relation) for q in queries]
+        accountant = filter_for(schedule, budget, **options)
+        settings = {"population": POPULATION, "accountant": accountant, **options}
+        with Ledger.create(folder / f"{number}.db", budget, **settings) as ledger:
+            for one in queries:
+                for draw in range(counts[one.program.purpose]):
+                    spend(ledger, one, sampling, draw, relation)
+
+    spent(0, 1.0)
+    with pytest.raises(BudgetExceeded):
+        spent(1, 1 - 1e-3)
+
+
+@pytest.mark.parametrize("seed", [1, 4, 5, 6])
+def test_budgets_of_purposes_share_the_order_of_a_filter(seed, tmp_path):
+    purposes_on_a_filter(seed, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(7, 60))
+def test_many_budgets_of_purposes_share_the_order_of_a_filter(seed, tmp_path):
+    purposes_on_a_filter(seed, tmp_path)
+
+
 @pytest.mark.parametrize("grid", [1 << 8, 1 << 10, 1 << 16, 1 << 24])
 @pytest.mark.parametrize("z", [0.05, 1.0, 30.0])
 def test_a_slot_of_a_query_admits_that_query(grid, z, tmp_path):
