@@ -4,8 +4,9 @@
     -> journal -> commit
 
 `run` builds its own aggregator, so none can be slipped in, and executes the projected stages of the
-certified program, so that the server's part never holds a client's value. Whatever fails before the
-first noise is drawn is given back; from then on the charge stays, also if the process dies.
+certified program, so that the server's part never holds a client's value. With everyone, whatever fails
+before the first noise is drawn is given back; from then on, and for any draw by chance, the charge stays,
+also if the process dies.
 
 Sources: docs/privacy-model.md; docs/ledger-slots.md.
 """
@@ -25,7 +26,7 @@ from privacy.cohorts import Cohort
 from privacy.errors import NonFiniteData, RunRefused
 from privacy.ledger import Ledger
 from privacy.privatization import PrivateProgram
-from privacy.refused_draws import charged_if_refused, require_large_enough
+from privacy.refused_draws import by_chance, require_usable
 from privacy.releases import Question, Released, ReleaseJournal
 from privacy.reservations import Reservation
 from privacy.run_arguments import check_run, check_stacked
@@ -113,8 +114,9 @@ def run(
 
     Guarantees:
       Only noisy sums leave the aggregator; they are released after a reservation of their full price
-      is durable. A run that was refused or failed before noise was drawn sent nothing to anyone else
-      and costs nothing. With a journal, a repeated (run_id, round, purpose) with the same program,
+      is durable. A run that was refused, or failed before noise was drawn, released nothing. It costs
+      nothing, unless chance drew the cohort and its size was refused or the sums failed: see
+      `privacy.refused_draws`. With a journal, a repeated (run_id, round, purpose) with the same program,
       mechanism and server arguments returns the same release without a second charge if it was
       released, and otherwise pays anew; with other ones it is refused. What it returns is what the
       ledger committed. The first run with a `Ledger` object verifies the whole ledger.
@@ -165,16 +167,9 @@ def run(
     ledger.verify_once()
     if journal is not None:
         journal.check(ledger)
-    question = _checked_question(private_program, args, cohort, ledger)
+    require_usable(private_program, ledger, cohort, proved, sums, journal, run_id, round)
+    question = _checked_question(private_program, args, cohort, ledger.id)
     earlier = _journalled(private_program, ledger, journal, run_id, round, question)
-    with charged_if_refused(
-        private_program, ledger, cohort, run_id=run_id, round=round, released=earlier is not None
-    ):
-        require_large_enough(cohort)
-        proved.check_cohort(len(cohort.members))
-    sums.parameters(
-        private_program.mechanism, clients=len(cohort.members), length=0, modulus_bits=1
-    )
     if earlier is not None:
         return _replay(private_program, args, cohort, sums, *earlier)
     return _evaluate(
@@ -194,7 +189,7 @@ def run(
 
 
 def _checked_question(
-    private_program: PrivateProgram, args: Sequence[Any], cohort: Cohort, ledger: Ledger
+    private_program: PrivateProgram, args: Sequence[Any], cohort: Cohort, ledger: str
 ) -> Question:
     """Refuses arguments that do not fit, and a server's that are not finite."""
     program = private_program.program
@@ -214,11 +209,6 @@ def _checked_question(
             f"Expected client arguments for the {len(cohort.members)} members of the cohort, got {size}."
             " Stack the data of cohort.members, in that order."
         )
-    if cohort.sampling.population != ledger.charter.population:
-        raise RunRefused(
-            f"Expected a cohort of the ledger's population of {ledger.charter.population}, got one "
-            f"of {cohort.sampling.population}. A budget speaks of one population."
-        )
     # The server's only: a refusal is seen outside, and must not depend on one client's data.
     paths = jax.tree_util.tree_leaves_with_path(tuple(args))
     for leaf, place, (path, _) in zip(leaves, program.in_placements, paths):
@@ -229,12 +219,17 @@ def _checked_question(
                 "infinity. Nothing was sent or charged; find the step that made it."
             )
     mechanism = private_program.mechanism.record()
-    return Question.of(program, leaves, ledger=ledger.id, mechanism=mechanism)
+    return Question.of(program, leaves, ledger=ledger, mechanism=mechanism)
 
 
 def _check_size(private_program: PrivateProgram, cohort: Cohort, ledger: Ledger) -> None:
     """Refuses a cohort that its sampling cannot have drawn; with noise by clients, a secret size."""
     kind, rate, population = cohort.sampling.kind, cohort.sampling.rate, cohort.sampling.population
+    if population != ledger.charter.population:
+        raise RunRefused(
+            f"Expected a cohort of the ledger's population of {ledger.charter.population}, got one "
+            f"of {population}. A budget speaks of one population."
+        )
     if private_program.mechanism.by_clients:
         require_public_size(ledger.charter.relation, kind, rate, population)
     stated, members = size_of(kind, rate, population), len(cohort.members)
@@ -358,7 +353,7 @@ def _evaluate(
     try:
         value = _executed(program, args, aggregator, cohort.sampling.expected_size)
     except BaseException:
-        if reservation.state == "reserved":
+        if reservation.state == "reserved" and not by_chance(cohort):
             reservation.void()
         raise
     released = Released.of(aggregator.released)

@@ -1,22 +1,33 @@
-"""Refused draws: a cohort that chance made too small or too large is charged all the same.
+"""Refused draws: a cohort that chance drew and that cannot be used is charged all the same.
 
 A Poisson draw whose size cannot be used says something about who takes part, and drawing again until
-one fits is sampling at a higher rate than is charged. So such a draw is reserved and never voided: it
-costs what a release of it would have cost. Where chance does not decide the size, nothing is charged.
+one fits is sampling at a higher rate than is charged. So does a draw, also of a fixed size, whose sums
+fail because too few of its clients answer. Such a draw is reserved and never voided: it costs what a
+release of it would have cost. Where chance decides nothing, nothing is charged.
 
 Source: docs/privacy-model.md, "Cohorts".
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
+from typing import Any
 
 from privacy.aggregation import charged_releases
+from privacy.certificates import Certificate
 from privacy.cohorts import Cohort
 from privacy.errors import CohortTooSmall, PrivacyError
 from privacy.ledger import Ledger
 from privacy.privatization import PrivateProgram
 from privacy.releases import ReleaseJournal
-from privacy.secure_sums import MIN_COHORT
+from privacy.secure_sums import MIN_COHORT, SecureSums
+from privacy.sizes import takes_everyone
+
+
+def by_chance(cohort: Cohort) -> bool:
+    """Whether chance decides who is in a cohort, so that what becomes of it tells who is."""
+    sampling = cohort.sampling
+    return not takes_everyone(sampling.kind, sampling.rate, sampling.population)
 
 
 def require_large_enough(cohort: Cohort) -> None:
@@ -31,6 +42,33 @@ def require_large_enough(cohort: Cohort) -> None:
             " nobody. Raise the sampling rate: a draw that is refused for its size is charged, since"
             " draws until one fits are no sample at the stated rate."
         )
+
+
+def require_usable(
+    private_program: PrivateProgram,
+    ledger: Ledger,
+    cohort: Cohort,
+    certificate: Certificate,
+    sums: SecureSums,
+    journal: ReleaseJournal | None,
+    run_id: str,
+    round: int,
+) -> None:
+    """Refuses a cohort of a size that cannot be summed or is not certified, and charges it if chance drew it.
+
+    Raises:
+      RunRefused: At the expected size nothing can be summed: what was drawn decides nothing, and nothing
+        is charged.
+      PrivacyError: The cohort's own size is refused.
+    """
+    mechanism, size = private_program.mechanism, len(cohort.members)
+    sums.require(mechanism, max(MIN_COHORT, math.floor(cohort.sampling.expected_size + 0.5)))
+    evaluation: Any = {"run_id": run_id, "round": round}
+    released = journal is not None and was_released(private_program, ledger, journal, **evaluation)
+    with charged_if_refused(private_program, ledger, cohort, released=released, **evaluation):
+        require_large_enough(cohort)
+        certificate.check_cohort(size)
+        sums.require(mechanism, size)
 
 
 def was_released(
@@ -73,7 +111,7 @@ def charged_if_refused(
     try:
         yield
     except PrivacyError:
-        if cohort.sampling.kind == "poisson" and cohort.sampling.rate < 1 and not released:
+        if cohort.sampling.kind == "poisson" and by_chance(cohort) and not released:
             size = max(len(cohort.members), MIN_COHORT)
             factor = ledger.charter.relation.sensitivity_factor
             mechanism = private_program.mechanism

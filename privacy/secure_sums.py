@@ -102,8 +102,16 @@ class SecureSums:
         except secagg.ParameterError as error:
             raise RunRefused(
                 f"Expected a cohort for which secure sums meet the stated assumptions, got {error} "
-                "Nothing was sent or charged."
+                "Nothing was sent."
             ) from error
+
+    def require(self, mechanism: Mechanism, clients: int) -> None:
+        """Refuses a number of clients for which no parameters meet the assumptions.
+
+        Raises:
+          RunRefused: There are none.
+        """
+        self.parameters(mechanism, clients=clients, length=0, modulus_bits=1)
 
     def fewest(self, mechanism: Mechanism, clients: int) -> int:
         """The least survivors of a released sum: those whose noise was charged, if clients add it."""

@@ -11,9 +11,10 @@ import pytest
 
 import audits
 import privacy
+import secagg
 import secfad as fad
 from privacy.cohort_ranges import CohortRange
-from privacy.errors import BudgetExceeded, CohortTooSmall, PrivacyError
+from privacy.errors import BudgetExceeded, CohortTooSmall, PrivacyError, RunRefused
 
 POPULATION = 12
 SPEC = jax.ShapeDtypeStruct((2,), jnp.float32)
@@ -121,6 +122,69 @@ def test_a_size_that_the_certificate_does_not_cover_is_charged(tmp_path, query):
         with pytest.raises(PrivacyError, match="FAD605"):
             run(narrow, ledger, Scripted(3).draw())
         assert states(ledger, "run") == ["reserved"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_one_evaluation_pays_for_a_draw_that_it_refuses(tmp_path, query, size):
+    with a_ledger(tmp_path, query) as ledger:
+        with pytest.raises(CohortTooSmall):
+            run(query, ledger, Scripted(size).draw())
+        assert states(ledger, "run") == ["reserved"]
+
+
+class Larger(Scripted):
+    """Draws of six in the mean, for which there is a ring that not every smaller draw has."""
+
+    rate, expected_size = 0.5, 6.0
+
+
+@pytest.mark.parametrize("size", [3, 4, 5])
+def test_a_size_for_which_there_is_no_ring_is_charged(tmp_path, query, size):
+    ring = {"graph": "ring", "corrupt": 0.3, "dropout": 0.3}
+    sampling = privacy.PoissonSampling(POPULATION, 0.5)
+    budget, slots = privacy.Budget(1e3, 1e-5), [query.slot(sampling, 3)]
+    settings = {"population": POPULATION, "slots": slots}
+    with privacy.Ledger.create(tmp_path / "ledger.db", budget, **settings) as ledger:
+        with pytest.raises(RunRefused, match="secure sums"):
+            run(query, ledger, Larger(size).draw(), **ring)
+        assert states(ledger, "run") == ["reserved"]
+        run(query, ledger, Larger(6).draw(), 1, **ring)
+        assert states(ledger, "run") == ["reserved", "committed"]
+
+
+@pytest.mark.parametrize("size", [0, 2, 3, 8])
+def test_assumptions_that_no_draw_meets_cost_nothing(tmp_path, query, size):
+    with a_ledger(tmp_path, query) as ledger:
+        with pytest.raises(RunRefused, match="secure sums"):
+            run(query, ledger, Scripted(size).draw(), graph="ring", corrupt=0.6, dropout=0.4)
+        assert states(ledger, "run") == []
+
+
+FILTER = {"accountant": "rdp@8", "relation": "REPLACE_ONE"}
+
+
+@pytest.mark.parametrize(
+    ("sampling", "terms", "state"),
+    [
+        (privacy.PoissonSampling(POPULATION, 0.99), {"accountant": "rdp@8"}, "reserved"),
+        (privacy.FixedSampling(POPULATION, 8), FILTER, "reserved"),
+        (privacy.FixedSampling(POPULATION, POPULATION), FILTER, "void"),
+        (privacy.FullParticipation(POPULATION), FILTER, "void"),
+    ],
+    ids=["poisson", "fixed", "fixed, everyone", "everyone"],
+)
+def test_a_draw_by_chance_of_which_too_few_answer_stays_paid(
+    tmp_path, query, sampling, terms, state
+):
+    # Who answers depends on who was drawn: with free repetitions the sums would be of cohorts in which
+    # few enough drop out, and whoever never does would be in more of them than is charged.
+    budget, lost = privacy.Budget(1e3, 1e-5), lambda _: [secagg.Drop(i, "mask") for i in range(6)]
+    settings = {"population": POPULATION, **terms}
+    with privacy.Ledger.create(tmp_path / "ledger.db", budget, **settings) as ledger:
+        with pytest.raises(secagg.Aborted):
+            run(query, ledger, sampling.draw(), faults=lost)
+        assert states(ledger, "run") == [state]
+        ledger.verify()
 
 
 def test_a_draw_without_room_for_it_is_refused_by_the_ledger(tmp_path, query):
