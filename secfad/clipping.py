@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from secfad import _jax
+from secfad._jax_interpreters import local_primitive
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -68,8 +69,8 @@ def _mapped(operands: Any, mapped: Any, *, norms: tuple[float, ...], rows: int =
     return clip_rows_p.bind(operands[0], *leaves, norms=norms, rows=rows + 1)
 
 
-clip_p = _jax.local_primitive("federated_clip", _clip, _mapped)
-clip_rows_p = _jax.local_primitive("federated_clip_rows", _clip_rows, _mapped)
+clip_p = local_primitive("federated_clip", _clip, _mapped)
+clip_rows_p = local_primitive("federated_clip_rows", _clip_rows, _mapped)
 
 
 def clip(tree: Any, bound: Any = 1.0, *, norms: Any = None) -> Any:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from secfad import _jax
 from secfad._jax import Jaxpr, JaxprEqn, Literal, Var
+from secfad._jax_interpreters import dce
 from secfad.calls import COND, CUSTOM_RULES, LINEAR_SOLVE, SCAN, WHILE, as_call
 
 _jax.hide_file_from_tracebacks(__file__)
@@ -92,7 +93,7 @@ def separated(equation: JaxprEqn, flags: Sequence[bool]) -> tuple[list[JaxprEqn]
 def _kept(equation: JaxprEqn, used: Sequence[bool]) -> list[JaxprEqn]:
     inputs = list(dict.fromkeys(v for v in equation.invars if isinstance(v, Var)))
     whole = _jax.new_jaxpr(inputs, equation.outvars, [equation])
-    return list(_jax.dce(whole, used).eqns)
+    return list(dce(whole, used).eqns)
 
 
 def _reached(equation: JaxprEqn, marks: Marks, derivative: bool) -> list[int]:

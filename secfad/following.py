@@ -14,6 +14,7 @@ import jax
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn
+from secfad._jax_interpreters import client_axis, dce, open_client_axis
 from secfad.calls import CUSTOM_RULES, Communicates, bodies, is_opaque, with_bodies
 from secfad.errors import PlacementError
 from secfad.misplacing import hidden, unknown
@@ -29,7 +30,7 @@ def marked(closed: ClosedJaxpr) -> ClosedJaxpr:
 
 def axis_of(closed: ClosedJaxpr) -> Any:
     """The name of the axis of clients over which to map a program in which messages are marked."""
-    return _jax.open_client_axis if _has_rules(closed.jaxpr, Communicates()) else _jax.client_axis
+    return open_client_axis if _has_rules(closed.jaxpr, Communicates()) else client_axis
 
 
 def _has_rules(jaxpr: Jaxpr, talks: Communicates) -> bool:
@@ -68,7 +69,7 @@ def require_followed(closed: ClosedJaxpr, at_clients: Sequence[bool]) -> None:
     if not any(_opaque(closed.jaxpr, None, set())):
         return
     # Engines run what a result needs and no more, such as no tangent that nobody reads.
-    live = _jax.dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    live = dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     opaque = list(_opaque(live, None, set()))
     if not opaque:
         return
@@ -80,7 +81,7 @@ def require_followed(closed: ClosedJaxpr, at_clients: Sequence[bool]) -> None:
         return _jax.eval_jaxpr(jaxpr, values[count:], *values[:count])
 
     axes = [0 if c else None for c in at_clients] + [None] * len(live.constvars)
-    clients = jax.vmap(one_client, axes, axis_name=_jax.client_axis, axis_size=2)
+    clients = jax.vmap(one_client, axes, axis_name=client_axis, axis_size=2)
     stacked = [
         jax.ShapeDtypeStruct((2, *s.shape), s.dtype) if axis == 0 else s
         for s, axis in zip(specs, axes)

@@ -18,6 +18,7 @@ import numpy as np
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, JaxprEqn, Literal, Var
+from secfad._jax_interpreters import dce
 from secfad.blocks import Atom, Block, Branch, Broadcast, Local, Step
 from secfad.calls import renamed
 from secfad.placements import CLIENTS, SERVER, Placement
@@ -253,5 +254,5 @@ class _Hoisting:
 def _inlined(fun: Callable, operands: Sequence[Atom]) -> ClosedJaxpr:
     """The program of a function of these atoms, without what its results do not need."""
     closed = _jax.make_jaxpr(fun, [_jax.spec(v.aval) for v in operands])[0]
-    live = _jax.dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    live = dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     return renamed(ClosedJaxpr(live, closed.consts), operands)

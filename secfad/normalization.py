@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from secfad._jax_interpreters import dce
 from secfad.calls import (
     COND,
     CONTROL_FLOW,
@@ -55,12 +56,12 @@ def normalise(
         their own stay whole, because their bodies have other derivatives, and branches broadcast what
         was broadcast before: the derivative would else end in a sum outside of the branch.
     """
-    jaxpr = _jax.dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    jaxpr = dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     flat = _Flattener(erase_rules, open_calls, keep_rules=replayed).closed(
         ClosedJaxpr(jaxpr, closed.consts)
     )
     merged = join_choices(_merge_broadcasts(flat.jaxpr, not replayed))
-    jaxpr = _jax.dce(merged, [True] * len(merged.outvars))
+    jaxpr = dce(merged, [True] * len(merged.outvars))
     return _without_unused_constants(ClosedJaxpr(jaxpr, flat.consts))
 
 

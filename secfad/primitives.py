@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from secfad import _jax
+from secfad._jax_interpreters import linear_primitive
 from secfad.errors import ArgumentError, PlacementError
 from secfad.totals import over_clients
 
@@ -121,13 +122,13 @@ _RULES: dict[str, Any] = {
     "hidden": _hidden,
     "mark": VISIBLE,
 }
-broadcast_p = _jax.linear_primitive(
+broadcast_p = linear_primitive(
     "federated_broadcast",
     place=_place_broadcast,
     check=lambda avals, params: None,
     **_RULES,
 )
-sum_p = _jax.linear_primitive("federated_sum", place=_place_sum, check=_check_operands, **_RULES)
+sum_p = linear_primitive("federated_sum", place=_place_sum, check=_check_operands, **_RULES)
 broadcast_p.transposed = sum_p  # type: ignore[attr-defined]
 sum_p.transposed = broadcast_p  # type: ignore[attr-defined]
 

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secfad import _jax
 from secfad._jax import JaxprEqn, Primitive, jax_primitives
+from secfad._jax_interpreters import client_contraction
 from secfad.primitives import repeated
 from secfad.totals import over_clients
 
@@ -100,7 +100,7 @@ def _additions(
 
 def _entry(primitive: Primitive, rule: Callable) -> tuple[Primitive, Primitive]:
     name = f"federated_{primitive.name}"
-    return primitive, _jax.client_contraction(name, primitive.bind, rule)
+    return primitive, client_contraction(name, primitive.bind, rule)
 
 
 _CONTRACTIONS: Mapping[Primitive, Primitive] = dict(

@@ -22,6 +22,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Var
+from secfad._jax_interpreters import dce
 from secfad.activity import active_variables, loop_carries
 from secfad.blocks import (
     Block,
@@ -186,7 +187,7 @@ def _moved(pull: ClosedJaxpr, count: int) -> list[bool]:
 
 def _with_results(pull: ClosedJaxpr, wanted: Sequence[bool]) -> Callable:
     """The program as a function, with some of its results."""
-    live = _jax.dce(pull.jaxpr, wanted)
+    live = dce(pull.jaxpr, wanted)
     return functools.partial(_jax.eval_jaxpr, live, pull.consts)
 
 

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr
+from secfad._jax_interpreters import dce
 from secfad.arguments import agreed_size, client_specs
 from secfad.blocks import Block
 from secfad.chunking import Chunks
@@ -178,7 +179,7 @@ def _fused_leaves(program: Program) -> Callable[..., list[Any]]:
         run = lambda *values: Interpreter().run(block, values)
         rebuilt, _ = _jax.make_jaxpr(run, [_jax.spec(v.aval) for v in block.inputs])
         return mapped_over_clients(rebuilt, differing, stacked)
-    live = _jax.dce(program.source.jaxpr, [True] * len(program.source.jaxpr.outvars))
+    live = dce(program.source.jaxpr, [True] * len(program.source.jaxpr.outvars))
     return over_clients(ClosedJaxpr(live, program.source.consts), differing, stacked)
 
 

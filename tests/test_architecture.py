@@ -18,7 +18,7 @@ ARROWS = {
 }
 SINGLE_IMPORTERS = {
     "jax.extend": "secfad/_jax.py",
-    "jax.interpreters": "secfad/_jax.py",
+    "jax.interpreters": "secfad/_jax_interpreters.py",
     "jax.core": "secfad/_jax.py",
     "jax._src": "secfad/_jax.py",
     "cryptography": "secagg/primitives.py",

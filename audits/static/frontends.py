@@ -29,6 +29,7 @@ from audits.static.labels import (
 from audits.static.styles import CLIENT_AXIS_NAME, Style
 from secfad import CLIENTS, SERVER, Computation, _jax, jacobian
 from secfad._jax import ClosedJaxpr, Jaxpr, sub_jaxprs
+from secfad._jax_interpreters import dce
 
 PLACEMENTS = {
     "server": Place.SERVER,
@@ -249,7 +250,7 @@ def _traced(fn: Callable, args: Sequence[Arg], style: Style) -> Traced:
         fun, axis_env=[(CLIENT_AXIS_NAME, SPMD_CLIENTS)] if style.name == "spmd" else None
     )
     closed = make(*(a.spec for a in args))
-    jaxpr = _jax.dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    jaxpr = dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     closed = without_unused_constants(ClosedJaxpr(jaxpr, closed.consts))
     outs = len(jaxpr.outvars)
     return Traced(closed, tuple(args), (None,) * outs, ("",) * outs)

@@ -9,7 +9,8 @@ import dataclasses
 
 import numpy as np
 
-from secfad._jax import Var, dce, new_jaxpr
+from secfad._jax import Var, new_jaxpr
+from secfad._jax_interpreters import dce
 from secfad.arguments import checked_arguments, cohort_size
 from secfad.blocks import Branch, Loop, While
 from secfad.costs import nbytes
