@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from audits import certifying
     from audits.certifying import CertificationError, assert_certified, certify
-    from audits.projections import certify_arrays
-    from audits.static.checking import check
-    from audits.static.findings import Report
-    from audits.static.frontends import Arg
-    from audits.static.verification import verify
-    from privacy.statements import sign, verify_signature
+    from audits.checking.checking import check
+    from audits.checking.frontends import Arg
+    from audits.checking.projections import certify_arrays
+    from audits.checking.verification import verify
+    from audits.rules.findings import Report
+    from privacy.certificates.statements import sign, verify_signature
 
 __all__ = [
     "Arg",
@@ -31,16 +31,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Arg": "audits.static.frontends",
+    "Arg": "audits.checking.frontends",
     "CertificationError": "audits.certifying",
-    "Report": "audits.static.findings",
+    "Report": "audits.rules.findings",
     "assert_certified": "audits.certifying",
     "certify": "audits.certifying",
-    "certify_arrays": "audits.projections",
-    "check": "audits.static.checking",
-    "sign": "privacy.statements",
-    "verify": "audits.static.verification",
-    "verify_signature": "privacy.statements",
+    "certify_arrays": "audits.checking.projections",
+    "check": "audits.checking.checking",
+    "sign": "privacy.certificates.statements",
+    "verify": "audits.checking.verification",
+    "verify_signature": "privacy.certificates.statements",
 }
 
 

@@ -15,22 +15,22 @@ from typing import Any
 
 import jax
 
+from audits.bounds.sum_bounds import SumBound
+from audits.checking.checking import check_program
+from audits.checking.verification import arguments_of, stated_mode
 from audits.refusals import refusal
-from audits.static.bounds.sum_bounds import SumBound
-from audits.static.checking import check_program
-from audits.static.findings import Facts, Finding, Report, finding
-from audits.static.rules import Severity
-from audits.static.verification import arguments_of, stated_mode
-from privacy.certificates import (
+from audits.rules.findings import Facts, Finding, Report, finding
+from audits.rules.rules import Severity
+from privacy.accounting.sizes import STATEMENT
+from privacy.certificates.certificates import (
     Bound,
     Certificate,
     Message,
     Obligation,
     current_environment,
 )
-from privacy.cohort_ranges import SMALLEST, CohortRange
-from privacy.privatization import PrivateProgram
-from privacy.sizes import STATEMENT
+from privacy.certificates.cohort_ranges import SMALLEST, CohortRange
+from privacy.mechanisms.privatization import PrivateProgram
 from secfad import CLIENTS, SERVER, Computation, Program, jvp, trace, vjp
 from secfad.collecting import no_collection
 from secfad.errors import ModeError, SecfadError

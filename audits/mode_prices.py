@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import privacy
-from privacy.aggregation import groups
-from privacy.terms import joint_noise_multiplier
+from privacy.accounting.terms import joint_noise_multiplier
+from privacy.execution.aggregation import groups
 from secfad import Computation
 from secfad._jax import spec
+from secfad.derivatives.modes import jacobian, value_and_grad
+from secfad.derivatives.reports import plan, positions
 from secfad.errors import SecfadError
-from secfad.modes import jacobian, value_and_grad
-from secfad.reports import plan, positions
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import pytest
 
 from audits.certifying import CertificationError, check_modes, issue
 from audits.snapshots import difference, facts, write
-from privacy.certificates import Certificate
+from privacy.certificates.certificates import Certificate
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,7 +11,7 @@ import re
 from types import MappingProxyType
 from typing import Any
 
-from audits.static.findings import Finding, finding
+from audits.rules.findings import Finding, finding
 from secfad import Computation
 from secfad.errors import ModeError, PlacementError
 

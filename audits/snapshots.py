@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from audits.static.findings import Report
+from audits.rules.findings import Report
 
 
 def facts(reports: Mapping[str, Report]) -> dict[str, Any]:

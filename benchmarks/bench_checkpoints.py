@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from privacy.checkpoints import Checkpoint, CheckpointFile
+from privacy.training.checkpoints import Checkpoint, CheckpointFile
 
 
 def timed(save: Callable[[int], None], saves: int, folder: Path) -> dict:

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from audits.experiments.ledgers import curve, overview
+from audits.commands.ledgers import curve, overview
 from privacy import Budget, Ledger, Release, Slot
-from privacy.samplers import discrete_gaussian
-from privacy.spending import spending
-from secagg.streams import SecureStream
+from privacy.ledger.spending import spending
+from privacy.noise.samplers import discrete_gaussian
+from secagg.crypto.streams import SecureStream
 
 RELEASE = Release("delta", clip_norm=1.0, sensitivity=1.0, noise_std=50.0)
 SLOTS = [Slot("training", 0.001, 50.0, 1_000_000), Slot("evaluation", 0.002, 40.0, 100_000)]

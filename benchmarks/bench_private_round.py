@@ -28,10 +28,11 @@ import numpy as np
 import audits
 import privacy
 import secfad as fad
-from secagg import Parameters, Server, field
-from secagg.fleet import Fleet
-from secagg.messages import Disclosure
-from secagg.rounds import Phase
+from secagg import Parameters, Server
+from secagg.crypto import field
+from secagg.protocol.messages import Disclosure
+from secagg.protocol.rounds import Phase
+from secagg.simulation.fleet import Fleet
 
 SIZES = {
     "tiny": {"compared": (120, 10), "largest": (130, 10), "liars": 24},

@@ -3,12 +3,13 @@
     python benchmarks/bench_rotation.py [--size tiny|normal]
 
 Clients send vectors of norm 1, the clip norm, all of it in the same four coordinates ("sparse", the
-worst case for a ring) or spread ("dense"); each adds its share of Skellam noise, and the sum crosses
-through secure aggregation. For every grid, with and without rotation: the bits of the ring that holds
-the sum (WRAP_PROBABILITY of `privacy.capacity` for the whole round), the bytes of one upload at that many
-bits, the measured error of the sum per coordinate in clip norms, the same over the noise that would
-be there without any rounding, and epsilon, at delta 1e-5 and with everyone taking part, of Skellam noise
-and of continuous Gaussian noise of the same multiplier, both by Renyi divergence.
+worst case for a ring) or spread ("dense"); each adds its share of Skellam noise, and the sum
+crosses through secure aggregation. For every grid, with and without rotation: the bits of the ring
+that holds the sum (WRAP_PROBABILITY of `privacy.noise.capacity` for the whole round), the bytes of
+one upload at that many bits, the measured error of the sum per coordinate in clip norms, the same
+over the noise that would be there without any rounding, and epsilon, at delta 1e-5 and with
+everyone taking part, of Skellam noise and of continuous Gaussian noise of the same multiplier, both
+by Renyi divergence.
 
 Expected: rotation takes several bits away, whatever the vectors, as long as sums and not noise fill the
 ring; it changes the error only where the grid is so coarse that rounding counts, and epsilon not at
@@ -26,11 +27,11 @@ import numpy as np
 
 import privacy
 import secfad as fad
-from privacy.aggregation import SecureAggregator, charged_releases, groups
-from privacy.capacity import ring_bits
-from privacy.draws import draw_terms
+from privacy.accounting.draws import draw_terms
+from privacy.execution.aggregation import SecureAggregator, charged_releases, groups
+from privacy.noise.capacity import ring_bits
 from privacy.relations import Relation
-from secagg.ring import packed_bytes
+from secagg.crypto.ring import packed_bytes
 from secfad.engines.local import Upload
 
 SIZES = {

@@ -28,11 +28,12 @@ import time
 
 import numpy as np
 
-from secagg import Client, Drop, Encoding, Parameters, SecureStream, Server, masks, simulate
-from secagg.keys import channel_key
-from secagg.primitives import AgreementKey, SigningKey, keystream, verify
-from secagg.roster import Roster
-from secagg.rounds import Phase
+from secagg import Client, Drop, Encoding, Parameters, SecureStream, Server, simulate
+from secagg.crypto import masks
+from secagg.crypto.primitives import AgreementKey, SigningKey, keystream, verify
+from secagg.protocol.keys import channel_key
+from secagg.protocol.roster import Roster
+from secagg.protocol.rounds import Phase
 
 BLOCK = 1 << 19
 SIZES = {

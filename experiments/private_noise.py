@@ -20,8 +20,8 @@ import scipy.stats
 import privacy
 from experiments.outcomes import Criterion, Options, Outcome
 from experiments.private_runs import Certified, ledger_for, specs_of
-from privacy.aggregation import groups
-from privacy.hypergradients import hypergradient
+from privacy.execution.aggregation import groups
+from privacy.training.hypergradients import hypergradient
 
 MODES = ("forward", "reverse", "mixed")
 HYPER = {"server": {"learning_rate": np.float32(1), "momentum": np.float32(1)}, "client": {}}
@@ -37,8 +37,8 @@ def judge(model: jax.Array, own: jax.Array) -> jax.Array:
 def setting(size: int, clients: int, noise_multiplier: float, seed: int):
     """The model and tangents after a private FedAvgM step, and clients at distance 1 from them.
 
-    The tangents are what `privacy.hypergradients` makes of released deltas: minus the momentum buffer
-    for the learning rate, minus the one before it for the momentum.
+    The tangents are what `privacy.training.hypergradients` makes of released deltas: minus the
+    momentum buffer for the learning rate, minus the one before it for the momentum.
     """
     rng = np.random.default_rng((seed, size))
     own = rng.normal(size=(clients, size)) / size**0.5

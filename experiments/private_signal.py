@@ -26,9 +26,9 @@ from experiments.private_learning import (
 from experiments.private_runs import DELTA, Certified, ledger_for, specs_of
 from experiments.statistics import interval
 from experiments.weighting import masked_loss
-from privacy.calibration import noise_multiplier_for
+from privacy.accounting.calibration import noise_multiplier_for
 from secfad.algorithms import fedopt
-from secfad.modes import Mode
+from secfad.derivatives.modes import Mode
 
 
 def network_loss(hidden: int):

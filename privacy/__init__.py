@@ -9,24 +9,24 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from privacy.accounting import epsilon
-    from privacy.algorithms import fedopt, scaffold
+    from privacy.accounting.calibration import noise_multiplier_for
+    from privacy.accounting.pricing import epsilon
+    from privacy.accounting.slots import Release, Slot
     from privacy.budgets import Budget
-    from privacy.calibration import noise_multiplier_for
-    from privacy.certificates import Certificate
-    from privacy.clip_norms import typical_norms
-    from privacy.cohorts import Cohort, FixedSampling, FullParticipation, PoissonSampling
+    from privacy.certificates.certificates import Certificate
     from privacy.errors import BudgetExceeded, LedgerCorrupt, PrivacyError, RunRefused
-    from privacy.execution import Result, run
-    from privacy.hypergradients import hypergradient_descent
-    from privacy.ledger import Ledger
-    from privacy.mechanisms import Gaussian, Skellam
-    from privacy.planned_noise import calibrated
-    from privacy.privatization import PrivateProgram, privatize
-    from privacy.queries import Query
-    from privacy.releases import ReleaseJournal
-    from privacy.slots import Release, Slot
-    from privacy.training import Trained, train
+    from privacy.execution.cohorts import Cohort, FixedSampling, FullParticipation, PoissonSampling
+    from privacy.execution.execution import Result, run
+    from privacy.execution.queries import Query
+    from privacy.execution.releases import ReleaseJournal
+    from privacy.ledger.ledger import Ledger
+    from privacy.mechanisms.clip_norms import typical_norms
+    from privacy.mechanisms.mechanisms import Gaussian, Skellam
+    from privacy.mechanisms.privatization import PrivateProgram, privatize
+    from privacy.training.algorithms import fedopt, scaffold
+    from privacy.training.hypergradients import hypergradient_descent
+    from privacy.training.planned_noise import calibrated
+    from privacy.training.training import Trained, train
 
 __all__ = [
     "Budget",
@@ -64,34 +64,34 @@ __all__ = [
 _HOMES = {
     "Budget": "privacy.budgets",
     "BudgetExceeded": "privacy.errors",
-    "Certificate": "privacy.certificates",
-    "Cohort": "privacy.cohorts",
-    "FixedSampling": "privacy.cohorts",
-    "FullParticipation": "privacy.cohorts",
-    "Gaussian": "privacy.mechanisms",
-    "Ledger": "privacy.ledger",
+    "Certificate": "privacy.certificates.certificates",
+    "Cohort": "privacy.execution.cohorts",
+    "FixedSampling": "privacy.execution.cohorts",
+    "FullParticipation": "privacy.execution.cohorts",
+    "Gaussian": "privacy.mechanisms.mechanisms",
+    "Ledger": "privacy.ledger.ledger",
     "LedgerCorrupt": "privacy.errors",
-    "PoissonSampling": "privacy.cohorts",
+    "PoissonSampling": "privacy.execution.cohorts",
     "PrivacyError": "privacy.errors",
-    "PrivateProgram": "privacy.privatization",
-    "Query": "privacy.queries",
-    "Release": "privacy.slots",
-    "ReleaseJournal": "privacy.releases",
-    "Result": "privacy.execution",
+    "PrivateProgram": "privacy.mechanisms.privatization",
+    "Query": "privacy.execution.queries",
+    "Release": "privacy.accounting.slots",
+    "ReleaseJournal": "privacy.execution.releases",
+    "Result": "privacy.execution.execution",
     "RunRefused": "privacy.errors",
-    "Skellam": "privacy.mechanisms",
-    "Slot": "privacy.slots",
-    "Trained": "privacy.training",
-    "calibrated": "privacy.planned_noise",
-    "epsilon": "privacy.accounting",
-    "fedopt": "privacy.algorithms",
-    "hypergradient_descent": "privacy.hypergradients",
-    "noise_multiplier_for": "privacy.calibration",
-    "privatize": "privacy.privatization",
-    "run": "privacy.execution",
-    "scaffold": "privacy.algorithms",
-    "train": "privacy.training",
-    "typical_norms": "privacy.clip_norms",
+    "Skellam": "privacy.mechanisms.mechanisms",
+    "Slot": "privacy.accounting.slots",
+    "Trained": "privacy.training.training",
+    "calibrated": "privacy.training.planned_noise",
+    "epsilon": "privacy.accounting.pricing",
+    "fedopt": "privacy.training.algorithms",
+    "hypergradient_descent": "privacy.training.hypergradients",
+    "noise_multiplier_for": "privacy.accounting.calibration",
+    "privatize": "privacy.mechanisms.privatization",
+    "run": "privacy.execution.execution",
+    "scaffold": "privacy.training.algorithms",
+    "train": "privacy.training.training",
+    "typical_norms": "privacy.mechanisms.clip_norms",
 }
 
 

@@ -15,8 +15,7 @@ Sources: Bonawitz et al. (2017), eprint 2017/281; Bell et al. (2020), eprint 202
 docs/secagg-spec.md; docs/threat-model.md.
 """
 
-from secagg.client import Client
-from secagg.cohorts import CohortLedger
+from secagg.crypto.streams import SecureStream
 from secagg.encoding import Encoding
 from secagg.errors import (
     Aborted,
@@ -29,11 +28,12 @@ from secagg.errors import (
     RemoteProtocolError,
     SecAggError,
 )
-from secagg.faults import Drop
-from secagg.parameters import Parameters
-from secagg.server import Server
-from secagg.simulation import Outcome, simulate
-from secagg.streams import SecureStream
+from secagg.protocol.admission import CohortLedger
+from secagg.protocol.client import Client
+from secagg.protocol.parameters import Parameters
+from secagg.protocol.server import Server
+from secagg.simulation.faults import Drop
+from secagg.simulation.simulation import Outcome, simulate
 
 __all__ = [
     "Aborted",

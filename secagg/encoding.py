@@ -20,10 +20,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from secagg import ring
-from secagg.context import framed
+from secagg.crypto import ring
+from secagg.crypto.context import framed
+from secagg.crypto.streams import Randomness, SecureStream, as_stream
 from secagg.errors import EncodingError, ParameterError
-from secagg.streams import Randomness, SecureStream, as_stream
 
 BLOCK = 1 << 14
 
@@ -304,7 +304,7 @@ def wrap_deviations(length: int, wrap_probability: float) -> float:
     Guarantees:
       If every entry of the sum has tails no heavier than a Gaussian's of deviation sigma, and half
       the ring is at least this many sigma, then *any* entry of the vector wraps with at most
-      `wrap_probability`. (Sub-Gaussian moments alone give a little less: `privacy.capacity`.)
+      `wrap_probability`. (Sub-Gaussian moments alone give a little less: `privacy.noise.capacity`.)
 
     Args:
       length: Entries of the vector.

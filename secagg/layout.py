@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from secagg.context import framed
+from secagg.crypto.context import framed
 from secagg.errors import EncodingError
 
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from secfad import _jax
 from secfad.errors import ArgumentError, PlacementError
+from secfad.jaxprs.references import require_no_references
 from secfad.placements import Placement
 from secfad.primitives import OUTSIDE
-from secfad.references import require_no_references
 
 _jax.hide_file_from_tracebacks(__file__)
 

@@ -21,8 +21,8 @@ SINGLE_IMPORTERS = {
     "jax.interpreters": "secfad/_jax_interpreters.py",
     "jax.core": "secfad/_jax.py",
     "jax._src": "secfad/_jax.py",
-    "cryptography": "secagg/primitives.py",
-    "dp_accounting": "privacy/library_curves.py",
+    "cryptography": "secagg/crypto/primitives.py",
+    "dp_accounting": "privacy/accounting/library_curves.py",
     "drjax": "secfad/interop/drjax.py",
     "flwr": "secfad/engines/flower.py",
 }

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from audits.reports.locations import parse, within
-from audits.static.findings import Report
-from audits.static.rules import Severity
+from audits.rules.findings import Report
+from audits.rules.rules import Severity
 
 LEVELS = {Severity.REJECT: "error", Severity.CAVEAT: "warning", Severity.NOTE: "notice"}
 

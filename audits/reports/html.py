@@ -8,8 +8,8 @@ from html import escape
 
 from audits.reports.locations import parse, source_line
 from audits.reports.text import VERDICTS, summary
-from audits.static.catalogue import RULES
-from audits.static.findings import Event, Facts, Finding, Report
+from audits.rules.catalogue import RULES
+from audits.rules.findings import Event, Facts, Finding, Report
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from audits.static.findings import Finding, Report
+from audits.rules.findings import Finding, Report
 
 SCHEMA = "https://secfad.dev/report"
 VERSION = 1

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from audits.reports.locations import Location, parse, source_line, uri_of
-from audits.static.catalogue import RULES
-from audits.static.findings import Finding, Report
-from audits.static.rules import Severity
+from audits.rules.catalogue import RULES
+from audits.rules.findings import Finding, Report
+from audits.rules.rules import Severity
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 LEVELS = {Severity.REJECT: "error", Severity.CAVEAT: "warning", Severity.NOTE: "note"}

@@ -15,8 +15,8 @@ Source: the rustc development guide, "Diagnostics".
 from collections.abc import Mapping, Sequence
 
 from audits.reports.locations import Location, parse, source_line
-from audits.static.catalogue import RULES
-from audits.static.findings import Facts, Finding, Report
+from audits.rules.catalogue import RULES
+from audits.rules.findings import Facts, Finding, Report
 
 VERDICTS = {
     "accept": "certified",

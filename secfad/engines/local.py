@@ -3,7 +3,7 @@
 Server stages and client stages are separate programs. A client's values stay in the clients'
 environment; what the server gets is what an aggregator makes of the uploads, and nothing else. The
 aggregator is an argument: plain addition here, secure aggregation with noise in
-`privacy.execution`. All clients' copies of a stage run as one batch.
+`privacy.execution.execution`. All clients' copies of a stage run as one batch.
 
 Source: docs/semantics.md, "The projection is what runs".
 """
@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from secfad._jax import Literal, Var, spec
-from secfad.arguments import checked_arguments, cohort_size
-from secfad.blocks import Atom, Block, Branch, Loop, Sum, While
+from secfad.engines.arguments import checked_arguments, cohort_size
+from secfad.engines.sharding import without_types
 from secfad.errors import ArgumentError, CohortError
 from secfad.placements import CLIENTS, SERVER, Placement
-from secfad.programs import Program
-from secfad.sharding import without_types
-from secfad.stages import Nested, Round, Schedule, Stage
+from secfad.programs.blocks import Atom, Block, Branch, Loop, Sum, While
+from secfad.programs.programs import Program
+from secfad.programs.stages import Nested, Round, Schedule, Stage
 
 
 @dataclasses.dataclass(frozen=True)

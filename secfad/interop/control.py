@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, JaxprEqn, Primitive
-from secfad.calls import COND, LINEAR_SOLVE, SCAN, WHILE, as_call
 from secfad.interop.stacking import axis_of, bare, dressed, refused, stacked_at
+from secfad.jaxprs.calls import COND, LINEAR_SOLVE, SCAN, WHILE, as_call
 
 _jax.hide_file_from_tracebacks(__file__)
 

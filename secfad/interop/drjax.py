@@ -35,14 +35,14 @@ import jax.numpy as jnp
 
 from secfad import _jax
 from secfad import primitives as fad
-from secfad.calls import bodies
 from secfad.computations import Computation, computation
 from secfad.errors import ArgumentError, TranslationError
-from secfad.inference import place
 from secfad.interop.stacking import add_axis, refused, remove_axis
 from secfad.interop.unstacking import unstack
-from secfad.normalization import normalise
+from secfad.jaxprs.calls import bodies
 from secfad.placements import CLIENTS, SERVER, Placement
+from secfad.programs.inference import place
+from secfad.programs.normalization import normalise
 
 _jax.hide_file_from_tracebacks(__file__)
 

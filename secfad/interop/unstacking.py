@@ -19,7 +19,6 @@ import jax.numpy as jnp
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from secfad.calls import CUSTOM_RULES, JIT, as_call, bodies
 from secfad.errors import TranslationError
 from secfad.interop.axes import ELEMENTWISE, RULES, Refused, one_row
 from secfad.interop.control import CONTROL
@@ -35,6 +34,7 @@ from secfad.interop.stacking import (
     stacked_at,
     whole,
 )
+from secfad.jaxprs.calls import CUSTOM_RULES, JIT, as_call, bodies
 from secfad.primitives import COMMUNICATION
 
 _jax.hide_file_from_tracebacks(__file__)

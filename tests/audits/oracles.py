@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from worlds import Leak, Undecided, alone, local, lockstep, run, same
 
-from audits.static.checking import labels_of
-from audits.static.frontends import trace_mode
-from audits.static.labels import Place
-from audits.static.styles import STYLES
+from audits.checking.checking import labels_of
+from audits.checking.frontends import trace_mode
+from audits.transfer.labels import Place
+from audits.transfer.styles import STYLES
 from secfad._jax import eval_jaxpr
 
 CLIENTS = 3

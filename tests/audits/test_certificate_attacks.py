@@ -11,11 +11,11 @@ import pytest
 import audits
 import privacy
 import secfad as fad
-from audits.static.verification import VerificationError, verify
-from privacy.certificates import Certificate, CertificateError, Obligation
-from privacy.cohort_ranges import CohortRange
-from privacy.statements import SignedCertificate, sign, verify_signature
-from secagg.primitives import SigningKey
+from audits.checking.verification import VerificationError, verify
+from privacy.certificates.certificates import Certificate, CertificateError, Obligation
+from privacy.certificates.cohort_ranges import CohortRange
+from privacy.certificates.statements import SignedCertificate, sign, verify_signature
+from secagg.crypto.primitives import SigningKey
 
 CLIENTS = 6
 SPEC = jax.ShapeDtypeStruct((4,), jnp.float32)

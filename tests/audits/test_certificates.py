@@ -9,14 +9,14 @@ import pytest
 
 import audits
 import secfad as fad
-from privacy.certificates import (
+from privacy.certificates.certificates import (
     Certificate,
     CertificateMalformed,
     CertificateMismatch,
     current_environment,
 )
-from privacy.mechanisms import Gaussian
-from privacy.privatization import privatize
+from privacy.mechanisms.mechanisms import Gaussian
+from privacy.mechanisms.privatization import privatize
 
 
 def spec(*shape):

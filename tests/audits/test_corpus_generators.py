@@ -12,7 +12,7 @@ import privacy
 import secfad as fad
 from secfad._jax import KEY_GENERATORS, Primitive
 from secfad.errors import TracingError
-from secfad.origins import is_key_generator, is_known_dtype, is_known_type, is_registered
+from secfad.jaxprs.origins import is_key_generator, is_known_dtype, is_known_type, is_registered
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh
 ROW = jax.ShapeDtypeStruct((3,), jnp.float32)

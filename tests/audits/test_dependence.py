@@ -12,10 +12,10 @@ from jax import lax
 from test_soundness import OPS
 
 import audits
-from audits.static.checking import walk
-from audits.static.frontends import trace_mode
-from audits.static.labels import Place
-from audits.static.styles import STYLES
+from audits.checking.checking import walk
+from audits.checking.frontends import trace_mode
+from audits.transfer.labels import Place
+from audits.transfer.styles import STYLES
 
 N = 4  # also the length of data axes, so that sizes say nothing
 DRAWS = [pytest.param(2, id="short"), pytest.param(40, id="long", marks=pytest.mark.slow)]

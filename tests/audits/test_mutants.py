@@ -16,8 +16,8 @@ from verdicts import arguments, judged
 from worlds import Leak, Undecided
 
 import audits
-from audits.static.frontends import trace_mode
-from audits.static.styles import STYLES
+from audits.checking.frontends import trace_mode
+from audits.transfer.styles import STYLES
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # DrJAX asks for an old mesh

@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from audits.certify_file import CERTIFIED, REJECTED, UNUSABLE, certify_file
+from audits.commands.certify_file import CERTIFIED, REJECTED, UNUSABLE, certify_file
 from audits.pytest_plugin import compare
 from audits.reports.locations import parse
 from audits.reports.text import explain
-from audits.static.catalogue import RULES
-from privacy.certificates import Certificate
+from audits.rules.catalogue import RULES
+from privacy.certificates.certificates import Certificate
 
 GOOD = """
 import jax, jax.numpy as jnp, secfad as fad

@@ -7,9 +7,9 @@ import pytest
 from rule_examples import AT_RUN_TIME, EXAMPLES
 
 import audits
-from audits.static.catalogue import RULES
-from audits.static.findings import Report
-from audits.static.rules import Severity
+from audits.rules.catalogue import RULES
+from audits.rules.findings import Report
+from audits.rules.rules import Severity
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh
 TESTS = Path(__file__).parents[2]

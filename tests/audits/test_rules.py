@@ -9,15 +9,16 @@ import pytest
 from corpus_programs import CASES
 from verdicts import arguments, judged
 
-from audits.static import checking, registry
-from audits.static.catalogue import RULES
-from audits.static.families import ACCEPTING, DECISIONS
-from audits.static.frontends import trace_mode
-from audits.static.labels import Label, Place, data_axes
-from audits.static.styles import STYLES
-from audits.static.transfer import TRANSFER, mutated
+from audits.checking import checking
+from audits.checking.frontends import trace_mode
+from audits.rules.catalogue import RULES
+from audits.transfer import registry
+from audits.transfer.families import ACCEPTING, DECISIONS
+from audits.transfer.labels import Label, Place, data_axes
+from audits.transfer.styles import STYLES
+from audits.transfer.transfer import TRANSFER, mutated
 from secfad._jax import ClosedJaxpr, Primitive, sub_jaxprs
-from secfad.origins import registered
+from secfad.jaxprs.origins import registered
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh
 DOCS = Path(__file__).parents[2] / "docs" / "rules"
@@ -161,11 +162,9 @@ def test_rule_card_is_complete(rule):
 
 
 def test_rule_pages_are_those_of_the_table():
-    from audits.static.catalogue.pages import pages
+    from audits.rules.pages import pages
 
     stated = pages()
     assert {p.name for p in DOCS.glob("*.md")} == set(stated)
     for name, text in stated.items():
-        assert (DOCS / name).read_text() == text, (
-            f"run python -m audits.static.catalogue.pages: {name}"
-        )
+        assert (DOCS / name).read_text() == text, f"run python -m audits.rules.pages: {name}"

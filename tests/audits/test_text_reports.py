@@ -3,7 +3,7 @@
 import pytest
 
 import audits
-from audits.certify_file import certify_file
+from audits.commands.certify_file import certify_file
 from audits.reports.html import render_html
 from audits.reports.json import report_to_dict
 from audits.reports.text import render_texts

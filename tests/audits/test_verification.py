@@ -9,11 +9,11 @@ import pytest
 
 import audits
 import secfad as fad
-from audits.static import interpreter
-from audits.static.verification import VerificationError, verify
-from privacy.certificates import Certificate
-from privacy.mechanisms import Gaussian
-from privacy.privatization import privatize
+from audits.checking.verification import VerificationError, verify
+from audits.transfer import interpreter
+from privacy.certificates.certificates import Certificate
+from privacy.mechanisms.mechanisms import Gaussian
+from privacy.mechanisms.privatization import privatize
 
 
 def spec(*shape):

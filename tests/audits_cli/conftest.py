@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from audits import cli
+from audits.commands import cli
 
 FLOW = Path(__file__).parents[1] / "flow" / "conftest.py"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from audits import cli
+from audits.commands import cli
 
 ROOT = Path(__file__).parents[2]
 MODEL = """
@@ -166,7 +166,7 @@ def test_hook_of_pre_commit_runs_the_snapshot_command():
 
 def test_help_and_explanations_do_not_import_jax():
     script = (
-        "import sys; from typer.testing import CliRunner; from audits.cli import app\n"
+        "import sys; from typer.testing import CliRunner; from audits.commands.cli import app\n"
         "for words in (['--help'], ['certify', '--help'], ['certify', '--explain', 'FAD102']):\n"
         "    assert CliRunner().invoke(app, words).exit_code == 0, words\n"
         "assert 'jax' not in sys.modules\n"

@@ -56,7 +56,7 @@ def ledger(tmp_path):
 
 def test_help_is_quick_and_lists_the_commands():
     run = subprocess.run(
-        [sys.executable, "-m", "audits.cli", "--help"],
+        [sys.executable, "-m", "audits.commands.cli", "--help"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -197,7 +197,7 @@ def test_a_fault_of_our_own_is_exit_code_101(command, monkeypatch):
     def fail(source):
         raise ZeroDivisionError("boom")
 
-    monkeypatch.setattr("audits.experiments.configuration.load", fail)
+    monkeypatch.setattr("audits.quickstart.configuration.load", fail)
     code, _, message = command("run", "quickstart")
     assert code == 101
     assert "Traceback" in message

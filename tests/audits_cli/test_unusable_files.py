@@ -2,7 +2,7 @@
 
 import pytest
 
-from audits.cli import UNUSABLE
+from audits.commands.cli import UNUSABLE
 
 FILE = """
 import jax

@@ -56,7 +56,7 @@ def tiny_text() -> str:
 
 @pytest.fixture(scope="session")
 def tiny_task():
-    from audits.experiments.configuration import parse
-    from audits.experiments.tasks import make_task
+    from audits.quickstart.configuration import parse
+    from audits.quickstart.tasks import make_task
 
     return make_task(parse(TINY))

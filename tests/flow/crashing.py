@@ -12,12 +12,12 @@ STEPS = ("reserve", "open", "journal", "commit", "metrics", "checkpoint", "resul
 
 def target(step: str):
     """The function that does a step, as the object and attribute that hold it."""
-    from audits.experiments import results
-    from privacy.checkpoints import CheckpointFile
-    from privacy.ledger import Ledger
-    from privacy.metrics import MetricsFile
-    from privacy.releases import ReleaseJournal
-    from privacy.reservations import Reservation
+    from audits.quickstart import results
+    from privacy.execution.releases import ReleaseJournal
+    from privacy.ledger.ledger import Ledger
+    from privacy.ledger.reservations import Reservation
+    from privacy.training.checkpoints import CheckpointFile
+    from privacy.training.metrics import MetricsFile
 
     return {
         "reserve": (Ledger, "reserve"),
@@ -57,7 +57,7 @@ def main() -> None:
     if moment != "never":
         when, step = moment.split()
         crash_at(when, step, int(call))
-    from audits import cli
+    from audits.commands import cli
 
     sys.argv = ["secfad", "run", config, "--out", out, "--resume"]
     cli.main()

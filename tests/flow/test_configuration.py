@@ -1,7 +1,7 @@
 import pytest
 
-from audits.experiments.configuration import Configuration, load, parse
-from audits.experiments.errors import ConfigurationError
+from audits.quickstart.configuration import Configuration, load, parse
+from audits.quickstart.errors import ConfigurationError
 
 
 def test_the_shipped_quickstart_is_valid():

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from audits.experiments import configuration, pages
-from audits.experiments.schedules import PURPOSES
+from audits.quickstart import configuration, pages
+from audits.quickstart.schedules import PURPOSES
 from privacy import Ledger
-from privacy.metrics import MetricsFile
+from privacy.training.metrics import MetricsFile
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("crashing.py")

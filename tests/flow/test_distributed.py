@@ -7,17 +7,17 @@ import re
 import pytest
 from rich.console import Console
 
-from audits.experiments import pages
-from audits.experiments.configuration import SHIPPED, load, parse, text_of
-from audits.experiments.console import run_experiment
-from audits.experiments.errors import ConfigurationError
-from audits.experiments.folders import RunFolder
-from audits.experiments.tasks import make_task
+from audits.quickstart import pages
+from audits.quickstart.configuration import SHIPPED, load, parse, text_of
+from audits.quickstart.console import run_experiment
+from audits.quickstart.errors import ConfigurationError
+from audits.quickstart.folders import RunFolder
+from audits.quickstart.tasks import make_task
 from privacy import FixedSampling, Ledger, PoissonSampling
+from privacy.accounting.sizes import STATEMENT
 from privacy.errors import BudgetExceeded, ResumeRefused
-from privacy.planning import quote
+from privacy.ledger.planning import quote
 from privacy.relations import Relation
-from privacy.sizes import STATEMENT
 
 # The shipped example, with fewer clients of the same share and two rounds.
 SMALL = {

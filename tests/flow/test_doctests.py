@@ -6,12 +6,12 @@ import pkgutil
 
 import pytest
 
-import audits.experiments
+import audits.quickstart
 
-MODULES = [m.name for m in pkgutil.iter_modules(audits.experiments.__path__)]
+MODULES = [m.name for m in pkgutil.iter_modules(audits.quickstart.__path__)]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_are_true(name):
-    module = importlib.import_module(f"audits.experiments.{name}")
+    module = importlib.import_module(f"audits.quickstart.{name}")
     assert doctest.testmod(module).failed == 0

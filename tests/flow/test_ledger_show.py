@@ -6,11 +6,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from audits.cli import app
-from audits.experiments.ledgers import curve, draw_curve
+from audits.commands.cli import app
+from audits.commands.ledgers import curve, draw_curve
 from privacy import Budget, Ledger, Release, Slot
 from privacy.errors import InvalidEvent
-from privacy.spending import Spent
+from privacy.ledger.spending import Spent
 
 
 @pytest.fixture

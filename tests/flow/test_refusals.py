@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 import privacy
-from audits.experiments.configuration import parse
-from audits.experiments.fedavgm import client_loss, local_sgd, members_of
-from audits.experiments.folders import RunFolder
-from audits.experiments.running import Run
-from audits.experiments.schedules import TRAINING
-from audits.experiments.tasks import make_task
-from privacy.certificates import CertificateError, CertificateMismatch
+from audits.quickstart.configuration import parse
+from audits.quickstart.fedavgm import client_loss, local_sgd, members_of
+from audits.quickstart.folders import RunFolder
+from audits.quickstart.running import Run
+from audits.quickstart.schedules import TRAINING
+from audits.quickstart.tasks import make_task
+from privacy.certificates.certificates import CertificateError, CertificateMismatch
 from privacy.errors import BudgetExceeded, NonFiniteData, RunRefused
-from privacy.hypergradients import training
+from privacy.training.hypergradients import training
 
 
 @pytest.fixture

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from audits.experiments import pages
-from audits.experiments.configuration import parse
-from audits.experiments.console import default_folder, run_experiment
-from audits.experiments.errors import FolderOccupied
-from audits.experiments.folders import RunFolder
-from audits.experiments.running import Run
-from audits.experiments.schedules import PURPOSES
-from audits.experiments.tasks import make_task
+from audits.quickstart import pages
+from audits.quickstart.configuration import parse
+from audits.quickstart.console import default_folder, run_experiment
+from audits.quickstart.errors import FolderOccupied
+from audits.quickstart.folders import RunFolder
+from audits.quickstart.running import Run
+from audits.quickstart.schedules import PURPOSES
+from audits.quickstart.tasks import make_task
 from privacy import Ledger, Release
-from privacy.certificates import Certificate
-from privacy.checkpoints import CheckpointFile
+from privacy.certificates.certificates import Certificate
 from privacy.errors import ResumeRefused
+from privacy.training.checkpoints import CheckpointFile
 
 
 def run(text, path, *, resume=False):

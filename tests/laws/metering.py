@@ -1,4 +1,4 @@
-"""What an evaluation really sends and keeps, found without `secfad.costs` or `secfad.retention`.
+"""What an evaluation really sends and keeps, found without the modules for costs and retention.
 
 `Metered` is an engine's run with a scale at each of its messages. `Walk` plays a schedule from
 contact to contact, iteration by iteration, and writes down when every received value was made and
@@ -11,12 +11,12 @@ import numpy as np
 
 from secfad._jax import Var, new_jaxpr
 from secfad._jax_interpreters import dce
-from secfad.arguments import checked_arguments, cohort_size
-from secfad.blocks import Branch, Loop, While
-from secfad.costs import nbytes
+from secfad.engines.arguments import checked_arguments, cohort_size
 from secfad.engines.local import Held, _Run, plain_sum
 from secfad.placements import CLIENTS
-from secfad.stages import Nested, Round
+from secfad.programs.blocks import Branch, Loop, While
+from secfad.programs.costs import nbytes
+from secfad.programs.stages import Nested, Round
 
 
 class Metered(_Run):

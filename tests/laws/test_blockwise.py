@@ -6,7 +6,7 @@ from law_programs import CASES
 from numpy.testing import assert_allclose
 
 import secfad as fad
-from secfad import blockwise
+from secfad.derivatives import blockwise
 from secfad.errors import ModeError
 
 USUAL = {"fedavgm_fig4", "cond_in_scan"}

@@ -9,9 +9,9 @@ import pytest
 from law_programs import CASES, CLIENTS, C
 
 import secfad as fad
-from secfad.calls import bodies
 from secfad.engines.local import sum_of
 from secfad.errors import ModeError
+from secfad.jaxprs.calls import bodies
 
 # Rounding of a few hundred operations in float64; a missing term is 1e-3 or more here.
 TOLERANCE = 1e-10

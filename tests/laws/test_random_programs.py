@@ -9,11 +9,11 @@ import random_drawing
 import random_programs
 
 import secfad as fad
-from secfad.calls import Communicates, bodies
 from secfad.engines.local import sum_of
+from secfad.engines.simulation import fuse
 from secfad.errors import ModeError, PlacementError, TracingError
-from secfad.normalization import normalise
-from secfad.simulation import fuse
+from secfad.jaxprs.calls import Communicates, bodies
+from secfad.programs.normalization import normalise
 
 MODES = ("forward", "reverse", "factored", "mixed")
 RNG = np.random.default_rng(0)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import privacy
-from privacy import accounting
+from privacy.accounting import pricing as accounting
+from privacy.accounting.events import parse_event
+from privacy.accounting.renyi_pricing import renyi_divergence
+from privacy.accounting.terms import Gaussian
 from privacy.errors import InvalidEvent, UnsupportedEvent
-from privacy.events import parse_event
 from privacy.relations import Relation
-from privacy.renyi_pricing import renyi_divergence
-from privacy.terms import Gaussian
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "accounting.json").read_text())
 

@@ -7,12 +7,12 @@ import pytest
 
 import privacy
 import secfad as fad
-from privacy import adaptive
-from privacy.aggregation import charged_releases
+from privacy.accounting.slots import effective_noise_multiplier
 from privacy.errors import MechanismError
-from privacy.mechanisms import split_noise
+from privacy.execution.aggregation import charged_releases
+from privacy.mechanisms import adaptive
+from privacy.mechanisms.mechanisms import split_noise
 from privacy.relations import Relation
-from privacy.slots import effective_noise_multiplier
 
 
 @fad.computation(clip_norm=fad.SERVER, x=fad.CLIENTS)

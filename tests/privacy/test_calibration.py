@@ -1,8 +1,8 @@
 import pytest
 
 from privacy import BudgetExceeded, epsilon
+from privacy.accounting.calibration import noise_multiplier_for, rounds_for
 from privacy.budgets import Budget
-from privacy.calibration import noise_multiplier_for, rounds_for
 
 
 def schedule(q, z, count):

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from privacy.capacity import Load, ring_bits
 from privacy.errors import MechanismError
-from privacy.rotation import Rotation
-from privacy.samplers import discrete_gaussian, skellam
-from secagg import SecureStream, ring
+from privacy.noise.capacity import Load, ring_bits
+from privacy.noise.rotation import Rotation
+from privacy.noise.samplers import discrete_gaussian, skellam
+from secagg import SecureStream
+from secagg.crypto import ring
 
 
 def test_without_rotation_or_noise_by_clients_nothing_can_wrap():

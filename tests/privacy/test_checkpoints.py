@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from privacy import Budget, Ledger
-from privacy.checkpoints import Checkpoint, CheckpointFile
 from privacy.errors import MechanismError, ResumeRefused, StorageFailed
+from privacy.training.checkpoints import Checkpoint, CheckpointFile
 
 STATE = {
     "half": jnp.array([1.0, -0.0, jnp.nan], jnp.bfloat16),

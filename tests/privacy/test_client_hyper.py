@@ -11,7 +11,7 @@ import pytest
 import audits
 import privacy
 import secfad as fad
-from privacy.client_hyper import LEAST_WEIGHT, joined
+from privacy.training.client_hyper import LEAST_WEIGHT, joined
 from secfad.algorithms import fedopt, local
 from secfad.algorithms.trees import whole
 

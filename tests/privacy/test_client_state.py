@@ -18,12 +18,12 @@ import audits
 import privacy
 import secagg
 import secfad as fad
-from privacy.checkpoints import CheckpointFile
-from privacy.client_files import ClientFiles
-from privacy.client_state import ClientState
 from privacy.errors import MechanismError, ResumeRefused, RunRefused
-from privacy.releases import ReleaseJournal
-from privacy.reservations import Reservation
+from privacy.execution.releases import ReleaseJournal
+from privacy.ledger.reservations import Reservation
+from privacy.training.checkpoints import CheckpointFile
+from privacy.training.client_files import ClientFiles
+from privacy.training.client_state import ClientState
 from secfad.algorithms import scaffold as federated
 
 POPULATION = 24
@@ -147,8 +147,8 @@ def test_train_is_the_loop_over_run(tmp_path, monkeypatch):
         return noise[-1]
 
     rounded = lambda own, grid, bound, stream: np.rint(own * grid).astype(np.int64)
-    monkeypatch.setattr("privacy.aggregation.SecureAggregator._noise", scripted)
-    monkeypatch.setattr("privacy.aggregation.round_within", rounded)
+    monkeypatch.setattr("privacy.execution.aggregation.SecureAggregator._noise", scripted)
+    monkeypatch.setattr("privacy.execution.aggregation.round_within", rounded)
     sampling = Scripted()
     with a_run(tmp_path, sampling=sampling) as settings:
         trained = train_scaffold(settings, 4)
@@ -381,7 +381,7 @@ def test_a_killed_process_resumes(tmp_path):
     script = (
         "import os, signal, sys; sys.path[:0] = [sys.argv[1], sys.argv[2]]\n"
         "from pathlib import Path; import test_client_state as t\n"
-        "from privacy.releases import ReleaseJournal\n"
+        "from privacy.execution.releases import ReleaseJournal\n"
         "write, calls = ReleaseJournal.write, []\n"
         "def dying(*args):\n"
         "    write(*args); calls.append(0)\n"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from privacy.clip_activity import (
+from privacy.execution.clip_activity import (
     HIGH,
     LOW,
     RARE,
@@ -11,7 +11,7 @@ from privacy.clip_activity import (
     activity_of_norms,
     cohort_range,
 )
-from privacy.cohorts import FixedSampling, FullParticipation, PoissonSampling
+from privacy.execution.cohorts import FixedSampling, FullParticipation, PoissonSampling
 
 SIZE, STD, CLIENTS = 50, 2.0, 400
 SAMPLINGS = [FullParticipation(CLIENTS), PoissonSampling(population=10 * CLIENTS, rate=0.1)]

@@ -15,7 +15,6 @@ import pytest
 from ledgers import finish, reserve
 
 from privacy import Budget, Ledger, Slot
-from privacy.checkpoints import Checkpoint, CheckpointFile
 from privacy.errors import (
     InvalidEvent,
     LedgerError,
@@ -24,9 +23,10 @@ from privacy.errors import (
     ResumeRefused,
     StorageFailed,
 )
-from privacy.ledger_export import export_ledger, import_ledger
-from privacy.metrics import MetricsFile
-from privacy.releases import Question, Released, ReleaseJournal
+from privacy.execution.releases import Question, Released, ReleaseJournal
+from privacy.ledger.export import export_ledger, import_ledger
+from privacy.training.checkpoints import Checkpoint, CheckpointFile
+from privacy.training.metrics import MetricsFile
 
 QUESTION = Question("1d", "ab" * 32, "0e" * 32, "ef" * 32)
 RELEASED = Released.of([[np.arange(6.0), np.float32(2)], [np.ones((2, 3), np.int64)]])

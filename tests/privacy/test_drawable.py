@@ -9,13 +9,13 @@ import pytest
 
 import privacy
 import secfad as fad
-from privacy.aggregation import SecureAggregator, charged_releases, groups, modulus_bits
+from privacy.accounting.slots import Release
 from privacy.errors import InvalidEvent, MechanismError
-from privacy.ledger import Ledger
-from privacy.mechanisms import Gaussian, Skellam
-from privacy.samplers import MAX_SCALE
-from privacy.slots import Release
-from secagg import ring
+from privacy.execution.aggregation import SecureAggregator, charged_releases, groups, modulus_bits
+from privacy.ledger.ledger import Ledger
+from privacy.mechanisms.mechanisms import Gaussian, Skellam
+from privacy.noise.samplers import MAX_SCALE
+from secagg.crypto import ring
 
 
 @fad.computation(model=fad.SERVER, own=fad.CLIENTS)

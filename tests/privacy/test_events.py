@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from privacy.accounting.events import MAX_DEPTH, canonical_json, event_of, parse_event
+from privacy.accounting.terms import Gaussian, joint_noise_multiplier
 from privacy.errors import InvalidEvent, UnsupportedEvent
-from privacy.events import MAX_DEPTH, canonical_json, event_of, parse_event
-from privacy.terms import Gaussian, joint_noise_multiplier
 
 GAUSSIAN = {"type": "gaussian", "noise_multiplier": 1.0}
 
@@ -159,7 +159,7 @@ def test_malformed_events_are_refused(event):
 
 def test_a_type_is_never_imported():
     script = (
-        "import sys, privacy.events as e\n"
+        "import sys, privacy.accounting.events as e\n"
         "try: e.parse_event({'type': 'antigravity'})\n"
         "except ValueError: print('antigravity' in sys.modules)"
     )

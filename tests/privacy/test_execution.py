@@ -13,10 +13,10 @@ import pytest
 import privacy
 import secagg
 import secfad as fad
-from privacy.certificates import Certificate, CertificateMismatch, current_environment
-from privacy.cohort_ranges import CohortRange
+from privacy.certificates.certificates import Certificate, CertificateMismatch, current_environment
+from privacy.certificates.cohort_ranges import CohortRange
 from privacy.errors import BudgetExceeded, CohortTooSmall, NonFiniteData, RunRefused
-from privacy.execution import run
+from privacy.execution.execution import run
 
 POPULATION = 40
 SPEC = jax.ShapeDtypeStruct((4,), jnp.float32)

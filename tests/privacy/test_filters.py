@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from privacy.accounting import price
+from privacy.accounting.filters import UNITS, Filter, best_order
+from privacy.accounting.pricing import price
+from privacy.accounting.terms import Gaussian, make_terms
 from privacy.budgets import Budget
 from privacy.errors import InvalidEvent, UnsupportedEvent
-from privacy.filters import UNITS, Filter, best_order
 from privacy.relations import Relation
-from privacy.terms import Gaussian, make_terms
 
 BUDGET = Budget(4.0, 1e-5)
 ADD = Relation.ADD_OR_REMOVE_ONE

@@ -12,12 +12,12 @@ import pytest
 from scipy import special
 
 import privacy
+from privacy.accounting.events import event_of, parse_event
+from privacy.accounting.renyi_pricing import renyi_divergence
+from privacy.accounting.slots import without_sampling
+from privacy.accounting.terms import FixedSizeSkellam, Skellam, joint_skellam
 from privacy.errors import UnsupportedEvent
-from privacy.events import event_of, parse_event
 from privacy.relations import Relation
-from privacy.renyi_pricing import renyi_divergence
-from privacy.slots import without_sampling
-from privacy.terms import FixedSizeSkellam, Skellam, joint_skellam
 
 REPLACE = Relation.REPLACE_ONE
 ORDERS = (2, 3, 4, 7, 12, 24)

@@ -8,7 +8,7 @@ import pytest
 import audits
 import privacy
 import secfad as fad
-from privacy.certificates import Certificate
+from privacy.certificates.certificates import Certificate
 
 POPULATION = 60
 FLOAT = jnp.float32

@@ -12,11 +12,11 @@ import pytest
 import audits
 import privacy
 import secfad as fad
-from privacy.adaptive import COUNT, AdaptiveClip
-from privacy.algorithms import fedopt
 from privacy.errors import MechanismError
-from privacy.hypergradients import hypergradient_descent
-from privacy.mechanisms import split_noise
+from privacy.mechanisms.adaptive import COUNT, AdaptiveClip
+from privacy.mechanisms.mechanisms import split_noise
+from privacy.training.algorithms import fedopt
+from privacy.training.hypergradients import hypergradient_descent
 from secfad.algorithms import fedopt as optimizers
 from secfad.algorithms import local
 from secfad.algorithms.trees import whole

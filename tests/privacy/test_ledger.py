@@ -7,9 +7,9 @@ import pytest
 from ledgers import BUDGET, PLAN, finish, release, reserve
 
 from privacy import Budget, BudgetExceeded, Ledger, LedgerCorrupt, Release, Slot
-from privacy.accounting import price
+from privacy.accounting.pricing import price
+from privacy.accounting.terms import Gaussian
 from privacy.errors import CohortReused, InvalidEvent, LedgerError, ReservationState
-from privacy.terms import Gaussian
 
 
 def test_every_slot_can_be_spent_and_not_one_more(create):

@@ -13,11 +13,11 @@ import pytest
 from ledgers import reserve
 from typer.testing import CliRunner
 
-from audits.cli import app
+from audits.commands.cli import app
 from privacy import Budget, Ledger, PoissonSampling, Release, Slot, train
 from privacy.errors import LedgerError, NoBoundKnown, NoBoundWarning
-from privacy.ledger_export import export_ledger, import_ledger
-from privacy.spending import spending
+from privacy.ledger.export import export_ledger, import_ledger
+from privacy.ledger.spending import spending
 
 EXPORT = Path(__file__).parent / "data" / "poisson_by_clients.jsonl"
 HEAD = "e5220c549daa3d7aa2f7a4072d0d6fbaf2d1cd3f0cafeb809e83a5b0372560e4"
@@ -100,9 +100,9 @@ def test_the_curve_is_infinite_from_the_first_such_draw(old):
 
 
 def _charged_by_an_older_version(monkeypatch, ledger, **changes):
-    """Reserves as versions before `privacy.sizes` did."""
+    """Reserves as versions before `privacy.accounting.sizes` did."""
     with monkeypatch.context() as patch:
-        patch.setattr("privacy.draws.require_public_size", lambda *_: None)
+        patch.setattr("privacy.accounting.draws.require_public_size", lambda *_: None)
         noisy = [Release("delta", 1.0, 1.0, 5.0, noise_party="clients")]
         return reserve(ledger, releases=noisy, **{"q": 0.3} | changes)
 

@@ -4,8 +4,8 @@ import pytest
 
 from privacy import Budget, Ledger, LedgerCorrupt, Release, Slot
 from privacy.errors import LedgerError
-from privacy.ledger_export import export_ledger, import_ledger
-from privacy.ledger_records import Record
+from privacy.ledger.export import export_ledger, import_ledger
+from privacy.ledger.records import Record
 
 RELEASE = Release("delta", clip_norm=1.0, sensitivity=1.0, noise_std=1.0)
 

@@ -8,9 +8,9 @@ import pytest
 from ledgers import BUDGET, finish, reserve
 
 from privacy import Budget, BudgetExceeded, Ledger, Release, Slot
-from privacy.accounting import price
+from privacy.accounting.pricing import price
+from privacy.accounting.terms import Gaussian
 from privacy.errors import InvalidEvent, LedgerError
-from privacy.terms import Gaussian
 
 # Plans and budgets.
 

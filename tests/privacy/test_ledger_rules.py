@@ -16,11 +16,11 @@ import sqlite3
 import pytest
 
 from privacy import Budget, BudgetExceeded, Ledger, LedgerCorrupt, Release, Slot
-from privacy.ledger_export import import_ledger
-from privacy.ledger_records import Record
-from privacy.ledger_rules import EPSILON_ROOM
-from privacy.ledger_state import create_tables
-from privacy.ledger_verification import replay
+from privacy.ledger.export import import_ledger
+from privacy.ledger.records import Record
+from privacy.ledger.rules import EPSILON_ROOM
+from privacy.ledger.state import create_tables
+from privacy.ledger.verification import replay
 
 UNITS = 2**40
 SKELLAM = {
@@ -400,7 +400,7 @@ def test_a_body_with_a_field_twice_is_refused(planned, tmp_path):
 
 
 def _hash(record):
-    from privacy.ledger_records import chain_hash
+    from privacy.ledger.records import chain_hash
 
     return chain_hash(record.seq, record.kind, record.prev, record.text)
 
@@ -414,7 +414,7 @@ def test_a_trigger_that_refunds_is_found(planned):
 
 
 def test_verification_prices_each_distinct_draw_once(tmp_path, monkeypatch):
-    import privacy.ledger_rules as module
+    import privacy.ledger.rules as module
 
     slots = [Slot("training", 1.0, 30.0, 60)]
     with Ledger.create(tmp_path / "p.db", Budget(9, 1e-6), population=50, slots=slots) as ledger:

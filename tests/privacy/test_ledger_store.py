@@ -14,7 +14,7 @@ import pytest
 
 from privacy import Budget, BudgetExceeded, Ledger, LedgerCorrupt, Release, Slot
 from privacy.errors import LedgerError
-from privacy.ledger_records import Record, chain_hash, check_chain
+from privacy.ledger.records import Record, chain_hash, check_chain
 
 RELEASE = Release("delta", clip_norm=1.0, sensitivity=1.0, noise_std=20.0)
 

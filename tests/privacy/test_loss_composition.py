@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from privacy import accounting
-from privacy.accounting import price
+from privacy.accounting import pricing as accounting
+from privacy.accounting.loss_composition import composed_delta, composed_epsilon
+from privacy.accounting.loss_distributions import losses, on_grid
+from privacy.accounting.pricing import price
+from privacy.accounting.slots import Slot
+from privacy.accounting.terms import Gaussian, Laplace, TruncatedGaussian, make_terms
 from privacy.budgets import Budget
 from privacy.errors import BudgetExceeded, InvalidEvent, UnsupportedEvent
-from privacy.ledger import Ledger
-from privacy.loss_composition import composed_delta, composed_epsilon
-from privacy.loss_distributions import losses, on_grid
-from privacy.slots import Slot
-from privacy.terms import Gaussian, Laplace, TruncatedGaussian, make_terms
+from privacy.ledger.ledger import Ledger
 
 _spec = importlib.util.spec_from_file_location(
     "reference_pld", Path(__file__).with_name("reference_pld.py")

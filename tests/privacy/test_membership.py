@@ -17,8 +17,8 @@ from scipy import stats
 import audits
 import privacy
 import secfad as fad
-from privacy.accounting import delta
-from privacy.execution import run
+from privacy.accounting.pricing import delta
+from privacy.execution.execution import run
 
 ALARM = 1e-6
 LEVEL = 0.02

@@ -3,7 +3,7 @@
 import pytest
 
 from privacy.errors import ResumeRefused
-from privacy.metrics import MetricsFile
+from privacy.training.metrics import MetricsFile
 
 
 @pytest.fixture

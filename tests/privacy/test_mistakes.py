@@ -15,12 +15,14 @@ import pytest
 import audits
 import privacy
 import secfad as fad
-from privacy import keys, ledger_export, planning
-from privacy.adaptive import AdaptiveClip
-from privacy.calibration import noise_multiplier_for, rounds_for
-from privacy.mechanisms import split_noise
-from privacy.spending import spending
-from privacy.traffic import public_traffic
+from privacy.accounting.calibration import noise_multiplier_for, rounds_for
+from privacy.certificates import keys
+from privacy.execution.traffic import public_traffic
+from privacy.ledger import export as ledger_export
+from privacy.ledger import planning
+from privacy.ledger.spending import spending
+from privacy.mechanisms.adaptive import AdaptiveClip
+from privacy.mechanisms.mechanisms import split_noise
 from secfad.algorithms import fedopt as optimizers
 from secfad.algorithms import local
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from privacy import Budget, Ledger, Release, Slot
-from privacy.draws import draw_terms
+from privacy.accounting.draws import draw_terms
+from privacy.accounting.slots import plan
 from privacy.errors import BudgetExceeded
-from privacy.planning import Draws, filter_for, quote
+from privacy.ledger.planning import Draws, filter_for, quote
 from privacy.relations import Relation
-from privacy.slots import plan
 
 
 def _neighbour(name):

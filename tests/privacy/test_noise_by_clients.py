@@ -16,13 +16,13 @@ import audits
 import privacy
 import secagg
 import secfad as fad
-from privacy.aggregation import SecureAggregator, groups, modulus_bits
-from privacy.certificates import CertificateMismatch
+from privacy.accounting.events import parse_event
+from privacy.accounting.renyi_pricing import renyi_divergence
+from privacy.accounting.terms import Skellam
+from privacy.certificates.certificates import CertificateMismatch
 from privacy.errors import MechanismError
-from privacy.events import parse_event
-from privacy.execution import run
-from privacy.renyi_pricing import renyi_divergence
-from privacy.terms import Skellam
+from privacy.execution.aggregation import SecureAggregator, groups, modulus_bits
+from privacy.execution.execution import run
 from secfad.engines.local import Upload
 
 POPULATION = 40
@@ -196,7 +196,7 @@ def test_noise_wraps_with_a_rotated_sum(name, ledger, monkeypatch):
     # A ring of half a deviation: what is released is a function of the noisy sum only if all of it
     # lies in the ring. 64 numbers with noise of that size after the wrap: all inside at below 1e-20.
     bits = 11
-    monkeypatch.setattr("privacy.aggregation.modulus_bits", lambda *_: bits)
+    monkeypatch.setattr("privacy.execution.aggregation.modulus_bits", lambda *_: bits)
     decoded = SecureAggregator._decoded
     totals = []
 

@@ -10,14 +10,14 @@ import audits
 import privacy
 import secfad as fad
 from privacy import Budget, FixedSampling, FullParticipation, PoissonSampling
-from privacy.aggregation import charged_releases
 from privacy.errors import BudgetExceeded, MechanismError
-from privacy.ledger import Ledger
-from privacy.mechanisms import Gaussian
-from privacy.planned_noise import calibrated
-from privacy.planning import filter_for
-from privacy.queries import Query
+from privacy.execution.aggregation import charged_releases
+from privacy.execution.queries import Query
+from privacy.ledger.ledger import Ledger
+from privacy.ledger.planning import filter_for
+from privacy.mechanisms.mechanisms import Gaussian
 from privacy.relations import Relation
+from privacy.training.planned_noise import calibrated
 
 POPULATION = 500
 

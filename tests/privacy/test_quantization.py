@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from privacy import quantization
 from privacy.errors import InvalidEvent
-from privacy.quantization import integer_l1_bound, integer_norm_bound, round_within
-from secagg.streams import SecureStream
+from privacy.noise import quantization
+from privacy.noise.quantization import integer_l1_bound, integer_norm_bound, round_within
+from secagg.crypto.streams import SecureStream
 
 
 def stream(seed=0):

@@ -13,7 +13,7 @@ import audits
 import privacy
 import secagg
 import secfad as fad
-from privacy.cohort_ranges import CohortRange
+from privacy.certificates.cohort_ranges import CohortRange
 from privacy.errors import BudgetExceeded, CohortTooSmall, PrivacyError, RunRefused
 
 POPULATION = 12

@@ -8,7 +8,7 @@ import pytest
 
 import secfad as fad
 from privacy.errors import JournalCorrupt, ResumeRefused
-from privacy.releases import Question, Released, ReleaseJournal
+from privacy.execution.releases import Question, Released, ReleaseJournal
 
 QUESTION = Question("1d", "ab" * 32, "0e" * 32, "ef" * 32)
 

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
+from privacy.accounting.slots import Release, Slot, report
+from privacy.accounting.terms import FixedSizeGaussian, Gaussian, Skellam, make_terms
 from privacy.budgets import Budget
-from privacy.ledger import Ledger
+from privacy.ledger.ledger import Ledger
 from privacy.relations import Relation
-from privacy.slots import Release, Slot, report
-from privacy.terms import FixedSizeGaussian, Gaussian, Skellam, make_terms
 
 RELATIONS = ["ADD_OR_REMOVE_ONE", "REPLACE_ONE"]
 

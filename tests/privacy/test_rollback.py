@@ -13,7 +13,7 @@ import audits
 import privacy
 import secfad as fad
 from privacy.errors import JournalCorrupt, LedgerCorrupt, ResumeRefused
-from privacy.releases import Released, ReleaseJournal
+from privacy.execution.releases import Released, ReleaseJournal
 
 POPULATION = 6
 EVERYONE = privacy.FullParticipation(population=POPULATION)

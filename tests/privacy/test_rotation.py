@@ -3,8 +3,8 @@ import pytest
 from scipy import stats
 
 from privacy.errors import InvalidEvent
-from privacy.quantization import integer_norm_bound, round_within
-from privacy.rotation import Rotation, padded_size
+from privacy.noise.quantization import integer_norm_bound, round_within
+from privacy.noise.rotation import Rotation, padded_size
 from secagg import SecureStream
 
 SEED = b"seed of a test"

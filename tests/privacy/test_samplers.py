@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ive
 
-from privacy import enclosures, samplers
-from privacy.enclosures import BlockLaw, PoissonLaw, Table, bernoulli_exp, exp_interval
 from privacy.errors import InvalidEvent
-from privacy.samplers import discrete_gaussian, discrete_laplace, skellam
-from secagg.streams import SecureStream
+from privacy.noise import enclosures, samplers
+from privacy.noise.enclosures import BlockLaw, PoissonLaw, Table, bernoulli_exp, exp_interval
+from privacy.noise.samplers import discrete_gaussian, discrete_laplace, skellam
+from secagg.crypto.streams import SecureStream
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "samplers.json").read_text())
 SAMPLERS = {

@@ -15,14 +15,14 @@ import audits
 import privacy
 import secagg
 import secfad as fad
-from audits.experiments.configuration import parse, text_of
-from audits.experiments.errors import ConfigurationError
-from privacy import training
-from privacy.aggregation import SecureAggregator
+from audits.quickstart.configuration import parse, text_of
+from audits.quickstart.errors import ConfigurationError
 from privacy.errors import MechanismError, RunRefused
-from privacy.secure_sums import RING_FROM, STANDARD, SecureSums
-from secagg import faults as scripted
-from secagg.graph import Graph
+from privacy.execution.aggregation import SecureAggregator
+from privacy.execution.secure_sums import RING_FROM, STANDARD, SecureSums
+from privacy.training import training
+from secagg.protocol.graph import Graph
+from secagg.simulation import faults as scripted
 from secfad.engines.local import Upload
 
 LENGTH = 3
@@ -105,7 +105,9 @@ def test_as_many_may_drop_out_as_the_price_of_the_noise_allows(name, clients):
     stated = clients - int(0.05 * clients)
     assert chosen.quorum == (min(charged, stated) if mechanism.by_clients else stated)
     missing = clients - chosen.quorum
-    others = secagg.sizing.hypergeometric(clients - 1, clients - 1 - missing, chosen.neighbours)
+    others = secagg.protocol.sizing.hypergeometric(
+        clients - 1, clients - 1 - missing, chosen.neighbours
+    )
     assert clients * others[: chosen.threshold].sum() <= 2.0**-20
 
 
@@ -116,7 +118,7 @@ def test_colluders_are_too_few_also_of_the_ring_that_is_left_when_others_are_mis
     chosen = parameters(clients, MECHANISMS[name])
     corrupt = int(0.05 * clients)
     for members in (clients, chosen.quorum):
-        captors = secagg.sizing.hypergeometric(members - 1, corrupt, chosen.neighbours)
+        captors = secagg.protocol.sizing.hypergeometric(members - 1, corrupt, chosen.neighbours)
         assert members * captors[chosen.threshold :].sum() <= 2.0**-41
 
 

@@ -17,14 +17,14 @@ import pytest
 import audits
 import privacy
 import secfad as fad
-from privacy.accounting import price
+from privacy.accounting.filters import Filter
+from privacy.accounting.pricing import price
+from privacy.accounting.sizes import STATEMENT
+from privacy.accounting.terms import FixedSizeGaussian, FixedSizeSkellam, Gaussian
 from privacy.errors import InvalidEvent, MechanismError, RunRefused, SizeNotPublic, UnsupportedEvent
-from privacy.execution import run
-from privacy.filters import Filter
-from privacy.planning import Draws, filter_for, louder, noise_that_fits, quote, quote_on
+from privacy.execution.execution import run
+from privacy.ledger.planning import Draws, filter_for, louder, noise_that_fits, quote, quote_on
 from privacy.relations import Relation
-from privacy.sizes import STATEMENT
-from privacy.terms import FixedSizeGaussian, FixedSizeSkellam, Gaussian
 
 sys.path.insert(0, str(Path(__file__).parent))
 import explicit_pairs
@@ -344,7 +344,7 @@ def test_budgets_that_hold_nothing_are_refused():
 
 
 def test_records_name_who_adds_noise_as_the_reader_looks_for_it(ledger_of):
-    # `privacy.ledger_bounds` looks for this text in a record.
+    # `privacy.ledger.bounds` looks for this text in a record.
     with ledger_of("REPLACE_ONE") as ledger:
         ask(BY_CLIENTS["Skellam"], ledger, FIXED.draw())
         text = next(r.text for r in ledger.entries() if r.kind == "reserve")

@@ -11,13 +11,13 @@ from scipy import special, stats
 
 import privacy
 from privacy import Budget, BudgetExceeded, Ledger, Release
-from privacy.draws import draw_terms
+from privacy.accounting.draws import draw_terms
+from privacy.accounting.events import event_of, parse_event
+from privacy.accounting.filters import Filter
+from privacy.accounting.renyi_pricing import renyi_divergence
+from privacy.accounting.terms import Gaussian, Skellam, joint_skellam
 from privacy.errors import InvalidEvent, SizeNotPublic, UnsupportedEvent
-from privacy.events import event_of, parse_event
-from privacy.filters import Filter
 from privacy.relations import Relation
-from privacy.renyi_pricing import renyi_divergence
-from privacy.terms import Gaussian, Skellam, joint_skellam
 
 ADD = Relation.ADD_OR_REMOVE_ONE
 REPLACE = Relation.REPLACE_ONE

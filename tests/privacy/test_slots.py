@@ -7,12 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from privacy.accounting import price
-from privacy.budgets import Budget
-from privacy.errors import InvalidEvent
-from privacy.events import parse_event
-from privacy.relations import Relation
-from privacy.slots import (
+from privacy.accounting.events import parse_event
+from privacy.accounting.pricing import price
+from privacy.accounting.slots import (
     Release,
     Slot,
     effective_noise_multiplier,
@@ -21,7 +18,10 @@ from privacy.slots import (
     slot_terms,
     tally_key,
 )
-from privacy.terms import Gaussian
+from privacy.accounting.terms import Gaussian
+from privacy.budgets import Budget
+from privacy.errors import InvalidEvent
+from privacy.relations import Relation
 
 GRID = {"noise_kind": "discrete_gaussian", "units": "grid", "noise_std": 50.0}
 ADD, REPLACE = Relation.ADD_OR_REMOVE_ONE, Relation.REPLACE_ONE

@@ -3,7 +3,7 @@
 import pytest
 
 from privacy import Budget, Ledger, Release, Slot
-from privacy.spending import spending
+from privacy.ledger.spending import spending
 
 
 def reserve(ledger, number, *, purpose="training", std=1.0, rate=0.01):

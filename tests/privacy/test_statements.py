@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from privacy import keys
-from privacy.certificates import Certificate, CertificateMalformed, specimen
-from privacy.cohort_ranges import CohortRange
-from privacy.envelopes import Envelope, EnvelopeMalformed, SignatureRefused, pae, seal
-from privacy.statements import (
+from privacy.certificates import keys
+from privacy.certificates.certificates import Certificate, CertificateMalformed, specimen
+from privacy.certificates.cohort_ranges import CohortRange
+from privacy.certificates.envelopes import Envelope, EnvelopeMalformed, SignatureRefused, pae, seal
+from privacy.certificates.statements import (
     PAYLOAD_TYPE,
     PREDICATE,
     STATEMENT,
@@ -21,7 +21,7 @@ from privacy.statements import (
     statement_of,
     verify_signature,
 )
-from secagg.primitives import SigningKey
+from secagg.crypto.primitives import SigningKey
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "dsse.json").read_text())
 KEY, OTHER = SigningKey(bytes(range(32))), SigningKey(bytes(32))

@@ -9,7 +9,7 @@ import numpy as np
 import audits
 import privacy
 import secfad as fad
-from privacy.traffic import public_traffic
+from privacy.execution.traffic import public_traffic
 
 CLIENTS = 12
 SPEC = jax.ShapeDtypeStruct((5,), jnp.float32)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from secagg import Client, Parameters, Server
-from secagg.codec import BROADCAST
+from secagg.crypto.primitives import SigningKey
 from secagg.errors import RemoteProtocolError
-from secagg.primitives import SigningKey
-from secagg.roster import Roster
-from secagg.rounds import ClientState, Phase
+from secagg.protocol.codec import BROADCAST
+from secagg.protocol.roster import Roster
+from secagg.protocol.rounds import ClientState, Phase
 
 
 def counting_entropy(seed: int = 0):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from secagg import Client, EncodingError, LocalProtocolError, Parameters, simulate
-from secagg.codec import HEADER
+from secagg.crypto.field import PRIME
 from secagg.errors import InconsistentView, IntegrityError
-from secagg.faults import Delay, Tamper
-from secagg.field import PRIME
-from secagg.messages import Disclosure, MaskedInput, Shares
-from secagg.rounds import Phase
+from secagg.protocol.codec import HEADER
+from secagg.protocol.messages import Disclosure, MaskedInput, Shares
+from secagg.protocol.rounds import Phase
+from secagg.simulation.faults import Delay, Tamper
 
 ACTIVE = Parameters(clients=7, length=4, adversary="active")
 PLAIN = Parameters(clients=7, length=4)
@@ -72,8 +72,8 @@ def test_c12_impossible_shares_exclude_their_sender(name, new_round, oracle):
 
 
 def test_c12_no_share_is_ever_the_secret_itself():
-    from secagg import shamir
-    from secagg.streams import SecureStream
+    from secagg.crypto import shamir
+    from secagg.crypto.streams import SecureStream
 
     secrets = np.arange(3)[None]
     shares = shamir.split(secrets, threshold=2, holders=5, stream=SecureStream(bytes(16)))
@@ -99,7 +99,7 @@ def test_c13_an_owner_that_shares_another_secret_aborts_the_round(new_round):
 
 
 def test_c13_an_owner_whose_shares_lie_on_no_polynomial_aborts_the_round(new_round, monkeypatch):
-    from secagg import keys
+    from secagg.protocol import keys
 
     r = new_round(PLAIN)
     victim, polynomials = r.clients[2]._material, keys.KeyMaterial.polynomials
@@ -140,8 +140,8 @@ def test_c14_wrong_shares_are_found_their_senders_named_and_the_sum_is_right(
 
 def test_c14_liars_cannot_frame_the_honest():
     """Errors that cancel at zero give the right secret on a wrong polynomial."""
-    from secagg import field, shamir
-    from secagg.streams import SecureStream
+    from secagg.crypto import field, shamir
+    from secagg.crypto.streams import SecureStream
 
     secret = np.array([12345])
     shares = shamir.split(secret[None], threshold=3, holders=6, stream=SecureStream())[0]

@@ -7,8 +7,8 @@ import pytest
 
 from secagg import Drop, Parameters, simulate
 from secagg.errors import BelowThreshold, Disconnected, LocalProtocolError
-from secagg.faults import Crash, Delay, Duplicate, Reorder
-from secagg.rounds import Phase
+from secagg.protocol.rounds import Phase
+from secagg.simulation.faults import Crash, Delay, Duplicate, Reorder
 
 P10 = Parameters(clients=10, length=6)
 A10 = Parameters(clients=10, length=6, adversary="active")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from secagg import masks, primitives
+from secagg.crypto import masks, primitives
 from secagg.errors import ParameterError
-from secagg.sizing import Requirements, neighbourhood
+from secagg.protocol.sizing import Requirements, neighbourhood
 
 hexed = bytes.fromhex
 

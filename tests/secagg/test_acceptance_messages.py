@@ -3,7 +3,7 @@
 import pytest
 
 from secagg import Client, LocalProtocolError, Parameters, Server, simulate
-from secagg.codec import HEADER, Codec
+from secagg.crypto.primitives import SigningKey
 from secagg.errors import (
     InconsistentView,
     MalformedMessage,
@@ -11,11 +11,11 @@ from secagg.errors import (
     RemoteProtocolError,
     UnknownIdentity,
 )
-from secagg.faults import Duplicate
-from secagg.messages import Advertisement, Inbox, KeyList
-from secagg.primitives import SigningKey
-from secagg.roster import Roster
-from secagg.rounds import Kind, Phase
+from secagg.protocol.codec import HEADER, Codec
+from secagg.protocol.messages import Advertisement, Inbox, KeyList
+from secagg.protocol.roster import Roster
+from secagg.protocol.rounds import Kind, Phase
+from secagg.simulation.faults import Duplicate
 
 ACTIVE = Parameters(clients=7, length=4, adversary="active")
 PLAIN = Parameters(clients=7, length=4)

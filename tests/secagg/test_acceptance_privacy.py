@@ -19,16 +19,16 @@ from secagg import (
     Parameters,
     SecureStream,
     Server,
-    recovery,
     simulate,
 )
-from secagg import field as gf
-from secagg.codec import Codec
+from secagg.crypto import field as gf
+from secagg.crypto.masks import accumulate, self_key
 from secagg.errors import BelowThreshold
-from secagg.ideal import masked_sum
-from secagg.masks import accumulate, self_key
-from secagg.messages import Disclosure
-from secagg.rounds import Phase
+from secagg.protocol import recovery
+from secagg.protocol.codec import Codec
+from secagg.protocol.messages import Disclosure
+from secagg.protocol.rounds import Phase
+from secagg.simulation.ideal import masked_sum
 
 PLAIN = Parameters(clients=5, length=4)
 
@@ -119,8 +119,8 @@ def rebuilt_seeds(r):
 
 def pair_masks_with(r, colluder):
     """The colluder's pair-mask keys, from its own mask key."""
-    from secagg import masks
-    from secagg.keys import KeyMaterial
+    from secagg.crypto import masks
+    from secagg.protocol.keys import KeyMaterial
 
     material = KeyMaterial.draw(r.entropy_again(colluder))
     return {

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from secagg import Drop, Parameters, simulate
-from secagg.codec import KEY_SHARE_BYTES, SEALED_BYTES, SEED_SHARE_BYTES, Codec
 from secagg.errors import SecAggError
-from secagg.faults import Duplicate
-from secagg.rounds import Kind
-from secagg.transcripts import Transcript, VerificationError, verify_transcript
+from secagg.protocol.codec import KEY_SHARE_BYTES, SEALED_BYTES, SEED_SHARE_BYTES, Codec
+from secagg.protocol.rounds import Kind
+from secagg.simulation.faults import Duplicate
+from secagg.simulation.transcripts import Transcript, VerificationError, verify_transcript
 
 # K8: bytes.
 

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from secagg import Drop, Parameters, Server, simulate
-from secagg.codec import BROADCAST, HEADER, Codec
 from secagg.errors import Aborted, MalformedMessage, RemoteProtocolError
-from secagg.faults import Crash, Delay, Duplicate, Lie, Reorder, Tamper
-from secagg.rounds import Kind, Phase
+from secagg.protocol.codec import BROADCAST, HEADER, Codec
+from secagg.protocol.rounds import Kind, Phase
+from secagg.simulation.faults import Crash, Delay, Duplicate, Lie, Reorder, Tamper
 
 # K6: random operations against a model with unique inputs.
 

@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 
 from secagg import Client, CohortLedger, Drop, Parameters, Server, simulate
-from secagg.codec import BROADCAST
 from secagg.errors import (
     CohortRefused,
     InconsistentView,
@@ -15,10 +14,11 @@ from secagg.errors import (
     RemoteProtocolError,
     UnknownIdentity,
 )
-from secagg.faults import Crash
-from secagg.messages import Inbox, KeyList
-from secagg.rounds import Phase
-from secagg.transcripts import VerificationError, verify_transcript
+from secagg.protocol.codec import BROADCAST
+from secagg.protocol.messages import Inbox, KeyList
+from secagg.protocol.rounds import Phase
+from secagg.simulation.faults import Crash
+from secagg.simulation.transcripts import VerificationError, verify_transcript
 
 ACTIVE = Parameters(clients=7, length=4, adversary="active")
 PLAIN = Parameters(clients=7, length=4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from secagg import Parameters, simulate
-from secagg.codec import BROADCAST, Codec
+from secagg.crypto.primitives import SigningKey
 from secagg.errors import (
     Aborted,
     BelowThreshold,
@@ -18,10 +18,17 @@ from secagg.errors import (
     RemoteProtocolError,
     UnknownIdentity,
 )
-from secagg.faults import Lie
-from secagg.messages import Advertisement, Confirmations, Disclosure, Inbox, KeyList, Survivors
-from secagg.primitives import SigningKey
-from secagg.rounds import ClientState, Phase
+from secagg.protocol.codec import BROADCAST, Codec
+from secagg.protocol.messages import (
+    Advertisement,
+    Confirmations,
+    Disclosure,
+    Inbox,
+    KeyList,
+    Survivors,
+)
+from secagg.protocol.rounds import ClientState, Phase
+from secagg.simulation.faults import Lie
 
 ACTIVE = Parameters(clients=7, length=4, adversary="active")
 PLAIN = Parameters(clients=7, length=4)

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from secagg import SecureStream, field, shamir
-from secagg.field import PRIME
+from secagg import SecureStream
+from secagg.crypto import field, shamir
+from secagg.crypto.field import PRIME
 
 
 @pytest.mark.parametrize(("threshold", "holders"), [(1, 3), (2, 4), (3, 5), (4, 6), (5, 5)])

@@ -172,7 +172,7 @@ def test_e8_no_arrays_at_all():
 
 
 def test_e8_masks_far_beyond_four_gigabytes_do_not_repeat():
-    from secagg import masks
+    from secagg.crypto import masks
 
     pieces = []
     for first_word in (0, 2**30, 2**32, 2**34):

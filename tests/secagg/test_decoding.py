@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from secagg import SecureStream, decoding, field, shamir
-from secagg.field import PRIME
+from secagg import SecureStream
+from secagg.crypto import decoding, field, shamir
+from secagg.crypto.field import PRIME
 
 WIDTH = 5
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from secagg import LocalProtocolError, Parameters, SecureStream, forks
+from secagg import LocalProtocolError, Parameters, SecureStream
+from secagg.crypto import forks
 
 fork_only = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -91,7 +92,7 @@ def test_a_client_does_not_answer_in_two_processes(new_round):
 
 NAMESPACES = r"""
 import ctypes, os
-from privacy.samplers import discrete_gaussian
+from privacy.noise.samplers import discrete_gaussian
 from secagg import SecureStream
 
 libc = ctypes.CDLL(None, use_errno=True)

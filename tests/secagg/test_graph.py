@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secagg import ParameterError, Parameters
-from secagg.graph import Graph, wide_gaps
+from secagg.protocol.graph import Graph, wide_gaps
 
 RING = Parameters(clients=30, length=1, graph="ring", neighbours=8, security_bits=10)
 

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from secagg import client, codec, server
-from secagg.context import Purpose, framed, label
+from secagg.crypto.context import Purpose, framed, label
 from secagg.errors import Aborted, BelowThreshold, SecAggError
-from secagg.rounds import CLIENT, SERVER, ClientState, Kind, Phase, diagram, phases
+from secagg.protocol import client, codec, server
+from secagg.protocol.rounds import CLIENT, SERVER, ClientState, Kind, Phase, diagram, phases
 
 
 @pytest.mark.parametrize("active", [False, True])

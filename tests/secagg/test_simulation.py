@@ -4,7 +4,7 @@ import pytest
 import secagg
 from secagg import Drop, Parameters, simulate
 from secagg.errors import BelowThreshold, CohortChanged, EncodingError, LocalProtocolError
-from secagg.faults import Reorder
+from secagg.simulation.faults import Reorder
 
 MODELS = {
     "complete": {},

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from secagg import SecureStream
-from secagg.streams import BLOCK, as_stream
+from secagg.crypto.streams import BLOCK, as_stream
 
 
 def test_a_seed_repeats_and_says_so():

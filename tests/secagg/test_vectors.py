@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from secagg import Parameters
-from secagg.codec import Codec
 from secagg.errors import MalformedMessage
+from secagg.protocol.codec import Codec
 
 FILE = Path(__file__).parent / "vectors" / "wire_v1.json"
 CASES = json.loads(FILE.read_text())["cases"]

@@ -7,7 +7,7 @@ import pytest
 
 import secfad as fad
 from secfad import _jax
-from secfad.dependence import dependent_results
+from secfad.jaxprs.dependence import dependent_results
 
 S, C = fad.SERVER, fad.CLIENTS
 D = 12
@@ -151,7 +151,7 @@ def test_the_jacobian_of_each_operand_is_by_its_own_sources():
 
 def test_aux_in_a_loop_costs_no_jacobian_and_no_warning(monkeypatch):
     """Of a sum that is only observed, nothing is sent but the sum."""
-    monkeypatch.setattr("secfad.jacobians.LARGE_JACOBIAN", D)
+    monkeypatch.setattr("secfad.derivatives.jacobians.LARGE_JACOBIAN", D)
 
     @fad.computation(w=S, x=C)
     def computation(w, x):

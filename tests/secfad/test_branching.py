@@ -33,9 +33,9 @@ from branching_programs import (
 from jax.scipy.sparse.linalg import cg
 
 import secfad as fad
-from secfad.calls import bodies
+from secfad.engines.simulation import fuse
 from secfad.errors import ModeError, PlacementError
-from secfad.simulation import fuse
+from secfad.jaxprs.calls import bodies
 
 S, C = fad.SERVER, fad.CLIENTS
 X = np.random.default_rng(0).normal(size=(5, 2))

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 import secfad as fad
-from secfad.costs import Costs
 from secfad.engines.local import plain_sum
-from secfad.stages import Nested, walk
+from secfad.programs.costs import Costs
+from secfad.programs.stages import Nested, walk
 
 S, C = fad.SERVER, fad.CLIENTS
 D = 3

@@ -12,8 +12,8 @@ from jax.experimental.ode import odeint
 from jax.scipy.sparse.linalg import cg
 
 import secfad as fad
+from secfad.derivatives.jacobians import NonlinearRuleWarning
 from secfad.errors import ModeError
-from secfad.jacobians import NonlinearRuleWarning
 
 pytestmark = pytest.mark.usefixtures("double_precision", "quick_compilation")
 
@@ -177,7 +177,7 @@ class TestPackages:
         # Its linear solver stops at 1e-6.
         assert is_exact(fixed_point, mode, 1e-6)
 
-    @pytest.mark.filterwarnings("ignore::secfad.jacobians.NonlinearRuleWarning")
+    @pytest.mark.filterwarnings("ignore::secfad.derivatives.jacobians.NonlinearRuleWarning")
     def test_diffrax(self, mode):
         diffrax = pytest.importorskip("diffrax")
 

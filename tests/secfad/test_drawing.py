@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import secfad as fad
-from secfad.layout import LETTER, WIDTH, cells
+from secfad.views.layout import LETTER, WIDTH, cells
 
 S, C = fad.SERVER, fad.CLIENTS
 ROW = jax.ShapeDtypeStruct((3,), jnp.float32)

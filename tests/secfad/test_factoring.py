@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import secfad as fad
+from secfad.derivatives.jacobians import NonlinearRuleWarning
 from secfad.engines.local import plain_sum
-from secfad.jacobians import NonlinearRuleWarning
 
 S, C = fad.SERVER, fad.CLIENTS
 W = jnp.asarray([0.3, -1.2, 0.7])

@@ -13,7 +13,7 @@ from jax.interpreters import batching, mlir
 import secfad as fad
 from secfad import _jax
 from secfad.errors import PlacementError, TracingError
-from secfad.nesting import Nested
+from secfad.jaxprs.nesting import Nested
 
 S, C = fad.SERVER, fad.CLIENTS
 W, X = np.ones(3, np.float32), np.arange(12, dtype=np.float32).reshape(4, 3)

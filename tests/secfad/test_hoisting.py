@@ -9,8 +9,8 @@ import pytest
 from branching_programs import Centralised, Federated, client_state
 
 import secfad as fad
-from secfad.calls import bodies
-from secfad.simulation import fuse
+from secfad.engines.simulation import fuse
+from secfad.jaxprs.calls import bodies
 
 S, C = fad.SERVER, fad.CLIENTS
 RNG = np.random.default_rng(0)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import secfad as fad
+from secfad.derivatives.jacobians import LargeJacobianWarning
 from secfad.errors import ModeError
-from secfad.jacobians import LargeJacobianWarning
 
 S, C = fad.SERVER, fad.CLIENTS
 RNG = np.random.default_rng(0)
@@ -93,7 +93,7 @@ def test_a_complex_jacobian_is_sent_as_that_of_its_parts():
 
 @pytest.mark.usefixtures("double_precision")
 def test_a_warning_counts_the_parts_of_complex_values(monkeypatch):
-    monkeypatch.setattr("secfad.jacobians.LARGE_JACOBIAN", 35)
+    monkeypatch.setattr("secfad.derivatives.jacobians.LARGE_JACOBIAN", 35)
     with pytest.warns(LargeJacobianWarning, match="6 x 6 = 36 numbers"):
         fad.trace(fad.grad(loss(bent), mode="mixed"), COMPLEX, DATA[0])
 

@@ -7,7 +7,7 @@ import pytest
 from jax.scipy.sparse.linalg import bicgstab, gmres
 
 import secfad as fad
-from secfad.blocks import Sum, inner_blocks
+from secfad.programs.blocks import Sum, inner_blocks
 
 pytestmark = pytest.mark.usefixtures("double_precision", "quick_compilation")
 S, C = fad.SERVER, fad.CLIENTS

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from secfad import _jax
-from secfad.linearity import is_linear
+from secfad.jaxprs.linearity import is_linear
 
 MATRIX = np.arange(6.0).reshape(2, 3)
 

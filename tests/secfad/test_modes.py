@@ -10,9 +10,9 @@ import pytest
 from jax.scipy.sparse.linalg import cg
 
 import secfad as fad
+from secfad.derivatives.jacobians import LargeJacobianWarning, NonlinearRuleWarning
+from secfad.derivatives.planning import CostModel, choose_mode
 from secfad.errors import ModeError
-from secfad.jacobians import LargeJacobianWarning, NonlinearRuleWarning
-from secfad.planning import CostModel, choose_mode
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 S, C = fad.SERVER, fad.CLIENTS

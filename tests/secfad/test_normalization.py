@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import secfad as fad
-from secfad.calls import bodies
+from secfad.jaxprs.calls import bodies
 
 S, C = fad.SERVER, fad.CLIENTS
 ROW = jnp.ones(3)

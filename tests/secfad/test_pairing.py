@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 import secfad as fad
-from secfad.blocks import Broadcast
-from secfad.stages import walk
+from secfad.programs.blocks import Broadcast
+from secfad.programs.stages import walk
 
 S, C = fad.SERVER, fad.CLIENTS
 D = 3

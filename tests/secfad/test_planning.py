@@ -9,7 +9,7 @@ import pytest
 from jax.scipy.sparse.linalg import cg
 
 import secfad as fad
-from secfad import differentiation, modes
+from secfad.derivatives import differentiation, modes
 from secfad.errors import ArgumentError, ModeError, PlacementError, TracingError
 
 S, C = fad.SERVER, fad.CLIENTS

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import secfad as fad
-from secfad.blocks import Broadcast, While, inner_blocks
+from secfad.programs.blocks import Broadcast, While, inner_blocks
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 S, C = fad.SERVER, fad.CLIENTS

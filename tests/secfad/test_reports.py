@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 import secfad as fad
+from secfad.derivatives.reports import modes_table
 from secfad.errors import ArgumentError, ModeError
-from secfad.reports import modes_table
 
 S, C = fad.SERVER, fad.CLIENTS
 ROW = jax.ShapeDtypeStruct((3,), jnp.float32)

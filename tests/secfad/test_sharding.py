@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import secfad as fad
-from secfad.sharding import Layout
+from secfad.engines.sharding import Layout
 
 ROOT = Path(fad.__file__).parent.parent
 DEVICES_PER_PROCESS = 2

@@ -12,8 +12,8 @@ import json
 import numpy as np
 
 from secagg import Drop, Parameters, simulate
-from secagg.primitives import SigningKey
-from secagg.rounds import Kind
+from secagg.crypto.primitives import SigningKey
+from secagg.protocol.rounds import Kind
 
 CASES = {
     "complete": {"clients": 5, "length": 3, "modulus_bits": 20},

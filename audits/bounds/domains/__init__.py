@@ -1,0 +1,1 @@
+"""Abstract domains of the bounds prover: what is known of one value."""

@@ -1,0 +1,167 @@
+"""What clients contribute: the operands of sums, hidden sums in contractions, and the blessed clip."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax.numpy as jnp
+
+from audits.bounds.domains.amounts import Amount
+from audits.bounds.domains.facts import Fact, Interval, Norm, Part, everything, touched
+from audits.bounds.domains.sets import NONE, only
+from audits.bounds.domains.stability import whole_norm
+from audits.bounds.domains.steps import Site, entries
+from audits.transfer.interpreter import Path
+from audits.transfer.labels import Label
+
+
+@dataclasses.dataclass(frozen=True)
+class Operand:
+    """What is known of one client's contribution to one sum."""
+
+    event: int
+    fact: Fact
+    shape: tuple[int, ...]
+    client_axis: int | None
+    dtype: str
+    line: str
+
+
+class Contributions:
+    """The part of the prover that looks at sums and clips; `Prover` gives it the rest."""
+
+    records: Any
+    number: Any
+    line: Any
+    _symbol: Any
+    _by_path: dict[tuple[Path, int], int]
+    _sum_paths: frozenset[Path]
+
+    def _is_sum(self, site: Site, path: Path) -> bool:
+        """Hidden sums are recorded without an operand, and an n-ary sum may start public."""
+        return site.name == "federated_sum" or path in self._sum_paths
+
+    def _sums(self, site: Site, path: Path) -> list[Fact]:
+        hidden = self._by_path.get((path, -1))
+        if hidden is not None:
+            return [self._contraction(site, path, hidden)]
+        made = []
+        atoms = zip(site.equation.invars, site.equation.outvars, site.facts, site.labels)
+        for position, (atom, out, fact, label) in enumerate(atoms):
+            event = self._by_path.get((path, position))
+            aval: Any = atom.aval
+            if event is not None:
+                self.records.operands[event] = Operand(
+                    event,
+                    _locally_summed(site, fact, label),
+                    tuple(aval.shape),
+                    label.client_axis,
+                    str(aval.dtype),
+                    self.line(site),
+                )
+            made.append(self._sum(site, path, position, event, out.aval))  # type: ignore[attr-defined]
+        return made
+
+    def _sum(self, site: Site, path: Path, position: int, event: int | None, aval: Any) -> Fact:
+        own = NONE if event is None else only(event)
+        number = self.number("sum", path, position)
+        return Fact(
+            number,
+            everything(aval.dtype)._replace(nan=False, inf=False),
+            linear=((event, _mean_factor(site)),) if event is not None else (),
+            raw=own,
+            amount=None if aval.shape else self._symbol(number, own),
+        )
+
+    def _contraction(self, site: Site, path: Path, event: int) -> Fact:
+        """A sum over clients inside a product: |a b| is at most |a| |b| for each client."""
+        out: Any = site.equation.outvars[0].aval
+        wholes = [
+            whole_norm(fact, site.shape(k), _client_position(site, k))
+            for k, fact in enumerate(site.facts)
+        ]
+        product = None if None in wholes else wholes[0].times(wholes[1])  # type: ignore[union-attr,arg-type]
+        own = frozenset(range(len(out.shape)))
+        finite = all(f.interval.finite for f in site.facts)
+        interval = everything(out.dtype)
+        if finite and product is not None and product.number is not None:
+            interval = Interval(-product.number, product.number)
+        fact = Fact(
+            self.number("contribution", path),
+            interval,
+            norms=() if product is None else (Norm(own, product),),
+            proof="product of bounded values",
+            low=next((f.low for f in site.facts if f.low), ""),
+        )
+        shape, dtype = tuple(out.shape), str(out.dtype)
+        self.records.operands[event] = Operand(
+            event, touched(fact, site.facts), shape, None, dtype, self.line(site)
+        )
+        return self._sum(site, path, 0, event, out)
+
+    def _clip(self, site: Site, path: Path) -> list[Fact]:
+        """The blessed joint clip: bounded and finite for every input."""
+        bound, units = site.facts[0], site.params["norms"]
+        interval = bound.interval
+        limit = Amount(interval.high) if interval.low == interval.high else bound.amount
+        group, rows = self.number("clip", path), site.params.get("rows", 0)
+        # A clip of every example is not a clip of the client.
+        whole = rows == (0 if site.client_axis is None else 1)
+        made = []
+        for index, (variable, unit) in enumerate(zip(site.equation.outvars, units)):
+            aval: Any = variable.aval
+            number = self.number("clipped", path, index)
+            if limit is None:
+                made.append(touched(Fact(number, everything(aval.dtype)), site.facts))
+                continue
+            norm = limit.scaled(unit)
+            reach = math.inf if norm.number is None else norm.number
+            clipped = Fact(
+                number,
+                Interval(-reach, reach),
+                norms=(Norm(frozenset(range(rows, len(aval.shape))), norm),),
+                proof="clip",
+                part=Part(group, index, unit, limit) if whole else None,
+                low=low_precision(aval.dtype),
+            )
+            made.append(touched(clipped, site.facts))
+        return made
+
+
+@functools.cache
+def low_precision(dtype: Any) -> str:
+    """The name of a float dtype with fewer than 23 bits of mantissa; empty for every other."""
+    small = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).nmant < 23
+    return str(dtype) if small else ""
+
+
+def _mean_factor(site: Site) -> Amount:
+    if not site.name.startswith("mean_from_"):
+        return Amount(1.0)
+    return Amount(1.0 / site.shape(0)[0])
+
+
+def _client_position(site: Site, index: int) -> int | None:
+    """The axis of an operand that a contraction sums over clients, replicated or not."""
+    contracted = site.params["dimension_numbers"][0]
+    sides = [label.client_axis for label in site.labels]
+    for mine, axes in zip(sides, contracted):
+        if mine in axes:
+            return contracted[index][list(axes).index(mine)]
+    return None
+
+
+def _locally_summed(site: Site, fact: Fact, label: Label) -> Fact:
+    """A reduction over clients and local axes at once: the local sum comes first."""
+    if site.name not in ("reduce_sum", "psum"):
+        return fact
+    local = {a for a in site.params["axes"] if isinstance(a, int)} - {label.client_axis}
+    if not local:
+        return fact
+    size = entries(site.shape(0), local)
+    norms = tuple(n._replace(amount=n.amount.scaled(math.sqrt(size))) for n in fact.norms)
+    i = fact.interval
+    # The entries left after the local sum; the whole-norm rule must not count them again.
+    wide = Interval(i.low * math.sqrt(size), i.high * math.sqrt(size), i.nan, i.inf)
+    return fact.replace(norms=norms, interval=wide, part=None)

@@ -1,0 +1,253 @@
+"""`Fact`: what is proved about one value, for every input that clients may have.
+
+Every part is an over-approximation: an interval contains all entries, a norm bounds the value for
+every client, a relation holds for every client. NaN and infinity are flags of their own, because a
+bound that holds "unless NaN" is no bound for a sum. Facts that meet keep only what both say.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from audits.bounds.domains.amounts import Amount, largest
+from audits.bounds.domains.sets import NONE, Sums, united
+
+
+class Interval(NamedTuple):
+    """Range of all entries, and whether NaN or an infinity may be among them."""
+
+    low: float
+    high: float
+    nan: bool = False
+    inf: bool = False
+
+    @property
+    def magnitude(self) -> float:
+        """Largest absolute value; infinite if unbounded or possibly NaN."""
+        return math.inf if self.nan else max(abs(self.low), abs(self.high))
+
+    @property
+    def is_zero(self) -> bool:
+        """Exactly zero everywhere."""
+        return self.low == 0 == self.high and not self.nan
+
+    @property
+    def finite(self) -> bool:
+        """Neither NaN nor infinite, though perhaps without a bound."""
+        return not (self.nan or self.inf)
+
+
+class Member(NamedTuple):
+    """A value inside a norm: which of its axes are summed, and where the others went.
+
+    Attributes:
+      value: Number of the value.
+      summed: Its axes under the norm.
+      kept: Pairs of an axis of the value and the axis of the related value that follows it.
+    """
+
+    value: int
+    summed: frozenset[int]
+    kept: tuple[tuple[int, int], ...]
+
+
+class Relation(NamedTuple):
+    """A fact about a value in terms of the joint norm N of some members.
+
+    kind `square`   the value is at least amount^2 * N^2
+    kind `norm`     the value is at least amount * N
+    kind `scale`    the magnitude of the value times N is at most amount
+    kind `finite`   a flag that is true only if N is finite
+    kind `within`   a flag that is true only if N <= amount; false also for NaN
+    kind `outside`  a flag that is false only if N <= amount
+    kind `outside unless NaN`  the same, but false for NaN too
+    kind `nan`      a flag that is false only if the member is not NaN, entry by entry
+
+    A flag remembers which `test` made it, so that two guards are the same only if the test was; it is
+    `mixed` if something else also decides it, entry by entry.
+    """
+
+    kind: str
+    members: frozenset[Member]
+    amount: Amount = Amount(1.0)
+    test: int = -1
+    mixed: bool = False
+
+
+class Norm(NamedTuple):
+    """L2 over `axes` is at most `amount`, for every index of the other axes."""
+
+    axes: frozenset[int]
+    amount: Amount
+
+
+class Part(NamedTuple):
+    """The value is one of several that were clipped together.
+
+    Attributes:
+      group: Number of the joint clip.
+      index: Which of its values.
+      unit: Unit of this value inside the joint norm.
+      bound: The joint norm, in units.
+    """
+
+    group: int
+    index: int
+    unit: float
+    bound: Amount
+
+
+class Identity(NamedTuple):
+    """Which keys a value carries.
+
+    Attributes:
+      shape: Its shape.
+      entries: The key in each entry, in row-major order; empty if they are not told apart.
+      also: Keys that any entry may be.
+    """
+
+    shape: tuple[int, ...]
+    entries: tuple[int, ...] = ()
+    also: frozenset[int] = frozenset()
+
+    @property
+    def keys(self) -> frozenset[int]:
+        """All keys that occur."""
+        return frozenset(self.entries) | self.also
+
+
+class Noise(NamedTuple):
+    """Gaussian noise: its standard deviation, its key, and who can know the key."""
+
+    std: Amount
+    key: int
+    place: int
+
+
+class Fact(NamedTuple):
+    """All that is known of a value.
+
+    Attributes:
+      number: Equal numbers mean equal values.
+      interval: Range of entries.
+      norms: L2 bounds.
+      proof: Why the norms hold: "clip", "recognised clip" or "bounded operation".
+      part: Its place in a joint clip.
+      relation: What it says about the norm of others.
+      scaled: Sets of members; the finiteness of all members of one set makes it finite.
+      multiple: The value is `multiple[1]` times the value `multiple[0]`.
+      amount: Its magnitude, for a number or a server scalar.
+      blame: Rule that explains why there is no bound.
+      low: Low-precision dtype in which a norm was computed.
+      linear: Sums of which it is a linear function, with their factors.
+      raw: Un-noised sums that it depends on.
+      divisors: Those among `raw` that it depends on through a denominator.
+      direct: It is a noised sum, not normalised by anything.
+      noise: It is Gaussian noise.
+      draw: How far towards a normal number a random draw has come.
+      lineage: Keys it is made from.
+      draws: Keys of the random draws that entered it.
+      reveals: Keys that can be computed from it.
+      mixed: The noise that the client itself added.
+      identity: Which keys its entries are.
+    """
+
+    number: int
+    interval: Interval
+    norms: tuple[Norm, ...] = ()
+    proof: str = ""
+    part: Part | None = None
+    relation: Relation | None = None
+    scaled: frozenset[frozenset[Member]] = frozenset()
+    multiple: tuple[int, Amount] | None = None
+    amount: Amount | None = None
+    blame: str = ""
+    low: str = ""
+    linear: tuple[tuple[int, Amount], ...] = ()
+    raw: Sums = NONE
+    divisors: Sums = NONE
+    direct: bool = False
+    noise: Noise | None = None
+    draw: Any = None
+    lineage: frozenset[int] = frozenset()
+    draws: frozenset[int] = frozenset()
+    reveals: frozenset[int] = frozenset()
+    mixed: Noise | None = None
+    identity: Identity | None = None
+
+    def replace(self, **changes) -> "Fact":
+        """The fact with some parts changed."""
+        return self._replace(**changes)
+
+
+def everything(dtype: Any) -> Interval:
+    """The range of a dtype."""
+    try:
+        plain = np.dtype(dtype)
+    except TypeError:
+        return Interval(-math.inf, math.inf, True, True)
+    if plain.kind == "b":
+        return Interval(0.0, 1.0)
+    if plain.kind in "iu":
+        limits = np.iinfo(plain)
+        return Interval(float(limits.min), float(limits.max))
+    return Interval(-math.inf, math.inf, True, True)
+
+
+def hull(a: Interval, b: Interval) -> Interval:
+    """The smallest interval with both."""
+    return Interval(min(a.low, b.low), max(a.high, b.high), a.nan or b.nan, a.inf or b.inf)
+
+
+def common_norms(a: Fact, b: Fact) -> tuple[Norm, ...]:
+    """Norms that hold for either value."""
+    found = []
+    for mine in a.norms:
+        for theirs in b.norms:
+            if mine.axes == theirs.axes:
+                amount = largest(mine.amount, theirs.amount)
+                if amount is not None:
+                    found.append(Norm(mine.axes, amount))
+    return tuple(found)
+
+
+def join_facts(number: int, a: Fact, b: Fact) -> Fact:
+    """What holds whichever of the two a value is."""
+    return a if a.number == b.number else weaker(number, a, b)
+
+
+def weaker(number: int, a: Fact, b: Fact) -> Fact:
+    """What both facts say."""
+    return Fact(
+        number,
+        hull(a.interval, b.interval),
+        norms=common_norms(a, b),
+        proof=a.proof if a.proof == b.proof else "",
+        amount=a.amount if a.amount == b.amount else None,
+        blame=a.blame or b.blame,
+        low=a.low or b.low,
+        raw=united(a.raw, b.raw),
+        divisors=united(a.divisors, b.divisors),
+        direct=a.direct or b.direct,
+        lineage=united(a.lineage, b.lineage),
+        draws=united(a.draws, b.draws),
+        reveals=united(a.reveals, b.reveals),
+        identity=_either(a.identity, b.identity),
+    )
+
+
+def _either(a: Identity | None, b: Identity | None) -> Identity | None:
+    if a is None or b is None or a == b:
+        return a or b
+    return Identity(a.shape, (), a.keys | b.keys)
+
+
+def touched(fact: Fact, others: Iterable[Fact]) -> Fact:
+    """A fact whose value also says something about other values."""
+    raw, divisors, draws, reveals = fact.raw, fact.divisors, fact.draws, fact.reveals
+    for other in others:
+        raw, divisors = united(raw, other.raw), united(divisors, other.divisors)
+        draws, reveals = united(draws, other.draws), united(reveals, other.reveals)
+    return fact.replace(raw=raw, divisors=divisors, draws=draws, reveals=reveals)

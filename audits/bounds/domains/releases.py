@@ -1,0 +1,165 @@
+"""What the server makes of sums: linear functions, denominators, and noise added at the right point.
+
+Noise hides a sum only if it is added to a linear function of sums; after that the sum counts as
+noised. Noise and sensitivity are compared there, so that a factor of the number of clients between a
+sum and a mean cannot be lost.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from audits.bounds.domains.amounts import Amount
+from audits.bounds.domains.facts import Fact, Noise
+from audits.bounds.domains.sets import NONE, Sums, united
+from audits.bounds.domains.steps import Site
+from audits.transfer.labels import Place
+
+_PASSING = frozenset(
+    {
+        "broadcast_in_dim",
+        "reshape",
+        "transpose",
+        "squeeze",
+        "copy",
+        "stop_gradient",
+        "convert_element_type",
+        "neg",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseSite:
+    """Noise meets sums: at the server, or at a client before the sum.
+
+    Attributes:
+      linear: The sums and their factors in the value to which noise is added; empty at a client.
+      noise: The noise.
+      at_client: Each client adds its own.
+      known: It is Gaussian with a known deviation, one draw for each entry.
+      line: The user's line.
+    """
+
+    linear: tuple[tuple[int, Amount], ...]
+    noise: Noise
+    at_client: bool
+    line: str
+    known: bool = True
+
+
+def linear_of(site: Site) -> tuple[tuple[int, Amount], ...]:
+    """The result as a linear function of sums, if it is one."""
+    facts = site.facts
+    for fact in facts:
+        if fact.linear:
+            break
+    else:
+        return ()
+    if site.name == "convert_element_type" and not _exact_float(site):
+        return ()
+    linear = [_repeated(site, k) for k in range(len(facts))]
+    if site.name in _PASSING:
+        return linear[0]
+    if site.name == "mul":
+        for one, other in ((0, 1), (1, 0)):
+            factor = _factor(facts[other])
+            if linear[one] and factor is not None and not linear[other]:
+                return tuple((k, a.times(factor)) for k, a in linear[one])
+    if site.name == "div" and linear[0]:
+        factor = _factor(facts[1])
+        if factor is not None and factor.factor > 0 and not linear[1]:
+            return tuple((k, a.over(factor)) for k, a in linear[0])
+    if site.name in ("add", "add_any", "sub") and linear[0] and linear[1]:
+        return _merged(linear[0], linear[1])
+    return ()
+
+
+def _repeated(site: Site, index: int) -> tuple[tuple[int, Amount], ...]:
+    """A value that is stretched to m copies changes by the root of m as much."""
+    linear = site.facts[index].linear
+    copies = math.prod(site.out_shape) / max(math.prod(site.shape(index)), 1)
+    if not linear or copies <= 1:
+        return linear
+    return tuple((k, a.scaled(math.sqrt(copies))) for k, a in linear)
+
+
+def _exact_float(site: Site) -> bool:
+    """Rounding a sum is not linear: a small change can move it by a whole step."""
+    return jnp.issubdtype(site.dtype, jnp.floating) and jnp.finfo(site.dtype).bits >= 32
+
+
+def _factor(fact: Fact) -> Amount | None:
+    interval = fact.interval
+    if interval.low == interval.high and interval.finite:
+        return Amount(abs(interval.low))
+    return fact.amount
+
+
+def _merged(a, b):
+    """Factors of a sum of two linear functions: magnitudes add up."""
+    total = dict(a)
+    for number, amount in b:
+        if number in total:
+            both = total[number].plus(amount)
+            if both is None:
+                return ()
+            amount = both
+        total[number] = amount
+    return tuple(sorted(total.items()))
+
+
+def noised(site: Site, line: Callable[[], str]) -> tuple[Fact | None, NoiseSite | None]:
+    """The operand that noise is added to, and the record of it, if this is such an addition."""
+    if site.name not in ("add", "add_any", "sub") or not (
+        site.facts[0].draws or site.facts[1].draws or site.facts[0].noise or site.facts[1].noise
+    ):
+        return None, None
+    found = _gaussian(site, line)
+    return (None, _unknown(site, line)) if found[0] is None else found
+
+
+def _unknown(site: Site, line: Callable[[], str]) -> NoiseSite | None:
+    """A random value is added to un-noised sums, but it is no Gaussian noise that is understood."""
+    for index, other in ((0, 1), (1, 0)):
+        drawn, value = site.facts[index], site.facts[other]
+        server = site.labels[other].place == Place.SERVER
+        if server and drawn.draws and value.raw and not value.draws:
+            noise = drawn.noise or Noise(Amount(0.0), -1, int(Place.SERVER))
+            return NoiseSite(value.linear, noise, False, line(), known=False)
+    return None
+
+
+def _gaussian(site: Site, line: Callable[[], str]) -> tuple[Fact | None, NoiseSite | None]:
+    for index, other in ((0, 1), (1, 0)):
+        noise, value = site.facts[index].noise, site.facts[other]
+        if noise is None or value.noise is not None:
+            continue
+        if not site.shape(index) == site.shape(other) == site.out_shape:
+            return None, None  # one draw for many entries, or many draws for one, is other noise
+        if value.linear and site.labels[other].place == Place.SERVER:
+            # Copies of one draw are no noise where the server adds them.
+            own = noise.place != Place.COPY
+            return value, NoiseSite(value.linear, noise, False, line(), known=own)
+        if site.labels[other].place == Place.CLIENT:
+            return value, NoiseSite((), noise, True, line())
+    return None, None
+
+
+def raw_of(site: Site) -> tuple[Sums, Sums]:
+    """Un-noised sums behind the result, and those among them behind a denominator."""
+    raw, divisors = NONE, NONE
+    for fact in site.facts:
+        raw, divisors = united(raw, fact.raw), united(divisors, fact.divisors)
+    if site.name == "div":
+        divisors = united(divisors, site.facts[1].raw)
+    return raw, divisors
+
+
+def direct_of(site: Site) -> bool:
+    """A noised sum stays direct until it is normalised or combined."""
+    if site.name in _PASSING and site.name != "neg":
+        return site.facts[0].direct
+    return False

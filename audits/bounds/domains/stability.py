@@ -1,0 +1,308 @@
+"""Norms through a program: what each primitive does to an L2 bound of one client's value.
+
+A bound is kept for a group of axes and holds for every index of the others, so that a clip of each
+example gives, after the local sum over examples, the number of examples times the clip norm.
+"""
+
+import math
+from collections.abc import Callable
+
+from audits.bounds.domains.amounts import Amount, largest, root_of_squares
+from audits.bounds.domains.facts import Fact, Norm
+from audits.bounds.domains.relations import _factor, covers, scaled_norm
+from audits.bounds.domains.steps import Site, entries
+
+Norms = tuple[Norm, ...]
+
+
+def norms_of(site: Site) -> Norms:
+    """L2 bounds of the result that follow from those of the operands."""
+    rule = _RULES.get(site.name)
+    return () if rule is None else rule(site)
+
+
+def whole_norm(fact: Fact, shape: tuple[int, ...], client_axis: int | None) -> Amount | None:
+    """The best bound of one client's whole value."""
+    own = frozenset(range(len(shape))) - {client_axis}
+    found: list[Amount] = []
+    for norm in fact.norms:
+        rest = own - norm.axes
+        found.append(norm.amount.scaled(math.sqrt(entries(shape, rest))))
+    reach = fact.interval.magnitude
+    if math.isfinite(reach):
+        found.append(Amount(reach * math.sqrt(entries(shape, own))))
+    best: Amount | None = None
+    for amount in found:
+        if not math.isfinite(amount.factor):
+            continue
+        if best is None or amount.at_most(best) or (best.powers and not amount.powers):
+            best = amount
+    return best
+
+
+def _same(site: Site) -> Norms:
+    return site.facts[0].norms if site.shape(0) == site.out_shape else ()
+
+
+def _on(fact: Fact, shape: tuple[int, ...], axes: frozenset[int]) -> Amount | None:
+    """A bound over exactly these axes, from a finer one or from the interval."""
+    best: Amount | None = None
+    for norm in fact.norms:
+        if norm.axes <= axes:
+            amount = norm.amount.scaled(math.sqrt(entries(shape, axes - norm.axes)))
+            if best is None or amount.at_most(best):
+                best = amount
+    reach = fact.interval.magnitude
+    if best is None and math.isfinite(reach):
+        best = Amount(reach * math.sqrt(entries(shape, axes)))
+    return best
+
+
+def _triangle(site: Site) -> Norms:
+    groups = {n.axes for f in site.facts for n in f.norms}
+    found = []
+    for axes in groups:
+        parts = [
+            _on(f, site.out_shape, axes)
+            if site.shape(i) == site.out_shape
+            else _stretched(site, i, axes)
+            for i, f in enumerate(site.facts)
+        ]
+        if None not in parts:
+            total = parts[0].plus(parts[1])  # type: ignore[union-attr,arg-type]
+            if total is not None:
+                found.append(Norm(axes, total))
+    return tuple(found)
+
+
+def _stretched(site: Site, index: int, axes: frozenset[int]) -> Amount | None:
+    reach = site.facts[index].interval.magnitude
+    if not math.isfinite(reach):
+        return None
+    return Amount(reach * math.sqrt(entries(site.out_shape, axes)))
+
+
+def _mul(site: Site) -> Norms:
+    found = list(_scaled_product(site))
+    for index, other in ((0, 1), (1, 0)):
+        if site.shape(index) != site.out_shape:
+            continue
+        factor = _factor(site.facts[other]) if site.shape(other) == () else None
+        reach = site.facts[other].interval.magnitude
+        if factor is None or (math.isfinite(reach) and not factor.powers):
+            factor = Amount(reach) if math.isfinite(reach) else site.facts[other].amount
+        if factor is not None:
+            found += [Norm(n.axes, n.amount.times(factor)) for n in site.facts[index].norms]
+    return tuple(found)
+
+
+def _scaled_product(site: Site) -> Norms:
+    """V * s with s at most c over the norm of v."""
+    for index, other in ((0, 1), (1, 0)):
+        if site.shape(index) == site.out_shape:
+            made = scaled_norm(
+                site.facts[index], site.facts[other], site.shape(index), site.shape(other)
+            )
+            if made is not None:
+                return (made[0],)
+    return ()
+
+
+def _div(site: Site) -> Norms:
+    top, bottom = site.facts
+    if site.shape(0) != site.out_shape:
+        return ()
+    related = bottom.relation
+    if related is not None and related.kind == "norm" and related.amount.factor > 0:
+        for number, unit in ((top.number, Amount(1.0)), top.multiple or (top.number, Amount(1.0))):
+            for member in related.members:
+                if covers(member, number, site.shape(0), site.shape(1)):
+                    return (Norm(member.summed, unit.over(related.amount)),)
+    low, high = bottom.interval.low, bottom.interval.high
+    if low > 0 or high < 0:
+        least = min(abs(low), abs(high))
+        return tuple(Norm(n.axes, n.amount.scaled(1.0 / least)) for n in top.norms)
+    if bottom.amount is not None and bottom.amount.factor > 0:
+        return tuple(Norm(n.axes, n.amount.over(bottom.amount)) for n in top.norms)
+    return ()
+
+
+def _select(site: Site) -> Norms:
+    """The case that is taken; a case that is zero never counts."""
+    test, cases = site.facts[0], site.facts[1:]
+    compared = _chosen_by_norm(site)
+    if compared:
+        return compared
+    live = [(i, f) for i, f in enumerate(cases, start=1) if not f.interval.is_zero]
+    if len(live) == 1:
+        index, fact = live[0]
+        return fact.norms if site.shape(index) == site.out_shape else ()
+    groups = (
+        frozenset.intersection(*(frozenset(n.axes for n in f.norms) for _, f in live))
+        if live
+        else ()
+    )
+    found = []
+    for axes in groups:
+        parts = [_on(f, site.out_shape, axes) for _, f in live]
+        amount = parts[0]
+        uniform = site.shape(0) != site.out_shape or _uniform_over(test, axes)
+        for part in parts[1:]:
+            if amount is None or part is None:
+                amount = None
+            else:
+                amount = largest(amount, part) if uniform else root_of_squares([amount, part])
+        if amount is not None:
+            found.append(Norm(axes, amount))
+    return tuple(found)
+
+
+def _uniform_over(test: Fact, axes: frozenset[int]) -> bool:
+    related = test.relation
+    if related is None or related.mixed:
+        return False
+    return all(here not in axes for m in related.members for _, here in m.kept)
+
+
+def _chosen_by_norm(site: Site) -> Norms:
+    """`where(n <= c, v, w)` with w bounded: v is only taken when its own norm is at most c."""
+    related = site.facts[0].relation
+    if related is None or len(site.facts) != 3 or related.kind not in ("within", "outside"):
+        return ()
+    free, bounded = (2, 1) if related.kind == "within" else (1, 2)
+    fact, other = site.facts[free], site.facts[bounded]
+    member = next(
+        (m for m in related.members if covers(m, fact.number, site.shape(free), site.shape(0))),
+        None,
+    )
+    if member is None:
+        return ()
+    theirs = _on(other, site.out_shape, member.summed)
+    if theirs is None:
+        return ()
+    if related.mixed:
+        amount = root_of_squares([theirs, related.amount])
+    else:
+        amount = largest(theirs, related.amount)
+    return () if amount is None else (Norm(member.summed, amount),)
+
+
+def _transpose(site: Site) -> Norms:
+    order = {old: new for new, old in enumerate(site.params["permutation"])}
+    return tuple(Norm(frozenset(order[k] for k in n.axes), n.amount) for n in site.facts[0].norms)
+
+
+def _broadcast_in_dim(site: Site) -> Norms:
+    targets, shape, out = site.params["broadcast_dimensions"], site.shape(0), site.out_shape
+    if any(shape[k] != out[targets[k]] for k in range(len(shape))):
+        return ()
+    return tuple(Norm(frozenset(targets[k] for k in n.axes), n.amount) for n in site.facts[0].norms)
+
+
+def _squeeze(site: Site) -> Norms:
+    gone = {d % len(site.shape(0)) for d in site.params["dimensions"]}
+    left = [k for k in range(len(site.shape(0))) if k not in gone]
+    return tuple(
+        Norm(frozenset(left.index(k) for k in n.axes if k in left), n.amount)
+        for n in site.facts[0].norms
+    )
+
+
+def _reshape(site: Site) -> Norms:
+    """The norm of a client's whole value does not depend on its shape."""
+    amount = None
+    for norm in site.facts[0].norms:
+        rest = site.own_axes(0) - norm.axes
+        whole = norm.amount.scaled(math.sqrt(entries(site.shape(0), rest)))
+        if amount is None or whole.at_most(amount):
+            amount = whole
+    return () if amount is None else (Norm(site.own_axes(), amount),)
+
+
+def _reduce_sum(site: Site) -> Norms:
+    """A sum over m entries grows an L2 norm over them by sqrt(m), and any other by m."""
+    gone = set(site.params["axes"])
+    if site.labels[0].client_axis in gone:
+        return ()
+    left = [k for k in range(len(site.shape(0))) if k not in gone]
+    found = []
+    for norm in site.facts[0].norms:
+        inside, outside = gone & norm.axes, gone - norm.axes
+        growth = math.sqrt(entries(site.shape(0), inside)) * entries(site.shape(0), outside)
+        axes = frozenset(left.index(k) for k in norm.axes if k in left)
+        found.append(Norm(axes, norm.amount.scaled(growth)))
+    return tuple(found)
+
+
+def _round(site: Site) -> Norms:
+    """Rounding moves every entry by at most one half, or one for floor and ceil."""
+    move = 0.5 if site.name == "round" else 1.0
+    found = []
+    for norm in site.facts[0].norms:
+        extra = Amount(move * math.sqrt(entries(site.out_shape, norm.axes)))
+        total = norm.amount.plus(extra)
+        if total is not None:
+            found.append(Norm(norm.axes, total))
+    return tuple(found)
+
+
+def _joined(site: Site) -> Norms:
+    """Pieces of one value, each bounded: the root of the sum of squares."""
+    parts = []
+    for index, fact in enumerate(site.facts):
+        amount = whole_norm(fact, site.shape(index), site.labels[index].client_axis)
+        if amount is None:
+            return ()
+        parts.append(amount)
+    total = root_of_squares(parts)
+    return () if total is None else (Norm(site.own_axes(), total),)
+
+
+def _pad(site: Site) -> Norms:
+    if not site.facts[1].interval.is_zero:
+        return ()
+    if any(low < 0 or high < 0 for low, high, _ in site.params["padding_config"]):
+        return ()
+    return site.facts[0].norms
+
+
+def _contracting(site: Site) -> Norms:
+    """Functions with |f(x)| <= |x| and f(0) = 0."""
+    return _same(site)
+
+
+def _convert(site: Site) -> Norms:
+    kind, interval = getattr(site.dtype, "kind", "f"), site.facts[0].interval
+    if kind == "b":
+        return ()  # every small number becomes one
+    if kind in "iu" and not interval.finite:
+        return ()
+    if kind == "u" and interval.low < 0:
+        return ()  # negative numbers wrap to large ones
+    return _same(site)
+
+
+_RULES: dict[str, Callable[[Site], Norms]] = {
+    **dict.fromkeys(("neg", "abs", "copy", "stop_gradient", "rev"), _same),
+    **dict.fromkeys(("tanh", "sin"), _contracting),
+    "slice": lambda site: site.facts[0].norms,
+    "split": lambda site: site.facts[0].norms,
+    "add": _triangle,
+    "add_any": _triangle,
+    "sub": _triangle,
+    "mul": _mul,
+    "div": _div,
+    "select_n": _select,
+    "transpose": _transpose,
+    "broadcast_in_dim": _broadcast_in_dim,
+    "squeeze": _squeeze,
+    "reshape": _reshape,
+    "reduce_sum": _reduce_sum,
+    "round": _round,
+    "floor": _round,
+    "ceil": _round,
+    "concatenate": _joined,
+    "stack": _joined,
+    "pad": _pad,
+    "convert_element_type": _convert,
+}

@@ -1,0 +1,206 @@
+"""Facts through calls, branches and loops.
+
+A loop is read until the facts of its carries hold in every iteration; what keeps growing is widened
+to no bound, so that at most a few passes are needed. A value made inside a loop is a new value in
+every iteration, which is how the use of one key in all of them is found.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from audits.bounds.domains.facts import (
+    Fact,
+    Identity,
+    Interval,
+    everything,
+    join_facts,
+    touched,
+    weaker,
+)
+from audits.bounds.domains.steps import Site
+from audits.bounds.records import KeyUse, Records
+from audits.transfer.interpreter import Checker, Path
+from secfad._jax import ClosedJaxpr, sub_jaxprs
+
+MAX_PASSES = 6
+
+
+class Steady(NamedTuple):
+    """What holds in every iteration: facts of the carries, of the results, and what was seen."""
+
+    carry: list[Fact]
+    out: list[Fact]
+    seen: Records
+
+
+class ControlFlow:
+    """The part of the prover that enters other programs; `Prover` gives it the rest."""
+
+    checker: Checker
+    records: Records
+    count: int
+    born: dict[int, tuple[int, ...]]
+    _loops: tuple[int, ...]
+    _invariants: dict[Path, list[Fact]]
+
+    number: Any
+    closed: Any
+    _visit: Any
+    jaxpr: Any
+
+    def _call(self, site: Site, path: Path) -> list[Fact]:
+        if site.name in ("linear_solve", "custom_linear_solve"):
+            return self._solve(site, path)
+        bodies = [b for v in site.params.values() for b in sub_jaxprs(v)]
+        body = bodies[0]
+        if isinstance(body, ClosedJaxpr):
+            return self.closed(body, site.facts, path)
+        return self.jaxpr(body, [], site.facts, path)
+
+    def _solve(self, site: Site, path: Path) -> list[Fact]:
+        """What runs of a linear solve is its `solve` program, as for labels."""
+        lengths = site.params["const_lengths"]
+        first = lengths.matvec + lengths.vecmat
+        right = first + lengths.solve + (lengths.transpose_solve or 0)
+        facts = [*site.facts[first : first + lengths.solve], *site.facts[right:]]
+        return self.closed(site.params["jaxprs"].solve, facts, (*path, "solve"))
+
+    def _cond(self, site: Site, path: Path) -> list[Fact]:
+        outs = [
+            self.closed(branch, site.facts[1:], (*path, f"branch{k}"))
+            for k, branch in enumerate(site.params["branches"])
+        ]
+        made = []
+        for position, column in enumerate(zip(*outs)):
+            result = column[0]
+            for other in column[1:]:
+                result = join_facts(self.number("branch", path, position), result, other)
+            made.append(touched(result, site.facts[:1]))
+        return made
+
+    def _scan(self, site: Site, path: Path) -> list[Fact]:
+        constants, carries = site.params["num_consts"], site.params["num_carry"]
+        inner = (*path, "body" if (*path, "body") in self.checker.evidence else "row")
+        fixed = site.facts[:constants]
+        start = site.facts[constants : constants + carries]
+        length = int(site.params["length"])
+        outside, self._loops = self._loops, (*self._loops, self.number("loop", path))
+        slices = [self._slice(f, inner, k) for k, f in enumerate(site.facts[constants + carries :])]
+        run = lambda carry: self._visit(site.params["jaxpr"], [*fixed, *carry, *slices], inner)
+        before, self.count = self.count, self.count * max(length, 1)
+        carry, out, seen = self._steady(start, run, inner)
+        self.records.add(seen)
+        self._reused_carries(carry, out)
+        self.count, self._loops = before, outside
+        return [
+            join_facts(self.number("carry out", path, k), a, b)
+            for k, (a, b) in enumerate(zip(out[:carries], start))
+        ] + [self._stack(f, path, k) for k, f in enumerate(out[carries:])]
+
+    def _slice(self, fact: Fact, path: Path, index: int) -> Fact:
+        number = self.number("slice", path, index)
+        return Fact(
+            number, fact.interval, raw=fact.raw, divisors=fact.divisors, blame=fact.blame,
+            lineage=fact.lineage | {number} if fact.lineage else frozenset(),
+            draws=fact.draws,
+            reveals=fact.reveals,
+            identity=_one_of(fact.identity),
+        )  # fmt: skip
+
+    def _stack(self, fact: Fact, path: Path, index: int) -> Fact:
+        return Fact(
+            self.number("stacked", path, index),
+            fact.interval,
+            raw=fact.raw,
+            divisors=fact.divisors,
+            direct=fact.direct,
+            blame=fact.blame,
+            draws=fact.draws,
+            reveals=fact.reveals,
+            lineage=fact.lineage,
+            identity=_one_of(fact.identity),
+        )
+
+    def _steady(self, start: Sequence[Fact], body, path: Path) -> Steady:
+        """Facts of loop carries that hold in every iteration, shown by one visit that starts there.
+
+        What keeps changing is widened, and at last forgotten; the sets that remain are finite.
+        """
+        facts = [_fresh(f, self.number("carry", path, k)) for k, f in enumerate(start)]
+        known = self._invariants.get(path)
+        if known is not None:  # the loop around this one has grown: most of it will be needed again
+            facts = [weaker(a.number, a, b).replace(amount=None) for a, b in zip(facts, known)]
+        for attempt in itertools.count():
+            out, seen = body(facts)
+            merged = [self._widened(a, b, attempt) for a, b in zip(facts, out)]
+            if attempt >= MAX_PASSES:
+                merged = [_forgotten(f) for f in merged]
+            if merged == facts:
+                self._invariants[path] = facts
+                return Steady(facts, out, seen)
+            facts = merged
+        raise AssertionError("unreachable: the passes have no end")
+
+    def _widened(self, before: Fact, after: Fact, attempt: int) -> Fact:
+        joined = join_facts(before.number, before, after)
+        if joined.interval == before.interval or attempt < 1:
+            return joined.replace(amount=None)
+        i = joined.interval
+        low = -math.inf if i.low < before.interval.low else i.low
+        high = math.inf if i.high > before.interval.high else i.high
+        norms = joined.norms if joined.norms == before.norms else ()
+        return joined.replace(interval=Interval(low, high, True, True), amount=None, norms=norms)
+
+    def _while(self, site: Site, path: Path) -> list[Fact]:
+        conds, bodies = site.params["cond_nconsts"], site.params["body_nconsts"]
+        fixed = site.facts[conds : conds + bodies]
+        start = site.facts[conds + bodies :]
+        inner = (*path, "body")
+        outside, self._loops = self._loops, (*self._loops, self.number("loop", path))
+        body = site.params["body_jaxpr"]
+        before, self.count = self.count, self.count * 2
+        carry, out, seen = self._steady(
+            start, lambda c: self._visit(body, [*fixed, *c], inner), inner
+        )
+        test = [*site.facts[:conds], *carry]
+        decided = self.closed(site.params["cond_jaxpr"], test, (*path, "test"))
+        self.records.add(seen)
+        self._reused_carries(carry, out)
+        self.count, self._loops = before, outside
+        # How often the loop ran shows in every result, also in one that no data enter.
+        return [
+            touched(join_facts(self.number("carry out", path, k), a, b), decided)
+            for k, (a, b) in enumerate(zip(out, start))
+        ]
+
+    def _reused_carries(self, carry: Sequence[Fact], out: Sequence[Fact]) -> None:
+        """A key that a loop hands on unchanged is the same key in every iteration."""
+        for before, after in zip(carry, out):
+            if before.number == after.number:
+                self.born[before.number] = self._loops[:-1]
+
+    def reused(self, use: KeyUse) -> bool:
+        """Whether a key is older than the innermost loop that uses it."""
+        return use.count > 1 and self.born.get(use.key, ()) != use.loops
+
+
+def _fresh(fact: Fact, number: int) -> Fact:
+    """What the first iteration starts with, as far as a later one may start with it, too."""
+    return fact.replace(number=number, relation=None, scaled=frozenset(), multiple=None, linear=(),
+                        amount=None, noise=None, draw=None, part=None)  # fmt: skip
+
+
+def _forgotten(fact: Fact) -> Fact:
+    """No bound; what it depends on and reveals stays."""
+    return touched(Fact(fact.number, everything(np.float32)), [fact]).replace(
+        low=fact.low, direct=fact.direct, lineage=fact.lineage, identity=fact.identity
+    )
+
+
+def _one_of(identity: Identity | None) -> Identity | None:
+    """An entry of a key array, or many in a row: any of its keys."""
+    return None if identity is None else Identity(identity.shape[1:], (), identity.keys)

@@ -1,0 +1,320 @@
+"""The second walk: one fact per value, and what is known at each sum, noise and output.
+
+It follows the same paths as the communication check, whose labels it reads, so it can assume that
+all primitives are known and that rows of different clients never mix.
+"""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from audits.bounds.combining import combine
+from audits.bounds.domains.amounts import Amount
+from audits.bounds.domains.chance import SINKS
+from audits.bounds.domains.contributions import Contributions
+from audits.bounds.domains.facts import Fact, Interval, everything
+from audits.bounds.domains.identities import new_identity
+from audits.bounds.domains.intervals import flushed
+from audits.bounds.domains.relations import derives_a_norm
+from audits.bounds.domains.sets import NONE, Sums, united
+from audits.bounds.domains.steps import Site
+from audits.bounds.looping import ControlFlow
+from audits.bounds.records import KeyUse, Records
+from audits.transfer.interpreter import Checker, Path
+from audits.transfer.labels import Label, Place, public
+from secfad._jax import ClosedJaxpr, Jaxpr, Literal, Var, user_line
+
+
+class Prover(Contributions, ControlFlow):
+    """Holds what the second walk finds."""
+
+    def __init__(self, checker: Checker):
+        self.checker = checker
+        self.stacked = checker.style.stacked
+        self.records = Records()
+        self._senders = checker.senders()
+        self.private: dict[str, Sums] = {}
+        self.server_clips = False
+        self.count = 1
+        self.born: dict[int, tuple[int, ...]] = {}
+        self._callers: list[Any] = []
+        self._loops: tuple[int, ...] = ()
+        self._numbers: dict[Any, int] = {}
+        self._kinds: dict[tuple, int] = {}
+        self._constants: dict[int, Fact] = {}
+        self._visits: dict[tuple, tuple[ClosedJaxpr, list[Fact], Records]] = {}
+        self._invariants: dict[Path, list[Fact]] = {}
+        self._by_path: dict[tuple[Path, int], int] = {
+            where: index for index, where in checker.operands.items()
+        }
+        self._sum_paths = frozenset(path for path, _ in self._by_path)
+
+    # Numbers of values.
+
+    def number(self, *key: Any) -> int:
+        """Equal keys, equal numbers: values computed alike from equal values are equal."""
+        found = self._numbers.setdefault(key, len(self._numbers))
+        self.born.setdefault(found, self._loops)
+        return found
+
+    def run(self, closed: ClosedJaxpr, names: Sequence[str]) -> list[Fact]:
+        """Facts of the outputs."""
+        env = self.checker.evidence[()]
+        facts = [
+            self._argument(v.aval, env[v], name) for v, name in zip(closed.jaxpr.invars, names)
+        ]
+        return self.closed(closed, facts, ())
+
+    def _argument(self, aval: Any, label: Label, name: str) -> Fact:
+        interval = everything(aval.dtype)
+        if label.place < Place.COPY and interval.nan:
+            # What the server holds is public or its own; a bad server value is no leak.
+            interval = Interval(-math.inf, math.inf)
+        number = self.number("argument", name, len(self._numbers))
+        amount = None
+        if not aval.shape and label.place == Place.SERVER:
+            # Two arguments of one name, or one that is called like a value, are still two values.
+            name = f"{name}#{number}" if name in self.private else name
+            self.private[name] = NONE
+            amount = Amount.symbol(name)
+        key = str(aval.dtype).startswith("key<") or str(aval.dtype) == "uint32"
+        return Fact(
+            number,
+            interval,
+            amount=amount,
+            lineage=frozenset({number}) if key else frozenset(),
+            reveals=frozenset({number}) if key else frozenset(),
+            identity=new_identity(number, tuple(aval.shape), self.number) if key else None,
+        )
+
+    def closed(self, closed: ClosedJaxpr, facts: Sequence[Fact], path: Path) -> list[Fact]:
+        """Walks a closed jaxpr.
+
+        Equal facts give equal facts, so what a loop asks again while it looks for its invariant is
+        remembered; the program is kept beside the answer, so that its id stays its own.
+        """
+        if not self._loops:
+            return self._closed(closed, facts, path)
+        outs, seen = self._visit(closed, facts, path)
+        self.records.add(seen)
+        return outs
+
+    def _visit(
+        self, closed: ClosedJaxpr, facts: Sequence[Fact], path: Path
+    ) -> tuple[list[Fact], Records]:
+        """Facts of the outputs, and what was seen, which counts only if the caller says so."""
+        key = (path, id(closed), tuple(facts), self.count, self._loops)
+        if key not in self._visits:
+            outside, self.records = self.records, Records()
+            outs = self._closed(closed, facts, path)
+            self._visits[key] = (closed, outs, self.records)
+            self.records = outside
+        _, outs, seen = self._visits[key]
+        return list(outs), seen
+
+    def _closed(self, closed: ClosedJaxpr, facts: Sequence[Fact], path: Path) -> list[Fact]:
+        constants = [self._constant(c) for c in closed.consts]
+        return self.jaxpr(closed.jaxpr, constants, facts, path)
+
+    def jaxpr(
+        self, jaxpr: Jaxpr, constants: Sequence[Fact], facts: Sequence[Fact], path: Path
+    ) -> list[Fact]:
+        """Walks a jaxpr whose constants have facts already."""
+        labels = self.checker.evidence[path]
+        env: dict[Var, Fact] = dict(zip(jaxpr.constvars, constants)) | dict(
+            zip(jaxpr.invars, facts)
+        )
+        for position, equation in enumerate(jaxpr.eqns):
+            here = (*path, position)
+            site = Site(
+                equation,
+                [self._read(env, v) for v in equation.invars],
+                [_label(labels, v) for v in equation.invars],
+                [_label(labels, v) for v in equation.outvars],
+                0,
+                self.stacked,
+            )
+            for variable, fact in zip(equation.outvars, self._apply(site, here)):
+                env[variable] = fact
+        return [self._read(env, v) for v in jaxpr.outvars]
+
+    def _read(self, env: Mapping[Var, Fact], atom: Var | Literal) -> Fact:
+        return self._constant(atom.val) if isinstance(atom, Literal) else env[atom]
+
+    def _constant(self, value: Any) -> Fact:
+        try:
+            array = np.asarray(value)
+        except TypeError:
+            number = self.number("key constant", id(value))
+            identity = new_identity(number, tuple(np.shape(value)), self.number)
+            return Fact(number, everything(None), identity=identity)
+        number = self.number("constant", array.dtype, array.shape, array.tobytes())
+        if number not in self._constants:
+            self._constants[number] = _range_of(number, array)
+        return self._constants[number]
+
+    # Equations.
+
+    def line(self, site: Site) -> str:
+        """The user's line, or that of the call whose body has none."""
+        lines = [user_line(e) for e in (*self._callers, site.equation)]
+        outer = next((text for text in lines if text), "")
+        return lines[-1] if lines[-1].split(":")[0] == outer.split(":")[0] else outer
+
+    def _apply(self, site: Site, path: Path) -> list[Fact]:
+        if site.name not in _NESTING:
+            return self._leaf(site, path)
+        self._callers.append(site.equation)
+        try:
+            return self._nested(site, path)
+        finally:
+            self._callers.pop()
+
+    def _nested(self, site: Site, path: Path) -> list[Fact]:
+        if site.name == "cond":
+            return self._cond(site, path)
+        if site.name == "scan":
+            return self._scan(site, path)
+        if site.name == "while":
+            return self._while(site, path)
+        return self._call(site, path)
+
+    def _leaf(self, site: Site, path: Path) -> list[Fact]:
+        name = site.name
+        if name in ("federated_clip", "federated_clip_rows"):
+            return self._clip(site, path)
+        self._watch(site, path)
+        if name in _PASSED_ON:
+            return list(site.facts)
+        if self._is_sum(site, path):
+            return self._sums(site, path)
+        return self._ordinary(site)
+
+    def _watch(self, site: Site, path: Path) -> None:
+        """Keys that are consumed, and values that clients receive."""
+        seen = self.records
+        if site.name in SINKS:
+            key = site.facts[0]
+            known = frozenset() if key.identity is None else key.identity.keys
+            seen.uses.append(KeyUse(key.number, path, self.count, self._loops, known))
+            seen.identities[key.number] = known
+            seen.generators[key.number] = str(site.equation.invars[0].aval.dtype)  # type: ignore[attr-defined]
+            seen.lineages[key.number] = key.lineage | {key.number}
+        explicit = site.name == "broadcast_in_dim" and path in self._senders
+        for fact, label in zip(site.facts, site.labels):
+            crossing = label.place == Place.SERVER and site.outputs and site.outputs[0].on_clients
+            if explicit or crossing:
+                seen.sent |= fact.reveals | {fact.number}
+                seen.shown = united(seen.shown, fact.raw)
+                seen.shown_draws = united(seen.shown_draws, fact.draws)
+
+    def _ordinary(self, site: Site) -> list[Fact]:
+        if derives_a_norm(site):
+            self.records.undefined.append(self.line(site))
+        made = []
+        for position, variable in enumerate(site.equation.outvars):
+            one = _single(site, variable, position, self.number(*self._key(site), position))
+            fact, noise = combine(one, self.number, lambda: self.line(site))
+            if noise is not None:
+                self.records.noise.append(noise)
+            made.append(self._settled(fact, one))
+        return made
+
+    def _settled(self, fact: Fact, site: Site) -> Fact:
+        """Tightens the interval by the norms, and names server scalars."""
+        reach = math.inf
+        for norm in fact.norms:
+            if norm.amount.number is not None:
+                reach = min(reach, norm.amount.number)
+        if reach < math.inf and fact.interval.finite:
+            low, high = max(fact.interval.low, -reach), min(fact.interval.high, reach)
+            if low <= high:
+                fact = fact.replace(interval=Interval(low, high))
+        label = site.outputs[0]
+        scalar = not site.out_shape and label.place in (Place.SERVER, Place.COPY)
+        if scalar and fact.amount is None:
+            fact = fact.replace(amount=self._symbol(fact.number, fact.raw))
+        if label.place == Place.SERVER and fact.norms and fact.proof == "recognised clip":
+            self.server_clips = True
+        return fact
+
+    def _symbol(self, number: int, raw: Sums) -> Amount:
+        """A name for a server scalar, with the un-noised sums behind it."""
+        name = f"value {number}"
+        self.private[name] = united(self.private.get(name, NONE), raw)
+        return Amount.symbol(name)
+
+    def _key(self, site: Site) -> tuple:
+        """Identity of a computation: primitive, parameters and the numbers of its operands."""
+        named = [(k, _word(v)) for k, v in site.params.items() if k not in _UNNAMED]
+        words = tuple(sorted(named)) if len(named) > 1 else tuple(named)
+        avals: list[Any] = [v.aval for v in site.equation.outvars]
+        kind = (site.name, words, tuple([(a.shape, a.dtype) for a in avals]))
+        known = self._kinds.setdefault(kind, len(self._kinds))
+        return ("computed", known, *[f.number for f in site.facts])
+
+
+_CALLS = frozenset(
+    [
+        "jit",
+        "pjit",
+        "closed_call",
+        "core_call",
+        "call",
+        "checkpoint",
+        "remat",
+        "remat2",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_vjp_call_jaxpr",
+        "custom_linear_solve",
+        "linear_solve",
+    ]
+)
+_NESTING = _CALLS | {"cond", "scan", "while"}
+# N-ary; each result is its operand, wherever it lives afterwards.
+_PASSED_ON = frozenset(
+    {"federated_broadcast", "optimization_barrier", "device_put", "name", "sharding_constraint"}
+)
+
+
+def _range_of(number: int, array: np.ndarray) -> Fact:
+    """The fact of a constant."""
+    kind = array.dtype.kind
+    if (array.size == 0 or kind not in "biuf") and not jnp.issubdtype(array.dtype, jnp.floating):
+        return Fact(number, everything(array.dtype))
+    wide = array.astype(np.float64) if array.size else np.zeros(1)
+    nan = bool(np.isnan(wide).any())
+    if nan:
+        return Fact(number, everything(np.float32))
+    low, high = float(wide.min()), float(wide.max())
+    whole = Interval(low, high, False, bool(np.isinf(wide).any()))
+    return Fact(number, flushed(whole, array.dtype) if kind not in "biu" else whole)
+
+
+def _single(site: Site, variable: Any, position: int, number: int) -> Site:
+    """The site of one result."""
+    equation, outputs = site.equation, site.outputs
+    if len(outputs) > 1:
+        equation, outputs = equation.replace(outvars=[variable]), [outputs[position]]
+    return Site(equation, site.facts, site.labels, outputs, number, site.stacked)
+
+
+def _word(value: Any) -> str:
+    # The text of a large array leaves out its middle.
+    return value.tobytes().hex() if isinstance(value, np.ndarray) else repr(value)
+
+
+_UNNAMED = frozenset({"sharding", "out_sharding", "preferred_element_type", "precision"})
+
+
+def _label(labels: Mapping[Var, Label], atom: Any) -> Label:
+    found = None if isinstance(atom, Literal) else labels.get(atom)
+    return _public(len(atom.aval.shape)) if found is None else found  # type: ignore[attr-defined]
+
+
+_public = functools.cache(public)

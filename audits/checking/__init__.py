@@ -1,0 +1,1 @@
+"""The checker: frontends, outputs, provenance, evidence and its small verifier."""

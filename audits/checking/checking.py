@@ -1,0 +1,365 @@
+"""`check`: the question and the answer, joined from front end, walk and proofs.
+
+    trace one mode -> remove dead code -> walk with labels -> judge outputs -> state the facts
+
+The claim behind an acceptance (transcript-determinism): whatever the server holds or emits is a
+function of server inputs and of the listed sums, and whatever a client receives is a listed
+broadcast. Under profile `secagg+dp` also: each client's contribution to each sum is bounded.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+
+from audits.bounds.judging import judge
+from audits.bounds.proving import Prover
+from audits.checking.evidence import evidence_of
+from audits.checking.frontends import PLACEMENTS, Arg, Traced, trace_mode
+from audits.checking.outputs import judge_outputs
+from audits.checking.provenance import with_origins
+from audits.rules.findings import Facts, Finding, Report, finding
+from audits.rules.lines import definition_line, raising_line
+from audits.rules.rules import Severity
+from audits.transfer.interpreter import Checker
+from audits.transfer.labels import Label, Place
+from audits.transfer.styles import STYLES, Style
+from audits.transfer.transfer import TRANSFER
+from secfad import CLIENTS, SERVER, Program
+from secfad.engines.arguments import label
+from secfad.errors import SecfadError
+from secfad.programs.costs import Costs, costs
+from secfad.programs.cutting import schedule
+from secfad.programs.inference import place
+from secfad.programs.normalization import normalise
+
+PROFILES = ("secagg", "secagg+dp")
+MINIMUM_CLIENTS = 2
+
+
+def check(
+    fn: Callable,
+    args: Sequence[Arg],
+    *,
+    style: str = "native",
+    mode: str = "primal",
+    wrt: Sequence[int] = (),
+    profile: str = "secagg",
+    public: Sequence[str] = (),
+    neighbouring: str | None = None,
+    noise_multipliers: Sequence[float] | None = None,
+) -> Report:
+    """Checks one mode of a program.
+
+    Guarantees:
+      `"accept"` and `"caveat"` are given only if every equation of the traced mode follows a rule
+      under which the claim of this module holds; whatever is unknown is `"reject"`.
+
+    Args:
+      fn: A function or a `secfad` Computation.
+      args: Its arguments with their placements.
+      style: `"native"`, `"stacked"`, `"drjax"` or `"spmd"`.
+      mode: `"primal"`, `"jvp"`, `"vjp"` or `"mixed"`.
+      wrt: Positions of the arguments of the derivative.
+      profile: `"secagg"` for communication, `"secagg+dp"` also for bounds and noise.
+      public: Digests of captured constants that are declared public.
+      neighbouring: The declared relation, `"add_remove"` or `"replace_one"`.
+      noise_multipliers: Declared multipliers of noise drawn in the program, one per sum.
+
+    Returns:
+      The report, with findings that name the user's lines.
+
+    Raises:
+      ValueError: An unknown style, mode or profile.
+    """
+    chosen = _style(style)
+    if profile not in PROFILES:
+        raise ValueError(
+            f"Expected the profile {' or '.join(map(repr, PROFILES))}, got {profile!r}. "
+            'Use "secagg" for communication alone.'
+        )
+    subject = {"name": _name(fn), "style": style, "mode": mode, "profile": profile}
+    try:
+        traced = trace_mode(fn, args, style=chosen, mode=mode, wrt=wrt)
+    except Exception as error:
+        return Report.of([_untraceable(fn, error, mode)], Facts(), subject)
+    declared = Declared(frozenset(public), neighbouring, noise_multipliers)
+    if mode != "primal" and profile == "secagg+dp":
+        primal = check(fn, args, style=style, profile=profile, public=public)
+        declared = dataclasses.replace(declared, primal_bounded=primal.kind != "reject")
+    findings, facts = examine(traced, chosen, mode=mode, profile=profile, declared=declared)
+    rejected = any(f.severity == Severity.REJECT for f in findings)
+    if chosen.name == "native" and not rejected:
+        findings, facts = _with_again(findings, facts, _costs(traced))
+    if chosen.sums_by_reduction and not rejected:
+        findings += _other_cohorts(fn, args, chosen, mode, wrt, declared)
+    findings = [f if f.line else dataclasses.replace(f, line=definition_line(fn)) for f in findings]
+    return Report.of(findings, facts, subject)
+
+
+def _other_cohorts(
+    fn: Callable,
+    args: Sequence[Arg],
+    style: Style,
+    mode: str,
+    wrt: Sequence[int],
+    declared: "Declared",
+) -> list[Finding]:
+    """A program may branch on the number of clients: look at one fewer and at three more."""
+    held = [a.shape[0] for a in args if PLACEMENTS[a.placement] == Place.CLIENT and a.shape]
+    for size in {n for k in held[:1] for n in (k - 1, k + 3) if n >= MINIMUM_CLIENTS}:
+        resized = [
+            dataclasses.replace(a, shape=(size, *a.shape[1:]))
+            if PLACEMENTS[a.placement] == Place.CLIENT and a.shape
+            else a
+            for a in args
+        ]
+        try:
+            traced = trace_mode(fn, resized, style=style, mode=mode, wrt=wrt)
+        except Exception:
+            continue  # a program for one size of cohort says so by itself
+        found, _ = examine(traced, style, mode=mode, profile="secagg", declared=declared)
+        rejected = next((f for f in found if f.severity == Severity.REJECT), None)
+        if rejected is not None:
+            return [
+                finding(
+                    "FAD605", line=rejected.line, clients=held[0], other=size, cause=rejected.rule
+                )
+            ]
+    return []
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """What the caller states about the program; public information."""
+
+    public: frozenset[str] = frozenset()
+    neighbouring: str | None = None
+    noise_multipliers: Sequence[float] | None = None
+    primal_bounded: bool = False
+
+
+def _style(name: str) -> Style:
+    if name not in STYLES:
+        raise ValueError(
+            f"Expected a style of {', '.join(STYLES)}, got {name!r}. Most programs are native."
+        )
+    return STYLES[name]
+
+
+def _name(fn: Callable) -> str:
+    return getattr(fn, "name", None) or getattr(fn, "__name__", "program")
+
+
+def _untraceable(fn: Callable, error: Exception, mode: str) -> Finding:
+    text, line = str(error).strip().splitlines(), raising_line(error, fn)
+    short = f"{type(error).__name__}: {text[0] if text else ''}"
+    if isinstance(error, jax.errors.NonConcreteBooleanIndexError):
+        return finding("FAD008", line=line, primitive="a boolean index")
+    if mode == "primal":
+        return finding("FAD007", line=line, function=_name(fn), error=short)
+    return finding("FAD304", line=line, mode=mode, error=short)
+
+
+def walk(
+    traced: Traced, style: Style, *, mode: str = "primal", public: frozenset[str] = frozenset()
+):
+    """Runs the interpreter; returns the checker and the labels of the outputs."""
+    checker = Checker(style, TRANSFER, public=public, mode=mode)
+    labels = [arg.label(style) for arg in traced.inputs]
+    outs = checker.run(traced.closed, labels, [arg.name for arg in traced.inputs])
+    return checker, outs
+
+
+def labels_of(traced: Traced, style: Style) -> list[Label]:
+    """Labels of the outputs of a primal."""
+    return walk(traced, style)[1]
+
+
+def examine(
+    traced: Traced, style: Style, *, mode: str, profile: str, declared: Declared
+) -> tuple[list[Finding], Facts]:
+    """Findings and facts of a traced mode."""
+    clients = cohort_size(traced, style)
+    if clients is not None and clients < MINIMUM_CLIENTS:
+        small = finding("FAD601", clients=clients, minimum=MINIMUM_CLIENTS)
+        return [small], Facts(clients=clients)
+    checker, outs = walk(traced, style, mode=mode, public=declared.public)
+    returned = judge_outputs(checker, traced, style, outs, mode)
+    findings = [*checker.findings, *returned]
+    facts = _facts(checker, traced, clients)
+    if checker.poisoned and not any(f.severity == Severity.REJECT for f in findings):
+        # Whatever stopped the walk must not pass because its reason was lost.
+        findings.append(finding("FAD001", primitive="a part that could not be followed"))
+    if profile == "secagg+dp" and not any(f.severity == Severity.REJECT for f in findings):
+        found, facts = _bounded(checker, traced, facts, mode=mode, declared=declared)
+        findings += found
+    findings += _obligations(traced, facts, profile)
+    if all(f.severity < Severity.REJECT for f in findings):
+        return findings, dataclasses.replace(facts, evidence=evidence_of(checker))
+    return with_origins(findings, checker, traced), facts
+
+
+def _bounded(
+    checker: Checker, traced: Traced, facts: Facts, *, mode: str, declared: Declared
+) -> tuple[list[Finding], Facts]:
+    """The second walk: bounds, noise and keys."""
+    prover = Prover(checker)
+    outputs = prover.run(traced.closed, [a.name for a in traced.inputs])
+    judgement = judge(
+        prover,
+        outputs,
+        mode=mode,
+        clients=facts.clients,
+        neighbouring=declared.neighbouring,
+        declared=declared.noise_multipliers,
+        primal_bounded=declared.primal_bounded,
+    )
+    stated = tuple(
+        None
+        if b.amount is None
+        else b.amount.number
+        if b.amount.number is not None
+        else str(b.amount)
+        for b in judgement.bounds
+    )
+    facts = dataclasses.replace(
+        facts,
+        sensitivity=stated,
+        joint_sensitivity=judgement.joint,
+        relation=declared.neighbouring or "add_remove",
+        noise_multipliers=judgement.multipliers,
+        bounds=judgement.bounds,
+    )
+    return list(judgement.findings), facts
+
+
+def traced_program(program: Program) -> Traced:
+    """A `secfad` program as the walk reads it: its normal form and the placement of its leaves."""
+    words = {SERVER: "server", CLIENTS: "clients"}
+    variables = program.jaxpr.jaxpr.invars
+    leaves = jax.tree.unflatten(program.in_tree, range(len(variables)))
+    named = [
+        label(path, program.argument_names).strip("`")
+        for path, _ in jax.tree_util.tree_leaves_with_path(leaves)
+    ]
+    inputs = tuple(
+        Arg(named[k], v.aval.shape, v.aval.dtype, words[p])  # type: ignore[attr-defined]
+        for k, (v, p) in enumerate(zip(variables, program.in_placements))
+    )
+    wants = tuple(Place.SERVER if p is SERVER else None for p in program.out_placements)
+    return Traced(program.jaxpr, inputs, wants, ("the result",) * len(wants))
+
+
+def check_program(
+    program: Program, *, profile: str = "secagg", mode: str = "primal", public: Sequence[str] = ()
+) -> Report:
+    """Checks a traced program: one mode of a computation, or a private program.
+
+    Args:
+      program: The program in normal form.
+      profile: `"secagg"` or `"secagg+dp"`.
+      mode: What to call it in findings.
+      public: Digests of captured constants that are declared public.
+    """
+    style = dataclasses.replace(STYLES["native"], client_outputs=True)
+    subject = {"name": program.name, "style": "native", "mode": mode, "profile": profile}
+    declared = Declared(frozenset(public))
+    findings, facts = examine(
+        traced_program(program), style, mode="primal", profile=profile, declared=declared
+    )
+    findings, facts = _with_again(findings, facts, program.costs)
+    return Report.of(findings, facts, subject)
+
+
+def _costs(traced: Traced) -> Costs:
+    """What the core says of a native program; nothing, of one that it refuses."""
+    placements = [
+        SERVER if PLACEMENTS[a.placement] == Place.SERVER else CLIENTS for a in traced.inputs
+    ]
+    try:
+        normal = normalise(traced.closed, erase_rules=True)
+        return costs(schedule(place(normal, placements, [a.name for a in traced.inputs])))
+    except SecfadError:
+        return Costs()
+
+
+def _with_again(findings: list[Finding], facts: Facts, cost: Costs) -> tuple[list[Finding], Facts]:
+    """Findings and facts, with the need of the same clients if the core knows of it alone.
+
+    An engine waits for the survivors of a sum before it divides by their number, and for cotangents, so
+    it may contact clients again where the labels of the walk would not tell.
+    """
+    if facts.readdress or not cost.readdressed:
+        return findings, facts
+    return [*findings, *_again(cost.state_bytes)], dataclasses.replace(facts, readdress=True)
+
+
+def cohort_size(traced: Traced, style: Style) -> int | None:
+    """The number of clients, where the program has an axis of clients."""
+    if not style.stacked:
+        return None
+    sizes = {
+        a.shape[0] for a in traced.inputs if PLACEMENTS[a.placement] == Place.CLIENT and a.shape
+    }
+    return min(sizes) if sizes else None
+
+
+def _facts(checker: Checker, traced: Traced, clients: int | None) -> Facts:
+    sums = [e for e in checker.events if e.kind == "sum"]
+    sent = [e for e in checker.events if e.kind == "broadcast"]
+    state = any(a.placement == "client_state" for a in traced.inputs)
+    return Facts(
+        rounds=max((e.depth for e in sums), default=0),
+        sums=sum(e.count for e in sums),
+        broadcasts=sum(e.count for e in sent),
+        up_bytes=sum(e.bytes * e.count for e in sums),
+        down_bytes=sum(e.bytes * e.count for e in sent),
+        readdress=bool(checker.residuals),
+        residual_bytes=sum(checker.residuals.values()),
+        stateful_clients=state,
+        released_scalars=sum(math.prod(e.shape) * e.count for e in sums),
+        releases=sum(e.count for e in sums),
+        clients=clients,
+        events=tuple(checker.events),
+    )
+
+
+def _obligations(traced: Traced, facts: Facts, profile: str) -> list[Finding]:
+    """Caveats about the program as a whole."""
+    found = []
+    if facts.readdress:
+        found += _again(facts.residual_bytes)
+    if facts.stateful_clients:
+        names = ", ".join(f"`{a.name}`" for a in traced.inputs if a.placement == "client_state")
+        found.append(finding("FAD701", value=names))
+    if facts.clients is not None and profile == "secagg":
+        found += _equations_against_unknowns(traced, facts)
+    for event in facts.events:
+        if event.kind == "broadcast" and event.depth and profile == "secagg":
+            name, phase = event.name, f"of phase {event.depth}"
+            found.append(finding("FAD705", line=event.line, broadcast=name, sum=phase))
+    if facts.releases > 1:
+        found.append(finding("FAD414", count=facts.releases))
+    return found
+
+
+def _again(state_bytes: float) -> list[Finding]:
+    """The same clients in a later phase, and what they keep for it, if anything."""
+    kept = [finding("FAD305", bytes=state_bytes)] if state_bytes else []
+    return [finding("FAD306"), *kept]
+
+
+def _equations_against_unknowns(traced: Traced, facts: Facts) -> list[Finding]:
+    """As many released numbers in one phase as clients hold altogether: solvable."""
+    held = sum(math.prod(a.shape) for a in traced.inputs if PLACEMENTS[a.placement] == Place.CLIENT)
+    phases: dict[int, list] = {}
+    for event in facts.events:
+        if event.kind == "sum" and event.count == 1:
+            phases.setdefault(event.depth, []).append(event)
+    for events in phases.values():
+        scalars = sum(math.prod(e.shape) for e in events)
+        if len(events) > 1 and scalars >= held:
+            return [finding("FAD604", sums=len(events), scalars=scalars)]
+    return []

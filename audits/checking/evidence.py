@@ -1,0 +1,33 @@
+"""Evidence: the place of every variable, by which a verifier re-checks a proof without searching.
+
+The checker finds loop invariants by iteration; the evidence states them, so that a reader only needs
+to confirm each equation once. One letter per variable, in the order constants, inputs, results:
+K public, S server, B a client's copy of a broadcast, C a client's own.
+"""
+
+from collections.abc import Mapping
+
+from audits.transfer.interpreter import Checker
+from audits.transfer.labels import Place
+from secfad._jax import Jaxpr
+
+LETTERS = {Place.PUBLIC: "K", Place.SERVER: "S", Place.COPY: "B", Place.CLIENT: "C"}
+
+
+def evidence_of(checker: Checker) -> Mapping[str, str]:
+    """Path of each jaxpr inside a walked program to the letters of its variables."""
+    made = {}
+    for path, labels in checker.evidence.items():
+        jaxpr = checker.programs[path]
+        made["/".join(map(str, path))] = "".join(
+            LETTERS[labels[v].place] if v in labels else "K" for v in variables(jaxpr)
+        )
+    return made
+
+
+def variables(jaxpr: Jaxpr) -> list:
+    """The variables of a jaxpr in the order of the evidence."""
+    made = [*jaxpr.constvars, *jaxpr.invars]
+    for equation in jaxpr.eqns:
+        made += equation.outvars
+    return made

@@ -1,0 +1,265 @@
+"""From a function to the jaxpr of one derivative mode, with the placement of every input.
+
+A mode is certified on its own trace: the primal, its forward derivative (`jvp`), its reverse
+derivative (`vjp`), or for a `Computation` whatever `secfad` makes of it. Dead equations are removed
+first, because what is certified is what runs.
+"""
+
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from audits.transfer.families import DECISIONS
+from audits.transfer.labels import (
+    CLIENT_AXIS,
+    Axis,
+    Label,
+    Place,
+    data_axes,
+)
+from audits.transfer.styles import CLIENT_AXIS_NAME, Style
+from secfad import CLIENTS, SERVER, Computation, _jax, jacobian
+from secfad._jax import ClosedJaxpr, Jaxpr, sub_jaxprs
+from secfad._jax_interpreters import dce
+
+PLACEMENTS = {
+    "server": Place.SERVER,
+    "server_key": Place.SERVER,
+    "clients": Place.CLIENT,
+    "client": Place.CLIENT,
+    "client_state": Place.CLIENT,
+    "client_key": Place.CLIENT,
+}
+SPMD_CLIENTS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Arg:
+    """One argument of a program under check.
+
+    Attributes:
+      name: How findings call it.
+      shape: Its shape; with the axis of clients in front in stacked and DrJAX style.
+      dtype: A dtype, or `"key<fry>"` for a typed PRNG key.
+      placement: `"server"`, `"server_key"`, `"clients"`, `"client_state"` or `"client_key"`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Any
+    placement: str
+
+    def __post_init__(self) -> None:
+        if self.placement not in PLACEMENTS:
+            raise ValueError(
+                f"Expected a placement of {', '.join(PLACEMENTS)} for `{self.name}`, got "
+                f"{self.placement!r}. Say who holds the argument."
+            )
+        object.__setattr__(self, "shape", tuple(self.shape))
+
+    @property
+    def spec(self) -> jax.ShapeDtypeStruct:
+        """What JAX traces with."""
+        dtype = self.dtype
+        if isinstance(dtype, str) and dtype.startswith("key<"):
+            implementation = {"fry": "threefry2x32", "rbg": "rbg", "urbg": "unsafe_rbg"}[
+                dtype[4:-1]
+            ]
+            dtype = jax.eval_shape(lambda: jax.random.key(0, impl=implementation)).dtype
+        return jax.ShapeDtypeStruct(self.shape, dtype)
+
+    def label(self, style: Style) -> Label:
+        """What is known of the argument before the program runs."""
+        place = PLACEMENTS[self.placement]
+        axes = data_axes(len(self.shape))
+        if place == Place.CLIENT and style.stacked:
+            axes = (Axis(CLIENT_AXIS), *axes[1:])
+        return Label(place, axes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """One mode's program with its inputs.
+
+    Attributes:
+      closed: The jaxpr, without dead code.
+      inputs: One argument record per input variable.
+      wants: For each output the placement that it must have, None where any will do.
+      subjects: For each output, the argument whose derivative it is, if it is one.
+      custom: The primal has custom derivative rules.
+    """
+
+    closed: ClosedJaxpr
+    inputs: tuple[Arg, ...]
+    wants: tuple[Place | None, ...]
+    subjects: tuple[str, ...]
+    custom: bool = False
+
+
+def trace_mode(
+    fn: Callable, args: Sequence[Arg], *, style: Style, mode: str, wrt: Sequence[int]
+) -> Traced:
+    """Traces `fn` in one mode.
+
+    Args:
+      fn: The function; a `secfad` Computation is a function too.
+      args: Its arguments, in order.
+      style: Whether a named axis of clients must be in scope.
+      mode: `"primal"`, `"jvp"`, `"vjp"` or `"mixed"`.
+      wrt: Positions of the arguments with respect to which the derivative is taken.
+
+    Raises:
+      ValueError: The mode is not one of the four, or `wrt` is empty or out of range.
+    """
+    if mode == "primal":
+        return _traced(fn, args, style)
+    _check_wrt(mode, args, wrt)
+    if mode == "jvp":
+        return _forward(fn, args, style, wrt)
+    if mode == "vjp":
+        return _reverse(fn, args, style, wrt)
+    if mode == "mixed" and style.name == "native":
+        return _mixed(fn, args, style, wrt)
+    raise ValueError(
+        f'Expected the mode "primal", "jvp", "vjp" or "mixed", got {mode!r}. '
+        'Mixed mode is checked through `style="native"` only.'
+    )
+
+
+def _check_wrt(mode: str, args: Sequence[Arg], wrt: Sequence[int]) -> None:
+    if not wrt or any(not 0 <= i < len(args) for i in wrt):
+        raise ValueError(
+            f"Expected positions of arguments in `wrt` for mode {mode!r}, got {tuple(wrt)} with "
+            f"{len(args)} arguments. Name at least one, for example wrt=(0,)."
+        )
+
+
+def _forward(fn: Callable, args: Sequence[Arg], style: Style, wrt: Sequence[int]) -> Traced:
+    tangents = [
+        dataclasses.replace(args[i], name=f"{args[i].name}.tangent", placement=_plain(args[i]))
+        for i in wrt
+    ]
+
+    def forward(*values):
+        primals, moving = values[: len(args)], values[len(args) :]
+
+        def of_wrt(*chosen):
+            full = list(primals)
+            for position, value in zip(wrt, chosen):
+                full[position] = value
+            return fn(*full)
+
+        return jax.jvp(of_wrt, tuple(primals[i] for i in wrt), tuple(moving))
+
+    return _traced(forward, [*args, *tangents], style)
+
+
+def _reverse(fn: Callable, args: Sequence[Arg], style: Style, wrt: Sequence[int]) -> Traced:
+    primal = _traced(fn, args, style)
+    outs = [v.aval for v in primal.closed.jaxpr.outvars]
+    kinds = output_places(primal, style)
+    cotangents = [
+        Arg(f"cotangent{k}", a.shape, _float_or_float0(a.dtype), place)  # type: ignore[attr-defined]
+        for k, (a, place) in enumerate(zip(outs, kinds))
+    ]
+
+    def backward(*values):
+        primals, sent = values[: len(args)], values[len(args) :]
+
+        def of_wrt(*chosen):
+            full = list(primals)
+            for position, value in zip(wrt, chosen):
+                full[position] = value
+            return jax.tree.leaves(fn(*full))
+
+        results, pull = jax.vjp(of_wrt, *(primals[i] for i in wrt))
+        moved = [
+            c if jnp.issubdtype(r.dtype, jnp.inexact) else np.zeros(r.shape, jax.dtypes.float0)
+            for c, r in zip(sent, results)
+        ]
+        return pull(moved)
+
+    traced = _traced(backward, [*args, *cotangents], style)
+    return dataclasses.replace(
+        traced,
+        wants=tuple(PLACEMENTS[args[i].placement] for i in wrt),
+        subjects=tuple(args[i].name for i in wrt),
+        custom=has_custom_rules(primal.closed.jaxpr),
+    )
+
+
+def has_custom_rules(jaxpr: Jaxpr) -> bool:
+    """Whether a program contains `custom_jvp` or `custom_vjp` calls anywhere."""
+    for equation in jaxpr.eqns:
+        if DECISIONS.get(equation.primitive.name) == "custom_rule":
+            return True
+        for value in equation.params.values():
+            for body in sub_jaxprs(value):
+                if has_custom_rules(body.jaxpr if isinstance(body, ClosedJaxpr) else body):
+                    return True
+    return False
+
+
+def _mixed(fn: Callable, args: Sequence[Arg], style: Style, wrt: Sequence[int]) -> Traced:
+    """Summed local Jacobians in the primal's rounds; the server differentiates."""
+    words = {Place.SERVER: SERVER, Place.CLIENT: CLIENTS}
+    placements = {a.name: words[PLACEMENTS[a.placement]] for a in args}
+    name = getattr(fn, "__name__", "program")
+    computation = Computation(getattr(fn, "fun", fn), MappingProxyType(placements), name)
+    derived = jacobian(computation, tuple(wrt), mode="mixed")
+    return _traced(derived.fun, args, style)
+
+
+def _float_or_float0(dtype: Any) -> Any:
+    return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.float32
+
+
+def _plain(arg: Arg) -> str:
+    return "server" if PLACEMENTS[arg.placement] == Place.SERVER else "clients"
+
+
+def output_places(primal: Traced, style: Style) -> list[str]:
+    """Where the cotangent of each output lives: with its output."""
+    from audits.checking.checking import labels_of
+
+    return [
+        "clients" if label.place == Place.CLIENT else "server" for label in labels_of(primal, style)
+    ]
+
+
+@functools.cache
+def _hide_drjax(folder: str) -> None:
+    _jax.hide_file_from_tracebacks(folder)
+
+
+def _traced(fn: Callable, args: Sequence[Arg], style: Style) -> Traced:
+    if style.name == "drjax" and "drjax" in sys.modules:
+        # What DrJAX does inside one of its operators is not the user's line.
+        _hide_drjax(str(Path(str(sys.modules["drjax"].__file__)).parent) + os.sep)
+    fun = getattr(fn, "fun", fn)
+    make = jax.make_jaxpr(
+        fun, axis_env=[(CLIENT_AXIS_NAME, SPMD_CLIENTS)] if style.name == "spmd" else None
+    )
+    closed = make(*(a.spec for a in args))
+    jaxpr = dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    closed = without_unused_constants(ClosedJaxpr(jaxpr, closed.consts))
+    outs = len(jaxpr.outvars)
+    return Traced(closed, tuple(args), (None,) * outs, ("",) * outs)
+
+
+def without_unused_constants(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """Drops constants that dead code alone used."""
+    jaxpr = closed.jaxpr
+    used = {id(v) for e in jaxpr.eqns for v in e.invars} | {id(v) for v in jaxpr.outvars}
+    kept = [(v, c) for v, c in zip(jaxpr.constvars, closed.consts) if id(v) in used]
+    jaxpr = jaxpr.replace(constvars=[v for v, _ in kept])
+    return ClosedJaxpr(jaxpr, [c for _, c in kept])

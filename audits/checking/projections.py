@@ -1,0 +1,199 @@
+"""Certificates for programs of other styles: of their projection, which is a native computation.
+
+A DrJAX program and a per-client function with a named axis say the same as a computation of ours, in other
+words. The projection is that computation: DrJAX's operators become ours (`secfad.interop`), and here a
+`psum` over the axis of clients becomes a `sum`, and a server value that a client uses a `broadcast`. The
+checker judges the program as it was written, and every mode of the projection; the certificate, its
+evidence and the verifier speak of the projection, which is what is differentiated, privatised and run.
+So an array style needs no evidence of its own, and two readings of one program must agree.
+
+The projection computes the same values; its derivatives are those of the sum over all clients, which the
+derivative of `psum` under a named axis is not.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import jax
+
+from audits.certifying import CertificationError, certify
+from audits.checking.checking import check
+from audits.checking.frontends import PLACEMENTS, SPMD_CLIENTS, Arg, trace_mode
+from audits.transfer import registry
+from audits.transfer.labels import Place
+from audits.transfer.styles import STYLES
+from privacy.certificates.certificates import Certificate
+from privacy.certificates.cohort_ranges import CohortRange
+from secfad import CLIENTS, SERVER, Computation, _jax, broadcast
+from secfad import sum as federated_sum
+from secfad._jax import ClosedJaxpr, JaxprEqn, Literal
+from secfad.errors import TranslationError
+from secfad.interop.drjax import from_drjax
+from secfad.jaxprs.calls import as_call, bodies
+
+PROJECTED = ("drjax", "spmd")
+
+
+def certify_arrays(
+    fn: Callable,
+    args: Sequence[Arg],
+    *,
+    style: str,
+    modes: Sequence[str] = ("primal",),
+    argnums: int | Sequence[int] = 0,
+) -> Certificate:
+    """Certifies a DrJAX program or a per-client function with named collectives.
+
+    Guarantees:
+      Issued only if the checker accepts the program in its own style and every mode of its projection.
+      The certificate is that of the projection, for the number of clients of the trace alone: Python
+      code of such a program may depend on it.
+
+    Args:
+      fn: The program, of positional arguments that are arrays.
+      args: Its arguments; in DrJAX style with the axis of clients.
+      style: `"drjax"` or `"spmd"`.
+      modes: `"primal"`, `"forward"`, `"reverse"`, `"mixed"`.
+      argnums: Arguments of the derivative modes.
+
+    Raises:
+      CertificationError: With the findings of the program or of its projection.
+      TranslationError: The program has no projection; it was checked, but cannot be certified.
+      ValueError: Another style.
+    """
+    if style not in PROJECTED:
+        raise ValueError(
+            f"Expected a style of {', '.join(PROJECTED)}, got {style!r}. Use audits.check for a verdict "
+            "on stacked programs, and a native computation for a certificate."
+        )
+    wrt = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    report = check(fn, args, style=style)
+    if report.kind == "reject":
+        raise CertificationError([report])
+    computation, specs = project(fn, args, style=style)
+    issued = certify(computation, *specs, modes=modes, argnums=wrt)
+    clients = args_clients(args) if style == "drjax" else SPMD_CLIENTS
+    reason = f"a {style} program is certified for the number of clients that it was traced with"
+    return dataclasses.replace(issued, cohort=CohortRange(clients, clients, reason))
+
+
+def args_clients(args: Sequence[Arg]) -> int:
+    """Length of the axis of clients."""
+    held = [a.shape[0] for a in args if PLACEMENTS[a.placement] == Place.CLIENT and a.shape]
+    if not held:
+        raise ValueError("Expected an argument at the clients, got none. There is nothing to sum.")
+    return held[0]
+
+
+def project(fn: Callable, args: Sequence[Arg], *, style: str) -> tuple[Computation, tuple]:
+    """The computation that a program stands for, and what the server or one client gives it.
+
+    Raises:
+      TranslationError: When the computation is traced, for what has no counterpart.
+    """
+    at_clients = [PLACEMENTS[a.placement] == Place.CLIENT for a in args]
+    placements = {a.name: CLIENTS if c else SERVER for a, c in zip(args, at_clients)}
+    if style == "drjax":
+        named = _with_parameters(fn, list(placements))
+        specs = tuple(
+            jax.ShapeDtypeStruct(a.shape[1:] if c else a.shape, a.spec.dtype)
+            for a, c in zip(args, at_clients)
+        )
+        return from_drjax(named, **placements), specs
+    traced = trace_mode(fn, args, style=STYLES["spmd"], mode="primal", wrt=())
+    start = ["C" if c else "S" for c in at_clients]
+    tree = jax.tree.structure(jax.eval_shape(lambda *v: _named(fn)(*v), *(a.spec for a in args)))
+
+    def one_client(*values: Any) -> Any:
+        return jax.tree.unflatten(tree, _Projection().run(traced.closed, values, start)[0])
+
+    name = getattr(fn, "__name__", "program")
+    computation = Computation(one_client, MappingProxyType(placements), name)
+    return computation, tuple(a.spec for a in args)
+
+
+def _named(fn: Callable) -> Callable:
+    """The function under an axis of clients, to ask for the structure of its result."""
+    from audits.transfer.styles import CLIENT_AXIS_NAME
+
+    return jax.vmap(fn, in_axes=None, axis_name=CLIENT_AXIS_NAME, axis_size=SPMD_CLIENTS)
+
+
+def _with_parameters(fn: Callable, names: Sequence[str]) -> Callable:
+    """The function with the parameter names that its arguments were given."""
+    import inspect
+
+    def named(*values: Any) -> Any:
+        return fn(*values)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    named.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in names])  # type: ignore[attr-defined]
+    named.__name__ = getattr(fn, "__name__", "program")
+    return named
+
+
+class _Projection:
+    """Evaluates a per-client trace: K public, S server, C client; sums and broadcasts are ours."""
+
+    def run(
+        self, closed: ClosedJaxpr, values: Sequence[Any], places: Sequence[str]
+    ) -> tuple[list[Any], list[str]]:
+        jaxpr = closed.jaxpr
+        env = dict(zip(jaxpr.constvars, zip(closed.consts, "K" * len(closed.consts))))
+        env.update(zip(jaxpr.invars, zip(values, places)))
+        sent: dict[Any, Any] = {}
+
+        def read(atom: Any) -> tuple[Any, str]:
+            return (atom.val, "K") if isinstance(atom, Literal) else env[atom]
+
+        for equation in jaxpr.eqns:
+            found = [read(v) for v in equation.invars]
+            here = [p for _, p in found]
+            if "C" in here and not _is_sum(equation) and not _has_sum(equation):
+                found = [
+                    self._at_clients(sent, atom, *pair)
+                    for atom, pair in zip(equation.invars, found)
+                ]
+            results = self._equation(equation, [v for v, _ in found], here)
+            env.update(zip(equation.outvars, zip(*results)))
+        outs = [read(v) for v in jaxpr.outvars]
+        return [v for v, _ in outs], [p for _, p in outs]
+
+    def _at_clients(self, sent: dict, atom: Any, value: Any, place: str) -> tuple[Any, str]:
+        """A server value that a client uses is broadcast, once."""
+        if place != "S":
+            return value, place
+        if atom not in sent:
+            sent[atom] = broadcast(value, name="implicit")
+        return sent[atom], "C"
+
+    def _equation(
+        self, equation: JaxprEqn, values: list[Any], places: list[str]
+    ) -> tuple[list[Any], list[str]]:
+        outputs = len(equation.outvars)
+        if _is_sum(equation):
+            return list(federated_sum(tuple(values), name="psum")), ["S"] * outputs
+        if _has_sum(equation):
+            call = as_call(equation)
+            if call is None:
+                raise TranslationError(
+                    f"Expected `psum` outside of loops and branches, got one inside "
+                    f"`{equation.primitive.name}`. Write the program with secfad.sum to certify it.",
+                    line=_jax.user_line(equation),
+                )
+            chosen = [equation.invars.index(v) for v in call.inputs]
+            return self.run(call.body, [values[k] for k in chosen], [places[k] for k in chosen])
+        place = "C" if "C" in places else "S" if "S" in places else "K"
+        return _jax.evaluate(equation, values), [place] * outputs
+
+
+def _is_sum(equation: JaxprEqn) -> bool:
+    return registry.family(equation.primitive, style="spmd") == "psum"
+
+
+def _has_sum(equation: JaxprEqn) -> bool:
+    return any(
+        _is_sum(inner) or _has_sum(inner) for body in bodies(equation) for inner in body.eqns
+    )

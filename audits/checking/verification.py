@@ -1,0 +1,282 @@
+"""The verifier: re-checks a certificate against a program in one pass, without searching.
+
+It is the part that must be trusted. It shares with the checker only the decision which primitives
+are local and the identity of primitives; it has no fixpoints, no facts and no recovery. Each equation
+is looked at once: places of operands and results are read from the evidence, and compared with the
+few rules below. Bounds are accepted only in the form in which `privatize` writes them: the operand of
+a sum is the result of a clip with a constant bound.
+
+    K public, S server, B a client's copy of a broadcast, C a client's own
+
+Source: proof-carrying code, where the consumer checks a proof that the producer had to find.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from audits.checking.evidence import variables
+from audits.transfer import registry
+from audits.transfer.families import ACCEPTING
+from privacy.certificates.certificates import Certificate
+from secfad import CLIENTS, Program
+from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, sub_jaxprs
+from secfad.clipping import clip_p
+from secfad.collecting import no_collection
+from secfad.primitives import broadcast_p, sum_p
+
+ABOVE = {"K": "KSBC", "S": "S", "B": "BC", "C": "C"}
+
+
+class VerificationError(Exception):
+    """The evidence does not prove the statement; the message names the equation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    path: tuple
+    count: int = 1
+    by_client: bool = False
+
+    def inside(self, *steps: Any, **changes: Any) -> "_Place":
+        return dataclasses.replace(self, path=(*self.path, *steps), **changes)
+
+
+@no_collection()
+def verify(certificate: Certificate, program: Program, mode: str = "primal") -> None:
+    """Confirms that a certificate's evidence proves its statement about a program.
+
+    Guarantees:
+      Returns only if the digest is the program's, every equation keeps to the rules of placement
+      under the stated places, the messages are exactly the stated ones, and under profile
+      `secagg+dp` every sum's operand is clipped to at most its stated bound.
+
+    Raises:
+      VerificationError: At the first thing that does not hold.
+    """
+    if certificate.digests.get(mode) != program.digest:
+        raise VerificationError(f"FAD006: the certificate has another digest for mode {mode!r}.")
+    reader = _Reader(certificate.evidence.get(mode, {}), certificate.profile == "secagg+dp")
+    start = ["C" if p is CLIENTS else "S" for p in program.in_placements]
+    outs = reader.closed(program.jaxpr, start, _Place(()))
+    for letter, placement in zip(outs, program.out_placements):
+        if letter in "BC" and placement is not CLIENTS:
+            raise VerificationError("FAD101: a client value is a result at the server.")
+    stated = [
+        (m.kind, m.name, m.shape, m.dtype, m.bytes, m.count)
+        for m in certificate.schedule.get(mode, ())
+    ]
+    if stated != reader.messages:
+        raise VerificationError("The messages of the program are not those of the certificate.")
+    if mode == stated_mode(certificate.digests) and list(certificate.arguments) != arguments_of(
+        program
+    ):
+        raise VerificationError("The arguments of the program are not those of the certificate.")
+    if reader.bounded:
+        _check_bounds(certificate, mode, reader.bounds)
+
+
+def stated_mode(modes: Iterable[str]) -> str:
+    """The mode whose arguments a certificate states: the primal if it has one."""
+    return "primal" if "primal" in modes else min(modes)
+
+
+def arguments_of(program: Program) -> list[dict[str, Any]]:
+    """Every argument leaf of a program, as certificates state it."""
+    return [
+        {
+            "position": k,
+            "shape": list(v.aval.shape),  # type: ignore[attr-defined]
+            "dtype": str(v.aval.dtype),  # type: ignore[attr-defined]
+            "placement": placement.value,
+        }
+        for k, (v, placement) in enumerate(zip(program.jaxpr.jaxpr.invars, program.in_placements))
+    ]
+
+
+def _check_bounds(certificate: Certificate, mode: str, found: Sequence[tuple[str, float]]) -> None:
+    stated = [(b.sum, b.norm) for b in certificate.bounds.get(mode, ())]
+    if [name for name, _ in stated] != [name for name, _ in found]:
+        raise VerificationError("The bounds of the certificate are for other sums.")
+    for (name, claimed), (_, proved) in zip(stated, found):
+        if not isinstance(claimed, int | float) or not proved <= claimed * (1 + 1e-9):
+            raise VerificationError(f"Sum {name!r} is clipped to {proved}, stated is {claimed}.")
+
+
+class _Reader:
+    """One pass over a program with its evidence."""
+
+    def __init__(self, evidence: Mapping[str, str], bounded: bool):
+        self.evidence = evidence
+        self.bounded = bounded
+        self.messages: list[tuple] = []
+        self.bounds: list[tuple[str, float]] = []
+
+    def closed(self, closed: ClosedJaxpr, inputs: Sequence[str], place: _Place) -> list[str]:
+        return self.jaxpr(closed.jaxpr, inputs, place)
+
+    def jaxpr(self, jaxpr: Jaxpr, inputs: Sequence[str], place: _Place) -> list[str]:
+        letters = self.evidence.get("/".join(map(str, place.path)), "")
+        names = variables(jaxpr)
+        if len(letters) != len(names) or set(letters) - set(ABOVE):
+            raise self._wrong(place, "no evidence for this part")
+        env = dict(zip(names, letters))
+        for variable, letter in zip(jaxpr.invars, inputs):
+            self._at_most(letter, env[variable], place)
+        clips: dict[Var, float] = {}
+        for position, equation in enumerate(jaxpr.eqns):
+            self._equation(equation, env, clips, place.inside(position))
+        return [_letter(env, v) for v in jaxpr.outvars]
+
+    def _equation(self, equation: JaxprEqn, env: dict, clips: dict, place: _Place) -> None:
+        ins = [_letter(env, v) for v in equation.invars]
+        outs = [env[v] for v in equation.outvars]
+        primitive = equation.primitive
+        if primitive is broadcast_p or primitive is sum_p:
+            self._message(equation, ins, outs, clips, place)
+            return
+        family = registry.family(primitive, style="native")
+        if family not in ACCEPTING:
+            raise self._wrong(place, f"primitive {primitive.name!r} is not accepted")
+        if family in CONTROL:
+            results = CONTROL[family](self, equation, ins, place)
+        elif family in ("call", "custom_rule"):
+            results = self._call(equation, ins, place)
+        elif family == "linear_solve":
+            results = self._solve(equation, ins, place)
+        elif family == "identity":
+            results = list(ins)
+        else:
+            results = [self._join(ins, place)] * len(outs)
+            if primitive is clip_p:
+                clips.update(_clipped(equation))
+        for letter, stated in zip(results, outs):
+            self._at_most(letter, stated, place)
+
+    def _message(self, equation: JaxprEqn, ins, outs, clips: dict, place: _Place) -> None:
+        down = equation.primitive is broadcast_p
+        if place.by_client:
+            raise self._wrong(place, "a message under client control")
+        for atom, letter, stated in zip(equation.invars, ins, outs):
+            if letter == "K":
+                self._at_most("K" if down else "S", stated, place)
+                continue
+            if letter not in ("S" if down else "BC"):
+                raise self._wrong(place, f"a message of a value at {letter}")
+            self._at_most("B" if down else "S", stated, place)
+            aval: Any = atom.aval
+            name = equation.params["name"]
+            kind = "broadcast" if down else "sum"
+            size = math.prod(aval.shape) * aval.dtype.itemsize
+            shape, dtype = tuple(aval.shape), str(aval.dtype)
+            self.messages.append((kind, name, shape, dtype, size, place.count))
+            if self.bounded and not down:
+                if atom not in clips:
+                    raise self._wrong(place, f"sum {name!r} of a value that is not clipped")
+                self.bounds.append((name, clips[atom]))
+
+    def _call(self, equation: JaxprEqn, ins: Sequence[str], place: _Place) -> list[str]:
+        bodies = [b for value in equation.params.values() for b in sub_jaxprs(value)]
+        if len(bodies) != 1:
+            raise self._wrong(place, "a call with several bodies")
+        body = bodies[0]
+        if isinstance(body, ClosedJaxpr):
+            return self.closed(body, ins, place)
+        return self.jaxpr(body, ins, place)
+
+    def _solve(self, equation: JaxprEqn, ins: Sequence[str], place: _Place) -> list[str]:
+        """What runs of a linear solve is its `solve` program; the others serve its derivative."""
+        lengths, solve = equation.params["const_lengths"], equation.params["jaxprs"].solve
+        if solve is None:
+            raise self._wrong(place, "a solve without a program")
+        first = lengths.matvec + lengths.vecmat
+        right = first + lengths.solve + lengths.transpose_solve
+        return self.closed(
+            solve, [*ins[first : first + lengths.solve], *ins[right:]], place.inside("solve")
+        )
+
+    def _cond(self, equation: JaxprEqn, ins: Sequence[str], place: _Place) -> list[str]:
+        index, operands = ins[0], ins[1:]
+        by_client = place.by_client or index in "BC"
+        before, schedules, columns = len(self.messages), [], []
+        for position, branch in enumerate(equation.params["branches"]):
+            inner = place.inside(f"branch{position}", by_client=by_client)
+            columns.append(self.closed(branch, operands, inner))
+            schedules.append(self.messages[before:])
+            del self.messages[before:]
+        if any(schedule != schedules[0] for schedule in schedules):
+            raise self._wrong(place, "branches that communicate differently need the checker")
+        self.messages += schedules[0]
+        return [self._join([index, *column], place) for column in zip(*columns)]
+
+    def _scan(self, equation: JaxprEqn, ins: Sequence[str], place: _Place) -> list[str]:
+        params = equation.params
+        inner = place.inside("body", count=place.count * int(params["length"]))
+        return self._loop(params["jaxpr"], ins, params["num_consts"], params["num_carry"], inner)
+
+    def _while(self, equation: JaxprEqn, ins: Sequence[str], place: _Place) -> list[str]:
+        params = equation.params
+        conds, bodies = params["cond_nconsts"], params["body_nconsts"]
+        start = ins[conds + bodies :]
+        inner, test = place.inside("body"), place.inside("test")
+        held = self._carried(params["body_jaxpr"].jaxpr, bodies, len(start), inner)
+        (decided,) = self.closed(params["cond_jaxpr"], [*ins[:conds], *held], test)
+        before = len(self.messages)
+        by_client = place.by_client or decided in "BC"
+        looped = dataclasses.replace(inner, by_client=by_client)
+        out = self._loop(params["body_jaxpr"], ins[conds:], bodies, len(start), looped)
+        if len(self.messages) > before:
+            raise self._wrong(place, "messages in a loop without a stated length")
+        return [self._join([decided, letter], place) for letter in out]
+
+    def _carried(self, body: Jaxpr, constants: int, carries: int, place: _Place) -> list[str]:
+        letters = self.evidence.get("/".join(map(str, place.path)), "")
+        first = len(body.constvars) + constants
+        return list(letters[first : first + carries])
+
+    def _loop(
+        self, body: ClosedJaxpr, ins, constants: int, carries: int, place: _Place
+    ) -> list[str]:
+        """The stated carries must hold before, and be kept by, one iteration."""
+        held = self._carried(body.jaxpr, constants, carries, place)
+        out = self.closed(body, ins, place)
+        for letter, stated in zip(out, held):
+            self._at_most(letter, stated, place)
+        return [*held, *out[carries:]]
+
+    def _join(self, letters: Sequence[str], place: _Place) -> str:
+        found = set(letters) - {"K"}
+        if "S" in found and found - {"S"}:
+            raise self._wrong(place, "FAD102: a server value meets a client value")
+        return "C" if "C" in found else next(iter(found), "K")
+
+    def _at_most(self, letter: str, stated: str, place: _Place) -> None:
+        if stated not in ABOVE[letter]:
+            raise self._wrong(place, f"a value at {letter} is stated to be at {stated}")
+
+    def _wrong(self, place: _Place, what: str) -> VerificationError:
+        return VerificationError(
+            f"At equation {'/'.join(map(str, place.path)) or 'start'}: {what}."
+        )
+
+
+# Families with a rule of their own here; every other accepted family is local work.
+CONTROL: Mapping[str, Callable[..., list[str]]] = {
+    "scan": _Reader._scan,
+    "while": _Reader._while,
+    "cond": _Reader._cond,
+}
+
+
+def _letter(env: Mapping[Var, str], atom: Var | Literal) -> str:
+    return "K" if isinstance(atom, Literal) else env[atom]
+
+
+def _clipped(equation: JaxprEqn) -> dict[Var, float]:
+    """Results of a clip with a constant bound, and their norms."""
+    bound = equation.invars[0]
+    if not isinstance(bound, Literal):
+        return {}
+    limit = abs(float(bound.val))  # type: ignore[arg-type]
+    return {v: limit * c for v, c in zip(equation.outvars, equation.params["norms"])}

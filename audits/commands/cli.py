@@ -1,0 +1,257 @@
+"""`secfad`: the command line.
+
+Exit codes: 0 done, 1 rejected (not certified, over budget, a ledger that does not verify), 2 unusable
+input, 101 a fault of our own. Errors that the packages raise on purpose are shown as one message,
+without a traceback. What a command needs is imported when it runs, so that help is quick.
+"""
+
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from audits.commands import certificates as certificate_commands
+from audits.commands.certificates import split_target
+
+REJECTED, UNUSABLE, INTERNAL = 1, 2, 101
+
+app = typer.Typer(
+    help="Private federated automatic differentiation: certify, run, account.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ledger_app = typer.Typer(
+    help="What was spent on what, and what may still be.", no_args_is_help=True
+)
+certificate_commands.add_to(app)
+app.add_typer(ledger_app, name="ledger")
+
+LedgerPath = Annotated[Path, typer.Argument(help="A ledger file, such as ledger.db of a run.")]
+
+
+def main() -> None:
+    """Runs the command of this process and exits."""
+    # A warning is for the reader of the report, who did not write the line that it comes from.
+    warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
+    try:
+        app(prog_name="secfad")
+    except Exception as error:
+        code = _exit_code(error)
+        if code == INTERNAL:
+            traceback.print_exception(error)
+            typer.echo("This is a fault of secfad, not of its input. Please report it.", err=True)
+        else:
+            typer.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(code)
+
+
+def _exit_code(error: Exception) -> int:
+    """What an exception means to a caller of the command."""
+    from audits.certifying import CertificationError
+    from audits.checking.verification import VerificationError
+    from audits.commands.certify_file import UnusableInput
+    from audits.quickstart.errors import ExperimentError
+    from privacy.certificates.certificates import CertificateError
+    from privacy.errors import BudgetExceeded, LedgerCorrupt, PrivacyError
+    from secagg.errors import SecAggError
+    from secfad.errors import SecfadError
+
+    not_proved = (CertificationError, CertificateError, VerificationError)
+    if isinstance(error, (*not_proved, BudgetExceeded, LedgerCorrupt)):
+        return REJECTED
+    unusable = (ExperimentError, UnusableInput, PrivacyError, SecAggError, SecfadError, OSError)
+    return UNUSABLE if isinstance(error, unusable) else INTERNAL
+
+
+@app.command()
+def modes(
+    target: Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="A computation in a file.")],
+    argument: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Argument to differentiate by; repeatable."),
+    ] = None,
+    noise_multiplier: Annotated[
+        float | None, typer.Option(help="Also show epsilon, at this noise on every round's sums.")
+    ] = None,
+    sampling_rate: Annotated[
+        float, typer.Option(help="Poisson rate of cohorts, with noise by the server.")
+    ] = 1.0,
+    steps: Annotated[int, typer.Option(help="Derivatives, each on a cohort of its own.")] = 1,
+    delta: Annotated[float, typer.Option(help="Of epsilon.")] = 1e-5,
+) -> None:
+    """Shows what each mode of the derivative costs: rounds, bytes, epsilon, the same clients again.
+
+    Differentiates by the first server argument of floating-point numbers, unless --argument says
+    otherwise. The file holds the computation NAME and SPECS = {"NAME": (jax.ShapeDtypeStruct(shape,
+    dtype), ...)}, what the server or one client holds of each argument. Loading a file runs it.
+    """
+    path, name = split_target(target)
+    from audits.commands.certify_file import UnusableInput, load, require_traceable
+    from secfad import Computation
+    from secfad.derivatives.reports import modes_table
+
+    try:
+        subject, specs = load(path, name)
+        if not isinstance(subject, Computation):
+            raise UnusableInput(
+                f"Expected `{name}` to be a computation, got a {type(subject).__name__}. "
+                "A program has a mode already."
+            )
+        require_traceable(subject, specs, path)
+    except UnusableInput as error:
+        raise UnusableInput(f"{path}: {error}") from error
+    typer.echo(modes_table(subject, specs, argument or ()))
+    if noise_multiplier is not None:
+        from audits.mode_prices import Setting, mode_prices, prices_table
+
+        setting = Setting(noise_multiplier, sampling_rate, steps, delta)
+        prices = mode_prices(subject, specs, setting, argument or ())
+        typer.echo("\n" + prices_table(prices, setting))
+
+
+@app.command()
+def run(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG.toml|quickstart|quickstart-distributed", help="What to run."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; by default the next free secfad-runs/NAME."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run that was interrupted.")
+    ] = False,
+) -> None:
+    """Runs a private experiment: certify, SecAgg and noise, one ledger, results and plots."""
+    from audits.quickstart.configuration import load
+
+    configuration = load(source)
+    from rich.console import Console
+
+    from audits.quickstart.console import default_folder, run_experiment
+
+    folder = out or default_folder(configuration.name, resume=resume)
+    run_experiment(configuration, folder, resume=resume, console=Console())
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
+    """Writes one self-contained HTML page of a run."""
+    from audits.quickstart.pages import write_page
+
+    typer.echo(str(write_page(folder)))
+
+
+@ledger_app.command("show")
+def ledger_show(
+    path: LedgerPath,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg|png", help="Also draw the budget as a picture.")
+    ] = None,
+) -> None:
+    """Shows budgets, what was spent by purpose in both views, when, and the slots that are left."""
+    from rich.console import Console
+
+    from audits.commands.ledgers import curve, draw_curve, overview
+    from privacy import Ledger
+    from privacy.ledger.spending import spending
+
+    with Ledger.open(path) as ledger:
+        Console().print(overview(ledger))
+        _echo_remarks(ledger)
+        spent, budget = spending(ledger), ledger.charter.budget
+    if spent:
+        Console().print(curve(spent, budget))
+    if spent and plot is not None:
+        draw_curve(spent, budget, plot)
+        typer.echo(f"drawn to {plot}")
+
+
+def _echo_remarks(ledger) -> None:
+    for remark in ledger.bounds.remarks:
+        typer.echo(remark)
+
+
+@ledger_app.command("verify")
+def ledger_verify(
+    path: LedgerPath,
+    head: Annotated[
+        str | None, typer.Option(help="A head from a checkpoint or results.json to look for.")
+    ] = None,
+) -> None:
+    """Checks every record and every total; exit code 1 names the first bad record."""
+    from privacy import Ledger, LedgerCorrupt
+
+    with Ledger.open(path) as ledger:
+        ledger.verify()
+        if head is not None and not ledger.is_descendant_of(head):
+            raise LedgerCorrupt(
+                f"Expected a ledger that contains the head {head}, got one that ends in "
+                f"{ledger.head}. It was cut short, or is another one."
+            )
+        typer.echo(f"verified: {sum(1 for _ in ledger.entries())} records, head {ledger.head}")
+        _echo_remarks(ledger)
+
+
+@ledger_app.command("plan")
+def ledger_plan(
+    path: LedgerPath,
+    slot: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PURPOSE,RATE,NOISE,COUNT", help="Further releases; repeatable."),
+    ] = None,
+    fixed: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PURPOSE,SIZE,NOISE,COUNT",
+            help="Further releases of cohorts of a fixed size, for a ledger on a filter; repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Prices further releases together with all declared or charged ones; writes nothing."""
+    from rich.console import Console
+
+    from audits.commands.ledgers import parse_fixed, parse_slot, quote
+    from privacy import Ledger
+    from privacy.errors import InvalidEvent
+    from privacy.ledger.planning import quote_on
+
+    if slot and fixed:
+        raise InvalidEvent("Expected --slot or --fixed, got both. Price one schedule at a time.")
+    with Ledger.open(path) as ledger:
+        if fixed:
+            draws = [parse_fixed(text, ledger.charter.population) for text in fixed]
+            plan = quote_on(ledger, draws)
+        else:
+            plan = ledger.plan([parse_slot(text) for text in slot or ()])
+        Console().print(quote(plan))
+        _echo_remarks(ledger)
+    before = "charged" if fixed else "declared"
+    typer.echo(
+        f"together with everything {before}, this " + ("fits" if plan.fits else "does not fit")
+    )
+    raise typer.Exit(0 if plan.fits else REJECTED)
+
+
+@ledger_app.command("export")
+def ledger_export(
+    path: LedgerPath,
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new file, one record per line.")],
+) -> None:
+    """Writes the chain as lines of JSON and prints its head."""
+    from privacy import Ledger
+    from privacy.ledger.export import export_ledger
+
+    with Ledger.open(path) as ledger:
+        typer.echo(export_ledger(ledger, out))
+
+
+if __name__ == "__main__":
+    main()

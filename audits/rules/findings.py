@@ -1,0 +1,172 @@
+"""Findings, facts and the report: what a check says.
+
+>>> Report.of([], Facts()).kind
+'accept'
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from audits.rules.catalogue import RULES
+from audits.rules.rules import Severity
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One root cause, named by a rule and placed at the user's line.
+
+    Attributes:
+      rule: Rule id.
+      severity: What it does to the verdict here; a style may soften or sharpen the rule's own.
+      message: One line, with names of the user's program.
+      line: The user's source line, `file:line (function)`.
+      where: Path of the equation inside the traced program.
+      entered: Lines where the values that meet here came from.
+      source: What entered there, in words.
+      remedy: One suggestion.
+    """
+
+    rule: str
+    severity: Severity
+    message: str
+    line: str = ""
+    where: str = ""
+    entered: tuple[str, ...] = ()
+    remedy: str = ""
+    source: str = ""
+
+    @property
+    def name(self) -> str:
+        """The kebab-case name of the rule."""
+        return RULES[self.rule].name
+
+    @property
+    def path(self) -> str:
+        """Alias of `where`."""
+        return self.where
+
+
+def finding(
+    rule: str,
+    *,
+    severity: Severity | None = None,
+    line: str = "",
+    path: str = "",
+    entered: Sequence[str] = (),
+    remedy: str = "",
+    **fields: object,
+) -> Finding:
+    """Fills the message template of a rule; `remedy` where a better one than the rule's is known."""
+    record = RULES[rule]
+    texts = {k: str(v) for k, v in fields.items()}
+    return Finding(
+        rule,
+        record.severity if severity is None else severity,
+        record.message.format(**texts),
+        line,
+        path,
+        tuple(entered),
+        remedy or (record.remedy.format(**texts) if "{" in record.remedy else record.remedy),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """One message of the schedule: a leaf of a broadcast or of a sum.
+
+    Attributes:
+      kind: `"broadcast"` or `"sum"`.
+      index: Position in the schedule; names the event in findings.
+      name: Name that the program gives to the message.
+      shape: Shape of the leaf at one client.
+      dtype: Its dtype.
+      bytes: Bytes per client and execution.
+      depth: Phase: sums that must have finished before.
+      count: How often it happens in one run.
+      line: The user's source line.
+      where: Path of the equation.
+    """
+
+    kind: str
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    depth: int
+    count: int
+    line: str = ""
+    where: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What the schedule costs and what one client can change; the content of a certificate."""
+
+    rounds: int = 0
+    sums: int = 0
+    broadcasts: int = 0
+    up_bytes: int = 0
+    down_bytes: int = 0
+    readdress: bool = False
+    residual_bytes: int = 0
+    stateful_clients: bool = False
+    released_scalars: int = 0
+    releases: int = 0
+    clients: int | None = None
+    sensitivity: tuple[object, ...] = ()
+    joint_sensitivity: object = None
+    relation: str = "add_remove"
+    noise_multipliers: tuple[float, ...] = ()
+    events: tuple[Event, ...] = ()
+    bounds: tuple[Any, ...] = ()
+    evidence: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+
+    def get(self, key: str, default: object = None) -> object:
+        """A fact by name, for readers that treat facts as a mapping."""
+        return getattr(self, key, default)
+
+    def to_dict(self) -> Mapping[str, object]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The answer of one check.
+
+    Attributes:
+      kind: `"accept"`, `"caveat"` (accepted under obligations that a run must acknowledge) or
+        `"reject"`.
+      findings: Rejections and caveats, the most severe first.
+      notes: What is worth knowing but changes nothing.
+      facts: Schedule and bounds.
+      subject: What was checked: name, style, mode and profile.
+    """
+
+    kind: str
+    findings: tuple[Finding, ...]
+    facts: Facts
+    notes: tuple[Finding, ...] = ()
+    subject: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        findings: Sequence[Finding],
+        facts: Facts,
+        subject: Mapping[str, str] | None = None,
+    ) -> "Report":
+        """The verdict that follows from the findings; repeated ones are said once."""
+        unique = list(dict.fromkeys(findings))
+        ranked = sorted(unique, key=lambda f: -f.severity)
+        top = max((f.severity for f in ranked), default=Severity.NOTE)
+        kind = {Severity.NOTE: "accept", Severity.CAVEAT: "caveat", Severity.REJECT: "reject"}[top]
+        return cls(
+            kind,
+            tuple(f for f in ranked if f.severity > Severity.NOTE),
+            facts,
+            tuple(f for f in ranked if f.severity == Severity.NOTE),
+            dict(subject or {}),
+        )

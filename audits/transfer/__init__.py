@@ -1,0 +1,1 @@
+"""Transfer rules of the checker: what each primitive does to labels."""

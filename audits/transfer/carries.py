@@ -1,0 +1,61 @@
+"""Carries of a loop over the axis of clients, which count the clients if they change.
+
+Each iteration of such a loop is one client. A carry that the body hands on as it came is a constant for
+all of them. One that changes from row to row says how many clients came before, so whatever depends on
+it depends on the position of the client. What it depends on is read from the body, through the calls,
+branches and loops in it.
+
+>>> import jax
+>>> body = jax.make_jaxpr(lambda kept, count, row: (kept, count + 1, row * kept))(1.0, 0, 2.0)
+>>> changing_carries(body.jaxpr, constants=0, carries=2)
+[False, True]
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from audits.transfer import registry
+from secfad._jax import Jaxpr, JaxprEqn, Literal
+from secfad.jaxprs.calls import COND, as_call
+from secfad.jaxprs.dependence import dependent_results
+
+# Elementwise work that makes nothing new of its operand.
+_COPIES = frozenset({"copy", "stop_gradient"})
+
+
+def changing_carries(jaxpr: Jaxpr, *, constants: int, carries: int) -> list[bool]:
+    """Which carries do not come back as the very value that they were."""
+    origins = passed_on(jaxpr)
+    return [origins[k] != constants + k for k in range(carries)]
+
+
+def counted(jaxpr: Jaxpr, carries: Sequence[bool], *, constants: int) -> list[bool]:
+    """Which results of the body, those behind its carries, depend on the marked carries."""
+    behind = len(jaxpr.invars) - constants - len(carries)
+    flags = [*[False] * constants, *carries, *[False] * behind]
+    return [bool(m) for m in dependent_results(jaxpr, flags)[len(carries) :]]
+
+
+def passed_on(jaxpr: Jaxpr) -> list[int | None]:
+    """For each result of a program the input that it is, unchanged; None where it is another value."""
+    origin: dict[Any, int] = {v: k for k, v in enumerate(jaxpr.invars)}
+    for equation in jaxpr.eqns:
+        for variable, atom in zip(equation.outvars, _sources(equation)):
+            if atom is not None and not isinstance(atom, Literal) and atom in origin:
+                origin[variable] = origin[atom]
+    return [None if isinstance(v, Literal) else origin.get(v) for v in jaxpr.outvars]
+
+
+def _sources(equation: JaxprEqn) -> Sequence[Any]:
+    """For each result of an equation the operand that it is; None where it is another value."""
+    family = registry.family(equation.primitive, style="native")
+    if family == "identity" or (family == "elementwise" and equation.primitive.name in _COPIES):
+        return equation.invars
+    if equation.primitive is COND:
+        rows = [passed_on(branch.jaxpr) for branch in equation.params["branches"]]
+        same = [column[0] if len(set(column)) == 1 else None for column in zip(*rows)]
+        return [None if k is None else equation.invars[1 + k] for k in same]
+    call = as_call(equation)
+    if call is not None and len(call.inputs) == len(call.body.jaxpr.invars):
+        return [None if k is None else call.inputs[k] for k in passed_on(call.body.jaxpr)]
+    return [None] * len(equation.outvars)

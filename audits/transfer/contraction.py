@@ -1,0 +1,217 @@
+"""Contractions, transforms and linear algebra: where a missing aggregator hides."""
+
+from audits.transfer.elementwise import implicit_broadcast, meet
+from audits.transfer.interpreter import Step
+from audits.transfer.labels import (
+    CLIENT_AXIS,
+    DATA,
+    MERGED,
+    MERGED_COPIES,
+    POSITION,
+    REPLICATED,
+    Axis,
+    Label,
+    Place,
+)
+
+
+def dot_general(step: Step) -> Label | list[Label]:
+    """Clients may be a batch axis of both operands, or a free axis of one."""
+    (contract_l, contract_r), (batch_l, batch_r) = step.params["dimension_numbers"]
+    left, right = step.inputs
+    for side, label, contracted in ((0, left, contract_l), (1, right, contract_r)):
+        if label.client_axis in contracted:
+            other = (contract_r, contract_l)[side][list(contracted).index(label.client_axis)]
+            return _contracted(step, side, other)
+    free_l = [k for k in range(len(left.axes)) if k not in (*contract_l, *batch_l)]
+    free_r = [k for k in range(len(right.axes)) if k not in (*contract_r, *batch_r)]
+    from_left = [left.axes[k] for k in (*batch_l, *free_l)] + [None] * len(free_r)
+    from_right = (
+        [right.axes[k] for k in batch_r] + [None] * len(free_l) + [right.axes[k] for k in free_r]
+    )
+    # A free axis of the other operand is not stretched: an operand without clients is just data there.
+    joined = meet(step, [0, 1], step.out_shape(), [tuple(from_left), tuple(from_right)])
+    return step.poisoned() if joined is None else joined.replace(slots=False)
+
+
+def _contracted(step: Step, side: int, position: int) -> Label | list[Label]:
+    """The axis of clients is summed away by the contraction itself."""
+    other = step.inputs[1 - side]
+    axis = other.axes[position]
+    elsewhere = other.client_axis is not None and other.client_axis != position
+    if elsewhere:
+        return step.refuse("FAD109")
+    if axis.tag == DATA and step.shape(1 - side)[position] != 1:
+        return step.refuse("FAD109" if other.on_clients else "FAD104")
+    if axis.tag == POSITION:
+        return step.refuse("FAD111")
+    if not step.style.sums_by_reduction:
+        return step.refuse("FAD103")
+    if step.checker.mode != "primal":
+        return step.refuse("FAD301", mode=step.checker.mode, value=step.names[1 - side])
+    if step.scope.client_control:
+        return step.refuse("FAD202")
+    if other.place == Place.SERVER:
+        if not axis.sources and not implicit_broadcast(step, 1 - side):
+            return step.poisoned()
+        step.checker.send(axis.sources, other.depth, step.scope)
+    depth = max(step.scope.depth, *(label.depth for label in step.inputs)) + 1
+    out = step.equation.outvars[0]
+    number = step.checker.message("sum", step, "contraction", out.aval, depth)
+    step.note("FAD112", sum=number)
+    return Label(Place.SERVER, (Axis(DATA),) * step.first_rank, depth)
+
+
+def fft(step: Step) -> Label | list[Label]:
+    """A transform mixes its last axes."""
+    label = step.inputs[0]
+    mixed = len(step.params["fft_lengths"])
+    return _leading(step, label, len(label.axes) - mixed)
+
+
+def linalg(step: Step) -> list[Label]:
+    """Decompositions and solves: clients may only be a leading batch axis."""
+    core = 2
+    vectors = {"householder_product": [2, 1], "tridiagonal_solve": [1, 1, 1, 2]}
+    ranks = vectors.get(step.primitive, [core] * len(step.inputs))
+    if step.primitive == "lu_pivots_to_permutation":
+        ranks = [1]
+    kept = [label.axes[: len(label.axes) - r] for label, r in zip(step.inputs, ranks)]
+    for label, lead in zip(step.inputs, kept):
+        if label.client_axis is not None and label.client_axis >= len(lead):
+            return step.refuse("FAD109")
+    width = max(len(lead) for lead in kept)
+    aligned = [tuple(lead) if len(lead) == width else (None,) * width for lead in kept]
+    shape = step.shape(0)[:width]
+    joined = meet(step, range(len(step.inputs)), shape, aligned)
+    if joined is None:
+        return step.poisoned()
+    made = []
+    for variable in step.equation.outvars:
+        rank = len(variable.aval.shape)  # type: ignore[attr-defined]
+        made.append(joined.replace(axes=joined.axes + (Axis(DATA),) * (rank - width), slots=False))
+    return made
+
+
+def _leading(step: Step, label: Label, lead: int) -> Label | list[Label]:
+    if label.client_axis is not None and label.client_axis >= lead:
+        return step.refuse("FAD109")
+    axes = label.axes[:lead] + (Axis(DATA),) * (step.first_rank - lead)
+    return label.replace(axes=axes, slots=False)
+
+
+def conv(step: Step) -> Label | list[Label]:
+    """Clients may be the batch axis of the images, or a group of features for each client."""
+    numbers = step.params["dimension_numbers"]
+    rank = step.first_rank
+    image, kernel = step.inputs
+    from_image: list[Axis | None] = [Axis(DATA)] * rank
+    from_kernel: list[Axis | None] = [Axis(DATA)] * rank
+    batch, feature = numbers.out_spec[0], numbers.out_spec[1]
+    single = step.params["batch_group_count"] == 1
+    placed = {numbers.lhs_spec[0]: batch} if single else {}
+    inputs, outputs = numbers.lhs_spec[1], numbers.rhs_spec[0]
+    folded = _folded(image.axes[inputs], step.shape(0)[inputs])
+    folds = _folded(kernel.axes[outputs], step.shape(1)[outputs])
+    if single and _grouped(step, folded, folds):
+        placed[inputs] = feature
+    for axis, tagged in enumerate(image.axes):
+        if axis in placed:
+            from_image[placed[axis]] = _as_rows(folded if axis == inputs else tagged)
+        elif tagged.tag in (CLIENT_AXIS, MERGED):
+            return step.refuse("FAD109")
+    from_kernel[batch] = None
+    for axis, tagged in enumerate(kernel.axes):
+        if axis == outputs and single and folds.tag in (MERGED, MERGED_COPIES):
+            from_kernel[feature] = _as_rows(folds)
+            if from_image[feature] == Axis(DATA):
+                if step.params["feature_group_count"] != 1:
+                    return step.refuse("FAD104")  # each client would see other features
+                from_image[feature] = None
+        elif tagged.tag in (CLIENT_AXIS, MERGED):
+            return step.refuse("FAD109")
+    joined = meet(step, [0, 1], step.out_shape(), [tuple(from_image), tuple(from_kernel)])
+    return step.poisoned() if joined is None else _merged_again(step, joined)
+
+
+def _folded(axis: Axis, size: int) -> Axis:
+    """An axis of rows as one merged with features, of which there is one per row."""
+    if axis.tag == CLIENT_AXIS:
+        return Axis(MERGED, rows=size)
+    return Axis(MERGED_COPIES, axis.sources, size) if axis.tag == REPLICATED else axis
+
+
+def _grouped(step: Step, image: Axis, kernel: Axis) -> bool:
+    """Features of image and kernel are groups by client, and the convolution keeps them apart."""
+    merged = (MERGED, MERGED_COPIES)
+    if image.tag not in merged or kernel.tag not in merged or image.rows != kernel.rows:
+        return False
+    return image.rows > 0 and step.params["feature_group_count"] % image.rows == 0
+
+
+def _as_rows(axis: Axis) -> Axis:
+    """A merged axis as the axis of rows that it stands for, for the rule where operands meet."""
+    if axis.tag == MERGED:
+        return Axis(CLIENT_AXIS, rows=axis.rows)
+    return Axis(REPLICATED, axis.sources, axis.rows) if axis.tag == MERGED_COPIES else axis
+
+
+def _merged_again(step: Step, joined: Label) -> Label:
+    """An axis of rows that is longer than the rows is merged with what they were merged with."""
+    axes = []
+    for axis, size in zip(joined.axes, step.out_shape()):
+        known = {a.rows for label in step.inputs for a in label.axes if a.rows}
+        known |= {step.shape(k)[label.client_axis] for k, label in enumerate(step.inputs)
+                  if label.client_axis is not None}  # fmt: skip
+        if axis.tag == REPLICATED and joined.place == Place.SERVER:
+            axes.append(Axis(DATA))
+        elif axis.tag == CLIENT_AXIS and size not in known:
+            axes.append(Axis(MERGED, rows=known.pop() if len(known) == 1 else -1))
+        else:
+            axes.append(axis)
+    return joined.replace(axes=tuple(axes), slots=False)
+
+
+def window(step: Step) -> Label | list[Label]:
+    """Pooling: the window must not reach across clients."""
+    label = step.inputs[0]
+    if label.client_axis is not None and not _untouched(step, label.client_axis):
+        return step.refuse("FAD109")
+    return label.replace(axes=_blurred(step, label), slots=False)
+
+
+def pool_gradient(step: Step) -> Label | list[Label]:
+    """The transpose of pooling: both operands row by row."""
+    for label in step.inputs:
+        if label.client_axis is not None and not _untouched(step, label.client_axis):
+            return step.refuse("FAD109")
+    aligned = [_blurred(step, label) for label in step.inputs]
+    joined = meet(step, range(len(step.inputs)), step.out_shape(), aligned)
+    return step.poisoned() if joined is None else joined.replace(slots=False)
+
+
+def _blurred(step: Step, label: Label) -> tuple[Axis, ...]:
+    return tuple(a if _untouched(step, k) else Axis(DATA) for k, a in enumerate(label.axes))
+
+
+_TRIVIAL = {
+    "window_dimensions": 1,
+    "window_strides": 1,
+    "base_dilation": 1,
+    "window_dilation": 1,
+    "padding": (0, 0),
+}
+
+
+def _untouched(step: Step, axis: int) -> bool:
+    """Whether the window leaves an axis as it is."""
+    for name, value in _TRIVIAL.items():
+        found = step.params.get(name)
+        if found is not None and _plain(found[axis]) != value:
+            return False
+    return True
+
+
+def _plain(value):
+    """A padding pair as a tuple, a number as it is."""
+    return tuple(value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,267 @@
+"""Slices, joins and sorts along single axes: legal along data, never along clients."""
+
+from audits.transfer import registry
+from audits.transfer.elementwise import meet
+from audits.transfer.interpreter import Step
+from audits.transfer.labels import CLIENT_AXIS, DATA, REPLICATED, Axis, Label, Place
+from audits.transfer.structure import _data_at
+from secfad._jax import Jaxpr
+from secfad.jaxprs.calls import as_call
+
+
+def sort(step: Step) -> list[Label]:
+    """All operands are permuted together, so each result depends on all of them."""
+    axis = step.params["dimension"]
+    if any(label.axes[axis].tag == CLIENT_AXIS for label in step.inputs):
+        return step.refuse("FAD106")
+    joined = meet(step, range(len(step.inputs)), step.out_shape())
+    if joined is None:
+        return step.poisoned()
+    return [joined.replace(axes=_data_at(joined.axes, axis))] * len(step.equation.outvars)
+
+
+def slice_(step: Step) -> Label | list[Label]:
+    """A static slice keeps tags; of the clients it must take all, in order."""
+    label, shape = step.inputs[0], step.shape(0)
+    axis = label.client_axis
+    if axis is not None:
+        strides = step.params["strides"] or (1,) * len(shape)
+        limits = step.params["limit_indices"]
+        whole = step.params["start_indices"][axis] == 0 and limits[axis] == shape[axis]
+        if not whole or strides[axis] != 1:
+            return step.refuse("FAD107")
+    return label
+
+
+def dynamic_slice(step: Step) -> Label | list[Label]:
+    """A slice at computed positions, which count as data."""
+    label, sizes = step.inputs[0], step.params["slice_sizes"]
+    axis = label.client_axis
+    if axis is not None and sizes[axis] != step.shape(0)[axis]:
+        return step.refuse("FAD107")
+    return _indexed(step, [0], list(range(1, len(step.inputs))), label.axes)
+
+
+def dynamic_update_slice(step: Step) -> Label | list[Label]:
+    """Writes a block; along clients the block must be whole and row by row."""
+    target, block = step.inputs[0], step.inputs[1]
+    for axis in (target.client_axis, block.client_axis):
+        if axis is not None and step.shape(0)[axis] != step.shape(1)[axis]:
+            return step.refuse("FAD103" if target.client_axis is None else "FAD107")
+    aligned = [target.axes, block.axes]
+    joined = meet(step, [0, 1], step.out_shape(), aligned)
+    if joined is None:
+        return step.poisoned()
+    axes = tuple(
+        Axis(DATA) if step.shape(0)[k] != step.shape(1)[k] and a.tag != CLIENT_AXIS else a
+        for k, a in enumerate(joined.axes)
+    )
+    return _indexed(step, [0, 1], list(range(2, len(step.inputs))), axes, joined)
+
+
+def _indexed(
+    step: Step,
+    data: list[int],
+    indices: list[int],
+    axes: tuple[Axis, ...],
+    base: Label | None = None,
+) -> Label | list[Label]:
+    """Joins scalar indices, which have no axis, into the result."""
+    label = base or step.inputs[data[0]]
+    rank = len(axes)
+    aligned = [axes] * len(data) + [(None,) * rank] * len(indices)
+    joined = meet(step, data + indices, step.out_shape(), aligned)
+    if joined is None:
+        return step.poisoned()
+    moved = any(step.inputs[i].place != Place.PUBLIC for i in indices)
+    written = label.slots or (
+        len(data) > 1 and any(step.inputs[i].place == Place.CLIENT for i in indices)
+    )
+    kept = tuple(
+        Axis(DATA) if moved and a.tag not in (CLIENT_AXIS, REPLICATED) else a for a in axes
+    )
+    return joined.replace(axes=kept, slots=written)
+
+
+def rev(step: Step) -> Label | list[Label]:
+    """Reversal of axes of data."""
+    label = step.inputs[0]
+    if any(label.axes[k].tag == CLIENT_AXIS for k in step.params["dimensions"]):
+        return step.refuse("FAD107")
+    return label
+
+
+def pad(step: Step) -> Label | list[Label]:
+    """Padding adds entries that are not clients."""
+    label = step.inputs[0]
+    config = step.params["padding_config"]
+    axis = label.client_axis
+    if axis is not None and tuple(config[axis]) != (0, 0, 0):
+        return step.refuse("FAD107")
+    aligned = [label.axes, (None,) * len(label.axes)]
+    joined = meet(step, [0, 1], step.out_shape(), aligned)
+    if joined is None:
+        return step.poisoned()
+    axes = tuple(
+        Axis(DATA) if tuple(config[k]) != (0, 0, 0) else a for k, a in enumerate(joined.axes)
+    )
+    return joined.replace(axes=axes)
+
+
+def concatenate(step: Step) -> Label | list[Label]:
+    """Pieces must agree about clients, and may not be clients themselves."""
+    axis = step.params["dimension"]
+    if any(label.axes[axis].tag == CLIENT_AXIS for label in step.inputs):
+        return step.refuse("FAD109")
+    # A piece of size 1 along another axis is a piece, not a stretched value: align by position.
+    aligned = [label.axes for label in step.inputs]
+    joined = meet(step, range(len(step.inputs)), step.out_shape(), aligned)
+    if joined is None:
+        return step.poisoned()
+    if len(step.inputs) == 1:
+        return joined
+    return joined.replace(axes=_data_at(joined.axes, axis))
+
+
+def stack(step: Step) -> Label | list[Label]:
+    """Like a concatenation along a new axis."""
+    axis = step.params["axis"]
+    aligned = [(*label.axes[:axis], Axis(DATA), *label.axes[axis:]) for label in step.inputs]
+    joined = meet(step, range(len(step.inputs)), step.out_shape(), aligned)
+    return step.poisoned() if joined is None else joined
+
+
+def split(step: Step) -> list[Label]:
+    """Pieces along one axis of data."""
+    label = step.inputs[0]
+    if label.axes[step.params["axis"]].tag == CLIENT_AXIS:
+        return step.refuse("FAD107")
+    return [label] * len(step.equation.outvars)
+
+
+def unstack(step: Step) -> list[Label]:
+    """Every entry along one axis of data, without the axis."""
+    label, axis = step.inputs[0], step.params["axis"]
+    rows = label.place == Place.COPY and step.style.stacked and axis == 0
+    if label.axes[axis].tag == CLIENT_AXIS or rows:
+        return step.refuse("FAD107")
+    axes = (*label.axes[:axis], *label.axes[axis + 1 :])
+    return [label.replace(axes=axes)] * len(step.equation.outvars)
+
+
+def gather(step: Step) -> Label | list[Label]:
+    """Reads at computed positions; clients are paired as a batch axis or read whole."""
+    numbers, sizes = step.params["dimension_numbers"], step.params["slice_sizes"]
+    operand, indices = step.inputs[0], step.inputs[1]
+    axis = operand.client_axis
+    windowed = _window_axes(numbers, len(operand.axes))
+    if axis is not None and axis not in numbers.operand_batching_dims:
+        whole = axis in windowed and sizes[axis] == step.shape(0)[axis]
+        if not whole:
+            return step.refuse("FAD107")
+    if (
+        operand.place == Place.SERVER
+        and indices.client_axis is not None
+        and not _paired(step, numbers)
+    ):
+        return step.refuse("FAD104")
+    rank = step.first_rank
+    batch = [k for k in range(rank) if k not in numbers.offset_dims]
+    from_operand: list[Axis | None] = [None] * rank
+    from_indices: list[Axis | None] = [None] * rank
+    for position, source in zip(sorted(numbers.offset_dims), windowed):
+        whole = sizes[source] == step.shape(0)[source]
+        from_operand[position] = operand.axes[source] if whole else Axis(DATA)
+    for position, source in zip(batch, range(len(indices.axes) - 1)):
+        from_indices[position] = indices.axes[source]
+    for mine, theirs in zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims):
+        from_operand[batch[theirs]] = operand.axes[mine]
+    joined = meet(step, [0, 1], step.out_shape(), [tuple(from_operand), tuple(from_indices)])
+    return step.poisoned() if joined is None else joined
+
+
+def _window_axes(numbers, rank: int) -> list[int]:
+    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    return [k for k in range(rank) if k not in gone]
+
+
+def _paired(step: Step, numbers) -> bool:
+    axis = step.inputs[1].client_axis
+    return axis is not None and axis in numbers.start_indices_batching_dims
+
+
+def scatter(step: Step) -> Label | list[Label]:
+    """Writes at computed positions; each client may write into its own row only."""
+    if not _readable_update(step):
+        return step.refuse("FAD002", primitive=f"{step.primitive} of an update of its own")
+    numbers = step.params["dimension_numbers"]
+    target, indices, updates = step.inputs
+    rank = len(target.axes)
+    gone = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
+    windowed = [k for k in range(rank) if k not in gone]
+    batch = [k for k in range(len(updates.axes)) if k not in numbers.update_window_dims]
+    from_indices: list[Axis | None] = [None] * rank
+    from_updates: list[Axis | None] = [None] * rank
+    rows: set[int] = set()
+    for mine, theirs in zip(numbers.operand_batching_dims, numbers.scatter_indices_batching_dims):
+        from_indices[mine] = indices.axes[theirs]
+        from_updates[mine] = updates.axes[batch[theirs]]
+        rows |= {mine}
+    for mine, theirs in zip(windowed, sorted(numbers.update_window_dims)):
+        whole = step.shape(0)[mine] == step.shape(2)[theirs]
+        moving = mine in numbers.scatter_dims_to_operand_dims
+        if whole and not moving:
+            from_updates[mine] = updates.axes[theirs]
+            rows |= {mine}
+    if not _rows_kept(step, from_indices, from_updates, rows):
+        many = target.client_axis is None
+        return step.refuse("FAD103" if many else "FAD107")
+    aligned = [target.axes, tuple(from_indices), tuple(from_updates)]
+    joined = meet(step, [0, 1, 2], step.out_shape(), aligned)
+    if joined is None:
+        return step.poisoned()
+    axes = tuple(a if k in rows else Axis(DATA) for k, a in enumerate(joined.axes))
+    return joined.replace(axes=axes, slots=joined.slots or indices.place == Place.CLIENT)
+
+
+def _readable_update(step: Step) -> bool:
+    """A scatter runs a program on old and new entries: the one in its name, or one entry by entry."""
+    update = step.params.get("update_jaxpr")
+    if update is None:
+        return True
+    if step.primitive == "scatter":
+        return _is_elementwise(update, step.style.name)
+    named = step.primitive.replace("_", "-").removeprefix("scatter-")
+    if update.constvars or len(update.eqns) != 1:
+        return False
+    (only,) = update.eqns
+    known = registry.family(only.primitive, style=step.style.name) == "elementwise"
+    wired = list(only.invars) == list(update.invars) and list(only.outvars) == list(update.outvars)
+    return known and wired and only.primitive.name == named
+
+
+def _is_elementwise(jaxpr: Jaxpr, style: str) -> bool:
+    """True for a program without constants of nothing but elementwise work, at any depth of calls."""
+    if jaxpr.constvars:
+        return False
+    for equation in jaxpr.eqns:
+        family = registry.family(equation.primitive, style=style)
+        call = as_call(equation) if family in ("call", "custom_rule") else None
+        if call is not None and not call.body.consts:
+            if not _is_elementwise(call.body.jaxpr, style):
+                return False
+        elif family != "elementwise":
+            return False
+    return True
+
+
+def _rows_kept(step: Step, from_indices, from_updates, rows: set[int]) -> bool:
+    """Whether every axis of clients among the operands lands on a row axis of the target."""
+    target, indices, updates = step.inputs
+    if target.client_axis is not None and target.client_axis not in rows:
+        return False
+    for label, placed in ((indices, from_indices), (updates, from_updates)):
+        tags = [a.tag for k, a in enumerate(placed) if a is not None and k in rows]
+        if label.client_axis is not None and CLIENT_AXIS not in tags:
+            return False
+    return True

@@ -1,0 +1,387 @@
+"""The walk: one label per variable, one rule per equation, and a record of every message.
+
+The interpreter knows no primitive. It reads equations in order, looks up the family of each, calls
+its rule with the labels of the operands, and stores the labels of the results under the path of the
+equation. These stored labels, with those of loop carries, are the evidence of a certificate.
+
+A rule that rejects reports its finding and poisons its results; a poisoned operand silences every
+later rule, so that one root cause gives one diagnostic.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from audits.rules.findings import Event, Finding, finding
+from audits.rules.rules import Severity
+from audits.transfer import registry
+from audits.transfer.labels import (
+    DATA,
+    MERGED,
+    MERGED_COPIES,
+    Axis,
+    Label,
+    Place,
+    data_axes,
+    poison,
+    public,
+)
+from audits.transfer.styles import Style
+from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, user_line
+from secfad.jaxprs.origins import foreign_code, is_known_dtype
+
+Path = tuple[int | str, ...]
+Rule = Callable[["Step"], list[Label] | Label]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """Where the walk is.
+
+    Attributes:
+      path: Equation indices from the root; unique for every call site.
+      count: How often this place runs in one execution.
+      depth: Sums that the control decision to come here had to wait for.
+      client_control: Client data decides whether this place runs.
+      recording: Findings and messages count; off while a loop looks for its invariant.
+      caller: The equation whose body this is; its line serves where the body has none.
+    """
+
+    path: Path = ()
+    count: int = 1
+    depth: int = 0
+    client_control: bool = False
+    recording: bool = True
+    caller: "Step | None" = None
+
+    def inside(self, *steps: int | str, **changes) -> "Scope":
+        """The scope of a nested jaxpr."""
+        path = (*self.path, *steps)
+        if changes:
+            return dataclasses.replace(self, path=path, **changes)
+        return Scope(path, self.count, self.depth, self.client_control, self.recording, self.caller)
+
+
+@dataclasses.dataclass
+class Step:
+    """One equation under one set of labels; what a rule sees."""
+
+    checker: "Checker"
+    equation: JaxprEqn
+    inputs: list[Label]
+    names: list[str]
+    scope: Scope
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The parameters of the equation."""
+        return self.equation.params
+
+    @property
+    def style(self) -> Style:
+        """The style of the program."""
+        return self.checker.style
+
+    @property
+    def primitive(self) -> str:
+        """The name of the primitive."""
+        return self.equation.primitive.name
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """The shape of an operand."""
+        return tuple(self.equation.invars[index].aval.shape)  # type: ignore[attr-defined]
+
+    def out_shape(self, index: int = 0) -> tuple[int, ...]:
+        """The shape of a result."""
+        return tuple(self.equation.outvars[index].aval.shape)  # type: ignore[attr-defined]
+
+    def refuse(self, rule: str, **fields: Any) -> list[Label]:
+        """Reports a rejection and poisons the results."""
+        self.note(rule, Severity.REJECT, **fields)
+        return self.poisoned()
+
+    def poisoned(self) -> list[Label]:
+        """Results that say nothing more."""
+        self.checker.poisoned |= self.scope.recording
+        return [poison(len(v.aval.shape)) for v in self.equation.outvars]  # type: ignore[attr-defined]
+
+    def note(self, rule: str, severity: Severity | None = None, **fields: Any) -> None:
+        """Reports a finding at this equation."""
+        if self.scope.recording:
+            filled: dict[str, Any] = {"primitive": self.primitive} | fields
+            where = "/".join(map(str, self.scope.path))
+            self.checker.findings.append(
+                finding(rule, severity=severity, line=self.line, path=where, **filled)
+            )
+
+    @property
+    def line(self) -> str:
+        """The user's line; that of the call where a library's own program is the body."""
+        own = user_line(self.equation)
+        caller = self.scope.caller
+        outer = "" if caller is None else caller.line
+        # A library function is traced once, so its body may name the file of another call.
+        same_file = own.split(":")[0] == outer.split(":")[0]
+        return own if own and (same_file or not outer) else outer
+
+    def inside(self, *steps: int | str, **changes: Any) -> "Scope":
+        """The scope of a jaxpr inside this equation."""
+        return self.scope.inside(*steps, caller=self, **changes)
+
+    @property
+    def first_rank(self) -> int:
+        """Rank of the first result."""
+        return len(self.out_shape())
+
+
+def nbytes(shape: Sequence[int], dtype: Any) -> int:
+    """Bytes of an array; PRNG keys count their raw data."""
+    itemsize = getattr(dtype, "itemsize", None) or np.dtype(dtype).itemsize
+    return int(np.prod(shape, dtype=np.int64)) * int(itemsize)
+
+
+class Checker:
+    """Holds what a walk finds. One instance checks one program once."""
+
+    def __init__(
+        self, style: Style, rules: Mapping[str, Rule], *, public: frozenset[str], mode: str
+    ):
+        self.style = style
+        self.rules = rules
+        self.public = public
+        self.mode = mode
+        self.findings: list[Finding] = []
+        self.events: list[Event] = []
+        self.poisoned = False
+        self.operands: dict[int, tuple[Path, int]] = {}
+        self.recorded: dict[int, Event] = {}
+        self.evidence: dict[Path, dict[Var, Label]] = {}
+        self.programs: dict[Path, Jaxpr] = {}
+        self.residuals: dict[Path, int] = {}
+        self._sources: dict[tuple[Path, int], int] = {}
+        self._source_events: dict[int, Event] = {}
+        self._sent: set[tuple[int, Path]] = set()
+        self._quiet: dict[tuple, tuple[ClosedJaxpr, list[Label]]] = {}
+
+    def run(
+        self, closed: ClosedJaxpr, labels: Sequence[Label], names: Sequence[str]
+    ) -> list[Label]:
+        """Labels of the outputs from the labels of the inputs."""
+        for variable in (*closed.jaxpr.invars, *closed.jaxpr.constvars, *closed.jaxpr.outvars):
+            dtype = getattr(variable.aval, "dtype", None)
+            if dtype is not None and not is_known_dtype(dtype):
+                self.poisoned = True
+                self.findings.append(
+                    finding("FAD002", primitive=f"{dtype} of another generator", remedy=_GENERATORS)
+                )
+                break
+        return self.closed(closed, list(labels), list(names), Scope())
+
+    def closed(
+        self, closed: ClosedJaxpr, labels: list[Label], names: list[str], scope: Scope
+    ) -> list[Label]:
+        """Walks a closed jaxpr; its constants are judged where they are.
+
+        A walk that records nothing depends on its labels alone. Loops repeat it until they have an
+        invariant; without memory, loops in loops would repeat it exponentially often.
+        """
+        if scope.recording:
+            return self._closed(closed, labels, names, scope)
+        key = (scope.path, id(closed), tuple(labels), scope.depth, scope.client_control)
+        if key not in self._quiet:
+            # The program is kept, so that its id stays its own.
+            self._quiet[key] = (closed, self._closed(closed, labels, names, scope))
+        return list(self._quiet[key][1])
+
+    def _closed(
+        self, closed: ClosedJaxpr, labels: list[Label], names: list[str], scope: Scope
+    ) -> list[Label]:
+        constants = [self._constant(c, scope) for c in closed.consts]
+        return self.jaxpr(closed.jaxpr, constants, labels, names, scope)
+
+    def jaxpr(
+        self,
+        jaxpr: Jaxpr,
+        constants: list[Label],
+        labels: list[Label],
+        names: list[str],
+        scope: Scope,
+    ) -> list[Label]:
+        """Walks a jaxpr whose constants have labels already."""
+        env: dict[Var, Label] = dict(zip(jaxpr.constvars, constants)) | dict(
+            zip(jaxpr.invars, labels)
+        )
+        called: dict[Var, str] = dict(zip(jaxpr.invars, names))
+        for position, equation in enumerate(jaxpr.eqns):
+            here = scope.inside(position)
+            inputs = [self._value(env, v, here) for v in equation.invars]
+            texts = [_name(called, v) for v in equation.invars]
+            results = self._apply(Step(self, equation, inputs, texts, here))
+            for variable, label in zip(equation.outvars, results):
+                env[variable] = label
+                called[variable] = f"the result of {equation.primitive.name}"
+        if scope.recording:
+            self.evidence[scope.path] = env
+            self.programs[scope.path] = jaxpr
+        return [self._value(env, v, scope) for v in jaxpr.outvars]
+
+    def _value(self, env: Mapping[Var, Label], atom: Var | Literal, scope: Scope) -> Label:
+        return self._constant(atom.val, scope) if isinstance(atom, Literal) else env[atom]
+
+    def _apply(self, step: Step) -> list[Label]:
+        if any(label.poisoned for label in step.inputs):
+            return step.poisoned()
+        family = registry.family(step.equation.primitive, style=self.style.name)
+        if family == registry.IMPOSTOR:
+            return step.refuse("FAD009")
+        foreign = foreign_code(step.equation)
+        if foreign:
+            return step.refuse(
+                "FAD002", primitive=f"{step.primitive} of {foreign}", remedy=_GENERATORS
+            )
+        handler = self.rules.get(family)
+        if handler is None:
+            return step.refuse("FAD001")
+        if family not in _MERGING and not self._unmerged(step):
+            return step.refuse("FAD108")
+        results = handler(step)
+        results = results if isinstance(results, list) else [results]
+        ranks = [len(v.aval.shape) for v in step.equation.outvars]  # type: ignore[attr-defined]
+        if [len(label.axes) for label in results] != ranks:
+            return step.refuse("FAD001")  # the rule has not understood the equation
+        return [self._below_control(label, step.scope) for label in results]
+
+    def _unmerged(self, step: Step) -> bool:
+        """Forgets merged copies; merged clients may not go further, which is what False says."""
+        for index, label in enumerate(step.inputs):
+            tags = label.tags
+            if MERGED in tags:
+                return False
+            if MERGED_COPIES in tags:
+                axes = tuple(Axis(DATA) if a.tag == MERGED_COPIES else a for a in label.axes)
+                step.inputs[index] = label.replace(axes=axes)
+        return True
+
+    def _below_control(self, label: Label, scope: Scope) -> Label:
+        return label if label.depth >= scope.depth else label.replace(depth=scope.depth)
+
+    def _constant(self, value: Any, scope: Scope) -> Label:
+        rank = len(np.shape(value))
+        array = _as_numpy(value)
+        if array.dtype.names is not None or array.dtype.itemsize == 0 or _uniform(array):
+            return public(rank)
+        if constant_digest(array) in self.public:
+            return Label(Place.PUBLIC, data_axes(rank))
+        if scope.recording:
+            self.findings.append(
+                finding(
+                    "FAD005",
+                    path="/".join(map(str, scope.path)),
+                    line=self._line_hint(),
+                    shape=array.shape,
+                    dtype=array.dtype,
+                )
+            )
+        return poison(rank)
+
+    def _line_hint(self) -> str:
+        return getattr(self, "constant_line", "")
+
+    # Messages.
+
+    def source(self, step: Step, index: int, size: int) -> int:
+        """An identity for a server value that may turn out to be sent to the clients."""
+        key = (step.scope.path, index)
+        if key not in self._sources:
+            self._sources[key] = len(self._sources)
+        number = self._sources[key]
+        operand = step.equation.invars[index] if index >= 0 else step.equation.outvars[0]
+        aval: Any = operand.aval
+        if step.scope.recording:
+            self._source_events[number] = self._event(
+                "broadcast", step, "broadcast", aval.shape, aval.dtype, size, 0
+            )
+        return number
+
+    def send(self, sources: frozenset[int], depth: int, scope: Scope) -> None:
+        """Server values meet client values: each source is a broadcast, once per place it is made."""
+        if not scope.recording:
+            return
+        for number in sorted(sources):
+            event = self._source_events.get(number)
+            if event is not None and (number, ()) not in self._sent:
+                self._sent.add((number, ()))
+                self.events.append(dataclasses.replace(event, index=len(self.events), depth=depth))
+
+    def senders(self) -> frozenset[Path]:
+        """Equations that spread out a server value which did reach the clients."""
+        return frozenset(p for (p, _), n in self._sources.items() if (n, ()) in self._sent)
+
+    def message(
+        self, kind: str, step: Step, name: str, aval: Any, depth: int, *, position: int = -1
+    ) -> int:
+        """Records one leaf of a broadcast or sum; returns its index in the schedule."""
+        if not step.scope.recording:
+            return -1
+        size = nbytes(aval.shape, aval.dtype)
+        event = self._event(kind, step, name, aval.shape, aval.dtype, size, depth)
+        self._add(event)
+        self.operands[event.index] = (step.scope.path, position)
+        return event.index
+
+    def _event(self, kind, step: Step, name, shape, dtype, size, depth) -> Event:
+        return Event(
+            kind=kind,
+            index=len(self.recorded),
+            name=name,
+            shape=tuple(shape),
+            dtype=str(dtype),
+            bytes=size,
+            depth=depth,
+            count=step.scope.count,
+            line=step.line,
+            where="/".join(map(str, step.scope.path)),
+        )
+
+    def _add(self, event: Event) -> None:
+        self.events.append(event)
+        self.recorded[event.index] = event
+
+    def keep(self, step: Step, index: int) -> None:
+        """A client keeps an operand from one phase to the next."""
+        if step.scope.recording:
+            aval: Any = step.equation.invars[index].aval
+            self.residuals[(*step.scope.path, index)] = nbytes(aval.shape, aval.dtype)
+
+
+_GENERATORS = (
+    "Use keys of threefry2x32, rbg or unsafe_rbg as JAX defines them, and JAX's primitives"
+)
+# What may touch an axis that merges clients with data.
+_MERGING = frozenset({"reshape", "transpose", "conv", "call", "custom_rule"})
+
+
+def constant_digest(array: np.ndarray) -> str:
+    """The digest by which a captured constant is declared public."""
+    import hashlib
+
+    head = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _as_numpy(value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except TypeError:  # a typed PRNG key has no numpy form, but its words do
+        return np.asarray(jax.random.key_data(value))
+
+
+def _uniform(array: np.ndarray) -> bool:
+    return array.size <= 1 or bool(np.all(array == array.flat[0]))
+
+
+def _name(names: Mapping[Var, str], atom: Var | Literal) -> str:
+    return "a constant" if isinstance(atom, Literal) else names.get(atom, "a constant")

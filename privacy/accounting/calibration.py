@@ -1,0 +1,178 @@
+"""Calibration: how much noise a budget needs, and how many rounds it pays for.
+
+Both questions take what was already spent into account, as an event. Answers are on the safe side:
+the plan they describe is within the budget by the same accountant that admits it.
+
+>>> budget = Budget(1.0, 1e-6)
+>>> rounds_for(budget, sampling_rate=0.001, noise_multiplier=0.8)
+11394
+>>> round(noise_multiplier_for(Budget(4.377, 1e-5), sampling_rate=1.0, rounds=1), 2)
+1.0
+
+Sources: `privacy.accounting.pricing`.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from privacy.accounting.events import parse_event
+from privacy.accounting.pricing import price
+from privacy.accounting.terms import MAX_COUNT, Gaussian, Terms, make_terms
+from privacy.budgets import (
+    Budget,
+    expect_budget,
+    positive_count,
+    positive_number,
+    sampling_probability,
+)
+from privacy.errors import BudgetExceeded, UnsupportedEvent
+from privacy.relations import Relation
+
+_PRECISION = 1e-4
+_MAX_NOISE = 1e9
+
+
+def noise_multiplier_for(
+    budget: Budget,
+    *,
+    sampling_rate: float,
+    rounds: int,
+    spent: Mapping[str, Any] | None = None,
+    accountant: str = "pld",
+    relation: str | Relation = Relation.ADD_OR_REMOVE_ONE,
+) -> float:
+    """The least joint noise multiplier, to one in 10,000, with which rounds fit into a budget.
+
+    Args:
+      budget: For everything, including what was spent.
+      sampling_rate: Poisson rate q of each round.
+      rounds: Cohort draws.
+      spent: Event of what was already released, or None.
+      accountant: As in `accounting.epsilon`.
+      relation: Neighbouring relation.
+
+    Raises:
+      BudgetExceeded: What was spent leaves nothing.
+    """
+    expect_budget(budget, "budget")
+    before, q = _spent(spent), sampling_probability(sampling_rate)
+    rounds = positive_count(rounds, "rounds")
+
+    if before and price(before, budget.delta, accountant=accountant, relation=relation) >= (
+        budget.epsilon
+    ):
+        raise _exhausted(budget, "any round at any noise")
+
+    def cost(z: float, accountant: str = accountant) -> float:
+        terms = make_terms([*before, (Gaussian(z, q), rounds)])
+        return price(terms, budget.delta, accountant=accountant, relation=relation)
+
+    high = 1.0
+    with contextlib.suppress(UnsupportedEvent):  # a cheap bound is a good place to start
+        high = least_noise(lambda z: cost(z, "rdp"), budget.epsilon, high, 2.0)
+    return least_noise(cost, budget.epsilon, high, 1.15)
+
+
+def least_noise(cost: Callable[[float], float], target: float, start: float, step: float) -> float:
+    """The least z whose cost is within a target, to one in 10,000, looked for around start.
+
+    Raises:
+      OverflowError: None is.
+    """
+    low = high = start
+    while cost(high) > target:
+        if high > _MAX_NOISE:
+            raise OverflowError("no noise is enough")
+        low, high, step = high, high * step, min(step**2, 1e3)
+    while low == high or cost(low) <= target:
+        low, high, step = low / step, low, min(step**2, 1e3)
+        if low < 1e-60:
+            return high
+    return _least(cost, target, low, high)
+
+
+def _least(cost: Callable[[float], float], target: float, low: float, high: float) -> float:
+    """The least z that fits, between one that does not and one that does.
+
+    False position on log cost over log z, which is nearly a line, with a bisection every third step.
+    """
+    above, below = math.log(cost(low) / target), math.log(max(cost(high), 1e-300) / target)
+    step = 0
+    while high / low > 1 + _PRECISION and below < -_PRECISION:
+        step += 1
+        share = 0.5 if step % 3 == 0 else min(0.98, max(0.02, above / (above - below)))
+        middle = low * (high / low) ** share
+        value = math.log(max(cost(middle), 1e-300) / target)
+        if value > 0:
+            low, above = middle, value
+        else:
+            high, below = middle, value
+    return high
+
+
+def rounds_for(
+    budget: Budget,
+    *,
+    sampling_rate: float,
+    noise_multiplier: float,
+    spent: Mapping[str, Any] | None = None,
+    accountant: str = "pld",
+    relation: str | Relation = Relation.ADD_OR_REMOVE_ONE,
+) -> int:
+    """The largest number of equal rounds that fit into a budget, exactly; maybe 0.
+
+    Args:
+      budget: For everything, including what was spent.
+      sampling_rate: Poisson rate q of each round.
+      noise_multiplier: Joint effective multiplier of each round.
+      spent: Event of what was already released, or None.
+      accountant: As in `accounting.epsilon`.
+      relation: Neighbouring relation.
+    """
+    expect_budget(budget, "budget")
+    before, z = _spent(spent), positive_number(noise_multiplier, "noise_multiplier")
+    q = sampling_probability(sampling_rate)
+
+    def cost(rounds: int) -> float:
+        terms = make_terms([*before, (Gaussian(z, q), rounds)])
+        return price(terms, budget.delta, accountant=accountant, relation=relation)
+
+    fits, fails = 0, None
+    guess = 1
+    while fails is None or fails - fits > 1:
+        value = cost(guess)
+        if value <= budget.epsilon:
+            fits = guess
+        else:
+            fails = guess
+        if fits == MAX_COUNT // 2:
+            return fits
+        # Epsilon grows about like the square root of the number of rounds.
+        ratio = (budget.epsilon / value) ** 2 if value > 0 else 4.0
+        guess = int(guess * min(4.0, max(0.25, ratio)))
+        top = min(2 * fits + 2, MAX_COUNT // 2) if fails is None else fails - 1
+        guess = min(max(guess, fits + 1), top) if fails is None else _inside(guess, fits, fails)
+    return fits
+
+
+def _inside(guess: int, fits: int, fails: int) -> int:
+    """The guess if it shrinks the bracket well, else its middle."""
+    if fits < guess < fails:
+        return guess
+    return max(fits + 1, min(fails - 1, guess)) if fails - fits < 8 else (fits + fails) // 2
+
+
+def _spent(event: Mapping[str, Any] | None) -> Terms:
+    return () if event is None else parse_event(event)
+
+
+def _exhausted(budget: Budget, needed: str) -> BudgetExceeded:
+    return BudgetExceeded(
+        f"Expected room in {budget} beside what was spent, got none for {needed}."
+        " Pass a larger budget or stop.",
+        purpose=None,
+        needed=needed,
+        left="nothing",
+    )

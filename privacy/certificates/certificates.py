@@ -1,0 +1,387 @@
+"""`Certificate`: what was proved about a program, bound to exactly that program.
+
+The checker in `audits` issues certificates; a private run demands one. This module is the type alone:
+fields, JSON form, and the check that a certificate speaks about the program at hand, in the
+environment in which it was issued, with every obligation acknowledged. A certificate is a record of
+public facts. It holds no data of any client.
+
+A program is bound by its structural digest, which covers the bytes of captured constants; printed
+programs collide. The environment is bound because another JAX version or numeric flag may give the
+same program other arithmetic.
+
+>>> Certificate.from_json(specimen().to_json()) == specimen()
+True
+
+Sources: in-toto attestation framework v1 and SLSA verification summaries, for the shape of a
+statement with subjects, a predicate and a result.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType, NoneType
+from typing import Any, Self
+
+from privacy.certificates.cohort_ranges import NONE_STATED, CohortRange
+from privacy.certificates.environments import current_environment as current_environment
+from privacy.errors import PrivacyError
+
+SCHEMA = "https://secfad.dev/certificate"
+VERSION = 1
+PROFILES = ("secagg", "secagg+dp")
+
+
+class CertificateError(PrivacyError):
+    """Root of what can be wrong with a certificate."""
+
+
+class CertificateMalformed(CertificateError, ValueError):
+    """The text is not a certificate of this schema and version."""
+
+
+class CertificateMismatch(CertificateError):
+    """The certificate is about another program, environment or set of obligations.
+
+    Attributes:
+      rule: `FAD006` for another program, `FAD010` for another environment, or the id of the
+        obligation that was not acknowledged.
+    """
+
+    def __init__(self, message: str, *, rule: str):
+        super().__init__(message)
+        self.rule = rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """One leaf of a broadcast or of a sum.
+
+    Attributes:
+      kind: "broadcast" or "sum".
+      name: Name in the program.
+      shape: At one client.
+      dtype: Of the leaf.
+      bytes: Per client and execution.
+      phase: Sums that must have finished; of a sum, including itself.
+      count: Executions in one run.
+      line: The user's source line.
+    """
+
+    kind: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    phase: int
+    count: int
+    line: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """How much one client can change one sum.
+
+    Attributes:
+      sum: Name of the sum.
+      norm: Largest L2 norm of a contribution; a number, or an expression in server values.
+      proof: "clip", "bounded operation", "recognised clip" or "constant".
+      group: Sums with the same group share one joint clip; "" if alone.
+      unit: What `norm` is measured in for the joint clip of the group.
+      slack: Factor by which rounding may exceed the norm.
+    """
+
+    sum: str
+    norm: float | str
+    proof: str
+    group: str = ""
+    unit: float = 1.0
+    slack: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Obligation:
+    """Something proved under a condition that the run must meet.
+
+    Attributes:
+      rule: Rule id, by which it is acknowledged.
+      text: What the condition is.
+    """
+
+    rule: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """A statement about one program in one or more modes.
+
+    Attributes:
+      subject: Name of the program.
+      digests: Mode to structural digest, as lower-case hexadecimal digits.
+      profile: "secagg" if only communication was proved, "secagg+dp" if bounds were proved too.
+      environment: Versions and flags under which the statement holds.
+      arguments: Name, shape, dtype and placement of every argument leaf.
+      schedule: Mode to messages, in program order.
+      bounds: Mode to bounds of its sums, for profile "secagg+dp".
+      mechanism: Clip norms and noise that the bounds were compared with; empty if none.
+      purpose: Whose budget pays; empty if no mechanism.
+      clients: Client state, residual bytes, whether a cohort is needed again.
+      cohort: Numbers of clients for which the statement holds.
+      obligations: Conditions that a run must acknowledge.
+      notes: Facts worth knowing.
+      assumptions: What no static proof covers.
+      evidence: Mode to the labels by which an independent verifier re-checks the proof.
+    """
+
+    subject: str
+    digests: Mapping[str, str]
+    profile: str
+    environment: Mapping[str, str]
+    arguments: tuple[Mapping[str, Any], ...] = ()
+    schedule: Mapping[str, tuple[Message, ...]] = dataclasses.field(default_factory=dict)
+    bounds: Mapping[str, tuple[Bound, ...]] = dataclasses.field(default_factory=dict)
+    mechanism: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    purpose: str = ""
+    clients: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    cohort: CohortRange = NONE_STATED
+    obligations: tuple[Obligation, ...] = ()
+    notes: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    evidence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.digests), "at least one mode with a digest", "none")
+        for mode, digest in self.digests.items():
+            good = isinstance(digest, str) and len(digest) == 64 and not set(digest) - _HEX
+            _require(good, f"a SHA-256 digest for mode {mode!r}", repr(digest))
+        _require(self.profile in PROFILES, f"a profile of {PROFILES}", repr(self.profile))
+        for name in ("digests", "environment", "schedule", "bounds", "mechanism", "clients"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        object.__setattr__(self, "evidence", MappingProxyType(dict(self.evidence)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Certificate) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the JSON form: names the certificate in ledgers and transcripts."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def check_binding(
+        self,
+        *,
+        digest: str,
+        environment: Mapping[str, str] | None = None,
+        acknowledged: Iterable[str] = (),
+        profile: str | None = None,
+    ) -> str:
+        """Refuses a run that the certificate does not cover.
+
+        Args:
+          digest: Structural digest of the program that will run.
+          environment: Versions and flags of the run; those of this process by default.
+          acknowledged: Rule ids of the obligations that the run accepts.
+          profile: The profile that the run needs, if any.
+
+        Returns:
+          The mode of the certificate that matches.
+
+        Raises:
+          CertificateMismatch: Another program (FAD006), another environment (FAD010), a weaker
+            profile, an obligation that was not acknowledged, or an acknowledgement without one.
+        """
+        mode = next((m for m, d in self.digests.items() if d == digest), None)
+        if mode is None:
+            expected = ", ".join(f"{m}: {d[:16]}…" for m, d in self.digests.items())
+            raise CertificateMismatch(
+                f"FAD006: program digest {digest[:16]}… does not match the certificate of "
+                f"`{self.subject}` ({expected}). Certify the program that will run.",
+                rule="FAD006",
+            )
+        self._check_environment(current_environment() if environment is None else environment)
+        if profile is not None and PROFILES.index(profile) > PROFILES.index(self.profile):
+            raise CertificateMismatch(
+                f"FAD401: expected a certificate of profile {profile!r}, got {self.profile!r}. "
+                "Certify the privatized program, so that bounds are proved too.",
+                rule="FAD401",
+            )
+        self._check_obligations(set(acknowledged))
+        return mode
+
+    def check_cohort(self, clients: int) -> None:
+        """Refuses a cohort of a size for which nothing was proved.
+
+        Raises:
+          CertificateMismatch: The size is outside the certified range (FAD605).
+        """
+        fault = self.cohort.fault(clients)
+        if fault is not None:
+            raise CertificateMismatch(
+                f"FAD605: expected {fault} under the certificate of `{self.subject}`, got {clients}. "
+                "Certify the program for every number that its sampling may draw.",
+                rule="FAD605",
+            )
+
+    def _check_environment(self, environment: Mapping[str, str]) -> None:
+        for name in sorted(self.environment.keys() | environment.keys()):
+            then, now = self.environment.get(name, "absent"), environment.get(name, "absent")
+            if then != now:
+                raise CertificateMismatch(
+                    f"FAD010: {name} was {then} when certified and is {now} now. "
+                    "Certify again in the environment of the run.",
+                    rule="FAD010",
+                )
+
+    def _check_obligations(self, acknowledged: set[str]) -> None:
+        for obligation in self.obligations:
+            if obligation.rule not in acknowledged:
+                raise CertificateMismatch(
+                    f"{obligation.rule}: the certificate of `{self.subject}` holds on the condition: "
+                    f"{obligation.text}. Meet it and pass acknowledged=({obligation.rule!r},).",
+                    rule=obligation.rule,
+                )
+        unused = acknowledged - {o.rule for o in self.obligations}
+        if unused:
+            rule = sorted(unused)[0]
+            raise CertificateMismatch(
+                f"{rule}: expected acknowledgements of obligations of the certificate, got {rule}, "
+                "which it does not have. Remove it.",
+                rule=rule,
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form as plain values."""
+        body = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {"schema": SCHEMA, "version": VERSION, **body}
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, no NaN."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Reads a certificate.
+
+        Raises:
+          CertificateMalformed: Not JSON, another schema or version, an unknown, missing or
+            ill-typed field.
+        """
+        try:
+            found = json.loads(text)
+        except (TypeError, ValueError, UnicodeDecodeError, RecursionError) as error:
+            raise _malformed("a JSON object", f"text that does not parse ({error})") from error
+        _require(isinstance(found, dict), "a JSON object", type(found).__name__)
+        _require(found.get("schema") == SCHEMA, f"schema {SCHEMA}", repr(found.get("schema")))
+        version = found.get("version")
+        _require(version == VERSION and type(version) is int, f"version {VERSION}", repr(version))
+        fields = {f.name for f in dataclasses.fields(cls)}
+        body = {k: v for k, v in found.items() if k not in ("schema", "version")}
+        _require(set(body) == fields, f"the fields {sorted(fields)}", f"{sorted(body)}")
+        return cls(**_typed(body))
+
+
+_HEX = set("0123456789abcdef")
+
+
+def _malformed(expected: str, got: str) -> CertificateMalformed:
+    return CertificateMalformed(
+        f"Expected {expected} in a certificate, got {got}. "
+        "Issue it again with secfad certify --format json."
+    )
+
+
+def _require(good: bool, expected: str, got: str) -> None:
+    if not good:
+        raise _malformed(expected, got)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return value
+
+
+def _typed(body: dict[str, Any]) -> dict[str, Any]:
+    """Rebuilds records and tuples; every type is checked, because the text may be anybody's."""
+    made: dict[str, Any] = {}
+    for name in ("digests", "environment", "mechanism", "clients", "evidence"):
+        _require(isinstance(body[name], dict), f"an object as `{name}`", type(body[name]).__name__)
+        made[name] = body[name]
+    for name in ("digests", "environment"):
+        strings = all(isinstance(v, str) for v in body[name].values())
+        _require(strings, f"text values in `{name}`", "other values")
+    for name in ("subject", "profile", "purpose"):
+        _require(isinstance(body[name], str), f"text as `{name}`", type(body[name]).__name__)
+        made[name] = body[name]
+    for name in ("notes", "assumptions"):
+        made[name] = tuple(_records(name, body[name], str))
+    made["arguments"] = tuple(_records("arguments", body["arguments"], dict))
+    made["obligations"] = tuple(_record(Obligation, o) for o in _list("obligations", body))
+    made["cohort"] = _record(CohortRange, body["cohort"])
+    for name, kind in (("schedule", Message), ("bounds", Bound)):
+        _require(isinstance(body[name], dict), f"an object as `{name}`", type(body[name]).__name__)
+        made[name] = {
+            mode: tuple(_record(kind, item) for item in _list(mode, body[name]))
+            for mode in body[name]
+        }
+    return made
+
+
+def _list(name: str, holder: Mapping[str, Any]) -> list:
+    _require(isinstance(holder[name], list), f"a list as `{name}`", type(holder[name]).__name__)
+    return holder[name]
+
+
+def _records(name: str, value: Any, kind: type) -> list:
+    good = isinstance(value, list) and all(isinstance(v, kind) for v in value)
+    _require(good, f"a list of {kind.__name__} as `{name}`", type(value).__name__)
+    return value
+
+
+def _record(kind: type, value: Any) -> Any:
+    names = {f.name: f.type for f in dataclasses.fields(kind)}
+    good = isinstance(value, dict) and set(value) == set(names)
+    _require(good, f"a {kind.__name__} with {sorted(names)}", repr(value)[:80])
+    filled = dict(value)
+    for name, declared in names.items():
+        allowed = _ALLOWED[declared]
+        item = tuple(filled[name]) if isinstance(filled[name], list) else filled[name]
+        right = isinstance(item, allowed) and not isinstance(item, bool)
+        _require(right, f"{declared} as `{kind.__name__}.{name}`", repr(filled[name])[:40])
+        filled[name] = item
+    return kind(**filled)
+
+
+_ALLOWED: Mapping[Any, tuple[type, ...]] = {
+    str: (str,),
+    int: (int,),
+    float: (int, float),
+    float | str: (int, float, str),
+    tuple[int, ...]: (tuple,),
+    int | None: (int, NoneType),
+}
+
+
+def specimen() -> Certificate:
+    """A small certificate, for documentation and tests."""
+    return Certificate(
+        subject="specimen",
+        digests={"primal": "0" * 64},
+        profile="secagg+dp",
+        environment={"jax": "0.10.2"},
+        schedule={"primal": (Message("sum", "delta", (4,), "float32", 16, 1, 1, "model.py:7"),)},
+        bounds={"primal": (Bound("delta", 1.0, "clip"),)},
+        cohort=CohortRange(2, None, "no axis of clients"),
+        obligations=(Obligation("FAD306", "a later phase needs the same clients again"),),
+    )

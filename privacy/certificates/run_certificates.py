@@ -1,0 +1,47 @@
+"""The certificate of a run: whose it is, and that it is of exactly what will run.
+
+Sources: docs/certificates.md; docs/decisions/0040-signed-certificates.md.
+"""
+
+from collections.abc import Collection
+
+from privacy.certificates.certificates import Certificate, CertificateMismatch
+from privacy.certificates.statements import SignedCertificate, verify_signature
+from privacy.errors import RunRefused
+from privacy.mechanisms.privatization import PrivateProgram
+
+
+def believed(
+    private_program: PrivateProgram,
+    certificate: Certificate | SignedCertificate,
+    trusted_key: bytes | None,
+) -> Certificate:
+    """The certificate, once its signature verified if there is a key to verify it with."""
+    if trusted_key is None and isinstance(certificate, Certificate):
+        return certificate
+    if trusted_key is not None and isinstance(certificate, SignedCertificate):
+        return verify_signature(certificate, trusted_key)
+    expected = "a certificate" if trusted_key is None else "a signed certificate"
+    raise RunRefused(
+        f"Expected {expected} of `{private_program.name}`, got {type(certificate).__name__}. "
+        "Call audits.certify(private_program) first; a signed one goes with its trusted_key."
+    )
+
+
+def check_certificate(
+    private_program: PrivateProgram, certificate: Certificate, acknowledge: Collection[str]
+) -> None:
+    """Refuses a run without a certificate of this program, mechanism, purpose and environment."""
+    certificate.check_binding(
+        digest=private_program.program.digest, acknowledged=acknowledge, profile="secagg+dp"
+    )
+    for what, certified, now in (
+        ("mechanism", dict(certificate.mechanism), private_program.mechanism.record()),
+        ("purpose", certificate.purpose, private_program.purpose),
+    ):
+        if certified != now:
+            raise CertificateMismatch(
+                f"FAD006: expected the certified {what} {certified}, got {now}. "
+                "Certify the program with the mechanism and purpose that will run.",
+                rule="FAD006",
+            )

@@ -1,0 +1,169 @@
+"""Signed certificates: an in-toto Statement about a program, in a DSSE envelope.
+
+    certificate --statement--> {subject: digests, predicateType, predicate: certificate} --seal--> envelope
+
+The subjects of the statement are the program's digests, one per certified mode, so that tools which know
+nothing of certificates can still find what it is about. A digest is the SHA-256 of the canonical form of
+a program. Unsigned certificates bind a run to a program; a signature also says who vouches that the
+checker ran.
+
+>>> from privacy.certificates.certificates import specimen
+>>> key = SigningKey(bytes(32))
+>>> verify_signature(sign(specimen(), key), key.public) == specimen()
+True
+
+Sources: in-toto attestation framework, Statement v1; DSSE 1.0; docs/decisions/0040-signed-certificates.md.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from privacy.certificates.certificates import Certificate, CertificateMalformed
+from privacy.certificates.envelopes import Envelope, SignatureRefused, seal
+from secagg.crypto.primitives import SigningKey
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "https://secfad.dev/certificate/v1"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+
+
+@dataclasses.dataclass(frozen=True)
+class SignedCertificate:
+    """A certificate that says nothing until its signature was verified.
+
+    Attributes:
+      envelope: The signed statement.
+    """
+
+    envelope: Envelope
+
+    def to_json(self) -> str:
+        """The DSSE envelope as text."""
+        return self.envelope.to_json()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "SignedCertificate":
+        """Reads an envelope without believing it.
+
+        Raises:
+          EnvelopeMalformed: The text is no DSSE envelope.
+        """
+        return cls(Envelope.from_json(text))
+
+
+def sign(certificate: Certificate, key: SigningKey) -> SignedCertificate:
+    """Signs a certificate as an in-toto Statement.
+
+    Args:
+      certificate: What the signer vouches for.
+      key: An Ed25519 private key, for example from `privacy.certificates.keys.read_signing_key`.
+    """
+    payload = json.dumps(statement_of(certificate), sort_keys=True, separators=(",", ":"))
+    return SignedCertificate(seal(payload.encode(), PAYLOAD_TYPE, key))
+
+
+def verify_signature(
+    signed: SignedCertificate | str | bytes, trusted_key: bytes | Sequence[bytes]
+) -> Certificate:
+    """The certificate of an envelope that a trusted key signed.
+
+    Guarantees:
+      What is returned was signed, byte for byte, by the holder of a trusted key, as a statement about
+      exactly the digests of the certificate.
+
+    Args:
+      signed: The envelope, or its text.
+      trusted_key: Ed25519 public key of 32 bytes, or several of which one suffices.
+
+    Raises:
+      EnvelopeMalformed: The text is no envelope.
+      SignatureRefused: No trusted key signed it, or it is signed as something else.
+      CertificateMalformed: The signed statement is not one about a program.
+    """
+    if not isinstance(signed, SignedCertificate):
+        signed = SignedCertificate.from_json(signed)
+    trusted = [trusted_key] if isinstance(trusted_key, bytes) else list(trusted_key)
+    return certificate_of(signed.envelope.open(trusted, payload_type=PAYLOAD_TYPE))
+
+
+def read_certificate(text: str | bytes, trusted_key: bytes | None = None) -> Certificate:
+    """A certificate from either form of file.
+
+    Args:
+      text: A certificate, or an envelope with one.
+      trusted_key: If given, only an envelope with a signature of this key is accepted.
+
+    Raises:
+      SignatureRefused: A key was given and the text is not signed, or one was not given and it is.
+      CertificateError: The text is neither, or the signature does not verify.
+    """
+    signed = _looks_signed(text)
+    if trusted_key is not None:
+        if not signed:
+            raise SignatureRefused(
+                "Expected a certificate signed by the trusted key, got one without a signature. "
+                "Issue it with secfad certify --sign, or leave the key out."
+            )
+        return verify_signature(text, trusted_key)
+    if signed:
+        raise SignatureRefused(
+            "Expected a trusted key for a signed certificate, got none: an envelope says nothing "
+            "before its signature is verified. Give the public key of its issuer."
+        )
+    return Certificate.from_json(text)
+
+
+def statement_of(certificate: Certificate) -> dict[str, Any]:
+    """The certificate as the predicate of a statement about its digests."""
+    return {
+        "_type": STATEMENT,
+        "subject": _subjects(certificate),
+        "predicateType": PREDICATE,
+        "predicate": certificate.to_dict(),
+    }
+
+
+def certificate_of(payload: str | bytes) -> Certificate:
+    """Reads a statement. Fields that the statement layer does not know are ignored, as it demands.
+
+    Raises:
+      CertificateMalformed: Another statement or predicate type, a predicate that is no certificate, or
+        subjects that are not its digests.
+    """
+    try:
+        found = json.loads(payload)
+    except (TypeError, ValueError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed("JSON", f"text that does not parse ({error})") from error
+    if not isinstance(found, dict):
+        raise _malformed("a JSON object", type(found).__name__)
+    for name, expected in (("_type", STATEMENT), ("predicateType", PREDICATE)):
+        if found.get(name) != expected:
+            raise _malformed(f"`{name}` {expected}", repr(found.get(name))[:80])
+    certificate = Certificate.from_json(json.dumps(found.get("predicate")))
+    if found.get("subject") != _subjects(certificate):
+        raise _malformed("the digests of its certificate as subjects", "others")
+    return certificate
+
+
+def _subjects(certificate: Certificate) -> list[dict[str, Any]]:
+    return [
+        {"name": f"{certificate.subject}#{mode}", "digest": {"sha256": digest}}
+        for mode, digest in sorted(certificate.digests.items())
+    ]
+
+
+def _looks_signed(text: str | bytes) -> bool:
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError, UnicodeDecodeError, RecursionError):
+        return False
+    return isinstance(found, dict) and "payloadType" in found
+
+
+def _malformed(expected: str, got: str) -> CertificateMalformed:
+    return CertificateMalformed(
+        f"Expected {expected} in an in-toto statement, got {got}. "
+        "Issue it again with secfad certify --sign."
+    )

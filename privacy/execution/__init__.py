@@ -1,0 +1,1 @@
+"""One private evaluation: cohort, secure sum, noise, charge."""

@@ -1,0 +1,393 @@
+"""`run`: one private evaluation. Here certificate, budget, aggregation and noise meet.
+
+    certificate matches -> arguments are sound -> reserve -> every round: clip, encode, SecAgg, noise
+    -> journal -> commit
+
+`run` builds its own aggregator, so none can be slipped in, and executes the projected stages of the
+certified program, so that the server's part never holds a client's value. With everyone, whatever fails
+before the first noise is drawn is given back; from then on, and for any draw by chance, the charge stays,
+also if the process dies.
+
+Sources: docs/privacy-model.md; docs/ledger-slots.md.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privacy.accounting.sizes import require_public_size, size_of
+from privacy.certificates.certificates import Certificate
+from privacy.certificates.run_certificates import believed, check_certificate
+from privacy.certificates.statements import SignedCertificate
+from privacy.errors import NonFiniteData, RunRefused
+from privacy.execution.aggregation import Faults, SecureAggregator, charged_releases
+from privacy.execution.clip_activity import norm_squares
+from privacy.execution.cohorts import Cohort
+from privacy.execution.refused_draws import by_chance, require_usable
+from privacy.execution.releases import Question, Released, ReleaseJournal
+from privacy.execution.run_arguments import check_run, check_stacked
+from privacy.execution.secure_sums import Adversary, GraphChoice, SecureSums
+from privacy.ledger.ledger import Ledger
+from privacy.ledger.reservations import Reservation
+from privacy.mechanisms.privatization import PrivateProgram
+from secfad import CLIENTS, SERVER, Program, execute
+from secfad.engines.arguments import checked_arguments, cohort_size, label
+from secfad.engines.local import Aggregate, Aggregator, Upload
+from secfad.errors import ArgumentError, CohortError
+from secfad.jaxprs.origins import is_known_dtype
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a private evaluation gave.
+
+    Attributes:
+      value: The computation's result at the server, made of noisy sums; None in place of what
+        stays at the clients.
+      at_clients: What stays at the clients, stacked over the cohort, and None in place of the rest.
+        It holds raw client values: a simulation has them, a server never does. A replay computes it
+        again, from the arguments that it was given.
+      seq: The ledger's record that paid.
+      noise_multiplier: Joint multiplier of everything released.
+      releases: Names of the sums of every round.
+      bytes_up: Bytes that one client sent, on average over the cohort; 0 for a replay. They depend on
+        how many clients the cohort had, which is no one else's business: see `privacy.execution.traffic`.
+      bytes_down: Bytes that one client received, broadcasts included; 0 for a replay.
+      replayed: The release came from the journal and nothing was charged.
+      transcripts: Of secure aggregation, one per round, with distributed noise. With central noise
+        there are none: a transcript holds the decoded sum, before the server adds noise.
+      norm_squares: The squared norm of the released sums under each bound, for
+      `privacy.execution.clip_activity`.
+      secure_sums: What secure aggregation assumed: graph, adversary, colluding and dropped clients, and
+        the probabilities; see `privacy.execution.secure_sums`. Nothing of it depends on who took part.
+      digest: Of what was released; what a ledger commits.
+      survivors: Positions in the cohort of the clients that are in the sums, as secret as the cohort;
+        None for all of them, and for a replay.
+    """
+
+    value: Any
+    at_clients: Any = field(repr=False)
+    seq: int
+    noise_multiplier: float
+    releases: tuple[str, ...]
+    bytes_up: float
+    bytes_down: float
+    replayed: bool = False
+    transcripts: tuple[Any, ...] = field(default=(), repr=False)
+    norm_squares: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    secure_sums: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    digest: str = ""
+    survivors: tuple[int, ...] | None = field(default=None, repr=False)
+
+    def public_record(self) -> dict[str, Any]:
+        """What may be written down about the release: nothing that follows from who took part.
+
+        Bytes are left out, because they depend on how many clients the cohort had.
+        """
+        return {"seq": self.seq, "replayed": self.replayed, "clipping": list(self.norm_squares)}
+
+
+def run(
+    private_program: PrivateProgram,
+    args: Sequence[Any],
+    *,
+    certificate: Certificate | SignedCertificate,
+    ledger: Ledger,
+    cohort: Cohort,
+    run_id: str,
+    round: int,
+    journal: ReleaseJournal | None = None,
+    fidelity: Literal["protocol", "ideal"] = "protocol",
+    graph: GraphChoice = "auto",
+    adversary: Adversary = "semi-honest",
+    corrupt: float = 0.05,
+    dropout: float = 0.05,
+    faults: Faults = lambda _: (),
+    acknowledge: Collection[str] = (),
+    trusted_key: bytes | None = None,
+    keep: Callable[[Result], Any] = lambda _: None,
+) -> Result:
+    """Evaluates a certified private program on a cohort and charges the ledger.
+
+    Guarantees:
+      Only noisy sums leave the aggregator; they are released after a reservation of their full
+      price is durable. A run that was refused, or failed before noise was drawn, released nothing.
+      It costs nothing, unless chance drew the cohort and its size was refused or the sums failed:
+      see `privacy.execution.refused_draws`. With a journal, a repeated (run_id, round, purpose)
+      with the same program, mechanism and server arguments returns the same release without a
+      second charge if it was released, and otherwise pays anew; with other ones it is refused. What
+      it returns is what the ledger committed. The first run with a `Ledger` object verifies the
+      whole ledger.
+
+    Args:
+      private_program: From `privatize`.
+      args: The computation's arguments; client arguments stacked over `cohort.members`.
+      certificate: From `audits.certify`, of exactly this program; signed if there is a trusted key.
+      ledger: Pays.
+      cohort: One draw, used for all rounds of this evaluation.
+      run_id: With `round`, names the evaluation.
+      round: Number of the evaluation in the run.
+      journal: Where releases are made durable.
+      fidelity: "protocol" runs every message of secure aggregation; "ideal" draws cancelling masks.
+      graph: "complete": every client exchanges keys with every other; "ring": with as few as the bounds
+        below allow; "auto": the ring in large cohorts, see `privacy.execution.secure_sums`.
+      adversary: "semi-honest", or "active" with signed keys and confirmed survivors.
+      corrupt: Fraction of a cohort that may collude with the server.
+      dropout: Fraction of a cohort that may drop out; with noise by clients at least those that its
+        price allows to be missing.
+      faults: Upload number to scripted faults; see `secagg.simulate`.
+      acknowledge: Rule ids of the certificate's obligations that the caller takes on.
+      trusted_key: Ed25519 public key that must have signed the certificate; see `privacy.certificates.keys`.
+      keep: Called with a new result before its release is durable, so that clients keep theirs
+        before a server has its own; not called for a replay.
+
+    Raises:
+      CertificateError: No certificate, one of another program, environment or number of clients, or
+        one that the trusted key did not sign.
+      RunRefused: Arguments or cohort do not fit, or the cohort not the assumptions about it.
+      SizeNotPublic: Clients add the noise, and the size of the cohort would be a secret.
+      MechanismError: The assumptions make no sense, or are not analysed together.
+      ResumeRefused: The journal answers another question, or holds releases that the ledger forgot.
+      JournalCorrupt: The journal does not hold what the ledger committed.
+      LedgerCorrupt: The ledger does not verify.
+      BudgetExceeded: The ledger has no room; nothing was written.
+      secagg.Aborted: Too few clients answered; nothing was released.
+    """
+    check_run(
+        private_program=private_program, args=args, ledger=ledger, cohort=cohort, run_id=run_id,
+        round=round, journal=journal, fidelity=fidelity, faults=faults, acknowledge=acknowledge,
+        trusted_key=trusted_key, keep=keep,
+    )  # fmt: skip
+    sums = SecureSums(graph=graph, adversary=adversary, corrupt=corrupt, dropout=dropout)
+    proved = believed(private_program, certificate, trusted_key)
+    check_certificate(private_program, proved, acknowledge)
+    _check_size(private_program, cohort, ledger)
+    ledger.verify_once()
+    if journal is not None:
+        journal.check(ledger)
+    require_usable(private_program, ledger, cohort, proved, sums, journal, run_id, round)
+    question = _checked_question(private_program, args, cohort, ledger.id)
+    earlier = _journalled(private_program, ledger, journal, run_id, round, question)
+    if earlier is not None:
+        return _replay(private_program, args, cohort, sums, *earlier)
+    return _evaluate(
+        private_program,
+        args,
+        ledger,
+        cohort,
+        run_id,
+        round,
+        journal,
+        question,
+        sums,
+        fidelity,
+        faults,
+        keep,
+    )
+
+
+def _checked_question(
+    private_program: PrivateProgram, args: Sequence[Any], cohort: Cohort, ledger: str
+) -> Question:
+    """Refuses arguments that do not fit, and a server's that are not finite."""
+    program = private_program.program
+    try:
+        leaves = checked_arguments(program, args)
+        size = cohort_size(program, leaves) or 0
+    except (ArgumentError, CohortError) as error:
+        raise RunRefused(f"{error}{check_stacked(program, args, len(cohort.members))}") from error
+    for leaf in leaves:
+        if not is_known_dtype(leaf.dtype):
+            raise RunRefused(
+                f"Expected keys of one of JAX's own generators, got {leaf.dtype} of another one. Make "
+                'keys with impl="threefry2x32", "rbg" or "unsafe_rbg".'
+            )
+    if size != len(cohort.members):
+        raise RunRefused(
+            f"Expected client arguments for the {len(cohort.members)} members of the cohort, got {size}."
+            " Stack the data of cohort.members, in that order."
+        )
+    # The server's only: a refusal is seen outside, and must not depend on one client's data.
+    paths = jax.tree_util.tree_leaves_with_path(tuple(args))
+    for leaf, place, (path, _) in zip(leaves, program.in_placements, paths):
+        floating = place is SERVER and jnp.issubdtype(leaf.dtype, jnp.inexact)
+        if floating and not np.isfinite(np.asarray(leaf)).all():
+            raise NonFiniteData(
+                f"Expected finite numbers in {label(path, program.argument_names)}, got NaN or "
+                "infinity. Nothing was sent or charged; find the step that made it."
+            )
+    mechanism = private_program.mechanism.record()
+    return Question.of(program, leaves, ledger=ledger, mechanism=mechanism)
+
+
+def _check_size(private_program: PrivateProgram, cohort: Cohort, ledger: Ledger) -> None:
+    """Refuses a cohort that its sampling cannot have drawn; with noise by clients, a secret size."""
+    kind, rate, population = cohort.sampling.kind, cohort.sampling.rate, cohort.sampling.population
+    if population != ledger.charter.population:
+        raise RunRefused(
+            f"Expected a cohort of the ledger's population of {ledger.charter.population}, got one "
+            f"of {population}. A budget speaks of one population."
+        )
+    if private_program.mechanism.by_clients:
+        require_public_size(ledger.charter.relation, kind, rate, population)
+    stated, members = size_of(kind, rate, population), len(cohort.members)
+    fewer_shows = private_program.mechanism.by_clients
+    if stated is not None and (members > stated or (members < stated and fewer_shows)):
+        reason = "clients add the noise" if fewer_shows else "the ledger charges that size"
+        raise RunRefused(
+            f"Expected a cohort of the public size {stated}, since {reason}, got {members} members."
+            " Use the cohorts that the sampling draws."
+        )
+
+
+def _journalled(
+    private_program: PrivateProgram,
+    ledger: Ledger,
+    journal: ReleaseJournal | None,
+    run_id: str,
+    round: int,
+    question: Question,
+) -> tuple[Reservation, Released] | None:
+    """A release of the same evaluation that is durable; commits it if a crash came in between."""
+    if journal is None:
+        return None
+    for reservation in reversed(ledger.find(run_id, round, purpose=private_program.purpose)):
+        state = reservation.state
+        if state not in ("open", "committed"):
+            continue
+        released = journal.read(reservation.seq, question, committed=reservation.digest)
+        if released is None:
+            continue
+        if state == "open":
+            reservation.commit(released.digest)
+        return reservation, released
+    return None
+
+
+def _replay(
+    private_program: PrivateProgram,
+    args: Sequence[Any],
+    cohort: Cohort,
+    sums: SecureSums,
+    reservation: Reservation,
+    released: Released,
+) -> Result:
+    """The server's part again, on the sums that were released."""
+    size = cohort.sampling.expected_size
+    rounds = iter(released.rounds)
+
+    def aggregate(upload: Upload) -> Aggregate:
+        del upload
+        return Aggregate(list(next(rounds)), size)
+
+    value = _executed(private_program.program, args, aggregate, size)
+    names = tuple(release.name for release in private_program.releases)
+    value, at_clients = _by_place(private_program, value)
+    return Result(
+        value=value,
+        at_clients=at_clients,
+        seq=reservation.seq,
+        noise_multiplier=reservation.noise_multiplier,
+        releases=names,
+        bytes_up=0.0,
+        bytes_down=0.0,
+        replayed=True,
+        norm_squares=tuple(norm_squares(private_program, released.rounds)),
+        secure_sums=sums.record(private_program.mechanism),
+        digest=released.digest,
+    )
+
+
+def _executed(program: Program, args: Sequence[Any], aggregate: Aggregator, size: float) -> Any:
+    """The result, with JAX's hunt for NaN off: it would stop a round because of one client's data."""
+    with jax.debug_nans(False), jax.debug_infs(False):
+        return execute(program, *args, aggregate=aggregate, public_size=size)
+
+
+def _by_place(private_program: PrivateProgram, value: Any) -> tuple[Any, Any]:
+    """Splits a result into what the server has and what stays at the clients."""
+    places = private_program.program.out_placements
+    leaves, tree = jax.tree.flatten(value)
+    server = [None if place is CLIENTS else leaf for leaf, place in zip(leaves, places)]
+    clients = [leaf if place is CLIENTS else None for leaf, place in zip(leaves, places)]
+    return jax.tree.unflatten(tree, server), jax.tree.unflatten(tree, clients)
+
+
+def _evaluate(
+    private_program: PrivateProgram,
+    args: Sequence[Any],
+    ledger: Ledger,
+    cohort: Cohort,
+    run_id: str,
+    round: int,
+    journal: ReleaseJournal | None,
+    question: Question,
+    sums: SecureSums,
+    fidelity: Literal["protocol", "ideal"],
+    faults: Faults,
+    keep: Callable[[Result], Any],
+) -> Result:
+    mechanism, program = private_program.mechanism, private_program.program
+    factor = ledger.charter.relation.sensitivity_factor
+    reservation = ledger.reserve(
+        purpose=private_program.purpose,
+        sampling_rate=cohort.sampling.rate,
+        sampling=cohort.sampling.kind,
+        releases=charged_releases(private_program.releases, mechanism, len(cohort.members), factor),
+        run_id=run_id,
+        round=round,
+        cohort_id=cohort.id,
+    )
+    aggregator = SecureAggregator(
+        releases=private_program.releases,
+        mechanism=mechanism,
+        expected_size=cohort.sampling.expected_size,
+        context=f"{program.digest}|{run_id}|{round}|{reservation.seq}|{mechanism.record()}".encode(),
+        sums=sums,
+        fidelity=fidelity,
+        faults=faults,
+        before_noise=reservation.open,
+    )
+    try:
+        value = _executed(program, args, aggregator, cohort.sampling.expected_size)
+    except BaseException:
+        if reservation.state == "reserved" and not by_chance(cohort):
+            reservation.void()
+        raise
+    released = Released.of(aggregator.released)
+    result = _result(private_program, value, aggregator, reservation, released)
+    keep(result)
+    if journal is not None:
+        journal.write(reservation.seq, released, question)
+    survivors = len(aggregator.survivors or ()) if aggregator.distributed else None
+    reservation.commit(released.digest, survivors)
+    return result
+
+
+def _result(
+    private_program: PrivateProgram,
+    value: Any,
+    aggregator: SecureAggregator,
+    reservation: Reservation,
+    released: Released,
+) -> Result:
+    value, at_clients = _by_place(private_program, value)
+    down = float(np.mean(np.sum(aggregator.bytes_down, axis=0)))
+    return Result(
+        value=value,
+        at_clients=at_clients,
+        seq=reservation.seq,
+        noise_multiplier=reservation.noise_multiplier,
+        releases=tuple(release.name for release in private_program.releases),
+        bytes_up=float(np.mean(np.sum(aggregator.bytes_up, axis=0))),
+        bytes_down=down + private_program.program.costs.down_bytes,
+        transcripts=tuple(aggregator.transcripts),
+        norm_squares=tuple(norm_squares(private_program, released.rounds)),
+        secure_sums=aggregator.sums.record(private_program.mechanism),
+        digest=released.digest,
+        survivors=aggregator.survivors,
+    )

@@ -1,0 +1,199 @@
+"""Queries: the certified private programs that a training algorithm may ask.
+
+An `Algorithm` brings its state, its update and the computations that it asks; `Algorithm.queries`
+privatizes and certifies all of them before the first round, and `Query.slot` says what a ledger must
+hold for them.
+
+Source: docs/architecture.md, "From a program to a private run".
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from privacy.accounting.draws import draw_terms
+from privacy.accounting.sizes import require_public_size, size_of
+from privacy.accounting.slots import Slot
+from privacy.accounting.terms import joint_noise_multiplier
+from privacy.certificates.certificates import Certificate
+from privacy.checking import expect, expect_function, expect_mapping, expect_names
+from privacy.errors import MechanismError
+from privacy.execution.aggregation import charged_releases, groups
+from privacy.execution.cohorts import Sampling, expect_sampling
+from privacy.ledger.planning import Draws
+from privacy.mechanisms.mechanisms import Mechanism
+from privacy.mechanisms.privatization import PrivateProgram, privatize
+from privacy.relations import Relation
+from secfad import Computation
+
+_CERTIFY = "Pass audits.certify."
+
+
+@dataclass(frozen=True)
+class Query:
+    """A certified private program that a training algorithm may ask.
+
+    Attributes:
+      program: From `privatize`.
+      certificate: From `audits.certify`.
+      acknowledge: Rule ids of the certificate's obligations that the caller takes on.
+      keep: Where clients keep what they are left with, a tree prefix of the result like `out_axes` of
+        `jax.vmap`: the name of a client argument for a part that stays at the clients, None for a
+        part that the server has. For a result (delta, control) it is `(None, "own")` if the next
+        question shall find `control` in its client argument `own`.
+    """
+
+    program: PrivateProgram
+    certificate: Certificate
+    acknowledge: tuple[str, ...] = ()
+    keep: Any = None
+
+    def __post_init__(self):
+        advice = "Call privacy.Query(private_program, audits.certify(private_program))."
+        expect(self.program, PrivateProgram, "program", "a private program", advice)
+        expect(self.certificate, Certificate, "certificate", "a certificate", advice)
+        advice = "Pass rule ids, as ('FAD306',)."
+        expect_names(self.acknowledge, "acknowledge", advice)
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Of the one Gaussian that everything released by one evaluation is charged as."""
+        mechanism = self.program.mechanism
+        parts = [group for release in self.program.releases for group in groups(release, mechanism)]
+        return joint_noise_multiplier([(part.charged_multiplier, 1) for part in parts])
+
+    def slot(self, sampling: Sampling, count: int) -> Slot:
+        """What a ledger must plan for asking this `count` times.
+
+        Raises:
+          SizeNotPublic: Clients add the noise, and cohorts are Poisson samples.
+          MechanismError: The draws are no Poisson Gaussians, which alone have slots; see `draws`.
+        """
+        expect_sampling(sampling)
+        self.check_sampling(sampling, None)
+        fixed = sampling.kind == "fixed" and sampling.rate < 1
+        if fixed or self.program.mechanism.noise_kind == "skellam":
+            raise MechanismError(
+                "Expected Gaussian noise on Poisson samples or on everyone for a slot, got"
+                f" {self.program.mechanism.kind} noise with {sampling}. Plan it with Query.draws on a"
+                " filter: accountant=privacy.ledger.planning.filter_for(...)."
+            )
+        return Slot(self.program.purpose, sampling.rate, self.noise_multiplier, count)
+
+    def draws(self, sampling: Sampling, count: int, relation: str | Relation) -> Draws:
+        """Asking this `count` times, as a ledger charges it under a relation: for `privacy.ledger.planning`.
+
+        Raises:
+          SizeNotPublic: Clients add the noise, and the size of a cohort would be a secret.
+        """
+        expect_sampling(sampling)
+        relation, kind, rate = Relation.parse(relation), sampling.kind, sampling.rate
+        size = size_of(kind, rate, sampling.population) or round(sampling.expected_size)
+        releases = charged_releases(
+            self.program.releases,
+            self.program.mechanism,
+            max(1, size),
+            relation.sensitivity_factor,
+        )
+        terms = draw_terms(releases, relation, kind, rate, population=sampling.population)
+        return Draws(self.program.purpose, terms, count)
+
+    def check_sampling(self, sampling: Sampling, relation: Relation | None) -> None:
+        """Refuses cohorts on which this cannot be asked under a relation, or under any (None).
+
+        Raises:
+          SizeNotPublic: Clients add the noise, and the size of a cohort would be a secret.
+        """
+        if self.program.mechanism.by_clients:
+            require_public_size(relation, sampling.kind, sampling.rate, sampling.population)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A computation that an algorithm asks, before it is made private.
+
+    Attributes:
+      computation: From server and client arguments to what the server learns.
+      specs: What the server or one client holds of each argument.
+      purpose: Whose budget pays.
+      keep: Where clients keep what they are left with; see `Query`.
+    """
+
+    computation: Computation
+    specs: tuple[Any, ...]
+    purpose: str
+    keep: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Algorithm:
+    """A training algorithm: what `train` needs besides clients, cohorts and a ledger.
+
+    Attributes:
+      state: The server's state before the first round.
+      update: One round.
+      questions: Name to what is asked under it.
+      client: What each client keeps before the first round, by client argument; for most algorithms
+        nothing.
+    """
+
+    state: Any
+    update: Callable[[Any, Any], Any]
+    questions: Mapping[str, Question]
+    client: Mapping[str, Any] = field(default_factory=dict)
+
+    def client_state(self, population: int) -> dict[str, Any]:
+        """What `train` holds for all clients before the first round: a row of `client` for each."""
+
+        def repeated(leaf: Any) -> np.ndarray:
+            array = np.asarray(leaf)
+            return np.repeat(array[None], population, axis=0)
+
+        return jax.tree.map(repeated, dict(self.client))
+
+    def queries(
+        self,
+        mechanisms: Mapping[str, Mechanism],
+        certify: Callable[[PrivateProgram], Certificate],
+        *,
+        acknowledge: tuple[str, ...] = (),
+    ) -> dict[str, Query]:
+        """Makes every question private and certifies it; nothing is sent or charged.
+
+        Args:
+          mechanisms: One for each question, by name.
+          certify: `audits.certify`.
+          acknowledge: Obligations to take on, such as FAD306 for reverse mode, which goes back to
+            the same clients.
+
+        Raises:
+          MechanismError: The mechanisms are not those of the questions.
+          RunRefused: `certify` or `acknowledge` is something else.
+          audits.CertificationError: A program does not pass.
+        """
+        expect_function(certify, "certify", _CERTIFY)
+        expect_names(acknowledge, "acknowledge", "Pass rule ids, as ('FAD306',).")
+        advice = f"Give each of {sorted(self.questions)} one, as privacy.Gaussian(...)."
+        expected = "a mapping from questions to mechanisms"
+        expect_mapping(mechanisms, Mechanism, "mechanisms", expected, advice, MechanismError)
+        if set(mechanisms) != set(self.questions):
+            raise MechanismError(
+                f"Expected one mechanism for each of {sorted(self.questions)}, got {sorted(mechanisms)}."
+            )
+        made = {}
+        for name, question in self.questions.items():
+            private = privatize(
+                question.computation,
+                *question.specs,
+                mechanism=mechanisms[name],
+                purpose=question.purpose,
+            )
+            certificate = certify(private)
+            expect(certificate, Certificate, "what `certify` returns", "a certificate", _CERTIFY)
+            mine = {obligation.rule for obligation in certificate.obligations}
+            taken_on = tuple(r for r in acknowledge if r in mine)
+            made[name] = Query(private, certificate, taken_on, question.keep)
+        return made

@@ -1,0 +1,70 @@
+"""Traffic: the bytes of one client in one evaluation, for a public number of clients.
+
+How many bytes a client of a real cohort sends depends on how many clients the cohort had, and that
+number is as secret as the cohort: the released view of a budget assumes that it is not known. What is
+reported is therefore counted on a rehearsal: the same program and mechanism, with every message of
+the protocol, among the expected number of clients, who all send zeros.
+
+Source: docs/privacy-model.md, "What the figures cost".
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from privacy.checking import expect, expect_number
+from privacy.execution.aggregation import SecureAggregator
+from privacy.execution.secure_sums import MIN_COHORT, STANDARD, SecureSums
+from privacy.mechanisms.privatization import PrivateProgram
+from secfad.engines.local import Upload
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of one client in one evaluation.
+
+    Attributes:
+      up: Sent.
+      down: Received, broadcasts included.
+    """
+
+    up: float
+    down: float
+
+
+def public_traffic(
+    private_program: PrivateProgram, expected_size: float, sums: SecureSums = STANDARD
+) -> Traffic:
+    """Counts the bytes of a rehearsal; nothing of it depends on client data or on a cohort.
+
+    Args:
+      private_program: From `privatize`.
+      expected_size: Public number of clients, rounded up.
+      sums: As in the run.
+    """
+    advice = "Call privacy.privatize(computation, *specs, mechanism=...)."
+    expect(private_program, PrivateProgram, "private_program", "a private program", advice)
+    advice = "Pass sampling.expected_size."
+    expected = "a positive number"
+    expect_number(expected_size, "expected_size", expected, advice, lambda n: n > 0)
+    clients = max(MIN_COHORT, math.ceil(expected_size))
+    aggregator = SecureAggregator(
+        releases=private_program.releases,
+        mechanism=private_program.mechanism,
+        expected_size=clients,
+        context=b"rehearsal",
+        sums=sums,
+        fidelity="protocol",
+        faults=lambda _: (),
+        before_noise=lambda: None,
+    )
+    for index, release in enumerate(private_program.releases):
+        names = tuple(planned.name for planned in release.sums)
+        zeros = tuple(np.zeros((clients, planned.size)) for planned in release.sums)
+        aggregator(Upload(index, names, zeros))  # type: ignore[arg-type]
+    return Traffic(
+        up=float(np.mean(np.sum(aggregator.bytes_up, axis=0))),
+        down=float(np.mean(np.sum(aggregator.bytes_down, axis=0)))
+        + private_program.program.costs.down_bytes,
+    )

@@ -1,0 +1,1 @@
+"""The ledger: reserve, open, commit; admission, verification and reports."""

@@ -1,0 +1,359 @@
+r"""The ledger: one budget per population, reserved before a cohort is contacted.
+
+    reserve ----> open ----> commit        budget is taken at reserve
+        \--> void                          and comes back only here, before any noise is drawn
+
+A reservation that was never committed counts as spent: after a crash nobody knows what left the
+machine. Planned work declares slots (`privacy.accounting.slots`), priced once by PLD; unplanned work goes
+through a filter (`privacy.accounting.filters`). Every release is checked against its purpose's budget and the
+global one. The file is append-only and hash-chained; put `Ledger.head` into checkpoints, and refuse
+to resume on a ledger that is not its descendant: an older copy of the file would be a refund.
+
+>>> import tempfile, pathlib
+>>> path = pathlib.Path(tempfile.mkdtemp()) / "ledger.db"
+>>> plan = [Slot("training", 0.01, 1.0, 1000)]
+>>> with Ledger.create(path, Budget(2.0, 1e-5), population=10_000, slots=plan) as ledger:
+...     draw = ledger.reserve(purpose="training", sampling_rate=0.01, run_id="run", round=0,
+...         releases=[Release("delta", 1.0, 1.0, noise_std=1.0)], cohort_id="3f9c")
+...     _ = draw.open()
+...     _ = draw.commit("9d1e", survivors=97)
+...     (draw.state, ledger.remaining("training").slots[0].count)
+('committed', 999)
+
+Sources: docs/ledger-slots.md.
+"""
+
+import os
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from privacy.accounting import events
+from privacy.accounting.draws import draw_terms
+from privacy.accounting.slots import (
+    Plan,
+    Release,
+    Slot,
+    check_name,
+    effective_noise_multiplier,
+    expect_all,
+)
+from privacy.budgets import Budget, sampling_probability
+from privacy.checking import expect, expect_path
+from privacy.errors import CohortReused, InvalidEvent, LedgerError, NoBoundWarning, PrivacyError
+from privacy.ledger import verification as ledger_verification
+from privacy.ledger.admission import admit_plan, payment
+from privacy.ledger.bounds import Bounds
+from privacy.ledger.charter import make_charter, read_genesis
+from privacy.ledger.faults import unreadable
+from privacy.ledger.records import FORMAT, Record, check_link
+from privacy.ledger.reports import Remaining, quote, remaining, spent
+from privacy.ledger.reservations import Reservation, find_reservations, seconds
+from privacy.ledger.store import Store
+from privacy.relations import Relation
+
+
+def expect_ledger(value: Any, error: type[PrivacyError] = LedgerError) -> "Ledger":
+    """The value, if it is an open ledger."""
+    advice = "Call privacy.Ledger.open(path), or privacy.Ledger.create(path, budget, ...)."
+    return expect(value, Ledger, "ledger", "an open ledger", advice, error)
+
+
+class Ledger:
+    """An append-only record of what a population's data was used for, and its budget.
+
+    Guarantees:
+      Everything released through open reservations, however adaptively chosen, is
+      (epsilon, delta)-DP for the ledger's budget and relation, one client being the unit, against
+      those who see the releases and not who takes part; they may know how many did where clients add
+      the noise. What one purpose adds to all others is
+      bounded by its own budget in the same sense. This holds across processes, crashes and retries,
+      given that no release happens without an open reservation and that noise, clipping and
+      sampling are as declared in it.
+
+    Source: docs/ledger-slots.md.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time):
+        """Use `Ledger.create` or `Ledger.open`."""
+        self.store = store
+        self._clock = clock
+        self._verified = False
+        genesis = store.get(0)
+        if genesis is None:
+            raise unreadable(store.path, "it has no genesis record")
+        check_link(None, genesis)
+        self.id, self.charter = read_genesis(store, genesis)
+        self.bounds = Bounds(store)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        budget: Budget,
+        *,
+        population: int,
+        purposes: Mapping[str, Budget] | None = None,
+        relation: str | Relation = Relation.ADD_OR_REMOVE_ONE,
+        slots: Sequence[Slot] = (),
+        accountant: str = "pld",
+        unplanned: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> "Ledger":
+        """Makes a new ledger, with a first plan.
+
+        Args:
+          path: Must be free.
+          budget: For everything together.
+          population: Number of clients the budget speaks of.
+          purposes: Budgets of their own for some purposes; without any, the three of `PURPOSES`
+            share the global one.
+          relation: Neighbouring relation, for ever.
+          slots: Plan, priced before anything is released.
+          accountant: "pld" admits planned work only, at its tightest price. "rdp@ORDER", "gdp" or
+            "zcdp" also admit unplanned work; "rdp" takes the best order for the plan.
+          unplanned: With "pld", purposes that run on a filter instead of slots, as
+            {"evaluation": "rdp@8"}. Their whole budgets are set aside from the global one.
+          clock: Returns seconds since the epoch, for the records.
+
+        Raises:
+          LedgerError: Something exists at path.
+          LedgerUnavailable: The file cannot be written there.
+          BudgetExceeded: The plan does not fit; no file is left.
+        """
+        expect_path(path, "path", "Name a file for the ledger.", LedgerError)
+        charter = make_charter(
+            budget,
+            population=population,
+            purposes=purposes,
+            relation=relation,
+            accountant=accountant,
+            unplanned=unplanned,
+            slots=slots,
+        )
+        genesis = {"format": FORMAT, "ledger_id": secrets.token_hex(16), "time": seconds(clock)}
+        genesis |= charter.record()
+
+        def fill(store: Store) -> None:
+            store.append("genesis", genesis)
+            if slots:
+                cls(store, clock)._declare(slots, data_independent=True)
+
+        return cls(Store.create(path, fill), clock)
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, clock: Callable[[], float] = time.time
+    ) -> "Ledger":
+        """Opens an existing ledger and checks its newest record.
+
+        Warns:
+          NoBoundWarning: It holds charges of an older version whose price was no bound.
+
+        Raises:
+          LedgerError: There is none.
+          LedgerUnavailable: It cannot be read now.
+          LedgerCorrupt: It is damaged. `verify` checks all of it.
+        """
+        expect_path(path, "path", "Name the ledger's file.", LedgerError)
+        store = Store(path)
+        try:
+            ledger = cls(store, clock)
+            last = store.last()
+            if last.seq:
+                check_link(store.before(last.seq), last)
+            statement = ledger.bounds.statement
+        except BaseException:
+            store.close()
+            raise
+        if statement:
+            warnings.warn(f"{path}: {statement}", NoBoundWarning, stacklevel=2)
+        return ledger
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception: object):
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.store.close()
+
+    # Planning.
+
+    def declare(self, slots: Sequence[Slot], *, data_independent: bool = False) -> Plan:
+        """Adds slots, priced together with everything declared before.
+
+        Before the first release every plan is data-independent. Later, on a "pld" ledger, say so
+        with data_independent=True, which is recorded: a plan chosen from what was released (longer
+        training because the loss is still falling) must be paid from a filter instead.
+
+        Raises:
+          BudgetExceeded: It does not fit; nothing is declared.
+          LedgerError: Releases were made and the plan was not said to be independent of them.
+        """
+        expect_all(slots, Slot, "slots", "Pass [privacy.Slot(...)] or [query.slot(...)].")
+        with self.store.transaction():
+            return self._declare(slots, data_independent=data_independent)
+
+    def plan(self, slots: Sequence[Slot] = ()) -> Plan:
+        """What everything declared and these slots cost, in both views; writes nothing."""
+        expect_all(slots, Slot, "slots", "Pass [privacy.Slot(...)] or [query.slot(...)].")
+        return quote(self.store, self.charter, self.bounds, slots)
+
+    def _declare(self, slots: Sequence[Slot], *, data_independent: bool) -> Plan:
+        if not slots:
+            raise InvalidEvent("Expected at least one slot, got none. Pass privacy.Slot(...).")
+        self.bounds.require()
+        opened = self._opened()
+        if opened and not data_independent and self.charter.accountant == "pld":
+            raise LedgerError(
+                "Expected a plan before the first release, got one after it. If it was not chosen"
+                " from what was released, call declare(slots, data_independent=True); else create"
+                " the ledger with accountant='rdp@ORDER'."
+            )
+        body = {
+            "slots": [asdict(slot) for slot in slots],
+            "costs": admit_plan(self.store, self.charter, slots),
+            "data_independent": data_independent or not opened,
+            "time": seconds(self._clock),
+        }
+        self.store.append("plan", body)
+        return self.plan()
+
+    # Spending.
+
+    def reserve(
+        self,
+        *,
+        purpose: str,
+        sampling_rate: float,
+        releases: Sequence[Release],
+        run_id: str,
+        round: int,
+        cohort_id: str,
+        sampling: str = "poisson",
+    ) -> Reservation:
+        """Charges one cohort draw, with everything that will be released on it.
+
+        Call before the cohort is contacted. Releases inside may be adaptive as long as all of them
+        are listed here at their worst.
+
+        Args:
+          purpose: Whose budget pays.
+          sampling_rate: The draw's q; 1 for everyone or, with noise by the server, when the sampling
+            is not known.
+          releases: Every noisy sum of this draw.
+          run_id: The run; with round, what `find` looks for.
+          round: At least 0.
+          cohort_id: Random name of the draw, never the list of members.
+          sampling: "poisson", or "fixed" for round(q x population) clients without replacement.
+
+        Raises:
+          BudgetExceeded: No slot dominates it and no filter holds it. Nothing was written.
+          CohortReused: This draw was charged before.
+          SizeNotPublic: Clients add noise, and the size of the draw would be a secret.
+          NoBoundKnown: The ledger holds charges whose price was no bound.
+          InvalidEvent: A number that makes no sense.
+        """
+        self.charter.check_purpose(purpose)
+        z = effective_noise_multiplier(releases, self.charter.relation)
+        q = sampling_probability(sampling_rate)
+        if isinstance(round, bool) or not isinstance(round, int) or round < 0:
+            raise InvalidEvent(f"Expected round as an int of at least 0, got {round!r}.")
+        terms = draw_terms(
+            releases, self.charter.relation, sampling, q, population=self.charter.population
+        )
+        charged = getattr(terms[0][0], "noise_multiplier", None)
+        body: dict[str, Any] = {
+            "purpose": purpose,
+            "run_id": check_name(run_id, "a run_id"),
+            "round": round,
+            "cohort_id": check_name(cohort_id, "a cohort_id"),
+            "sampling": {"kind": sampling, "q": q},
+            "releases": [release.record() for release in releases],
+            "noise_multiplier": z,
+            "charged_multiplier": charged,
+            "event": events.event_of(terms),
+            "process": os.getpid(),
+            "time": seconds(self._clock),
+        }
+        with self.store.transaction():
+            self.bounds.require()
+            self._check_fresh(cohort_id)
+            body |= payment(self.store, self.charter, purpose, sampling, q, charged, terms)
+            seq = self.store.append("reserve", body).seq
+        return Reservation(self.store, self._clock, seq, purpose, run_id, round, cohort_id, q, z)
+
+    def _check_fresh(self, cohort_id: str) -> None:
+        taken = "SELECT seq FROM reservations WHERE cohort_id = ?"
+        rows = self.store.select(taken, (cohort_id,), (int,))
+        if rows:
+            raise CohortReused(
+                f"Expected a fresh cohort draw, got {cohort_id!r}, charged by record {rows[0][0]}."
+                " List all releases of one draw in one reservation, or draw again."
+            )
+
+    # Reading.
+
+    def spent(self, view: str = "released") -> dict[str, float]:
+        """Epsilon by purpose, and of all together under "total", each at its budget's delta.
+
+        What was reserved and not voided counts. The numbers are a report of what the same draws
+        would cost had they been planned; what may still be spent is decided by slots and filters.
+
+        Args:
+          view: "released" for those who see only what is released; "server" for a server that sees
+            who takes part, and so without amplification by sampling. Infinite where no bound is known;
+            `ledger.bounds.remarks` says why.
+        """
+        return spent(self.store, self.charter, self.bounds, view)
+
+    def remaining(self, purpose: str) -> Remaining:
+        """What a purpose may still do."""
+        return remaining(self.store, self.charter, self.bounds, purpose)
+
+    @property
+    def head(self) -> str:
+        """Hash of the newest record. Store it with every checkpoint and result."""
+        return self.store.last().hash
+
+    def is_descendant_of(self, head: str) -> bool:
+        """Whether this file contains the history that ended in head."""
+        return self.store.with_hash(head) is not None
+
+    def verify(self) -> None:
+        """Checks every record, what each rests on, and every total.
+
+        Guarantees:
+          No plan and no draw was charged less than its numbers cost, but for the room that
+          `privacy.ledger.rules` states; and the totals are those of the records.
+
+        Raises:
+          LedgerCorrupt: Naming the first bad record.
+        """
+        ledger_verification.verify(self.store)
+        self._verified = True
+
+    def verify_once(self) -> None:
+        """Verifies unless this object did before; `privacy.run` and `privacy.train` begin with it."""
+        if not self._verified:
+            self.verify()
+
+    def entries(self) -> Iterator[Record]:
+        """All records in order."""
+        return self.store.records()
+
+    def find(
+        self, run_id: str, round: int | None = None, *, purpose: str | None = None
+    ) -> tuple[Reservation, ...]:
+        """The reservations of a run or of one round, in order, in whatever state."""
+        return find_reservations(self.store, self._clock, run_id, round, purpose)
+
+    def _opened(self) -> bool:
+        query = "SELECT 1 FROM reservations WHERE state IN ('open', 'committed') LIMIT 1"
+        return bool(self.store.select(query, (), (int,)))

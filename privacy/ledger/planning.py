@@ -1,0 +1,270 @@
+"""Planning: what a schedule of draws costs on a filter, before anything is released.
+
+Slots are Poisson Gaussians; draws of a fixed size, and Skellam noise, are paid from a filter on the
+Renyi divergence at one order. `filter_for` chooses that order for a schedule, `quote` prices it in both
+views and says whether the budgets hold it.
+
+>>> terms = ((FixedSizeGaussian(1000, 50, 4.0), 1),)
+>>> schedule = [Draws("training", terms, 100)]
+>>> plan = quote(schedule, Budget(8.0, 1e-5), relation="REPLACE_ONE")
+>>> plan.accountant, round(plan.released["total"], 2), round(plan.server["total"], 1), plan.fits
+('rdp@4', 2.49, 33.1, True)
+
+Sources: docs/ledger-slots.md, section 3; docs/decisions/0037-noise-by-clients-needs-public-sizes.md.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from privacy.accounting.filters import Filter
+from privacy.accounting.renyi import rdp_conversion
+from privacy.accounting.renyi_pricing import renyi_divergence
+from privacy.accounting.slots import TOTAL, Plan, expect_all, report, without_sampling
+from privacy.accounting.terms import (
+    FixedSizeGaussian,
+    FixedSizeSkellam,
+    Gaussian,
+    Leaf,
+    Skellam,
+    Terms,
+    make_terms,
+)
+from privacy.budgets import Budget, expect_budget
+from privacy.checking import expect_mapping
+from privacy.errors import BudgetExceeded, InvalidEvent, UnsupportedEvent
+from privacy.ledger.admission import exceeded_filters
+from privacy.ledger.ledger import Ledger, expect_ledger
+from privacy.ledger.reports import spent_mechanisms
+from privacy.relations import Relation
+
+# The load of a budget falls to its best order and rises from there; high orders are dear to compute.
+_ORDERS = (*range(2, 33), 40, 48, 64, 96, 128, 192, 256)
+_PAST_THE_BEST = 4
+_MOST_NOISE = 1e6
+# Costs are rounded up and capacities down.
+_FULL = 1 - 1e-9
+
+
+@dataclass(frozen=True)
+class Draws:
+    """`count` planned cohort draws, as what a ledger charges for each.
+
+    Attributes:
+      purpose: Whose budget pays.
+      terms: The mechanism of one draw.
+      count: How many draws.
+    """
+
+    purpose: str
+    terms: Terms
+    count: int
+
+
+def filter_for(
+    schedule: Sequence[Draws],
+    budget: Budget,
+    *,
+    purposes: Mapping[str, Budget] | None = None,
+    relation: str | Relation,
+) -> str:
+    """The accountant under which a schedule uses least of its budgets, as "rdp@ORDER".
+
+    The order must be chosen from the plan, before any output is seen.
+
+    Args:
+      schedule: Everything that is planned.
+      budget: For everything together.
+      purposes: Budgets of their own for some purposes.
+      relation: Neighbouring relation of the ledger.
+
+    Raises:
+      UnsupportedEvent: A draw has no Renyi divergence under the relation.
+    """
+    _expect_plan(schedule, budget, purposes)
+    return f"rdp@{_best_order(schedule, budget, purposes or {}, Relation.parse(relation))[0]}"
+
+
+def quote(
+    schedule: Sequence[Draws],
+    budget: Budget,
+    *,
+    purposes: Mapping[str, Budget] | None = None,
+    relation: str | Relation,
+    accountant: str | None = None,
+) -> Plan:
+    """What a schedule costs, in both views; see `Plan`.
+
+    Guarantees:
+      `fits` says that a new ledger with this accountant admits every draw of the schedule.
+
+    Args:
+      schedule: Everything that is planned.
+      budget: For everything together.
+      purposes: Budgets of their own for some purposes.
+      relation: Neighbouring relation of the ledger.
+      accountant: "rdp@ORDER"; that of `filter_for` by default.
+    """
+    _expect_plan(schedule, budget, purposes)
+    relation = Relation.parse(relation)
+    if accountant is None:
+        accountant = filter_for(schedule, budget, purposes=purposes, relation=relation)
+    rule, budgets = Filter.parse(accountant), {**(purposes or {}), TOTAL: budget}
+    released, server, fits = {}, {}, True
+    for scope, terms in sorted(_by_scope(schedule).items()):
+        limit = budgets.get(scope, budget)
+        released[scope] = report(terms, limit.delta, relation)
+        server[scope] = report(without_sampling(terms), limit.delta, relation)
+        # Draw by draw, as a ledger adds them: each cost is rounded up.
+        mine = [d for d in schedule if scope in (TOTAL, d.purpose)]
+        fits &= sum(d.count * rule.cost(d.terms, relation) for d in mine) <= rule.capacity(limit)
+    return Plan(released, server, fits, accountant)
+
+
+def quote_on(ledger: Ledger, schedule: Sequence[Draws]) -> Plan:
+    """What a schedule costs together with everything that a ledger was charged for; writes nothing.
+
+    Guarantees:
+      `fits` says that the ledger's filters admit every draw of the schedule now.
+
+    Raises:
+      InvalidEvent: A purpose is unknown to the ledger.
+    """
+    expect_ledger(ledger)
+    expect_all(schedule, Draws, "schedule", "Pass [query.draws(...)].")
+    charter, every = ledger.charter, list(schedule)
+    costs: dict[str, int] = {}
+    for draws in schedule:
+        charter.check_purpose(draws.purpose)
+        for scope, units in charter.costs(draws.purpose, draws.terms).items():
+            costs[scope] = costs.get(scope, 0) + draws.count * units
+    for purpose, pairs in spent_mechanisms(ledger.store).items():
+        every.append(Draws(purpose, make_terms(pairs), 1))
+    released, server = {}, {}
+    for scope, terms in sorted(_by_scope(every).items()):
+        delta = charter.budget_of(scope).delta
+        released[scope] = report(terms, delta, charter.relation)
+        server[scope] = report(without_sampling(terms), delta, charter.relation)
+    paid = all(charter.costs(draws.purpose, draws.terms) for draws in schedule)
+    fits = paid and not exceeded_filters(ledger.store, costs)
+    return ledger.bounds.marked_plan(Plan(released, server, fits, charter.accountant))
+
+
+def _expect_plan(schedule: Any, budget: Any, purposes: Any) -> None:
+    expect_all(schedule, Draws, "schedule", "Pass [query.draws(...)].")
+    expect_budget(budget, "budget")
+    advice = "Pass {'training': privacy.Budget(epsilon, delta), ...}."
+    expected = "a mapping from purposes to budgets"
+    expect_mapping(purposes or {}, Budget, "purposes", expected, advice, InvalidEvent)
+
+
+def best_load(
+    schedule: Sequence[Draws],
+    budget: Budget,
+    relation: Relation,
+    purposes: Mapping[str, Budget] | None = None,
+) -> float:
+    """Share of the fullest budget's capacity that a schedule uses, at the order at which it is least."""
+    return _best_order(schedule, budget, purposes or {}, relation)[1] / _FULL
+
+
+def louder(draws: Draws, factor: float) -> Draws:
+    """The same draws with noise of this many times the standard deviation."""
+    return Draws(
+        draws.purpose, tuple((_louder(leaf, factor), n) for leaf, n in draws.terms), draws.count
+    )
+
+
+def noise_that_fits(
+    schedule: Sequence[Draws],
+    budget: Budget,
+    *,
+    purposes: Mapping[str, Budget] | None = None,
+    relation: str | Relation,
+) -> dict[str, float]:
+    """By how much each purpose's noise must grow for a schedule to fit; 1 where it need not.
+
+    Purposes are first brought within their own budgets, then all alike within the global one.
+
+    Raises:
+      BudgetExceeded: No noise is enough: the budgets hold nothing at any order.
+    """
+    _expect_plan(schedule, budget, purposes)
+    relation, limits = Relation.parse(relation), purposes or {}
+    factors = dict.fromkeys((draws.purpose for draws in schedule), 1.0)
+
+    def fits(own: Mapping[str, float], limits: Mapping[str, Budget], total: Budget) -> bool:
+        loud = [louder(d, own[d.purpose]) for d in schedule if d.purpose in own]
+        return _best_order(loud, total, limits, relation)[1] <= _FULL
+
+    for name in factors:
+        limit = limits.get(name, budget)
+        factors[name] = _least(lambda f, n=name, b=limit: fits({n: f}, {}, b))
+    shared = _least(lambda f: fits({n: f * own for n, own in factors.items()}, limits, budget))
+    return {name: shared * own for name, own in factors.items()}
+
+
+def _least(fits: Callable[[float], bool]) -> float:
+    """The least factor that fits, to half a per cent, from above; 1 if that does."""
+    if fits(1.0):
+        return 1.0
+    low, high = 1.0, 2.0
+    while not fits(high):
+        low, high = high, 2 * high
+        if high > _MOST_NOISE:
+            raise BudgetExceeded(
+                "Expected budgets that hold the schedule with some noise, got ones that hold nothing."
+                " Use a larger epsilon.",
+                purpose=None,
+                needed="any noise",
+                left="nothing",
+            )
+    while high / low > 1.005:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
+
+
+def _louder(leaf: Leaf, factor: float) -> Leaf:
+    if isinstance(leaf, Gaussian | FixedSizeGaussian):
+        return replace(leaf, noise_multiplier=leaf.noise_multiplier * factor)
+    if isinstance(leaf, Skellam):
+        return replace(leaf, variance=leaf.variance * factor**2)
+    if isinstance(leaf, FixedSizeSkellam):
+        return replace(leaf, noise=_louder(leaf.noise, factor))
+    raise UnsupportedEvent(f"Expected Gaussian or Skellam noise on a draw, got {leaf}.")
+
+
+def _best_order(
+    schedule: Sequence[Draws], budget: Budget, purposes: Mapping[str, Budget], relation: Relation
+) -> tuple[int, float]:
+    """The order at which the fullest budget is least full, and how full it is there."""
+    scopes = [
+        (terms, {**purposes, TOTAL: budget}.get(scope, budget))
+        for scope, terms in _by_scope(schedule).items()
+    ]
+    best, least, worse = _ORDERS[0], math.inf, 0
+    for order in _ORDERS:
+        load = max(_load(*scope, order, relation) for scope in scopes)
+        best, least, worse = (order, load, 0) if load < least else (best, least, worse + 1)
+        if worse >= _PAST_THE_BEST and least < math.inf:
+            break
+    return best, least
+
+
+def _by_scope(schedule: Sequence[Draws]) -> dict[str, Terms]:
+    """The terms of each purpose, and of everything."""
+    scopes = {TOTAL: list(schedule)}
+    for draws in schedule:
+        scopes.setdefault(draws.purpose, []).append(draws)
+    return {
+        scope: make_terms([(leaf, n * d.count) for d in found for leaf, n in d.terms])
+        for scope, found in scopes.items()
+    }
+
+
+def _load(terms: Terms, budget: Budget, order: int, relation: Relation) -> float:
+    """Share of a budget's capacity at an order that terms use."""
+    capacity = budget.epsilon - rdp_conversion(order, budget.delta)
+    return renyi_divergence(terms, order, relation) / capacity if capacity > 0 else math.inf

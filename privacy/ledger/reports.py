@@ -1,0 +1,133 @@
+"""Reports: what a ledger's plan costs, what was spent, and what may still be done.
+
+Nothing here decides. A draw is admitted by slots and filters (`privacy.ledger.admission`), and a report
+says what the same draws would cost had they been planned, in the released view or in that of a server
+which sees who takes part. No bound is known for charges that `privacy.ledger.bounds` names.
+
+Source: docs/ledger-slots.md, section 3.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from privacy.accounting import events
+from privacy.accounting import terms as elementary
+from privacy.accounting.pricing import price
+from privacy.accounting.slots import TOTAL, Plan, Slot, plan, report, slot_terms, without_sampling
+from privacy.budgets import Budget
+from privacy.errors import BudgetExceeded, InvalidEvent
+from privacy.ledger.admission import admit_plan, stored_slots
+from privacy.ledger.bounds import Bounds
+from privacy.ledger.charter import Charter
+from privacy.ledger.faults import unreadable
+from privacy.ledger.store import Store
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What a purpose may still do.
+
+    Attributes:
+      epsilon: Its budget less what was spent, in the released-model view. Nominal: it is a report;
+        what decides are the slots and the filter.
+      slots: Declared slots not yet spent, with the number left.
+      filter_fraction: Share of its filter's capacity that is left; None without a filter.
+    """
+
+    epsilon: float
+    slots: tuple[Slot, ...]
+    filter_fraction: float | None
+
+
+def quote(store: Store, charter: Charter, bounds: Bounds, slots: Sequence[Slot]) -> Plan:
+    """What everything declared and these slots cost; see `Ledger.plan`."""
+    with store.reading():
+        every = [*stored_slots(store, "declared"), *slots]
+        found = plan(every, charter.budget, purposes=charter.purposes, relation=charter.relation)
+        try:
+            admit_plan(store, charter, slots)
+        except BudgetExceeded:
+            return bounds.marked_plan(replace(found, fits=False))
+    return bounds.marked_plan(replace(found, fits=True))
+
+
+def spent(store: Store, charter: Charter, bounds: Bounds, view: str) -> dict[str, float]:
+    """Epsilon of what was spent, by purpose and in total; see `Ledger.spent`."""
+    if view not in ("released", "server"):
+        raise InvalidEvent(f"Expected view 'released' or 'server', got {view!r}.")
+    result = _spent_epsilon(store, charter, released=view == "released")
+    return bounds.marked(result) if view == "released" else result
+
+
+def remaining(store: Store, charter: Charter, bounds: Bounds, purpose: str) -> Remaining:
+    """What a purpose may still do; see `Ledger.remaining`."""
+    charter.check_purpose(purpose)
+    if bounds.charges():
+        return Remaining(0.0, (), 0.0)
+    fractions, query = [], "SELECT scope, capacity, spent FROM filters"
+    for scope, capacity, units in store.select(query, (), (str, int, int)):
+        if scope in (purpose, TOTAL):
+            fractions.append(1 - units / max(1, capacity))
+    used = spent(store, charter, bounds, "released")[purpose]
+    epsilon = max(0.0, charter.budget_of(purpose).epsilon - used)
+    slots = tuple(stored_slots(store, "declared - spent", purpose))
+    return Remaining(epsilon, slots, min(fractions) if fractions else None)
+
+
+def spent_mechanisms(store: Store) -> dict[str, list[tuple[elementary.Leaf, int]]]:
+    """What was reserved and not voided, by purpose: slots at their declared size, and tallies."""
+    result: dict[str, list[tuple[elementary.Leaf, int]]] = {}
+    with store.reading():
+        for slot in stored_slots(store, "spent"):
+            result.setdefault(slot.purpose, []).extend(slot_terms([slot]))
+        query = "SELECT purpose, event, count FROM tallies WHERE count > 0"
+        for purpose, event, count in store.select(query, (), (str, str, int)):
+            pairs = [(leaf, count) for leaf, _ in _tallied(store, event)]
+            result.setdefault(purpose, []).extend(pairs)
+    return result
+
+
+def _tallied(store: Store, event: str) -> elementary.Terms:
+    """The mechanism that draws without a slot are counted under.
+
+    Raises:
+      LedgerCorrupt: The table of tallies was damaged.
+    """
+    try:
+        return events.parse_event(json.loads(event))
+    except (ValueError, RecursionError) as error:
+        raise unreadable(store.path, f"a tally that is no event ({error})") from error
+
+
+def _spent_epsilon(store: Store, charter: Charter, *, released: bool) -> dict[str, float]:
+    """Epsilon of what was spent, by purpose and in total, each at its budget's delta.
+
+    Of a "pld" ledger with filters beside slots, the total is at most what the parts cost at the
+    deltas set aside for them; and spent slots never cost more than the plan that they are part of.
+    """
+    view = (lambda terms: terms) if released else without_sampling
+    mechanisms, result = spent_mechanisms(store), {}
+
+    def priced(scope: str, names: Iterable[str], budget: Budget) -> float:
+        terms = elementary.make_terms([pair for n in names for pair in mechanisms.get(n, ())])
+        found = report(view(terms), budget.delta, charter.relation)
+        if released and charter.accountant == "pld" and found > budget.epsilon:
+            mine = [s for s in stored_slots(store, "declared") if s.purpose in names]
+            if scope not in charter.rules and mine:
+                plan = price(slot_terms(mine), budget.delta, relation=charter.relation)
+                found = min(found, plan)
+        return found
+
+    for name in charter.names:
+        result[name] = priced(name, [name], charter.budget_of(name))
+    # Only there are budgets set aside; where all runs on filters, they may overlap.
+    aside = [n for n in charter.rules if n != TOTAL] if charter.accountant == "pld" else []
+    planned = [name for name in charter.names if name not in aside]
+    if not aside:
+        return result | {TOTAL: priced(TOTAL, planned, charter.budget)}
+    parts = sum(result[name] for name in aside)
+    parts += priced(TOTAL, planned, charter.planned_budget(TOTAL))
+    together = elementary.make_terms([pair for found in mechanisms.values() for pair in found])
+    whole = report(view(together), charter.budget.delta, charter.relation)
+    return result | {TOTAL: min(parts, whole)}

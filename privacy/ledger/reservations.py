@@ -1,0 +1,164 @@
+"""Reservations: the three steps of one charge.
+
+    reserve --> open --> commit
+
+Reserve comes before the cohort is contacted, open when noise was drawn and before anything leaves,
+commit when the released arrays are known. Whatever stops in between stays spent; only a reservation
+that was never opened can be voided. Made by `Ledger.reserve`, found again by `Ledger.find`; the
+example is in `privacy.ledger.ledger`.
+
+Sources: docs/ledger-slots.md, section 4.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from privacy.accounting.slots import check_name
+from privacy.budgets import finite_number
+from privacy.checking import expect_count
+from privacy.errors import InvalidEvent, ReservationState
+from privacy.ledger.faults import unreadable
+from privacy.ledger.records import Record
+from privacy.ledger.store import Store
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """A charge for one cohort draw.
+
+    Attributes:
+      store: The ledger's file.
+      clock: Seconds since the epoch, for the records of its steps.
+      seq: Its record's number; a retry is a new number, so noise keys derived from it are fresh.
+      purpose: Whose budget paid.
+      run_id: The run it was made for.
+      round: The round of that run.
+      cohort_id: Random name of the draw.
+      sampling_rate: The draw's q.
+      noise_multiplier: The joint effective multiplier that the ledger computed.
+    """
+
+    store: Store = field(repr=False, compare=False)
+    clock: Callable[[], float] = field(repr=False, compare=False)
+    seq: int
+    purpose: str
+    run_id: str
+    round: int
+    cohort_id: str
+    sampling_rate: float
+    noise_multiplier: float
+
+    @property
+    def state(self) -> str:
+        """The last step on disk: "reserved", "open", "committed" or "void"."""
+        query = "SELECT state FROM reservations WHERE seq = ?"
+        rows = self.store.select(query, (self.seq,), (str,))
+        if not rows:
+            raise unreadable(self.store.path, f"no reservation {self.seq}, which was there before")
+        return rows[0][0]
+
+    @property
+    def digest(self) -> str | None:
+        """Hash of the released arrays that the ledger committed; None before a commit."""
+        query = (  # from the reservation onward, so that it ends within a few records
+            "SELECT json_extract(text, '$.digest') FROM records WHERE seq > ? AND kind = 'commit'"
+            " AND json_extract(text, '$.reservation') = ? ORDER BY seq LIMIT 1"
+        )
+        rows = self.store.select(query, (self.seq, self.seq), (str,))
+        return rows[0][0] if rows else None
+
+    def open(self) -> Record:
+        """Records that noise was drawn, before anything leaves. From here on it is spent.
+
+        Raises:
+          ReservationState: It was opened before, or voided. Never draw its noise again.
+        """
+        return self._step("open", {"reservation": self.seq})
+
+    def commit(self, digest: str, survivors: int | None = None) -> Record:
+        """Records what was released.
+
+        Args:
+          digest: Hash of the released arrays.
+          survivors: Clients whose values are in the sums, where that number is public.
+
+        Raises:
+          ReservationState: It is not open, or fewer survived than the noise was sized for.
+        """
+        check_name(digest, "a digest")
+        if survivors is not None:
+            survivors = self._check_survivors(survivors)
+        body = {"reservation": self.seq, "digest": digest, "survivors": survivors}
+        return self._step("commit", body)
+
+    def void(self) -> Record:
+        """Gives the charge back. Possible only while no noise was drawn.
+
+        Raises:
+          ReservationState: It was opened, or voided before.
+        """
+        return self._step("void", {"reservation": self.seq})
+
+    def _check_survivors(self, survivors: int) -> int:
+        if isinstance(survivors, bool) or not isinstance(survivors, int) or survivors < 0:
+            raise InvalidEvent(f"Expected survivors as an int of at least 0, got {survivors!r}.")
+        for release in self.store.body(self.seq)["releases"]:
+            if survivors < (release["min_survivors"] or 0):
+                raise ReservationState(
+                    f"Expected at least {release['min_survivors']} survivors, which the noise of"
+                    f" {release['name']!r} was sized for, got {survivors}. Withhold the release;"
+                    " the reservation stays spent."
+                )
+        return survivors
+
+    def _step(self, kind: str, body: Mapping[str, Any]) -> Record:
+        with self.store.transaction():
+            return self.store.append(kind, {**body, "time": seconds(self.clock)})
+
+
+def find_reservations(
+    store: Store,
+    clock: Callable[[], float],
+    run_id: str,
+    round: int | None,
+    purpose: str | None,
+) -> tuple[Reservation, ...]:
+    """The reservations of a run or of one round; see `Ledger.find`."""
+    query = (
+        "SELECT seq, purpose, round, cohort_id FROM reservations WHERE run_id = ?"
+        " AND round >= ? AND round <= ? AND purpose = coalesce(?, purpose) ORDER BY seq"
+    )
+    bounds = (0, 2**62) if round is None else (round, round)
+    check_name(run_id, "a run_id")
+    if round is not None:
+        expect_count(round, "round", "Leave it out for all rounds.", error=InvalidEvent)
+    with store.reading():
+        rows = store.select(query, (run_id, *bounds, purpose), (int, str, int, str))
+        return tuple(_reservation(store, clock, run_id, *row) for row in rows)
+
+
+def _reservation(
+    store: Store,
+    clock: Callable[[], float],
+    run_id: str,
+    seq: int,
+    purpose: str,
+    round: int,
+    cohort: str,
+) -> Reservation:
+    try:
+        body = store.body(seq)
+        q, z = float(body["sampling"]["q"]), float(body["noise_multiplier"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise unreadable(store.path, f"record {seq} is no reservation") from error
+    return Reservation(store, clock, seq, purpose, run_id, round, cohort, q, z)
+
+
+def seconds(clock: Callable[[], float]) -> float:
+    """What a clock says.
+
+    Raises:
+      InvalidEvent: It is not a finite number, which no record could hold.
+    """
+    return finite_number(clock(), "time from the ledger's clock()")

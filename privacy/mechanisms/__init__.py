@@ -1,0 +1,1 @@
+"""Mechanisms, and the programs that are bound to them."""

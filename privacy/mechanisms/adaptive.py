@@ -1,0 +1,91 @@
+"""Adaptive clipping: a clip norm that follows a quantile of the clients' norms.
+
+The clip norm is server state. Each client divides its contribution by the broadcast norm, so that
+what it sends is bounded by 1 whatever the norm is, and adds one number: plus or minus a half, for
+whether its norm was below. The noisy mean of that number says which way to move the clip norm. The
+number is a sum like any other: it is clipped, noised and charged.
+
+>>> float(updated(1.0, fraction_below=0.5, quantile=0.5))
+1.0
+
+Sources: Andrew, Thakkar, McMahan, Ramaswamy, "Differentially Private Learning with Adaptive Clipping"
+(2021), algorithm 1 and theorem 1.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from privacy.checking import expect_number
+from secfad import clip
+
+# The sum of the indicators under this name is read as a count of clients by
+# `privacy.execution.clip_activity`.
+COUNT = "clients_below"
+# The norm never leaves this range, whatever noise does to the quantile.
+SMALLEST, LARGEST = 1e-8, 1e8
+
+
+@dataclass(frozen=True)
+class AdaptiveClip:
+    """How a clip norm follows the clients' norms.
+
+    Attributes:
+      initial: Before the first round.
+      quantile: Target fraction of clients below it.
+      rate: Step size in the logarithm; 0 keeps the norm and only counts.
+    """
+
+    initial: float
+    quantile: float = 0.5
+    rate: float = 0.2
+
+    def __post_init__(self):
+        for name, low, high in (
+            ("initial", SMALLEST, LARGEST),
+            ("quantile", 0.0, 1.0),
+            ("rate", 0.0, math.inf),
+        ):
+            expected, advice = (
+                f"a number from {low:g} to {high:g}",
+                "A clip norm is in model units.",
+            )
+            within = lambda x, low=low, high=high: low <= x <= high
+            expect_number(getattr(self, name), name, expected, advice, within)
+
+
+def normalised(tree: Any, clip_norm: Any) -> tuple[Any, jax.Array]:
+    """A contribution in units of the clip norm, and whether it was below.
+
+    For client code: `clip_norm` is the broadcast norm. Sum both in one message, with the clip norms
+    1 for the tree and 0.5 for the indicator, each by itself (`joint=False`).
+
+    Guarantees:
+      The tree has an L2 norm of at most 1, the indicator is 0.5 or -0.5, for every input.
+
+    Returns:
+      (tree / clip_norm, clipped to 1; the indicator, to be averaged to `fraction_below` - 0.5).
+    """
+    scaled = jax.tree.map(lambda x: x / clip_norm, tree)
+    square = sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(scaled))
+    return clip(scaled, 1.0), jnp.where(square <= 1.0, 0.5, -0.5)
+
+
+def updated(
+    clip_norm: Any, *, fraction_below: Any, quantile: float = 0.5, rate: float = 0.2
+) -> jax.Array:
+    """The next clip norm: C exp(-rate (fraction_below - quantile)), for server code.
+
+    Args:
+      clip_norm: C.
+      fraction_below: Noisy fraction of clients below it: the mean indicator plus a half.
+      quantile: Target fraction.
+      rate: Step size in the logarithm.
+
+    Source: Andrew et al. (2021), equation 1.
+    """
+    moved = clip_norm * jnp.exp(-rate * (fraction_below - quantile))
+    return jnp.clip(moved, SMALLEST, LARGEST)

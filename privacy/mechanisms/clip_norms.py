@@ -1,0 +1,46 @@
+"""`typical_norms`: how large contributions are, for choosing clip norms.
+
+Sources: Andrew et al. (2021) for the median as a clip norm; `privacy.mechanisms.adaptive` finds it privately.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from secfad import CLIENTS, Computation, execute, trace
+from secfad.engines.local import Aggregate, Upload, plain_sum
+
+
+def typical_norms(computation: Computation, args: Sequence[Any]) -> dict[str, float]:
+    """Sum name to the median norm over clients of what they add to it, at most over the rounds.
+
+    Computed in the clear and charged to nobody: for public or simulated data only. Norms of private data
+    say something about them; for those take `privacy.mechanisms.adaptive`.
+
+    Args:
+      computation: What will be made private.
+      args: Its arguments; those of clients stacked.
+
+    Returns:
+      A `clip_norm` for a mechanism.
+    """
+    found: dict[str, float] = {}
+
+    def record(upload: Upload) -> Aggregate:
+        for name in dict.fromkeys(upload.names):
+            own = [v for v, n in zip(upload.values, upload.names) if n == name]
+            rows = np.concatenate([np.asarray(v).reshape(upload.clients, -1) for v in own], axis=1)
+            norm = float(np.median(np.linalg.norm(rows, axis=1)))
+            found[name] = max(norm, found.get(name, 0.0))
+        return plain_sum(upload)
+
+    specs = [
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), arg)
+        if place is CLIENTS
+        else arg
+        for arg, place in zip(args, computation.placements.values())
+    ]
+    execute(trace(computation, *specs), *args, aggregate=record)
+    return found

@@ -1,0 +1,234 @@
+"""`privatize`: a clip before every sum of a computation, also of a derivative.
+
+The computation is traced, whatever mode of differentiation it came from, and rebuilt with one clip
+per round: everything that a client sends in that round is scaled together, so that the round is one
+Gaussian release. Clips are put into the *derived* program. Differentiating a clipped program would
+not do: the derivative of a clip is not clipped.
+
+What `mean` divides by is not a release: a sum of constants is replaced by the public expected size of
+the cohort when the program runs; see `privacy.execution.execution`.
+
+Sources: McMahan et al. (2018), section 3; docs/privacy-model.md.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from privacy.errors import MechanismError
+from privacy.mechanisms.mechanisms import PURPOSES, Mechanism
+from secfad import CLIENTS, Computation, Program, clip, trace
+from secfad._jax import spec
+from secfad.jaxprs.interpreting import Interpreter, read
+from secfad.primitives import sum_p
+from secfad.programs.blocks import Atom, Block, Loop, Sum, While
+from secfad.programs.scheduling import timetable
+from secfad.programs.stages import Nested, Round, Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedSum:
+    """One sum of a planned release.
+
+    Attributes:
+      name: Unique within the release.
+      clip_norm: Largest L2 norm of one client's contribution.
+      size: Numbers that are released.
+    """
+
+    name: str
+    clip_norm: float
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRelease:
+    """What one round of an evaluation releases.
+
+    Attributes:
+      sums: In the order in which they are sent.
+    """
+
+    sums: tuple[PlannedSum, ...]
+
+    @property
+    def name(self) -> str:
+        """Names of the sums, joined."""
+        return "+".join(s.name for s in self.sums)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PrivateProgram:
+    """A program in which every sum is clipped, and the mechanism that it was clipped for.
+
+    Attributes:
+      program: The clipped program.
+      mechanism: Clip norms and noise.
+      purpose: Whose budget pays.
+      releases: One per round of an evaluation, in order.
+    """
+
+    program: Program
+    mechanism: Mechanism
+    purpose: str
+    releases: tuple[PlannedRelease, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the computation."""
+        return self.program.name
+
+
+def privatize(
+    computation: Computation, *specs: Any, mechanism: Mechanism, purpose: str = "training"
+) -> PrivateProgram:
+    """Clips every sum of a computation.
+
+    Guarantees:
+      In every round, and for every input, one client's contributions x_k satisfy
+      sum_k ||x_k||^2 / C_k^2 <= 1 (jointly clipped), or ||x_k|| <= C_k for each k.
+
+    Args:
+      computation: Any computation, for example a derivative by `secfad.grad`.
+      *specs: One per argument, as the server or one client holds it.
+      mechanism: Clip norms and noise.
+      purpose: "training", "hypergradient" or "evaluation".
+
+    Raises:
+      MechanismError: A sum has no clip norm or is not floating point, the purpose is unknown, or
+        the number of releases is not bounded before the run.
+      PlacementError: A value is used where it does not live.
+    """
+    if purpose not in PURPOSES:
+        raise MechanismError(f"Expected a purpose among {PURPOSES}, got {purpose!r}.")
+    if not isinstance(mechanism, Mechanism):
+        raise MechanismError(
+            f"Expected a mechanism of this package, got {type(mechanism).__name__}. "
+            "Pass privacy.Gaussian(noise_multiplier=..., clip_norm=...) or privacy.Skellam(...)."
+        )
+    plain = trace(computation, *specs)
+    releases = tuple(_releases(plain.schedule, mechanism))
+    if not releases:
+        raise MechanismError(
+            f"`{computation.name}` sends nothing from clients to the server, so there is nothing to "
+            "make private. Run it with secfad.execute."
+        )
+
+    def clipped(*args: Any) -> Any:
+        results = _Clipped(mechanism).run(plain.block, jax.tree.leaves(args))
+        return jax.tree.unflatten(plain.out_tree, results)
+
+    rebuilt = Computation(
+        clipped, MappingProxyType(dict(computation.placements)), f"{computation.name}.private"
+    )
+    return PrivateProgram(trace(rebuilt, *specs), mechanism, purpose, releases)
+
+
+def _releases(plan: Schedule, mechanism: Mechanism) -> list[PlannedRelease]:
+    """The releases of one evaluation, loops written out."""
+    found: list[PlannedRelease] = []
+    for item in plan.items:
+        if isinstance(item, Round):
+            release = _release(item.uploads, plan.block, mechanism)
+            found += [release] if release.sums else []
+        elif isinstance(item, Nested):
+            found += _nested_releases(item, mechanism)
+    return found
+
+
+def _nested_releases(item: Nested, mechanism: Mechanism) -> list[PlannedRelease]:
+    bodies = [_releases(body, mechanism) for body in item.bodies]
+    match item.step:
+        case Loop():
+            return bodies[0] * item.step.length
+        case While():
+            if any(bodies):
+                raise MechanismError(
+                    "Expected a number of releases that is known before the run, got sums inside a "
+                    "while loop. Use jax.lax.scan with a fixed length, or fori_loop with constants."
+                )
+            return []
+    if any(body != bodies[0] for body in bodies):
+        raise MechanismError(
+            "Expected branches that release the same sums, got different ones. Which branch is taken "
+            "depends on the data of the run, and a budget is reserved before it."
+        )
+    return bodies[0]
+
+
+def _release(uploads: Sequence[Sum], block: Block, mechanism: Mechanism) -> PlannedRelease:
+    sums = []
+    for step, name in zip(uploads, unique_names([step.name for step in uploads])):
+        sent = _sent(step, block)
+        if sent:
+            size = sum(math.prod(spec(v.aval).shape) for v in sent)
+            sums.append(PlannedSum(name, mechanism.clip_norm_of(step.name), size))
+    return PlannedRelease(tuple(sums))
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The names of a round's sums, numbered where two are alike."""
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return unique
+
+
+def _sent(step: Sum, block: Block) -> list[Atom]:
+    sent = [v for v in step.inputs if block.placement(v) is CLIENTS]
+    for atom in sent:
+        if not jnp.issubdtype(spec(atom.aval).dtype, jnp.floating):
+            raise MechanismError(
+                f"Expected floating-point contributions to the sum {step.name!r}, got "
+                f"{spec(atom.aval).dtype} ({step.line}). Convert with .astype(jnp.float32)."
+            )
+    return sent
+
+
+class _Clipped(Interpreter):
+    """Evaluates a block tick by tick, with a clip before the uploads of each tick."""
+
+    def __init__(self, mechanism: Mechanism):
+        self.mechanism = mechanism
+
+    def steps(self, block: Block, env: dict) -> None:
+        table = timetable(block)
+        for step in (*table.constants, *table.sizes):
+            self.step(step, block, env)
+        for tick in table.ticks:
+            for step in (*tick.server, *tick.downloads, *tick.client):
+                self.step(step, block, env)
+            self._uploads(tick.uploads, block, env)
+            for step in tick.structured:
+                self.step(step, block, env)
+
+    def _uploads(self, uploads: Sequence[Sum], block: Block, env: dict) -> None:
+        sent = [(step, i) for step in uploads for i in _sent_positions(step, block)]
+        values = [read(env, step.inputs[i]) for step, i in sent]
+        norms = [self.mechanism.clip_norm_of(step.name) for step, _ in sent]
+        if self.mechanism.joint:
+            bounded = clip(values, 1.0, norms=norms)
+        else:
+            bounded = self._separately(uploads, sent, values)
+        clipped = dict(zip(((id(step), i) for step, i in sent), bounded))
+        for step in uploads:
+            operands = [clipped.get((id(step), i), read(env, v)) for i, v in enumerate(step.inputs)]
+            env.update(zip(step.outputs, sum_p.bind(*operands, name=step.name)))
+
+    def _separately(self, uploads: Sequence[Sum], sent: list, values: list) -> list:
+        bounded: list[Any] = []
+        for step in uploads:
+            own = [value for (owner, _), value in zip(sent, values) if owner is step]
+            bounded += clip(own, 1.0, norms=self.mechanism.clip_norm_of(step.name))
+        return bounded
+
+
+def _sent_positions(step: Sum, block: Block) -> list[int]:
+    return [i for i, v in enumerate(step.inputs) if block.placement(v) is CLIENTS]

@@ -1,0 +1,1 @@
+"""Loops of private evaluations: training, hypergradients, checkpoints."""

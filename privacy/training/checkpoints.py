@@ -1,0 +1,141 @@
+"""Checkpoints of a training run: state and ledger head, old or new and never half.
+
+One file, written to a draft, synced and renamed. The ledger itself is never inside: restoring a
+checkpoint must not restore a budget. A checkpoint names the run it belongs to and the head of the
+ledger when it was written, and is refused with a ledger that does not contain that history, because
+such a ledger forgot charges.
+
+Leaves come back with the bits, shape and dtype they were written with, also those that NumPy has no
+name for (bfloat16, 8-bit floats).
+
+Sources: docs/ledger-slots.md, section 4; docs/decisions/0033-own-checkpoints.md.
+"""
+
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from privacy.arrays import as_array, restored, storable
+from privacy.errors import ResumeRefused
+from privacy.files import Damaged, make_folder, read_arrays, write_durably
+from privacy.ledger.ledger import Ledger
+
+_FORMAT = 3
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run between two rounds.
+
+    Attributes:
+      run_id: The run.
+      round: Rounds finished.
+      state: The server's state, a tree of arrays.
+      ledger_head: Head of the ledger at that moment.
+      stopped: Why the run ended for good before its planned rounds, or "".
+      clients: Digest of what clients keep after that round, or "" for nothing; see
+        `privacy.training.client_files`.
+      metrics: Digest of the lines of metrics up to that round, or "" where none was taken.
+    """
+
+    run_id: str
+    round: int
+    state: Any
+    ledger_head: str
+    stopped: str = ""
+    clients: str = ""
+    metrics: str = ""
+
+
+class CheckpointFile:
+    """One file that always holds the newest finished checkpoint.
+
+    Args:
+      path: Of the file; its folder is made if missing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        make_folder(self.path.parent)
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Replaces the checkpoint, atomically and durably.
+
+        Raises:
+          MechanismError: A leaf of the state is not an array of numbers.
+          StorageFailed: The disk is full or cannot be written; the old checkpoint is still there.
+        """
+        leaves, tree = jax.tree.flatten(checkpoint.state)
+        arrays = [as_array(leaf) for leaf in leaves]
+        header = {
+            "format": _FORMAT,
+            "run_id": checkpoint.run_id,
+            "round": checkpoint.round,
+            "ledger_head": checkpoint.ledger_head,
+            "stopped": checkpoint.stopped,
+            "clients": checkpoint.clients,
+            "metrics": checkpoint.metrics,
+            "tree": str(tree),
+            "dtypes": [array.dtype.name for array in arrays],
+        }
+        buffer = io.BytesIO()
+        named = {f"leaf{i}": storable(array) for i, array in enumerate(arrays)}
+        np.savez(buffer, allow_pickle=False, header=np.array(json.dumps(header)), **named)
+        write_durably(self.path, buffer.getvalue())
+
+    def read(self, *, like: Any, ledger: Ledger, run_id: str) -> Checkpoint | None:
+        """The checkpoint, or None if there is none.
+
+        Args:
+          like: A state of the expected structure.
+          ledger: The run's ledger.
+          run_id: The run that asks.
+
+        Raises:
+          ResumeRefused: The file is damaged, is of another run, holds another kind of state, or is
+            not of this ledger's history.
+          StorageFailed: The file cannot be opened.
+        """
+        if not self.path.exists():
+            return None
+        leaves, tree = jax.tree.flatten(like)
+        try:
+            arrays = read_arrays(self.path)
+            header = json.loads(str(arrays["header"]))
+            if header["format"] != _FORMAT:
+                raise ValueError(f"format {header['format']}")
+            names = enumerate(header["dtypes"])
+            stored = [restored(arrays[f"leaf{i}"], name) for i, name in names]
+            owner, head, written = header["run_id"], header["ledger_head"], header["tree"]
+            round, stopped = int(header["round"]), str(header["stopped"])
+            clients, metrics = str(header["clients"]), str(header.get("metrics", ""))
+        except (Damaged, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ResumeRefused(
+                f"Expected a checkpoint in {self.path}, got a file that cannot be read ({error}). "
+                "Remove it: the run starts over from its journal of releases, and the ledger keeps "
+                "every charge."
+            ) from error
+        if not ledger.is_descendant_of(head):
+            raise ResumeRefused(
+                f"Expected a ledger that contains the record {head[:12]}… of the checkpoint, got one that"
+                f" ends in {ledger.head[:12]}…: an older copy or another ledger. Continuing would forget"
+                " charges. Restore the right one."
+            )
+        if owner != run_id:
+            raise ResumeRefused(
+                f"Expected a checkpoint of the run {run_id!r} in {self.path}, got one of {owner!r}. "
+                "Resume with the settings that wrote it, or use another folder."
+            )
+        if written != str(tree) or [np.shape(a) for a in leaves] != [a.shape for a in stored]:
+            raise ResumeRefused(
+                f"Expected a state of structure {tree} in {self.path}, got {written} or other shapes."
+                " Resume with the algorithm that wrote it, or use another folder."
+            )
+        state = jax.tree.unflatten(tree, stored)
+        return Checkpoint(owner, round, state, head, stopped, clients, metrics)

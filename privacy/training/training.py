@@ -1,0 +1,325 @@
+"""`train`: the loop that spends the budget, round by round, and survives crashes.
+
+A training algorithm is a function from the server's state to the next one that may *ask* certified
+private programs. Each question is one draw of a cohort, one reservation and one release; asking twice
+with the same cohort is refused by the ledger, because two questions to one cohort belong into one
+program. After every round the state is checkpointed with the head of the ledger. Ready-made
+algorithms are in `privacy.training.algorithms` and `privacy.training.hypergradients`.
+
+    update(state, ask):  delta = ask("training", model);  gradient = ask("hypergradient", ...);  ...
+
+What a question leaves at its clients stays theirs: `client_state` holds it for every member of the
+population, and the next question that a client is drawn for finds it; see `privacy.training.client_state`.
+
+A crash repeats its round: what was released is taken from the journal without a charge, what was only
+reserved stays spent. When the budget ends, training ends, with the state it has reached.
+
+Sources: Rush, Charles, Garrett (JMLR 2024), Figs. 4-5; docs/ledger-slots.md, section 4.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+
+from privacy.errors import BudgetExceeded, MechanismError
+from privacy.execution.aggregation import Faults
+from privacy.execution.clip_activity import ClipActivity, clip_activity
+from privacy.execution.cohorts import Cohort, Sampling
+from privacy.execution.execution import Result, run
+from privacy.execution.queries import Query
+from privacy.execution.refused_draws import charged_if_refused, require_large_enough, was_released
+from privacy.execution.run_arguments import check_held, check_next_state, check_training
+from privacy.execution.secure_sums import Adversary, GraphChoice, SecureSums
+from privacy.ledger.ledger import Ledger
+from privacy.training.checkpoints import Checkpoint
+from privacy.training.client_files import Kept
+from privacy.training.client_state import (
+    ClientState,
+    check_kept,
+    held_by_clients,
+    kept_by,
+    kept_names,
+)
+from privacy.training.run_files import RunFiles, round_line
+
+State = TypeVar("State")
+ClientData = Callable[[np.ndarray], Mapping[str, Any]]
+
+
+class Ask(Protocol):
+    """Asks a query on a fresh cohort and gives its released value.
+
+    Server arguments are given in the order of the computation's parameters; client arguments are the
+    cohort's. Each query can be asked once per round.
+    """
+
+    def __call__(self, name: str, *server_arguments: Any) -> Any:
+        """The released value of query `name`."""
+        ...
+
+
+class LastRound(Exception):
+    """Raised by an update whose budget ended half-way: its round counts, and is the last.
+
+    Without it the round would be dropped, and with it what was already paid for.
+
+    Attributes:
+      state: The server's state after what could be done.
+      reason: Why nothing follows.
+    """
+
+    def __init__(self, state: Any, reason: str):
+        super().__init__(reason)
+        self.state = state
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Where training ended.
+
+    Attributes:
+      state: The server's state.
+      rounds: Rounds finished, those before a resume included.
+      stopped: Why it ended before the planned rounds, or "".
+      metrics: One entry per round, beginning with the state before the first: what `measure` gave,
+        and under "releases" what is public about each release.
+      clipping: Query to what its releases, all together, say about its clip bounds: read
+        `statement` where there is one.
+      client_state: What every client keeps, stacked over the population: a simulation's secret, like
+        the data.
+    """
+
+    state: Any
+    rounds: int
+    stopped: str
+    metrics: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    clipping: Mapping[str, tuple[ClipActivity, ...]] = field(default_factory=dict)
+    client_state: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+def train(
+    update: Callable[[State, Ask], State],
+    state: State,
+    *,
+    queries: Mapping[str, Query],
+    clients: ClientData,
+    sampling: Sampling,
+    ledger: Ledger,
+    rounds: int,
+    run_id: str,
+    folder: str | os.PathLike[str],
+    client_state: Mapping[str, Any] | None = None,
+    fidelity: Literal["protocol", "ideal"] = "protocol",
+    graph: GraphChoice = "auto",
+    adversary: Adversary = "semi-honest",
+    corrupt: float = 0.05,
+    dropout: float = 0.05,
+    faults: Faults = lambda _: (),
+    measure: Callable[[State], Mapping[str, float]] = lambda _: {},
+    observe: Callable[[Mapping[str, Any]], None] = lambda _: None,
+) -> Trained:
+    """Trains for a number of rounds, or for as many as the ledger pays for.
+
+    Guarantees:
+      Every value that `update` gets was released through the ledger. A repeated call with the same
+      folder continues after the last finished round and charges nothing twice. What a question leaves
+      at a client reaches no one else: not `update`, the journal, the metrics or the checkpoint.
+
+    Args:
+      update: One round: the state and `ask` to the next state; deterministic, as a crash repeats it.
+      state: A tree of arrays, the server's state before the first round.
+      queries: Name to certified program.
+      clients: Indices of a cohort's members to its client arguments by parameter name, stacked; those
+        in `client_state` apart.
+      sampling: How cohorts are drawn.
+      ledger: Pays.
+      rounds: In all, those of earlier calls included.
+      run_id: Names the run in the ledger; the query's name is added to it.
+      folder: For the journal, the checkpoint and `metrics.jsonl`, all of them as public as the model,
+        and for the folder `clients` of what clients keep, which is as secret as the data.
+      client_state: Client argument to what every client keeps under it before the first round, with a
+        leading axis of the population. After a round that counts, the members of its cohorts whose
+        contributions counted keep what the query's `keep` names; all others keep what they had. It is
+        written anew after every round.
+      fidelity: See `run`.
+      graph: See `run`.
+      adversary: See `run`.
+      corrupt: See `run`.
+      dropout: See `run`.
+      faults: See `run`; the same for every question.
+      measure: What to write to `metrics.jsonl` of a state; must not look at client data.
+      observe: Called with the newest line at the start and after each round, when it is durable.
+
+    Raises:
+      ResumeRefused: The checkpoint or the journal is of another run, state or ledger, or the ledger is
+        an old copy.
+      LedgerCorrupt: The ledger does not verify, which is found before anything is asked.
+      StorageFailed: The disk is full or cannot be written; call again once there is room.
+      RunRefused: A query leaves something at its clients that nothing keeps.
+      SizeNotPublic: Clients add the noise of a query, and the size of a cohort would be a secret.
+      NoBoundKnown: The ledger holds charges whose price was no bound.
+      PrivacyError: A question was refused; finished rounds are in the checkpoint.
+    """
+    check_training(
+        update=update, state=state, queries=queries, clients=clients, sampling=sampling,
+        ledger=ledger, rounds=rounds, run_id=run_id, folder=folder, client_state=client_state,
+        fidelity=fidelity, faults=faults, measure=measure, observe=observe,
+    )  # fmt: skip
+    sums = SecureSums(graph=graph, adversary=adversary, corrupt=corrupt, dropout=dropout)
+    for query in queries.values():
+        query.check_sampling(sampling, ledger.charter.relation)
+    ledger.bounds.require()
+    ledger.verify_once()
+    kept = ClientState(client_state or {}, sampling.population)
+    check_kept(queries, kept, sampling)
+    home = RunFiles(Path(folder), kept)
+    found = home.begin(Checkpoint(run_id, 0, state, ledger.head), ledger, measure)
+    observe(home.metrics.read()[-1])
+    done, state, stopped = found.round, found.state, found.stopped
+    while done < rounds and not stopped:
+        ask = _Questions(
+            queries, clients, sampling, ledger, run_id, done, home, sums, fidelity, faults
+        )
+        before = state
+        try:
+            state = update(state, ask)
+        except BudgetExceeded as error:
+            stopped = f"round {done}: {error}"
+            home.kept.drop()
+            break
+        except LastRound as error:
+            state, stopped = error.state, f"round {done}: {error.reason}"
+        check_next_state(state, before)
+        done += 1
+        line = round_line(done, measure(state), ask.results)
+        home.end_round(line, Checkpoint(run_id, done, state, ledger.head, stopped))
+        observe(line)
+    lines = home.metrics.read()
+    clipping = _clipping(queries, lines, sampling)
+    return Trained(state, done, stopped, tuple(lines), clipping, home.kept.whole)
+
+
+def _clipping(
+    queries: Mapping[str, Query], lines: Sequence[Mapping[str, Any]], sampling: Sampling
+) -> dict[str, tuple[ClipActivity, ...]]:
+    found = {}
+    for name, query in queries.items():
+        releases = [line["releases"][name] for line in lines if name in line["releases"]]
+        records = [release["clipping"] for release in releases]
+        found[name] = clip_activity(query.program, records, sampling)
+    return found
+
+
+@dataclass
+class _Questions:
+    """`Ask` for one round."""
+
+    queries: Mapping[str, Query]
+    clients: ClientData
+    sampling: Sampling
+    ledger: Ledger
+    run_id: str
+    round: int
+    home: RunFiles
+    sums: SecureSums
+    fidelity: Literal["protocol", "ideal"]
+    faults: Faults
+    results: dict[str, Result] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self._asked: set[str] = set()
+
+    def __call__(self, name: str, *server_arguments: Any) -> Any:
+        query = self._fresh(name)
+        cohort = self.sampling.draw()
+        self._require_members(name, query, cohort)
+        state, files = self.home.kept, self.home.client_files
+        kept: list[Kept] = []
+
+        def keep(result: Result) -> None:
+            if query.keep is not None:
+                kept.append(kept_by(query, result, cohort.members))
+                files.write_kept(kept[0])
+
+        result = run(
+            query.program,
+            _arguments(query, name, server_arguments, self._held(name, query, cohort.members)),
+            certificate=query.certificate,
+            ledger=self.ledger,
+            cohort=cohort,
+            run_id=f"{self.run_id}/{name}",
+            round=self.round,
+            journal=self.home.journal,
+            fidelity=self.fidelity,
+            graph=self.sums.graph,
+            adversary=self.sums.adversary,
+            corrupt=self.sums.corrupt,
+            dropout=self.sums.dropout,
+            faults=self.faults,
+            acknowledge=query.acknowledge,
+            keep=keep,
+        )
+        if result.replayed and query.keep is not None:
+            like = {name: state.whole[name] for name in kept_names(query)}
+            kept.append(files.read_kept(result.seq, result.digest, like=like))
+        for one in kept:
+            state.hold(one.rows, one.members)
+        self.results[name] = result
+        return result.value
+
+    def _require_members(self, name: str, query: Query, cohort: Cohort) -> None:
+        """Refuses a draw of too few before `clients` is asked for their data."""
+        evaluation: Any = {"run_id": f"{self.run_id}/{name}", "round": self.round}
+        released = was_released(query.program, self.ledger, self.home.journal, **evaluation)
+        with charged_if_refused(
+            query.program, self.ledger, cohort, released=released, **evaluation
+        ):
+            require_large_enough(cohort)
+
+    def _held(self, name: str, query: Query, members: np.ndarray) -> dict[str, Any]:
+        """The client arguments of a cohort: from `clients`, and what its members keep."""
+        held, state = check_held(self.clients(members), name), self.home.kept
+        both = sorted(set(held) & set(state.names))
+        if both:
+            raise MechanismError(
+                f"Expected client arguments for {name!r} from `clients` or from client_state, got "
+                f"({', '.join(both)}) from both. What clients keep is theirs: leave it out of `clients`."
+            )
+        mine = [argument for argument in held_by_clients(query) if argument in state.names]
+        return held | {argument: state.rows(argument, members) for argument in mine}
+
+    def _fresh(self, name: str) -> Query:
+        if not isinstance(name, str) or name not in self.queries:
+            raise MechanismError(
+                f"Expected a query among {sorted(self.queries)}, got {name!r}. Pass it in queries."
+            )
+        if name in self._asked:
+            raise MechanismError(
+                f"Expected {name!r} at most once in a round, got it again. Give the second question a "
+                "name of its own in queries."
+            )
+        self._asked.add(name)
+        return self.queries[name]
+
+
+def _arguments(query: Query, name: str, server: tuple, held: Mapping[str, Any]) -> list[Any]:
+    """The program's arguments in order: client ones by name, server ones by position."""
+    program = query.program.program
+    at_clients = held_by_clients(query)
+    at_server = [n for n in program.argument_names if n not in at_clients]
+    if any(n not in held for n in at_clients) or any(n in held for n in at_server):
+        raise MechanismError(
+            f"Expected the client arguments ({', '.join(at_clients)}) from `clients` for {name!r}, and "
+            f"none of the server's, got ({', '.join(held)}). What clients hold is never a server's."
+        )
+    if len(at_server) != len(server):
+        raise MechanismError(
+            f"Expected the server arguments ({', '.join(at_server)}) for {name!r}, got {len(server)}."
+        )
+    given = dict(zip(at_server, server)) | {n: held[n] for n in at_clients}
+    return [given[n] for n in program.argument_names]

@@ -1,0 +1,1 @@
+"""Arithmetic and primitives of the protocol: field, ring, shares, streams."""

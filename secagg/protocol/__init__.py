@@ -1,0 +1,1 @@
+"""The state machines of client and server, and their messages."""

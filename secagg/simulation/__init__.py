@@ -1,0 +1,1 @@
+"""A whole round in one process: clients in arrays, faults, transcripts."""

@@ -1,0 +1,1 @@
+"""Modes of differentiation: requirements, plans, and what JAX differentiates."""

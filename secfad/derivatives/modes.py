@@ -1,0 +1,298 @@
+"""Forward and reverse mode: derivatives of computations, as computations.
+
+`broadcast` and `sum` are linear and each other's transpose, so JAX's own forward and reverse mode
+give the two modes of the paper: forward sends tangents along with values, reverse sends cotangents
+back. The result is again a computation over broadcast and sum, with the same arguments, so modes
+compose and nest. `mode` chooses; `mixed` is in `secfad.derivatives.mixed`, `auto` in
+`secfad.derivatives.planning`.
+
+Sources: Rush, Charles, Garrett (JMLR 2024), sections 3.1-3.3, Tables 1-3.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast, get_args
+
+import jax
+
+from secfad import _jax
+from secfad.computations import Computation
+from secfad.derivatives import differentiation
+from secfad.derivatives.branching import with_held_derivatives
+from secfad.derivatives.factoring import factored, traced_factored
+from secfad.derivatives.planning import choose_mode
+from secfad.derivatives.preparation import (
+    derived_computation,
+    differentiable,
+    needs_held_derivatives,
+    specs_of,
+    value_alone,
+)
+from secfad.derivatives.refusals import explained
+from secfad.derivatives.requirements import (
+    checked_argnums,
+    require_alike,
+    require_mode,
+    require_numbers,
+    require_server_arguments,
+    unused_name,
+    with_checked_results,
+)
+from secfad.placements import SERVER
+from secfad.programs.tracing import require_placed
+
+_jax.hide_file_from_tracebacks(__file__)
+
+Mode = Literal["forward", "reverse", "factored", "mixed", "blockwise", "auto"]
+Argnums = int | Sequence[int]
+
+
+def grad(
+    computation: Computation,
+    argnums: Argnums = 0,
+    *,
+    has_aux: bool = False,
+    mode: Mode = "reverse",
+) -> Computation:
+    """The gradient of a scalar computation, as a computation with the same arguments.
+
+    Guarantees:
+      Equals the gradient of the centralised program; communicates by broadcast and sum only.
+
+    Args:
+      computation: Returns one floating-point scalar at the server.
+      argnums: Position, or positions, of the arguments to differentiate.
+      has_aux: Whether it returns a pair `(value, aux)`, of which only the value is differentiated.
+        `aux` is any tree; it costs its own messages and no more, and what of it is at the clients
+        stays there.
+      mode: "forward" sends a tangent per differentiated entry with every message, in the same
+        rounds. "reverse" sends cotangents back: more rounds, with the same clients. "factored" is
+        reverse mode in which clients do not wait for scalar cotangents, which the server multiplies
+        by instead (see `secfad.derivatives.factoring`). "mixed" sends local Jacobians with the values, in the
+        same rounds. "blockwise" sends those Jacobians that are small, and cotangents for the other
+        sums (see `secfad.derivatives.blockwise`). "auto" chooses by `plan`.
+
+    Returns:
+      A computation that returns a tree like the argument (a tuple for several argnums); with
+      `has_aux` it returns `(gradient, aux)`.
+
+    Raises:
+      ArgumentError: The positions are wrong; when traced, if there is nothing to differentiate.
+      ModeError: When traced, if the mode does not exist for the program.
+
+    Source: Rush, Charles, Garrett (JMLR 2024), sections 3.1-3.3.
+    """
+    return _derived(computation, argnums, mode, "grad", has_aux)
+
+
+def value_and_grad(
+    computation: Computation,
+    argnums: Argnums = 0,
+    *,
+    has_aux: bool = False,
+    mode: Mode = "reverse",
+) -> Computation:
+    """`(value, gradient)` of a scalar computation, with `has_aux` `((value, aux), gradient)`.
+
+    Arguments and modes as for `grad`.
+    """
+    return _derived(computation, argnums, mode, "value_and_grad", has_aux)
+
+
+def jacobian(
+    computation: Computation,
+    argnums: Argnums = 0,
+    *,
+    has_aux: bool = False,
+    mode: Mode = "reverse",
+) -> Computation:
+    """The Jacobian of a computation with any tree of floating-point results at the server.
+
+    Forward mode also takes results at the clients: their Jacobians stay there.
+    Arguments and modes as for `grad`; the result has the structure of `jax.jacobian`: for every
+    result, for every argument, an array of shape `result.shape + argument.shape`.
+    """
+    return _derived(computation, argnums, mode, "jacobian", has_aux)
+
+
+def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward") -> Computation:
+    """Value and directional derivative, as a computation with tangents as further arguments.
+
+    Args:
+      computation: What to differentiate.
+      argnums: Position, or positions, of the server arguments to differentiate.
+      mode: "forward" or "mixed".
+
+    Returns:
+      A computation of the same arguments and one `<name>_tangent` per differentiated argument
+      (numbered where an argument is called so already), which returns `(value, tangent)`.
+    """
+    require_mode(mode, ("forward", "mixed"), "jvp")
+    argnums = checked_argnums(computation, argnums)
+    return _kept(computation, ("jvp", argnums, mode), lambda: _jvp(computation, argnums, mode))
+
+
+def _jvp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
+    chosen = _tuple(argnums)
+    if mode == "mixed":
+        require_server_arguments(computation, chosen, mode)
+    names = list(computation.placements)
+    added = {unused_name(f"{names[i]}_tangent", names): names[i] for i in chosen}
+
+    def fun(*args: Any) -> Any:
+        primals, tangents = args[: len(names)], args[len(names) :]
+        local, _ = differentiable(computation, chosen, mode, specs_of(primals), computation)
+        values = tuple(primals[i] for i in chosen)
+        for value, tangent, (what, of) in zip(values, tangents, added.items()):
+            require_alike(tangent, value, what, f"`{of}`")
+        with explained(computation.name, mode):
+            return jax.jvp(
+                lambda *x: local(*_replaced(primals, chosen, x)), values, tuple(tangents)
+            )
+
+    return derived_computation(
+        fun,
+        dict(computation.placements) | {t: computation.placements[of] for t, of in added.items()},
+        f"{computation.name}.jvp",
+        unfactored=lambda: jvp(computation.fused, argnums, mode=mode),
+    ).documented(_described("Value and directional derivative", computation, chosen, mode))
+
+
+def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse") -> Computation:
+    """Value and pulled-back cotangent, as a computation with the cotangent as a further argument.
+
+    Args:
+      computation: What to differentiate; its results are at the server.
+      argnums: Position, or positions, of the arguments to differentiate.
+      mode: "reverse", "factored", "mixed" or "blockwise".
+
+    Returns:
+      A computation of the same arguments and a last argument `cotangent` (numbered where an argument
+      is called so already), shaped like the result, which returns `(value, derivative)` with the
+      derivative shaped like the arguments.
+    """
+    require_mode(mode, ("reverse", "factored", "mixed", "blockwise"), "vjp")
+    argnums = checked_argnums(computation, argnums)
+    return _kept(computation, ("vjp", argnums, mode), lambda: _vjp(computation, argnums, mode))
+
+
+def _vjp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
+    chosen = _tuple(argnums)
+    if mode in ("mixed", "blockwise"):
+        require_server_arguments(computation, chosen, mode)
+    added = unused_name("cotangent", computation.placements)
+
+    def fun(*args: Any) -> Any:
+        *primals, _ = args
+        local, factoring = differentiable(computation, chosen, mode, specs_of(primals), computation)
+
+        def derived(*args: Any) -> Any:
+            *primals, cotangent = args
+            values = tuple(primals[i] for i in chosen)
+            value, pull = jax.vjp(lambda *x: local(*_replaced(primals, chosen, x)), *values)
+            require_alike(cotangent, value, added, "the result")
+            return value, _like(argnums, pull(cotangent))
+
+        with explained(computation.name, mode):
+            return (factored(derived) if factoring else derived)(*args)
+
+    placements = dict(computation.placements) | {added: SERVER}
+    made = derived_computation(fun, placements, f"{computation.name}.vjp")
+    return made.documented(_described("Value and pulled-back cotangent", computation, chosen, mode))
+
+
+def _kept(computation: Computation, key: tuple, make: Callable[[], Computation]) -> Computation:
+    """A derivative, made once: what is traced and compiled for it is found again in a loop."""
+    if key not in computation.made:
+        computation.made[key] = make()
+    return computation.made[key]
+
+
+# What each kind of derivative is called, and how it is taken.
+_DERIVE = {
+    "grad": ("Gradient", differentiation.gradient),
+    "value_and_grad": ("Value and gradient", differentiation.value_and_gradient),
+    "jacobian": ("Jacobian", differentiation.jacobian),
+}
+
+
+def _derived(
+    computation: Computation,
+    argnums: Argnums,
+    mode: Mode,
+    kind: str,
+    has_aux: bool,
+    *,
+    factor: bool = True,
+) -> Computation:
+    require_mode(mode, get_args(Mode), kind)
+    argnums = checked_argnums(computation, argnums)
+    if mode in ("forward", "mixed", "blockwise"):
+        require_server_arguments(computation, _tuple(argnums), mode)
+    options = (argnums, mode, kind, has_aux, factor)
+    return _kept(computation, options, lambda: _made(computation, *options))
+
+
+def _made(
+    computation: Computation, argnums: Argnums, mode: Mode, kind: str, has_aux: bool, factor: bool
+) -> Computation:
+    chosen = _tuple(argnums)
+    title, derive = _DERIVE[kind]
+    value = value_alone(computation) if has_aux else computation
+
+    def derived(specs: tuple) -> tuple[Callable, bool, str]:
+        require_numbers(computation, specs, chosen, mode)
+        use: Any = mode
+        if mode == "auto":
+            # A computation that is wrong itself is no reason against a mode.
+            require_placed(computation, specs)
+            use = choose_mode(
+                computation.name,
+                lambda m: _derived(computation, argnums, cast(Mode, m), kind, has_aux),
+                specs,
+            )
+        local, factoring = differentiable(computation, chosen, use, specs, value)
+        local = with_checked_results(local, computation.name, kind, use, has_aux)
+        made = lambda *a: derive(local, a, argnums, use, has_aux)
+        if needs_held_derivatives(computation, made, specs, use):
+            held = with_held_derivatives(local, chosen)
+            made = lambda *a: derive(held, a, argnums, use, has_aux)
+        return made, factor and factoring, use
+
+    def fun(*args: Any) -> Any:
+        made, factoring, use = derived(specs_of(args))
+        with explained(computation.name, use):
+            return (factored(made) if factoring else made)(*args)
+
+    def tracer(specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
+        made, factoring, use = derived(specs)
+        with explained(computation.name, use):
+            return (traced_factored if factoring else _jax.make_jaxpr)(made, specs)
+
+    def unfactored() -> Computation:
+        return _derived(computation.fused, argnums, mode, kind, has_aux, factor=False)
+
+    name = f"{computation.name}.{kind}"
+    made = derived_computation(fun, computation.placements, name, tracer, unfactored, computation)
+    return made.documented(_described(title, computation, chosen, mode))
+
+
+def _tuple(argnums: Argnums) -> tuple[int, ...]:
+    return (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+
+def _replaced(args: Sequence[Any], chosen: Sequence[int], values: Sequence[Any]) -> list[Any]:
+    full = list(args)
+    for i, value in zip(chosen, values):
+        full[i] = value
+    return full
+
+
+def _like(argnums: Argnums, derivative: tuple) -> Any:
+    return derivative[0] if isinstance(argnums, int) else derivative
+
+
+def _described(title: str, computation: Computation, chosen: Sequence[int], mode: str) -> str:
+    names = list(computation.placements)
+    of = ", ".join(f"`{names[i]}`" for i in chosen)
+    text = f"{title} of `{computation.name}` with respect to {of}, in {mode} mode."
+    return f"{text}\n\n{computation.__doc__}" if computation.__doc__ else text

@@ -1,0 +1,161 @@
+"""Reports: the modes of a derivative side by side, and which one to take.
+
+`plan` traces every mode of a computation's derivative, prices each under a stated cost model and
+keeps what a mode refuses, with the reason. It is what `mode="auto"` decides by, made visible.
+
+>>> import jax.numpy as jnp, secfad as fad
+>>> @fad.computation(w=fad.SERVER, x=fad.CLIENTS)
+... def loss(w, x):
+...     return fad.mean(jnp.sum((fad.broadcast(w) * x) ** 2), name="loss")
+>>> plan(loss, jnp.zeros(3), jnp.zeros(3)).mode
+'mixed'
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secfad import _jax
+from secfad.computations import Computation
+from secfad.derivatives.modes import jacobian, value_and_grad
+from secfad.derivatives.planning import STANDARD, CostModel, Option, cheapest, priced
+from secfad.derivatives.requirements import checked_argnums, separated
+from secfad.errors import ArgumentError
+from secfad.placements import SERVER
+from secfad.programs.programs import Program
+from secfad.programs.tracing import trace
+from secfad.views.comparison import comparison
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The modes of one derivative, priced.
+
+    Attributes:
+      name: Of the computation.
+      arguments: Names of the differentiated arguments.
+      value: The program of the value alone, for comparison.
+      options: One per mode.
+      model: What was charged for what.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    value: Program
+    options: tuple[Option, ...]
+    model: CostModel
+
+    @property
+    def mode(self) -> str:
+        """The cheapest mode.
+
+        Raises:
+          ModeError: No mode exists, or none that the cost model allows.
+        """
+        return cheapest(self.options, self.name).mode
+
+    def __getitem__(self, mode: str) -> Option:
+        return next(option for option in self.options if option.mode == mode)
+
+    def table(self) -> str:
+        """The modes side by side, and why the cheapest is that; 80 columns wide."""
+        return comparison(self)
+
+
+def plan(
+    computation: Computation,
+    *specs: Any,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    cost: CostModel = STANDARD,
+) -> Plan:
+    """Prices every mode of the derivative of a computation, its value included.
+
+    Args:
+      computation: With one scalar result (then its value and gradient are priced) or any other
+        results at the server (then its Jacobian is).
+      *specs: What the server or one client holds of each argument, as for `trace`.
+      argnums: The arguments to differentiate.
+      has_aux: Whether it returns a pair `(value, aux)`, of which only the value is differentiated.
+      cost: What contacts, bytes and client state are worth.
+
+    Returns:
+      A plan; `plan.mode` is what to pass as `mode`, `plan.table()` says why. A mode that cannot be
+      derived, be it by an error of JAX's, is an option that is not usable, with the reason as its note.
+
+    Raises:
+      ArgumentError: The positions are wrong, or there is nothing to differentiate.
+      PlacementError: A value is used where it does not live; names the user's line.
+      TracingError: The function cannot be traced with these shapes.
+
+    Source: Rush, Charles, Garrett (JMLR 2024), section 3.4.
+    """
+    argnums = checked_argnums(computation, argnums)
+    value = trace(computation, *specs)
+    results = jax.tree.unflatten(value.out_tree, [_jax.spec(v.aval) for v in value.block.results])
+    if has_aux:
+        results = separated(computation.name, results)[0]
+    scalar = [leaf.shape for leaf in jax.tree.leaves(results)] == [()]
+    derive = value_and_grad if scalar else jacobian
+
+    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    names = tuple(list(computation.placements)[i] for i in chosen)
+
+    def program_in(mode: Any) -> Program:
+        return trace(derive(computation, argnums, has_aux=has_aux, mode=mode), *specs)
+
+    return Plan(computation.name, names, value, priced(program_in, cost), cost)
+
+
+def modes_table(
+    computation: Computation, specs: Sequence[Any], arguments: Sequence[str] = ()
+) -> str:
+    """The modes of a derivative side by side, as text: `secfad modes FILE.py:NAME`.
+
+    Args:
+      computation: What to differentiate.
+      specs: Shapes of its arguments.
+      arguments: Names of those to differentiate by; `differentiated_argument` by default.
+    """
+    argnums = positions(computation, specs, arguments)
+    return plan(computation, *specs, argnums=argnums).table()
+
+
+def positions(
+    computation: Computation, specs: Sequence[Any], arguments: Sequence[str]
+) -> int | list[int]:
+    """Where the named arguments stand; without names, `differentiated_argument`.
+
+    Raises:
+      ArgumentError: The computation has no such argument.
+    """
+    names = list(computation.placements)
+    unknown = sorted(set(arguments) - set(names))
+    if unknown:
+        raise ArgumentError(
+            f"Expected arguments of `{computation.name}`, which are {', '.join(names)}, got "
+            f"{', '.join(unknown)}."
+        )
+    if not arguments:
+        return differentiated_argument(computation, specs)
+    return [names.index(name) for name in dict.fromkeys(arguments)]
+
+
+def differentiated_argument(computation: Computation, specs: Sequence[Any]) -> int:
+    """Position of the first argument that is at the server and holds floating-point numbers.
+
+    Raises:
+      ArgumentError: There is none.
+    """
+    for position, (placement, spec) in enumerate(zip(computation.placements.values(), specs)):
+        dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(spec)]
+        floating = bool(dtypes) and all(jnp.issubdtype(d, jnp.inexact) for d in dtypes)
+        if placement is SERVER and floating:
+            return position
+    raise ArgumentError(
+        f"Expected `{computation.name}` to have a server argument of floating-point numbers to "
+        "differentiate, got none. Place one with secfad.SERVER."
+    )

@@ -1,0 +1,141 @@
+"""Slices: the client code between the broadcasts that matter and one sum.
+
+Mixed mode treats each sum as a function of what the server broadcast. Its slice is that function:
+the local steps that lead from active broadcasts to the operands of the sum, with everything else
+that they read as constants. Slices reach out of loops and branches: client code before a `cond` may
+be used by a sum inside it.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from secfad import _jax
+from secfad._jax import Jaxpr, Var
+from secfad.errors import ModeError
+from secfad.jaxprs.calls import OWN_DERIVATIVE, bodies
+from secfad.jaxprs.dependence import dependent_results, is_differentiable
+from secfad.placements import CLIENTS
+from secfad.programs.blocks import Atom, Block, Broadcast, Local, Sum
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Slice:
+    """The client code between some broadcasts and one sum.
+
+    Attributes:
+      jaxpr: From the broadcast values and the constants to the operands of the sum.
+      sources: What the server broadcasts, as server variables.
+      names: Of the broadcasts, one per source.
+      constants: Other values that the code reads: client data, inactive values.
+      depends: For every operand, which sources it depends on.
+      wanted: For every operand, whether anything that is differentiated depends on its sum. The
+        Jacobian of another is dead code, which no message carries.
+    """
+
+    jaxpr: Jaxpr
+    sources: list[Atom]
+    names: list[str]
+    constants: list[Var]
+    depends: list[list[bool]]
+    wanted: list[bool]
+
+    def contains(self, primitives: frozenset) -> bool:
+        """True if the client code has an equation of these primitives, at any depth.
+
+        What is behind a derivative rule is not differentiated, and not looked into.
+        """
+        return _contains(self.jaxpr, primitives)
+
+
+class Slicer:
+    """Finds slices in a block, and in the blocks around it."""
+
+    def __init__(
+        self,
+        block: Block,
+        active: Mapping[Var, int],
+        name: str,
+        outer: "Slicer | None" = None,
+        entering: Mapping[Var, Atom] | None = None,
+    ):
+        """Reads a block.
+
+        Args:
+          block: The block.
+          active: Its active variables.
+          name: Of the computation, for errors.
+          outer: The slicer of the block around it.
+          entering: Inputs of the block that are active client values, with the atom of the outer
+            block that each stands for.
+        """
+        self.name = name
+        self.active = {**active, **outer.active} if outer else active
+        self.sender: dict[Var, tuple[str, Atom]] = dict(outer.sender) if outer else {}
+        self.maker: dict[Var, Local] = dict(outer.maker) if outer else {}
+        self.order: dict[int, int] = dict(outer.order) if outer else {}
+        self.alias: dict[Var, Atom] = dict(outer.alias) if outer else {}
+        self.alias.update(entering or {})
+        for step in block.steps:
+            self.order[id(step)] = len(self.order)
+            if isinstance(step, Broadcast):
+                for source, target in zip(step.inputs, step.outputs):
+                    if target in active:
+                        self.sender[target] = (step.name, source)
+            elif (
+                isinstance(step, Local)
+                and step.placement is CLIENTS
+                and any(v in active for v in step.outputs)
+            ):
+                self.maker.update(dict.fromkeys(step.outputs, step))
+
+    def _now(self, atom: Atom) -> Atom:
+        while isinstance(atom, Var) and atom in self.alias:
+            atom = self.alias[atom]
+        return atom
+
+    def slice(self, step: Sum, wanted: Sequence[bool]) -> Slice:
+        """The slice of a sum with an active operand, given which of its results are wanted."""
+        operands = [self._now(v) for v in step.inputs]
+        steps: dict[int, Local] = {}
+        roots: dict[Var, None] = {}
+        stack = [v for v in operands if isinstance(v, Var)]
+        while stack:
+            variable = stack.pop()
+            if variable in self.sender:
+                roots[variable] = None
+            elif variable in self.maker and id(self.maker[variable]) not in steps:
+                maker = self.maker[variable]
+                steps[id(maker)] = maker
+                stack += [v for v in map(self._now, maker.inputs) if isinstance(v, Var)]
+        ordered = sorted(steps.values(), key=lambda s: self.order[id(s)])
+        equations = [s.equation.replace(invars=[self._now(v) for v in s.inputs]) for s in ordered]
+        defined = {v for e in equations for v in e.outvars} | set(roots)
+        reads = [*(v for e in equations for v in e.invars), *operands]
+        constants = dict.fromkeys(v for v in reads if isinstance(v, Var) and v not in defined)
+        if any(v in self.active for v in constants):
+            raise ModeError(
+                f"`{self.name}` adds up client values ({step.name!r}, {step.line}) that depend on the "
+                "differentiated argument through control flow which mixed mode cannot see through. "
+                "Use mode='reverse' or mode='forward'."
+            )
+        jaxpr = _jax.new_jaxpr([*roots, *constants], operands, equations)
+        names, sources = zip(*(self.sender[v] for v in roots))
+        depends = _dependence(jaxpr, list(roots))
+        return Slice(jaxpr, list(sources), list(names), list(constants), depends, list(wanted))
+
+
+def _contains(jaxpr: Jaxpr, primitives: frozenset) -> bool:
+    return any(
+        e.primitive in primitives
+        or (e.primitive not in OWN_DERIVATIVE and any(_contains(b, primitives) for b in bodies(e)))
+        for e in jaxpr.eqns
+    )
+
+
+def _dependence(jaxpr: Jaxpr, roots: list[Var]) -> list[list[bool]]:
+    bits = [1 << i for i in range(len(roots))]
+    marks = dict(zip(roots, bits))
+    # What has no derivative leads nowhere, however its sum is made.
+    given = [marks.get(v, 0) if is_differentiable(v) else 0 for v in jaxpr.invars]
+    found = dependent_results(jaxpr, given, derivative=True)
+    return [[bool(m & bit) for bit in bits] for m in found]

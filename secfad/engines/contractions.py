@@ -1,0 +1,309 @@
+"""Contractions: a sum over clients of per-client products, as one product.
+
+The gradient of a mean loss with respect to a shared weight is a sum over clients of products of
+per-client arrays. Computed as written, every client's product is formed and then added up. If nothing
+but linear algebra with shared coefficients happens in between (no clip, no other use), the sum over
+clients is one further contracted axis of one product. So sums are moved back through what commutes
+with them, up to the products, also into loops that collect or accumulate products. This is for the
+fused simulation only: a real client has to form its own product, and so do the engines.
+
+A value that clients only multiply by shared numbers, such as the tangents of forward mode, is added
+up before it is multiplied, once for all of them. Not in float16, where the sum of what a small factor
+was to bring into range may overflow.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from secfad import _jax
+from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Var
+from secfad.engines.products import contraction
+from secfad.jaxprs.activity import is_differentiable
+from secfad.jaxprs.calls import JIT, SCAN, Communicates, as_call, renamed
+from secfad.primitives import COMMUNICATION, sum_p
+
+# Linear in all of their operands together, whatever their parameters.
+_JOINTLY_LINEAR = frozenset(
+    {
+        "add",
+        "add_any",
+        "broadcast_in_dim",
+        "concatenate",
+        "neg",
+        "pad",
+        "reduce_sum",
+        "reshape",
+        "rev",
+        "slice",
+        "squeeze",
+        "sub",
+        "transpose",
+    }
+)
+_SOMETIMES_LINEAR = frozenset({"mul", "div", "convert_element_type"})
+# A value whose sum is wanted: the variable for the sum, and the message that asks for it.
+Summed = dict[Var, tuple[Var, JaxprEqn]]
+
+
+def contract(closed: ClosedJaxpr, mapped: Sequence[bool]) -> ClosedJaxpr:
+    """The program with every sum of products over clients as a product.
+
+    Args:
+      closed: The program of one client, without dead equations.
+      mapped: Which of its inputs differ between clients.
+    """
+    return ClosedJaxpr(_contracted(closed.jaxpr, mapped, Communicates()), closed.consts)
+
+
+def _contracted(jaxpr: Jaxpr, mapped: Sequence[bool], talks: Communicates) -> Jaxpr:
+    opened = _opened(jaxpr, ())
+    equations = _Scope(opened, mapped, talks).equations({})
+    return _jax.new_jaxpr(opened.invars, opened.outvars, equations, opened.constvars)
+
+
+class _Scope:
+    """One program: which values differ between clients, and which sums can become products.
+
+    Inside a loop, an accumulator that is read once is a *seed*: its sum is wanted before the loop, so
+    that within the loop it stands for its own sum.
+    """
+
+    def __init__(
+        self,
+        jaxpr: Jaxpr,
+        mapped: Sequence[bool],
+        talks: Communicates,
+        seeds: Iterable[Var] = (),
+    ):
+        self.jaxpr = jaxpr
+        self.talks = talks
+        self.uses = _uses(jaxpr)
+        self.differing = {v for v, m in zip(jaxpr.invars, mapped) if m}
+        self.seeds = {v for v in seeds if self.uses.get(v) == 1}
+        # Values that nothing else uses and that are linear in products, in seeds, or in less than they
+        # are; and in which seeds.
+        self.holding: dict[Var, frozenset[Var]] = {v: frozenset({v}) for v in self.seeds}
+        self.loops: dict[int, _Scope] = {}
+        for equation in jaxpr.eqns:
+            self._look(equation)
+
+    def _look(self, equation: JaxprEqn) -> None:
+        if equation.primitive not in COMMUNICATION and any(map(self._differs, equation.invars)):
+            self.differing.update(equation.outvars)
+        once = [self.uses.get(v) == 1 for v in equation.outvars]
+        if equation.primitive is SCAN and any(once):
+            self._look_inside(equation, once)
+        elif once == [True]:
+            operands = [equation.invars[i] for i in self._linear(equation)]
+            held = [seeds for seeds in map(self.held, operands) if seeds is not None]
+            if held or self._is_product(equation) or _spreads(equation, operands):
+                self.holding[equation.outvars[0]] = frozenset().union(*held)
+
+    def _look_inside(self, equation: JaxprEqn, once: Sequence[bool]) -> None:
+        """Finds what a loop collects or accumulates that is linear in products."""
+        body, first = equation.params["jaxpr"].jaxpr, equation.params["num_consts"]
+        carries = equation.params["num_carry"]
+        opened = _opened(body, body.outvars)
+        seeds = opened.invars[first : first + carries]
+        mapped = self._inner_mapped(equation, body)
+        self.loops[id(equation)] = _Scope(opened, mapped, self.talks, seeds)
+        for i, (inner, outer) in enumerate(zip(opened.outvars, equation.outvars)):
+            needed, start = frozenset(), None
+            if i < carries:
+                needed, start = frozenset({seeds[i]}), equation.invars[first + i]
+            if once[i] and self.loops[id(equation)].held(inner) == needed:
+                self.holding[outer] = self.held(start) or frozenset()
+
+    def _is_product(self, equation: JaxprEqn) -> bool:
+        """Whether the sum of an equation over clients is best made as one product."""
+        if contraction(equation) is None:
+            return False
+        is_scaled = len(equation.invars) == 2 and not all(map(self._differs, equation.invars))
+        return not (is_scaled and _is_narrow(equation.outvars[0]))
+
+    def _differs(self, atom: Any) -> bool:
+        return isinstance(atom, Var) and atom in self.differing
+
+    def held(self, atom: Any) -> frozenset[Var] | None:
+        """The seeds in which a value is linear; None if its sum is best made of itself."""
+        return self.holding.get(atom) if isinstance(atom, Var) else None
+
+    def _linear(self, equation: JaxprEqn) -> Sequence[int]:
+        """Operands in which an equation is jointly linear, with the same coefficients everywhere."""
+        name, operands = equation.primitive.name, equation.invars
+        if name in _JOINTLY_LINEAR:
+            return range(len(operands))
+        if _is_narrow(equation.outvars[0]):
+            return []
+        if name == "mul":
+            return [i for i in (0, 1) if not self._differs(operands[1 - i])][:1]
+        if name == "div" and is_differentiable(operands[0]):
+            return [] if self._differs(operands[1]) else [0]
+        if name == "convert_element_type":
+            before, after = operands[0].aval, equation.outvars[0].aval
+            return [0] if _jax.spec(before).dtype == _jax.spec(after).dtype else []
+        return []
+
+    def equations(self, summed: Summed) -> list[JaxprEqn]:
+        """The equations, with sums moved back to the products; `summed` are sums wanted outside."""
+        rows: list[list[JaxprEqn]] = []
+        for equation in reversed(self.jaxpr.eqns):
+            moved = any(v in summed for v in equation.outvars)
+            if equation.primitive is sum_p:
+                rows.append(self._sum(equation, summed))
+            elif moved and equation.primitive is SCAN:
+                rows.append(self._loop(equation, summed))
+            elif moved:
+                rows.append(self._moved(equation, summed))
+            else:
+                rows.append([self._nested(equation)])
+        return [equation for row in reversed(rows) for equation in row]
+
+    def _sum(self, equation: JaxprEqn, summed: Summed) -> list[JaxprEqn]:
+        kept = []
+        for operand, result in zip(equation.invars, equation.outvars):
+            if isinstance(operand, Var) and operand in self.holding:
+                summed[operand] = result, equation
+            else:
+                kept.append((operand, result))
+        if not kept:
+            return []
+        operands, results = zip(*kept)
+        return [equation.replace(invars=list(operands), outvars=list(results))]
+
+    def _moved(self, equation: JaxprEqn, summed: Summed) -> list[JaxprEqn]:
+        """An equation whose result is only added up, as an equation between sums."""
+        result, message = summed[equation.outvars[0]]
+        product = contraction(equation)
+        if product is not None:
+            return [equation.replace(primitive=product, outvars=[result])]
+        done, operands = [], list(equation.invars)
+        for i in self._linear(equation):
+            operands[i] = self._total(operands[i], message, summed, done)
+        return [*done, equation.replace(invars=operands, outvars=[result])]
+
+    def _total(self, operand: Any, message: JaxprEqn, summed: Summed, done: list) -> Var:
+        """The sum of an operand, which something before makes or a further message in `done`."""
+        if isinstance(operand, Var) and operand in self.seeds:
+            return operand
+        total = Var(operand.aval)
+        if isinstance(operand, Var) and operand in self.holding:
+            summed[operand] = total, message
+        else:
+            done.append(message.replace(invars=[operand], outvars=[total]))
+        return total
+
+    def _loop(self, equation: JaxprEqn, summed: Summed) -> list[JaxprEqn]:
+        """A loop that adds up over clients in every iteration what was to be added up after it."""
+        inside, first = self.loops[id(equation)], equation.params["num_consts"]
+        done: list[JaxprEqn] = []
+        within: Summed = {}
+        invars, outvars, results = list(equation.invars), list(equation.outvars), []
+        for i, inner in enumerate(inside.jaxpr.outvars):
+            if outvars[i] in summed:
+                outvars[i], message = summed[outvars[i]]
+                if i < equation.params["num_carry"]:
+                    invars[first + i] = self._total(invars[first + i], message, summed, done)
+                inner = inside._total(inner, message, within, [])
+            results.append(inner)
+        body = _jax.new_jaxpr(
+            inside.jaxpr.invars, results, inside.equations(within), inside.jaxpr.constvars
+        )
+        closed = ClosedJaxpr(body, equation.params["jaxpr"].consts)
+        params = equation.params | {"jaxpr": closed}
+        return [*done, equation.replace(invars=invars, outvars=outvars, params=params)]
+
+    def _nested(self, equation: JaxprEqn) -> JaxprEqn:
+        """An equation with the sums inside it moved."""
+        if equation.primitive in COMMUNICATION or not self.talks(equation):
+            return equation
+        params = {k: self._parameter(equation, v) for k, v in equation.params.items()}
+        return equation.replace(params=params)
+
+    def _parameter(self, equation: JaxprEqn, value: Any) -> Any:
+        if isinstance(value, tuple) and any(isinstance(v, ClosedJaxpr) for v in value):
+            return tuple(self._parameter(equation, v) for v in value)
+        if not isinstance(value, ClosedJaxpr):
+            return value
+        mapped = self._inner_mapped(equation, value.jaxpr)
+        return ClosedJaxpr(_contracted(value.jaxpr, mapped, self.talks), value.consts)
+
+    def _inner_mapped(self, equation: JaxprEqn, body: Jaxpr) -> list[bool]:
+        """Which inputs of a nested program may differ between clients."""
+        flags = [self._differs(v) for v in equation.invars]
+        if equation.primitive in JIT:
+            return flags
+        if equation.primitive is SCAN:
+            # A carry may start alike for all clients and differ later.
+            first, carries = equation.params["num_consts"], equation.params["num_carry"]
+            return [*flags[:first], *[True] * carries, *flags[first + carries :]]
+        return [True] * len(body.invars)
+
+
+def _is_narrow(atom: Any) -> bool:
+    """True for floating-point numbers of less range than float32."""
+    dtype = _jax.spec(atom.aval).dtype
+    return is_differentiable(atom) and jnp.finfo(dtype).maxexp < jnp.finfo(jnp.float32).maxexp
+
+
+def _spreads(equation: JaxprEqn, operands: Sequence[Any]) -> bool:
+    """Whether a result is larger than what it is linear in, as a value times several tangents is."""
+    size = lambda atom: _jax.spec(atom.aval).size
+    return len(operands) == 1 and size(operands[0]) < size(equation.outvars[0])
+
+
+def _uses(jaxpr: Jaxpr) -> dict[Var, int]:
+    uses: dict[Var, int] = {}
+    for atom in (*jaxpr.outvars, *(v for e in jaxpr.eqns for v in e.invars)):
+        if isinstance(atom, Var):
+            uses[atom] = uses.get(atom, 0) + 1
+    return uses
+
+
+def _opened(jaxpr: Jaxpr, wanted: Iterable[Any]) -> Jaxpr:
+    """The program with those `jit` calls replaced by their bodies whose results are only added up.
+
+    Args:
+      jaxpr: The program.
+      wanted: Results that are added up outside.
+    """
+    while True:
+        chosen = _chosen_calls(jaxpr, wanted)
+        if not chosen:
+            return jaxpr
+        env: dict[Var, Any] = {}
+        equations: list[JaxprEqn] = []
+
+        def now(atom: Any, env: Mapping[Var, Any] = env) -> Any:
+            return env.get(atom, atom) if isinstance(atom, Var) else atom
+
+        for equation in jaxpr.eqns:
+            current = equation.replace(invars=[now(v) for v in equation.invars])
+            if id(equation) not in chosen:
+                equations.append(current)
+                continue
+            body = renamed(chosen[id(equation)], current.invars).jaxpr
+            equations += body.eqns
+            env.update(zip(equation.outvars, body.outvars))
+        outvars = [now(v) for v in jaxpr.outvars]
+        wanted = [now(v) for v in wanted]
+        jaxpr = _jax.new_jaxpr(jaxpr.invars, outvars, equations, jaxpr.constvars)
+
+
+def _chosen_calls(jaxpr: Jaxpr, wanted: Iterable[Any]) -> dict[int, ClosedJaxpr]:
+    uses, chosen = _uses(jaxpr), {}
+    known = {v for v in wanted if isinstance(v, Var)}
+    for equation in reversed(jaxpr.eqns):
+        if equation.primitive is sum_p:
+            known.update(v for v in equation.invars if isinstance(v, Var))
+        elif not any(v in known and uses[v] == 1 for v in equation.outvars):
+            continue
+        elif equation.primitive.name in _JOINTLY_LINEAR | _SOMETIMES_LINEAR:
+            known.update(v for v in equation.invars if isinstance(v, Var))
+        elif equation.primitive in JIT:
+            call = as_call(equation)
+            if call is not None and not call.body.consts:
+                chosen[id(equation)] = call.body
+    return chosen

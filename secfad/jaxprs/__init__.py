@@ -1,0 +1,1 @@
+"""Programs of JAX: what an equation is, what depends on what, digests."""

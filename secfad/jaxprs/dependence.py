@@ -1,0 +1,203 @@
+"""Dependence: which results of an equation depend on which of its inputs.
+
+A loop, a choice or a call may compute several things at once, such as the counter of a client's loop
+beside a model, or a value that a call only passes through. What is asked here is asked for each result
+by itself, at any depth. *Marks* are whole numbers whose bits stand for whatever a caller follows
+(flags are marks of one bit); a result has the marks of everything that it depends on.
+
+A value depends on whatever it is computed from. Its *derivative* depends on less: not on what passes
+through `stop_gradient`, an integer or a predicate, and on what a rule of a user's says.
+"""
+
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from secfad import _jax
+from secfad._jax import Jaxpr, JaxprEqn, Literal, Var
+from secfad._jax_interpreters import dce
+from secfad.jaxprs.calls import COND, CUSTOM_RULES, LINEAR_SOLVE, SCAN, WHILE, as_call
+
+_jax.hide_file_from_tracebacks(__file__)
+
+Marks = Sequence[int]
+# Floating-point results whose derivative is zero wherever there is one.
+_FLAT = frozenset({"stop_gradient", "sign", "floor", "ceil", "round", "nextafter"})
+_CUSTOM_JVP = _jax.jax_primitives.custom_jvp_call_p
+
+
+def is_differentiable(atom: Var | Literal) -> bool:
+    """True for floating-point and complex values."""
+    return jax.dtypes.issubdtype(_jax.spec(atom.aval).dtype, jnp.inexact)
+
+
+def union(marks: Iterable[int]) -> int:
+    """All marks together."""
+    return functools.reduce(operator.or_, marks, False)
+
+
+def dependent_outputs(equation: JaxprEqn, marks: Marks, *, derivative: bool = False) -> list[int]:
+    """The marks of each output, given those of the inputs.
+
+    Args:
+      equation: Any equation.
+      marks: Of its inputs.
+      derivative: Whether the derivatives are asked for, and not the values.
+    """
+    if not any(marks):
+        return [False] * len(equation.outvars)
+    reached = _reached(equation, marks, derivative)
+    if not derivative:
+        return reached
+    return [m if is_differentiable(v) else False for v, m in zip(equation.outvars, reached)]
+
+
+def dependent_results(jaxpr: Jaxpr, marks: Marks, *, derivative: bool = False) -> list[int]:
+    """The marks of each result of a program, given those of its inputs."""
+    reached = {v: m for v, m in zip(jaxpr.invars, marks) if m}
+    if not reached:
+        return [False] * len(jaxpr.outvars)
+
+    def of(atom: Var | Literal) -> int:
+        return False if isinstance(atom, Literal) else reached.get(atom, False)
+
+    for equation in jaxpr.eqns:
+        out = dependent_outputs(equation, [of(v) for v in equation.invars], derivative=derivative)
+        reached.update((v, m) for v, m in zip(equation.outvars, out) if m)
+    return [of(v) for v in jaxpr.outvars]
+
+
+def separated(equation: JaxprEqn, flags: Sequence[bool]) -> tuple[list[JaxprEqn], JaxprEqn] | None:
+    """The equation as two: what does not depend on the flagged inputs, and the rest.
+
+    Returns:
+      None if every output depends on them, or if the equation cannot be split.
+    """
+    if equation.primitive not in (SCAN, COND) and as_call(equation) is None:
+        return None
+    dependent = [bool(m) for m in dependent_outputs(equation, flags)]
+    if all(dependent):
+        return None
+    forbidden = {v for v, f in zip(equation.invars, flags) if f and isinstance(v, Var)}
+    free = _kept(equation, [not d for d in dependent])
+    rest = _kept(equation, dependent)
+    reads = {v for e in free for v in e.invars if isinstance(v, Var)}
+    if len(rest) != 1 or reads & forbidden:
+        return None
+    return free, rest[0]
+
+
+def _kept(equation: JaxprEqn, used: Sequence[bool]) -> list[JaxprEqn]:
+    inputs = list(dict.fromkeys(v for v in equation.invars if isinstance(v, Var)))
+    whole = _jax.new_jaxpr(inputs, equation.outvars, [equation])
+    return list(dce(whole, used).eqns)
+
+
+def _reached(equation: JaxprEqn, marks: Marks, derivative: bool) -> list[int]:
+    primitive, count = equation.primitive, len(equation.outvars)
+    if derivative and primitive.name in _FLAT:
+        return [False] * count
+    if primitive is SCAN:
+        return _scan(equation, marks, derivative)
+    if primitive is WHILE:
+        return _while(equation, marks, derivative)
+    if primitive is COND:
+        rows = [
+            dependent_results(b.jaxpr, marks[1:], derivative=derivative)
+            for b in equation.params["branches"]
+        ]
+        chosen = False if derivative else marks[0]
+        return [union((chosen, *column)) for column in zip(*rows)]
+    if derivative and primitive in CUSTOM_RULES:
+        return _rule(equation, marks)
+    call = None if derivative and primitive is LINEAR_SOLVE else as_call(equation)
+    if call is not None and len(call.inputs) == len(equation.invars):
+        return dependent_results(call.body.jaxpr, marks, derivative=derivative)
+    return [union(marks)] * count
+
+
+def carried(iteration: Callable[[list[int]], list[int]], carries: Marks) -> list[int]:
+    """The marks of the carries of a loop, after as many iterations as change anything.
+
+    Args:
+      iteration: From the marks of the carries to those of the results, carries first.
+      carries: Marks before the first iteration.
+    """
+    now = list(carries)
+    while True:
+        later = [a | b for a, b in zip(now, iteration(now))]
+        if later == now:
+            return now
+        now = later
+
+
+def _scan(equation: JaxprEqn, marks: Marks, derivative: bool) -> list[int]:
+    params = equation.params
+    first, split = params["num_consts"], params["num_consts"] + params["num_carry"]
+
+    def iteration(carries: list[int]) -> list[int]:
+        given = [*marks[:first], *carries, *marks[split:]]
+        return dependent_results(params["jaxpr"].jaxpr, given, derivative=derivative)
+
+    carries = carried(iteration, marks[first:split])
+    return [*carries, *iteration(carries)[split - first :]]
+
+
+def _while(equation: JaxprEqn, marks: Marks, derivative: bool) -> list[int]:
+    params = equation.params
+    first = params["cond_nconsts"]
+    start = first + params["body_nconsts"]
+
+    def iteration(carries: list[int]) -> list[int]:
+        out = dependent_results(
+            params["body_jaxpr"].jaxpr, [*marks[first:start], *carries], derivative=derivative
+        )
+        if derivative:
+            return out
+        # The predicate decides how often every carry changes.
+        predicate = params["cond_jaxpr"].jaxpr
+        (going_on,) = dependent_results(predicate, [*marks[:first], *carries])
+        return [m | going_on for m in out]
+
+    return carried(iteration, marks[start:])
+
+
+def _rule(equation: JaxprEqn, marks: Marks) -> list[int]:
+    """A rule of a user's says on what a derivative depends; what is inside of it says nothing."""
+    count = len(equation.outvars)
+    moving = [i for i, v in enumerate(equation.invars) if marks[i] and is_differentiable(v)]
+    if count == 1 or len(moving) == 0:
+        return [union(marks[i] for i in moving)] * count
+    specs = [_jax.spec(v.aval) for v in equation.invars]
+    live = [i for i, v in enumerate(equation.outvars) if is_differentiable(v)]
+
+    def whole(values: Sequence, *moved: jax.Array) -> list:
+        given = list(values)
+        for i, value in zip(moving, moved):
+            given[i] = value
+        out = _jax.evaluate(equation, given)
+        return [out[i] for i in live]
+
+    def forward(values: Sequence, tangents: Sequence) -> list:
+        chosen = [values[i] for i in moving]
+        return jax.jvp(lambda *x: whole(values, *x), chosen, list(tangents))[1]
+
+    def backward(values: Sequence, cotangents: Sequence) -> tuple:
+        return jax.vjp(lambda *x: whole(values, *x), *(values[i] for i in moving))[1](
+            list(cotangents)
+        )
+
+    if equation.primitive is _CUSTOM_JVP:
+        rule = _jax.make_jaxpr(forward, (specs, [specs[i] for i in moving]))[0].jaxpr
+        out = dependent_results(rule, [*[False] * len(specs), *(marks[i] for i in moving)])
+    else:
+        given = [_jax.spec(equation.outvars[i].aval) for i in live]
+        rule = _jax.make_jaxpr(backward, (specs, given))[0].jaxpr
+        bits = [1 << k for k in range(len(live))]
+        reads = dependent_results(rule, [*[False] * len(specs), *bits])
+        out = [union(marks[i] for i, r in zip(moving, reads) if r & bit) for bit in bits]
+    found = dict(zip(live, out))
+    return [found.get(i, False) for i in range(count)]

@@ -1,0 +1,91 @@
+"""`Program`: a traced, normalised, placed computation, ready to be counted, certified and run.
+
+Frozen. Its `digest` binds certificates and ledgers to exactly this program: it is a hash of a
+canonical form, constants' bytes included, and does not depend on the process, the machine or the
+line on which the program is written.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from secfad._jax import ClosedJaxpr
+from secfad.collecting import no_collection
+from secfad.errors import TracingError
+from secfad.jaxprs.digests import digest
+from secfad.placements import Placement
+from secfad.programs.blocks import Block
+from secfad.programs.costs import Costs, costs
+from secfad.programs.cutting import schedule
+from secfad.programs.stages import Schedule
+from secfad.views.drawing import to_svg
+from secfad.views.tables import table
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """A federated computation for arguments of fixed shapes.
+
+    Attributes:
+      name: Of the computation.
+      source: The jaxpr as traced, with custom derivative rules.
+      jaxpr: The jaxpr in normal form; see `normalization`.
+      block: `jaxpr`, placed.
+      argument_names: Of the computation's parameters.
+      in_tree: Structure of the tuple of arguments.
+      out_tree: Structure of the result.
+      in_placements: Of every flat argument.
+      out_placements: Of every flat result; None for a result that is a constant.
+      defaults: Values of the last arguments, for whoever leaves them out.
+    """
+
+    name: str
+    source: ClosedJaxpr
+    jaxpr: ClosedJaxpr
+    block: Block
+    argument_names: tuple[str, ...]
+    in_tree: Any
+    out_tree: Any
+    in_placements: tuple[Placement, ...]
+    out_placements: tuple[Placement | None, ...]
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def schedule(self) -> Schedule:
+        """The program cut into stages and rounds."""
+        with no_collection():
+            return schedule(self.block)
+
+    @functools.cached_property
+    def costs(self) -> Costs:
+        """Rounds, contacts, bytes and client state of one evaluation."""
+        return costs(self.schedule)
+
+    @property
+    def rounds(self) -> float:
+        """Contacts in which clients send; infinite if a while loop decides."""
+        return self.costs.rounds
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form, as hexadecimal digits."""
+        places = [p.value for p in self.in_placements]
+        outs = [p.value if p else "constant" for p in self.out_placements]
+        return digest(self.jaxpr, [*places, "->", *outs, str(self.in_tree), str(self.out_tree)])
+
+    def table(self) -> str:
+        """Every message and stage, round by round, as text; the costs in the last line."""
+        return table(self.name, self.schedule)
+
+    def to_svg(self) -> str:
+        """The federated computational graph: server lane, client lane, messages with sizes."""
+        return to_svg(self.name, self.schedule)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(self.argument_names)
+        try:
+            digest = self.digest[:12]
+        except TracingError:  # code that no digest can bind, such as a callback
+            digest = "without a digest"
+        return f"<Program {self.name}({arguments}) {digest}>"

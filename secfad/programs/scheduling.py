@@ -1,0 +1,152 @@
+"""Scheduling: which steps can happen before the first round, in it, after it, and so on.
+
+Time is counted in ticks. In tick t the server computes, sends what clients need, every client
+computes and answers, and all answers that can travel together do; then loops that communicate run.
+A sum made in tick t is known to the server in tick t + 1. Every message goes as early as its data
+allow, which gives the fewest rounds; only a sum of tangents waits for that of the values, so that both
+come from the same clients. Client work that nobody needs yet waits until its first use, so that
+clients keep as little as possible from one round to the next.
+
+Source: Rush, Charles, Garrett (JMLR 2024), Figs. 3-5: the parallel form of Fig. 5 falls out.
+"""
+
+import dataclasses
+
+from secfad._jax import Var, user_calls
+from secfad.placements import CLIENTS
+from secfad.primitives import TANGENT
+from secfad.programs.blocks import Atom, Block, Broadcast, Local, Step, Structured, Sum
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tick:
+    """What happens between two answers of the cohort, in this order."""
+
+    server: tuple[Local, ...]
+    downloads: tuple[Broadcast, ...]
+    client: tuple[Local, ...]
+    uploads: tuple[Sum, ...]
+    structured: tuple[Structured, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Timetable:
+    """The steps of a block in the order in which they happen.
+
+    Attributes:
+      constants: Steps that depend on no argument and on no loop; both sides can do them at any time.
+      sizes: Sums of constants only: the size of the cohort, known without a round.
+      ticks: The rest.
+    """
+
+    constants: tuple[Local, ...]
+    sizes: tuple[Sum, ...]
+    ticks: tuple[Tick, ...]
+
+
+def timetable(block: Block) -> Timetable:
+    """Schedules a block into the fewest rounds that its data dependences allow."""
+    earliest, constants, sizes = _earliest(block)
+    when = _postponed(block, earliest)
+    last = max(when.values(), default=0)
+    rows: list[dict[str, list]] = [
+        {field.name: [] for field in dataclasses.fields(Tick)} for _ in range(last + 1)
+    ]
+    for step in block.steps:
+        if step in when:
+            rows[when[step]][_column(step)].append(step)
+    ticks = (Tick(**{name: tuple(steps) for name, steps in row.items()}) for row in rows)
+    return Timetable(tuple(constants), tuple(sizes), tuple(ticks))
+
+
+def one_contact(block: Block) -> bool:
+    """True if server and clients exchange one message each way, outside of any loop."""
+    ticks = timetable(block).ticks
+    return len([t for t in ticks if t.downloads or t.uploads or t.structured]) == 1 and not any(
+        t.structured for t in ticks
+    )
+
+
+def _column(step: Step) -> str:
+    match step:
+        case Broadcast():
+            return "downloads"
+        case Sum():
+            return "uploads"
+        case Local():
+            # What both sides know only after a loop is computed by the server, for both.
+            return "client" if step.placement is CLIENTS else "server"
+    return "structured"
+
+
+def _earliest(block: Block) -> tuple[dict[Step, int], list[Local], list[Sum]]:
+    """The first tick of every placed step; constants and cohort sizes apart."""
+    ready: dict[Var, int] = dict.fromkeys(block.inputs, 0)
+    earliest: dict[Step, int] = {}
+    constants: list[Local] = []
+    sizes: list[Sum] = []
+
+    def time(atoms: tuple[Atom, ...]) -> int:
+        return max((ready.get(v, 0) for v in atoms if isinstance(v, Var)), default=0)
+
+    values = _values_of_tangents(block)
+    for step in block.steps:
+        now = time(step.inputs)
+        later = now
+        if isinstance(step, Sum) and step in values:
+            # Which clients answer decides about both.
+            now = max(now, earliest.get(values[step], 0))
+        match step:
+            case Local(placement=None) if not now:
+                constants.append(step)
+            case Sum() if all(block.placement(v) is None for v in step.inputs):
+                sizes.append(step)
+            case Local() | Broadcast():
+                earliest[step] = now
+            case _:
+                earliest[step] = now
+                later = now + 1
+        ready.update(dict.fromkeys(step.outputs, later))
+    return earliest, constants, sizes
+
+
+def _values_of_tangents(block: Block) -> dict[Sum, Sum]:
+    """The sum of values that each sum of tangents belongs to, if it comes first.
+
+    Both have the same name and come from the same call. Where a call is repeated, each sum of tangents
+    belongs to one of the values, in order; if some values have no tangents, to the latest before it.
+    """
+    sums = [step for step in block.steps if isinstance(step, Sum)]
+    if not any(step.name.endswith(TANGENT) for step in sums):
+        return {}
+    position = {step: i for i, step in enumerate(sums)}
+    named: dict[tuple[str, str], list[Sum]] = {}
+    for step in sums:
+        named.setdefault((step.name, user_calls(step.equation)), []).append(step)
+    found = {}
+    for (name, calls), tangents in named.items():
+        values = named.get((name.removesuffix(TANGENT), calls), [])
+        if not name.endswith(TANGENT) or not values:
+            continue
+        for number, tangent in enumerate(tangents):
+            before = [v for v in values if position[v] < position[tangent]]
+            if before:
+                in_order = len(values) == len(tangents) and values[number] in before
+                found[tangent] = values[number] if in_order else before[-1]
+    return found
+
+
+def _postponed(block: Block, earliest: dict[Step, int]) -> dict[Step, int]:
+    """Moves client work and downloads to the tick of their first use."""
+    first_use: dict[Var, int] = {}
+    when = dict(earliest)
+    for step in reversed(block.steps):
+        if step not in earliest:
+            continue
+        if isinstance(step, Broadcast) or (isinstance(step, Local) and step.placement is CLIENTS):
+            uses = [first_use[v] for v in step.outputs if v in first_use]
+            when[step] = max(min(uses, default=earliest[step]), earliest[step])
+        for variable in step.inputs:
+            if isinstance(variable, Var):
+                first_use[variable] = min(first_use.get(variable, when[step]), when[step])
+    return when

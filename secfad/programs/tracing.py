@@ -1,0 +1,182 @@
+"""`trace`: from a computation and what one client holds to a `Program`.
+
+>>> import jax.numpy as jnp, secfad as fad
+>>> @fad.computation(model=fad.SERVER, x=fad.CLIENTS)
+... def total(model, x):
+...     return fad.sum(fad.broadcast(model) * x)
+>>> fad.trace(total, jnp.zeros(3), jnp.zeros(3)).rounds
+1
+"""
+
+import dataclasses
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from secfad import _jax
+from secfad.collecting import no_collection
+from secfad.computations import Computation, require_computation
+from secfad.derivatives.explanations import untraceable
+from secfad.errors import ArgumentError, ModeError
+from secfad.jaxprs.calls import bodies
+from secfad.jaxprs.constants import with_own_constants
+from secfad.jaxprs.following import require_followed
+from secfad.placements import CLIENTS, Placement
+from secfad.programs.blocks import has_branches
+from secfad.programs.inference import place
+from secfad.programs.normalization import normalise
+from secfad.programs.programs import Program
+from secfad.programs.scheduling import one_contact
+
+_jax.hide_file_from_tracebacks(__file__)
+
+
+def trace(computation: Computation, /, *specs: Any, **named: Any) -> Program:
+    """Traces a computation, checks the placement of every value and puts it into normal form.
+
+    Args:
+      computation: What to trace.
+      *specs: One per argument: a tree of arrays or `jax.ShapeDtypeStruct`, shaped as the server or
+        *one* client holds it. There is no axis of clients. An argument that is left out has its default.
+      **named: Specs by the names of their arguments.
+
+    Returns:
+      The program. It is independent of the number of clients.
+
+    Raises:
+      ArgumentError: The number of specs is wrong, or a leaf is not an array.
+      PlacementError: A value is used where it does not live; names the user's line.
+      ModeError: The computation takes a tangent through a `custom_vjp`.
+      TracingError: The function cannot be traced with these shapes.
+    """
+    require_computation(computation)
+    structs = tuple(
+        jax.tree.map(lambda leaf, n=name: as_struct(leaf, n), spec)
+        for name, spec in zip(computation.placements, computation.bind(*specs, **named))
+    )
+    return trace_flat(computation, structs)
+
+
+@no_collection()
+def trace_flat(computation: Computation, structs: tuple) -> Program:
+    """`trace` for arguments that are known to be shapes."""
+    with untraceable(computation.name, dict(zip(computation.placements, structs))):
+        source, out_tree = computation.traced(structs)
+    in_tree = jax.tree.structure(structs)
+    placements, origins = flat_placements(computation, structs)
+    normal = with_own_constants(normalise(source, erase_rules=True))
+    _require_derivatives(computation.name, normal.jaxpr, set())
+    block = place(normal, placements, origins)
+    require_followed(source, [p is CLIENTS for p in placements])
+    return Program(
+        name=computation.name,
+        source=source,
+        jaxpr=normal,
+        block=block,
+        argument_names=tuple(computation.placements),
+        defaults=computation.defaults,
+        in_tree=in_tree,
+        out_tree=out_tree,
+        in_placements=tuple(placements),
+        out_placements=tuple(block.placement(v) for v in block.results),
+    )
+
+
+def _require_derivatives(name: str, jaxpr: _jax.Jaxpr, seen: set[int]) -> None:
+    """Raises ModeError for a tangent of a `custom_vjp`: JAX traces it, but it can never be run."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "custom_lin":
+            raise ModeError(
+                f"{_jax.user_line(equation)}: `{name}` takes a tangent through a custom_vjp, which has no "
+                "forward derivative. Use secfad.grad or secfad.vjp with mode='reverse', or give the "
+                "function a custom_jvp."
+            )
+        for body in bodies(equation):
+            if id(body) not in seen:
+                seen.add(id(body))
+                _require_derivatives(name, body, seen)
+
+
+_placed: "weakref.WeakKeyDictionary[Computation, dict]" = weakref.WeakKeyDictionary()
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What reverse mode needs to know of a program.
+
+    Attributes:
+      one_contact: Server and clients exchange one message each way, outside of any loop.
+      branches: The server chooses between branches that communicate.
+      client_results: Some result is a client value.
+    """
+
+    one_contact: bool
+    branches: bool
+    client_results: bool
+
+
+def require_placed(computation: Computation, structs: tuple) -> Shape:
+    """Raises PlacementError unless the computation is well placed; remembers what it found."""
+    leaves, tree = jax.tree.flatten(structs)
+    key = (tree, tuple(map(form, leaves)))
+    known = _placed.setdefault(computation, {})
+    if key not in known:
+        program = trace_flat(computation, structs)
+        known[key] = Shape(
+            one_contact(program.block),
+            has_branches(program.block),
+            CLIENTS in program.out_placements,
+        )
+    return known[key]
+
+
+def flat_placements(
+    computation: Computation, args: Sequence[Any]
+) -> tuple[list[Placement], list[str]]:
+    """Placement and description of every leaf of the arguments."""
+    placements: list[Placement] = []
+    origins: list[str] = []
+    for (name, placement), arg in zip(computation.placements.items(), args):
+        count = len(jax.tree.leaves(arg))
+        placements += [placement] * count
+        origins += [f"argument `{name}`"] * count
+    return placements, origins
+
+
+def as_struct(leaf: Any, name: str) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a leaf of an argument."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return _jax.spec(leaf)
+    if isinstance(leaf, jax.Ref):
+        raise ArgumentError(
+            f"Expected arrays in argument `{name}`, got a mutable reference (jax.new_ref). Pass what it "
+            "holds now: ref[...]."
+        )
+    try:
+        dtype = canonical_dtype(leaf)
+        if isinstance(leaf, str | type):  # The name of a dtype, or a dtype, is no array.
+            raise TypeError
+        # A Python number takes the dtype of what it meets, as under `jax.jit`.
+        weak = getattr(jax.typeof(leaf), "weak_type", False)
+        return jax.ShapeDtypeStruct(jnp.shape(leaf), dtype, weak_type=weak)
+    except TypeError as error:
+        raise ArgumentError(
+            f"Expected arrays in argument `{name}`, got a {type(leaf).__name__}. "
+            "Text and objects cannot cross; encode them as numbers."
+        ) from error
+
+
+def form(struct: jax.ShapeDtypeStruct) -> tuple:
+    """What a trace depends on, of one leaf of an argument."""
+    return struct.shape, struct.dtype, struct.weak_type
+
+
+def canonical_dtype(leaf: Any) -> Any:
+    """The dtype that JAX gives a leaf: double precision only where it is enabled; keys as they are."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        return dtype
+    return jax.dtypes.canonicalize_dtype(jnp.result_type(leaf))
