@@ -1,6 +1,6 @@
 """Makes the wire vectors of version 1: one good message of every kind, and bad ones.
 
-    python tests/secagg/vectors/make_vectors.py > tests/secagg/vectors/wire_v1.json
+    python tests/secagg/protocol/vectors/make_vectors.py > tests/secagg/protocol/vectors/wire_v1.json
 
 The file is checked by test_vectors.py, which does not use the codec to read the good messages.
 A change of any good message needs a new protocol version.

@@ -8,6 +8,8 @@ from secagg.errors import Aborted, BelowThreshold, SecAggError
 from secagg.protocol import client, codec, server
 from secagg.protocol.rounds import CLIENT, SERVER, ClientState, Kind, Phase, diagram, phases
 
+ROOT = Path(__file__).parents[3]
+
 
 @pytest.mark.parametrize("active", [False, True])
 def test_every_client_path_ends_finished(active):
@@ -35,7 +37,7 @@ def test_every_message_and_every_phase_has_a_handler_that_is_stated():
 
 @pytest.mark.parametrize("folder", ["secagg", "audits"])
 def test_no_handler_is_looked_up_by_a_name_made_at_run_time(folder):
-    for path in (Path(__file__).parents[2] / folder).rglob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         assert 'getattr(self, f"' not in path.read_text(), path
 
 
@@ -44,7 +46,7 @@ def test_the_diagram_shows_every_transition():
 
 
 def test_the_specification_shows_the_diagram_of_the_table():
-    text = (Path(__file__).parents[2] / "docs" / "secagg-spec.md").read_text()
+    text = (ROOT / "docs" / "secagg-spec.md").read_text()
     assert diagram() in text
 
 

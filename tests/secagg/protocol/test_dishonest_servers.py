@@ -1,6 +1,6 @@
-"""S1-S10 of the acceptance list: what a server may try, one test per row.
+"""What a dishonest server may try within a round: S1 to S10 of docs/secagg-spec.md.
 
-The lying server is played by changing its messages on the way to one client.
+The server is played by changing its messages on the way to one client.
 """
 
 import dataclasses

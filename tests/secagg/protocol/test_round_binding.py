@@ -1,4 +1,4 @@
-"""S11-S19 of the acceptance list: what ties a round to its parameters, its state and its cohort."""
+"""What ties a round to its parameters, its state and its cohort: S11 to S19, E9 of docs/secagg-spec.md."""
 
 import dataclasses
 
@@ -91,6 +91,12 @@ def test_s14_a_lying_server_cannot_mix_models(new_round):
     message = KeyList(dict(enumerate(own)))
     a.answers = {0: a.server._codec.encode(message, a.sent[0][2:10], BROADCAST)}
     a.expect_abort(0, UnknownIdentity, "invalid signature")
+
+
+def test_e9_another_structure_in_the_context_is_another_round(new_round):
+    r = new_round(Parameters(clients=3, length=4), context=b"w: (4,)")
+    odd = r.client(0, r.parameters, context=b"w: (2, 2)")
+    assert "belongs to another round" in r.refused(odd.advertise())
 
 
 def test_s15_a_second_inbox_is_refused(new_round):

@@ -1,4 +1,4 @@
-"""D1-D12 of the acceptance list: clients that leave, one test per row."""
+"""Clients that leave, in every phase: D1 to D12 of docs/secagg-spec.md."""
 
 import itertools
 

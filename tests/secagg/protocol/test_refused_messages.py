@@ -1,4 +1,4 @@
-"""C1-C9 of the acceptance list: messages that a server or a client must refuse, one test per row."""
+"""Messages that a server or a client must refuse: C1 to C9 of docs/secagg-spec.md."""
 
 import pytest
 

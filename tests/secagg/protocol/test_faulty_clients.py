@@ -1,4 +1,4 @@
-"""C10-C20 of the acceptance list: what a faulty or malicious client may share, send and do."""
+"""What a faulty or malicious client may share, send and do: C10 to C20 of docs/secagg-spec.md."""
 
 import numpy as np
 import pytest

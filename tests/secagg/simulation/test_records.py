@@ -1,4 +1,4 @@
-"""K8-K10 of the acceptance list: what is counted, what a transcript proves, and what arrays are taken."""
+"""Byte counts, transcripts, and the arrays that are taken: K8 to K10 of docs/secagg-spec.md."""
 
 import dataclasses
 import hashlib

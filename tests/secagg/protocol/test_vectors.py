@@ -1,4 +1,4 @@
-"""The wire vectors, read by code of their own: struct and hashlib, none of secagg's codec.
+"""The wire vectors (K2 of docs/secagg-spec.md), read with struct and hashlib, without the codec.
 
 What is recomputed here from the bytes alone: layouts, sizes, sets, both context digests, key
 derivations, the opening of shares, Shamir interpolation in plain integers, and the sum.

@@ -1,4 +1,4 @@
-"""E1-E14 of the acceptance list: values, encoding, rings, one test per row."""
+"""Real numbers become ring elements and come back: E1 to E12 of docs/secagg-spec.md."""
 
 import math
 
@@ -109,23 +109,6 @@ def test_e8_every_shape_is_exact(shape):
     assert (encoding.decode(outcome.sum) == x.sum(axis=0).ravel()).all()
 
 
-def test_e9_another_structure_in_the_context_is_another_round(new_round):
-    r = new_round(Parameters(clients=3, length=4), context=b"w: (4,)")
-    odd = r.client(0, r.parameters, context=b"w: (2, 2)")
-    assert "belongs to another round" in r.refused(odd.advertise())
-
-
-def test_e8_masks_far_beyond_four_gigabytes_do_not_repeat():
-    from secagg.crypto import masks
-
-    pieces = []
-    for first_word in (0, 2**30, 2**32, 2**34):
-        piece = np.zeros(8, np.uint32)
-        masks.accumulate(piece, [(bytes(16), 1)], first_word=first_word)
-        pieces.append(tuple(piece))
-    assert len(set(pieces)) == 4
-
-
 @pytest.mark.parametrize("y", [0.1, -0.1, 2.5, -2.5, 99.99, -7.0])
 def test_e10_stochastic_rounding_is_unbiased_and_stays_within_one(y):
     encoding = Encoding(clip=1000.0, scale=1.0, clients=10)
@@ -157,18 +140,6 @@ def test_e12_decoding_needs_no_count_of_survivors(survivors):
     faults = [Drop(i, "mask") for i in range(survivors, 5)]
     outcome = simulate(vectors, Parameters(clients=5, length=2), faults=faults)
     assert (encoding.decode(outcome.sum) == -1.5 * survivors).all()
-
-
-@pytest.mark.parametrize(
-    ("parameters", "honest"),
-    [
-        (Parameters(clients=100, length=1, corrupt=0.1), 51 - 10),
-        (Parameters(clients=100, length=1, corrupt=0.1, adversary="active"), 67 - 10),
-        (Parameters(clients=1000, length=1, graph="ring"), 501 - 50),
-    ],
-)
-def test_e13_noise_is_to_be_sized_for_the_honest_survivors_that_are_guaranteed(parameters, honest):
-    assert parameters.guaranteed_honest == honest
 
 
 @pytest.mark.parametrize(

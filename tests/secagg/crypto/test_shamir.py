@@ -1,4 +1,4 @@
-"""K4 of the acceptance list: secrets are shared, recovered and repaired exactly."""
+"""Secrets are shared, recovered and repaired exactly: K4 of docs/secagg-spec.md."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""K6 and K7 of the acceptance list: random rounds and random bytes never give a wrong sum."""
+"""Random rounds and random bytes never give a wrong sum: K6 and K7 of docs/secagg-spec.md."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""P1-P13 of the acceptance list: what is and is not hidden, one test per row."""
+"""What the server and colluding clients can and cannot see: P1 to P13 of docs/secagg-spec.md."""
 
 import copy
 import gc

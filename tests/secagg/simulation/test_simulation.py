@@ -35,7 +35,7 @@ def test_sum_is_exact_in_every_ring(bits, vectors_of, oracle):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_fleet_and_individuals_send_the_same_bytes(model, vectors_of, entropy):
+def test_k5_fleet_and_individuals_send_the_same_bytes(model, vectors_of, entropy):
     parameters = Parameters(clients=12, length=9, modulus_bits=20, **MODELS[model])
     x = vectors_of(parameters)
     faults = [Drop(1, "share"), Drop(5, "mask"), Drop(7, "unmask")]
@@ -47,7 +47,7 @@ def test_fleet_and_individuals_send_the_same_bytes(model, vectors_of, entropy):
     assert fleet.bytes == individuals.bytes
 
 
-def test_threads_do_not_change_a_bit(vectors_of, entropy):
+def test_k5_threads_do_not_change_a_bit(vectors_of, entropy):
     parameters = Parameters(clients=4, length=40_001)
     x = vectors_of(parameters)
     one, three = (simulate(x, parameters, entropy=entropy(), threads=t) for t in (1, 3))
