@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from audits.certifying import CertificationError, assert_certified, certify
     from audits.checking.checking import check
     from audits.checking.frontends import Arg
-    from audits.checking.projections import certify_arrays
     from audits.checking.verification import verify
+    from audits.projections import certify_arrays
     from audits.rules.findings import Report
     from privacy.certificates.statements import sign, verify_signature
 
@@ -36,7 +36,7 @@ _HOMES = {
     "Report": "audits.rules.findings",
     "assert_certified": "audits.certifying",
     "certify": "audits.certifying",
-    "certify_arrays": "audits.checking.projections",
+    "certify_arrays": "audits.projections",
     "check": "audits.checking.checking",
     "sign": "privacy.certificates.statements",
     "verify": "audits.checking.verification",

@@ -4,6 +4,7 @@ Read from the syntax tree, so imports inside functions count too.
 """
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,21 @@ ARROWS = {
     "privacy": {"secfad", "secagg"},
     "audits": {"secfad", "secagg", "privacy"},
 }
+# The rooms of each package, in an order: a room imports from those before it only. Names are those of
+# folders, or of modules that stand in none.
+ROOMS = {
+    "secagg": ("errors", "crypto", "encoding", "layout", "protocol", "simulation"),
+    "privacy": (
+        *("errors", "checking", "relations", "arrays", "files", "budgets"),
+        *("mechanisms", "certificates", "noise", "accounting", "ledger", "execution", "training"),
+    ),
+    "audits": (
+        *("rules", "refusals", "snapshots", "mode_prices", "reports", "transfer"),
+        *("bounds.domains", "bounds", "checking", "certifying", "projections", "pytest_plugin"),
+        *("quickstart", "commands"),
+    ),
+}
+MOST_MODULES, MOST_FLOORS = 15, 7
 SINGLE_IMPORTERS = {
     "jax.extend": "secfad/_jax.py",
     "jax.interpreters": "secfad/_jax_interpreters.py",
@@ -28,6 +44,7 @@ SINGLE_IMPORTERS = {
 }
 
 
+@functools.cache
 def imported_names(path: Path) -> list[str]:
     """Every absolute module name a file imports, with `from a import b` as both `a` and `a.b`."""
     names = []
@@ -73,3 +90,50 @@ def test_secfad_knows_no_cryptography_and_no_accounting():
     for path in (ROOT / "secfad").rglob("*.py"):
         for name in imported_names(path):
             assert name.split(".")[0] not in {"cryptography", "dp_accounting"}, path
+
+
+def room(package: str, name: str) -> str | None:
+    """The room of a module by its full name; None for the package itself."""
+    inside = [r for r in ROOMS[package] if within(name, f"{package}.{r}")]
+    return max(inside, key=len, default=None)
+
+
+def arrows(package: str) -> dict[str, set[str]]:
+    """Which rooms each room imports from."""
+    found: dict[str, set[str]] = {r: set() for r in ROOMS[package]}
+    for path in (ROOT / package).rglob("*.py"):
+        here = room(package, ".".join(path.relative_to(ROOT).with_suffix("").parts))
+        if here is not None:
+            names = imported_names(path)
+            found[here] |= {r for n in names if (r := room(package, n)) and r != here}
+    return found
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_import_only_from_rooms_before_them(package):
+    order = ROOMS[package]
+    for here, others in arrows(package).items():
+        later = {r for r in others if order.index(r) > order.index(here)}
+        assert not later, f"{package}.{here} imports from {later}"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_module_has_a_room_and_no_room_is_crowded(package):
+    counts: dict[str | None, int] = {}
+    for path in (ROOT / package).rglob("*.py"):
+        if path.name != "__init__.py":
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            counts[room(package, name)] = counts.get(room(package, name), 0) + 1
+    assert None not in counts
+    assert max(counts.values()) <= MOST_MODULES
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_have_few_floors(package):
+    found = arrows(package)
+    floors: dict[str, int] = {}
+    for here in ROOMS[package]:
+        # Modules without a folder are no floor of their own.
+        own = (ROOT / package / here.replace(".", "/")).is_dir()
+        floors[here] = own + max((floors[r] for r in found[here] if r in floors), default=0)
+    assert max(floors.values()) <= MOST_FLOORS

@@ -42,8 +42,8 @@ class Example:
 
 EXAMPLES: dict[str, Example] = {}
 AT_RUN_TIME = {
-    "FAD006": "tests/audits/test_certificates.py",
-    "FAD010": "tests/audits/test_certificates.py",
+    "FAD006": "tests/audits/checking/test_certificates.py",
+    "FAD010": "tests/audits/checking/test_certificates.py",
 }
 
 

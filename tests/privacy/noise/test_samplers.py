@@ -24,7 +24,7 @@ from privacy.noise.enclosures import BlockLaw, PoissonLaw, Table, bernoulli_exp,
 from privacy.noise.samplers import discrete_gaussian, discrete_laplace, skellam
 from secagg.crypto.streams import SecureStream
 
-VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "samplers.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "samplers.json").read_text())
 SAMPLERS = {
     "discrete_gaussian": discrete_gaussian,
     "discrete_laplace": discrete_laplace,

@@ -23,7 +23,7 @@ from privacy.certificates.statements import (
 )
 from secagg.crypto.primitives import SigningKey
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "dsse.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "dsse.json").read_text())
 KEY, OTHER = SigningKey(bytes(range(32))), SigningKey(bytes(32))
 
 

@@ -14,8 +14,8 @@ from audits.reports.sarif import render_sarif
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh
 # Reduced by hand from the OASIS schema to what we write; it says so itself.
-SCHEMA = json.loads((Path(__file__).parent / "data" / "sarif-2.1.0-reduced.json").read_text())
-ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((Path(__file__).parents[1] / "data" / "sarif-2.1.0-reduced.json").read_text())
+ROOT = Path(__file__).parents[3]
 SOME = [c for k, c in enumerate(CASES) if k % 6 == 0]
 
 

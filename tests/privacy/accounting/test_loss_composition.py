@@ -1,11 +1,10 @@
 """Composition of privacy losses against a contour integral, which shares nothing with it."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+import reference_pld as reference
 
 from privacy.accounting import pricing as accounting
 from privacy.accounting.loss_composition import composed_delta, composed_epsilon
@@ -16,12 +15,6 @@ from privacy.accounting.terms import Gaussian, Laplace, TruncatedGaussian, make_
 from privacy.budgets import Budget
 from privacy.errors import BudgetExceeded, InvalidEvent, UnsupportedEvent
 from privacy.ledger.ledger import Ledger
-
-_spec = importlib.util.spec_from_file_location(
-    "reference_pld", Path(__file__).with_name("reference_pld.py")
-)
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
 
 # The reference itself is good to about this.
 NOISE = 1e-6

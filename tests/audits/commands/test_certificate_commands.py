@@ -9,7 +9,7 @@ import pytest
 
 from audits.commands import cli
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MODEL = """
 import jax
 import jax.numpy as jnp

@@ -12,7 +12,7 @@ from audits.rules.findings import Report
 from audits.rules.rules import Severity
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh
-TESTS = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[3]
 
 
 def found(report):

@@ -7,7 +7,7 @@ import pytest
 
 import audits
 
-CORPUS = Path(__file__).parents[2].parent / "shared" / "cases" / "checker" / "cases.jsonl"
+CORPUS = Path(__file__).parents[3].parent / "shared" / "cases" / "checker" / "cases.jsonl"
 CASES = [json.loads(t) for t in CORPUS.read_text().splitlines()] if CORPUS.exists() else []
 FACTS = ("rounds", "sums", "broadcasts", "up_bytes", "down_bytes")
 # The declared relation is not part of the question that is asked, so the answer is a caveat.

@@ -6,7 +6,7 @@ import pytest
 
 from audits.commands import cli
 
-FLOW = Path(__file__).parents[1] / "flow" / "conftest.py"
+FLOW = Path(__file__).parents[2] / "flow" / "conftest.py"
 
 
 @pytest.fixture

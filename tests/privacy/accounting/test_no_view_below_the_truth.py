@@ -5,12 +5,12 @@ form. Slow profile: 500 schedules of all relations, mechanisms, samplings and ac
 values were compared and how close to the stated delta the true one came.
 """
 
-import importlib.util
 import math
 import random
-from pathlib import Path
 
+import lower_bound as bound
 import pytest
+import reference_pld as reference
 
 from privacy import Budget, Ledger, Release, Slot
 from privacy.accounting.draws import draw_terms
@@ -18,16 +18,6 @@ from privacy.accounting.slots import plan
 from privacy.errors import BudgetExceeded
 from privacy.ledger.planning import Draws, filter_for, quote
 from privacy.relations import Relation
-
-
-def _neighbour(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-bound, reference = _neighbour("lower_bound"), _neighbour("reference_pld")
 
 ROUNDING = 1e-6  # of the references, as a part of delta
 RELATIONS = ("ADD_OR_REMOVE_ONE", "REPLACE_ONE", "REPLACE_SPECIAL")

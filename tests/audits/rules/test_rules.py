@@ -21,7 +21,7 @@ from secfad._jax import ClosedJaxpr, Primitive, sub_jaxprs
 from secfad.jaxprs.origins import registered
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh
-DOCS = Path(__file__).parents[2] / "docs" / "rules"
+DOCS = Path(__file__).parents[3] / "docs" / "rules"
 
 
 def families_of(case):

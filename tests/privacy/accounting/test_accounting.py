@@ -18,7 +18,7 @@ from privacy.accounting.terms import Gaussian
 from privacy.errors import InvalidEvent, UnsupportedEvent
 from privacy.relations import Relation
 
-VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "accounting.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "accounting.json").read_text())
 
 
 def gaussian(z):

@@ -6,9 +6,8 @@ The true epsilons are those of explicit neighbouring populations, computed witho
 import dataclasses
 import functools
 import json
-import sys
-from pathlib import Path
 
+import explicit_pairs
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,9 +24,6 @@ from privacy.errors import InvalidEvent, MechanismError, RunRefused, SizeNotPubl
 from privacy.execution.execution import run
 from privacy.ledger.planning import Draws, filter_for, louder, noise_that_fits, quote, quote_on
 from privacy.relations import Relation
-
-sys.path.insert(0, str(Path(__file__).parent))
-import explicit_pairs
 
 POPULATION, SIZE, DELTA = 40, 10, 1e-5
 POISSON = privacy.PoissonSampling(population=POPULATION, rate=0.25)

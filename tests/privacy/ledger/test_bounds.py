@@ -19,7 +19,7 @@ from privacy.errors import LedgerError, NoBoundKnown, NoBoundWarning
 from privacy.ledger.export import export_ledger, import_ledger
 from privacy.ledger.spending import spending
 
-EXPORT = Path(__file__).parent / "data" / "poisson_by_clients.jsonl"
+EXPORT = Path(__file__).parents[1] / "data" / "poisson_by_clients.jsonl"
 HEAD = "e5220c549daa3d7aa2f7a4072d0d6fbaf2d1cd3f0cafeb809e83a5b0372560e4"
 SERVER = {"training": 2.943228577070934, "hypergradient": 1.0607909214774847}
 

@@ -9,7 +9,7 @@ import pytest
 
 from privacy import Budget, Ledger, Release, Slot
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GOOD = """
 import jax
 import jax.numpy as jnp

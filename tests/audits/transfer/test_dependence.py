@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from array_operations import OPS
 from jax import lax
-from test_soundness import OPS
 
 import audits
 from audits.checking.checking import walk

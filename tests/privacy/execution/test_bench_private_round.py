@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def test_a_tiny_benchmark_compares_graphs_and_liars(capsys):
-    path = Path(__file__).parents[2] / "benchmarks" / "bench_private_round.py"
+    path = Path(__file__).parents[3] / "benchmarks" / "bench_private_round.py"
     spec = importlib.util.spec_from_file_location("bench_private_round", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def test_a_tiny_benchmark_gives_a_row_for_every_setting(capsys):
-    path = Path(__file__).parents[2] / "benchmarks" / "bench_rotation.py"
+    path = Path(__file__).parents[3] / "benchmarks" / "bench_rotation.py"
     spec = importlib.util.spec_from_file_location("bench_rotation", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

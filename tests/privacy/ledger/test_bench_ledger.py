@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "bench_ledger.py"
+BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "bench_ledger.py"
 
 
 def test_the_ledger_benchmark_runs(tmp_path, capsys):

@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "bench_certify.py"
+BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "bench_certify.py"
 
 
 def test_the_benchmark_of_certificates_runs(capsys):
