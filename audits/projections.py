@@ -31,7 +31,7 @@ from secfad import sum as federated_sum
 from secfad._jax import ClosedJaxpr, JaxprEqn, Literal
 from secfad.errors import TranslationError
 from secfad.interop.drjax import from_drjax
-from secfad.jaxprs.calls import as_call, bodies
+from secfad.jaxprs.equations import as_call, bodies
 
 PROJECTED = ("drjax", "spmd")
 
@@ -183,7 +183,7 @@ class _Projection:
                     f"`{equation.primitive.name}`. Write the program with secfad.sum to certify it.",
                     line=_jax.user_line(equation),
                 )
-            chosen = [equation.invars.index(v) for v in call.inputs]
+            chosen = [equation.invars.index(v) for v in call.operands]
             return self.run(call.body, [values[k] for k in chosen], [places[k] for k in chosen])
         place = "C" if "C" in places else "S" if "S" in places else "K"
         return _jax.evaluate(equation, values), [place] * outputs

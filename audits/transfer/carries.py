@@ -16,8 +16,8 @@ from typing import Any
 
 from audits.transfer import registry
 from secfad._jax import Jaxpr, JaxprEqn, Literal
-from secfad.jaxprs.calls import COND, as_call
 from secfad.jaxprs.dependence import dependent_results
+from secfad.jaxprs.equations import COND, as_call
 
 # Elementwise work that makes nothing new of its operand.
 _COPIES = frozenset({"copy", "stop_gradient"})
@@ -56,6 +56,6 @@ def _sources(equation: JaxprEqn) -> Sequence[Any]:
         same = [column[0] if len(set(column)) == 1 else None for column in zip(*rows)]
         return [None if k is None else equation.invars[1 + k] for k in same]
     call = as_call(equation)
-    if call is not None and len(call.inputs) == len(call.body.jaxpr.invars):
-        return [None if k is None else call.inputs[k] for k in passed_on(call.body.jaxpr)]
+    if call is not None and len(call.operands) == len(call.body.jaxpr.invars):
+        return [None if k is None else call.operands[k] for k in passed_on(call.body.jaxpr)]
     return [None] * len(equation.outvars)

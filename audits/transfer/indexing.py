@@ -6,7 +6,7 @@ from audits.transfer.interpreter import Step
 from audits.transfer.labels import CLIENT_AXIS, DATA, REPLICATED, Axis, Label, Place
 from audits.transfer.structure import _data_at
 from secfad._jax import Jaxpr
-from secfad.jaxprs.calls import as_call
+from secfad.jaxprs.equations import as_call
 
 
 def sort(step: Step) -> list[Label]:

@@ -12,17 +12,18 @@ from typing import Any
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from secfad.jaxprs.calls import COND, CONTROL_FLOW, Communicates, bodies, renamed, with_bodies
+from secfad.jaxprs.equations import COND, CONTROL_FLOW, Inside, bodies, communicates, with_bodies
+from secfad.jaxprs.rewriting import renamed
 
 
-def join_choices(jaxpr: Jaxpr, talks: Communicates | None = None) -> Jaxpr:
+def join_choices(jaxpr: Jaxpr, talks: Inside | None = None) -> Jaxpr:
     """Moves every silent `cond` into the communicating one that alone reads it, at any depth.
 
     Args:
       jaxpr: A program in which communication stands at the top level or in control flow.
       talks: Shared between calls, to look at every nested program once.
     """
-    talks = Communicates() if talks is None else talks
+    talks = communicates if talks is None else talks
     equations = [
         with_bodies(e, lambda body: join_choices(body, talks))
         if e.primitive in CONTROL_FLOW and talks(e)
@@ -37,7 +38,7 @@ def join_choices(jaxpr: Jaxpr, talks: Communicates | None = None) -> Jaxpr:
 class _Joiner:
     """The equations of one program, who reads each variable and what defines it."""
 
-    def __init__(self, jaxpr: Jaxpr, equations: Sequence[JaxprEqn], talks: Communicates):
+    def __init__(self, jaxpr: Jaxpr, equations: Sequence[JaxprEqn], talks: Inside):
         self.equations: list[JaxprEqn | None] = list(equations)
         self.talks = talks
         # -1 stands for the result of the program.

@@ -24,8 +24,9 @@ import numpy as np
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from secfad.jaxprs.calls import CONTROL_FLOW, Communicates, renamed, with_bodies
+from secfad.jaxprs.equations import CONTROL_FLOW, communicates, with_bodies
 from secfad.jaxprs.linearity import Kind, equation_kinds
+from secfad.jaxprs.rewriting import renamed
 from secfad.primitives import COTANGENT, broadcast_p, sum_p
 from secfad.programs.normalization import normalise
 
@@ -51,19 +52,15 @@ def traced_factored(fun: Callable, specs: Sequence[Any]) -> tuple[ClosedJaxpr, A
     return ClosedJaxpr(factor_scalars(normal.jaxpr), normal.consts), tree
 
 
-def factor_scalars(jaxpr: Jaxpr, talks: Communicates | None = None) -> Jaxpr:
+def factor_scalars(jaxpr: Jaxpr) -> Jaxpr:
     """Moves scalar cotangents from the messages of the clients to the sums of them.
 
     Args:
       jaxpr: A program without dead equations, whose communication stands at the top level or
         directly inside control flow.
-      talks: Shared between calls, to look at every nested program once.
     """
-    talks = Communicates() if talks is None else talks
     equations = [
-        with_bodies(e, lambda body: factor_scalars(body, talks))
-        if e.primitive in CONTROL_FLOW and talks(e)
-        else e
+        with_bodies(e, factor_scalars) if e.primitive in CONTROL_FLOW and communicates(e) else e
         for e in jaxpr.eqns
     ]
     candidates = [
@@ -74,16 +71,15 @@ def factor_scalars(jaxpr: Jaxpr, talks: Communicates | None = None) -> Jaxpr:
         if _may_move(result) and not _is_one(operand)
     ]
     if candidates:
-        equations = _Factoring(jaxpr, equations, talks).factored(candidates)
+        equations = _Factoring(jaxpr, equations).factored(candidates)
     return _jax.new_jaxpr(jaxpr.invars, jaxpr.outvars, equations, jaxpr.constvars)
 
 
 class _Factoring:
     """The equations of one program, and who reads each variable."""
 
-    def __init__(self, jaxpr: Jaxpr, equations: Sequence[JaxprEqn], talks: Communicates):
+    def __init__(self, jaxpr: Jaxpr, equations: Sequence[JaxprEqn]):
         self.equations = list(equations)
-        self.talks = talks
         self.results = {v for v in jaxpr.outvars if isinstance(v, Var)}
         self.readers: dict[Var, list[int]] = {}
         # What scatters of a transposed lookup start from: linear plus zero is linear.
@@ -129,7 +125,7 @@ class _Factoring:
             if equation.primitive is sum_p:
                 scaled += moving
                 continue
-            if self.talks(equation) or not self.results.isdisjoint(moving):
+            if communicates(equation) or not self.results.isdisjoint(moving):
                 return None
             env.update(zip(equation.outvars, out))
             for index in (i for v in moving for i in self.readers.get(v, ())):

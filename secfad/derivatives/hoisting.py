@@ -19,7 +19,7 @@ import numpy as np
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, JaxprEqn, Literal, Var
 from secfad._jax_interpreters import dce
-from secfad.jaxprs.calls import renamed
+from secfad.jaxprs.rewriting import renamed
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.programs.blocks import Atom, Block, Branch, Broadcast, Local, Step
 

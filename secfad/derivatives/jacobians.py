@@ -23,7 +23,7 @@ import numpy as np
 from secfad import _jax
 from secfad.derivatives.slicing import Slice
 from secfad.errors import ModeError
-from secfad.jaxprs.calls import WHILE
+from secfad.jaxprs.equations import WHILE
 from secfad.jaxprs.linearity import is_linear
 from secfad.primitives import broadcast_p, in_long, sum_p
 from secfad.programs.blocks import Sum

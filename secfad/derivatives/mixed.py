@@ -28,8 +28,8 @@ from secfad.derivatives.slicing import Slice, Slicer
 from secfad.derivatives.unrolling import without_client_carries
 from secfad.errors import ModeError
 from secfad.jaxprs.activity import active_outputs, active_variables, loop_carries
-from secfad.jaxprs.calls import CUSTOM_RULES, Communicates, bodies
 from secfad.jaxprs.dependence import union
+from secfad.jaxprs.equations import CUSTOM_RULES, bodies, communicates
 from secfad.jaxprs.interpreting import Interpreter, read
 from secfad.placements import CLIENTS
 from secfad.programs.blocks import Atom, Block, Branch, Broadcast, Loop, Step, Sum
@@ -61,7 +61,7 @@ def surrogate(
       ModeError: The program communicates where mixed mode is not defined; names a mode that is.
     """
     source, out_tree = computation.traced(specs)
-    _require_no_communicating_rules(computation.name, source.jaxpr, Communicates())
+    _require_no_communicating_rules(computation.name, source.jaxpr)
     placements, origins = flat_placements(computation, specs)
     normal = normalise(source, erase_rules=False, open_calls=True)
     active = [i in argnums for i, spec in enumerate(specs) for _ in jax.tree.leaves(spec)]
@@ -79,9 +79,9 @@ def surrogate(
     return fun
 
 
-def _require_no_communicating_rules(name: str, jaxpr: Jaxpr, talks: Communicates) -> None:
+def _require_no_communicating_rules(name: str, jaxpr: Jaxpr) -> None:
     for equation in jaxpr.eqns:
-        if equation.primitive in CUSTOM_RULES and talks(equation):
+        if equation.primitive in CUSTOM_RULES and communicates(equation):
             # A rule that goes forward need not go backward, such as that of a root found by iterations.
             goes_back = equation.primitive is _jax.jax_primitives.custom_vjp_call_p
             raise ModeError(
@@ -90,7 +90,7 @@ def _require_no_communicating_rules(name: str, jaxpr: Jaxpr, talks: Communicates
                 f"{'reverse' if goes_back else 'forward'!r}."
             )
         for body in bodies(equation):
-            _require_no_communicating_rules(name, body, talks)
+            _require_no_communicating_rules(name, body)
 
 
 class _Mixed(Interpreter):

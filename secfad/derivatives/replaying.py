@@ -24,9 +24,10 @@ from secfad import _jax
 from secfad._jax import ClosedJaxpr, Var
 from secfad._jax_interpreters import dce
 from secfad.errors import ModeError
+from secfad.jaxprs import equations
 from secfad.jaxprs.activity import active_variables, loop_carries
-from secfad.jaxprs.calls import OWN_DERIVATIVE, Communicates
 from secfad.jaxprs.dependence import dependent_results
+from secfad.jaxprs.equations import OWN_DERIVATIVE
 from secfad.jaxprs.interpreting import Interpreter, read
 from secfad.placements import CLIENTS
 from secfad.primitives import AGAIN, broadcast_p, sum_p
@@ -227,7 +228,7 @@ def _require_no_rule(step: Step) -> None:
     """Refuses a call with a derivative of its own, which would communicate again in every replay."""
     if not isinstance(step, Local) or step.equation.primitive not in OWN_DERIVATIVE:
         return
-    if Communicates()(step.equation):
+    if equations.communicates(step.equation):
         raise ModeError(
             "Reverse mode expected branches without custom derivative rules and linear solvers around "
             f"communication, got `{step.equation.primitive.name}` ({_jax.user_line(step.equation)}). "

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from secfad import _jax
 from secfad._jax import Jaxpr, Var
 from secfad.errors import ModeError
-from secfad.jaxprs.calls import OWN_DERIVATIVE, bodies
 from secfad.jaxprs.dependence import dependent_results, is_differentiable
+from secfad.jaxprs.equations import OWN_DERIVATIVE, bodies
 from secfad.placements import CLIENTS
 from secfad.programs.blocks import Atom, Block, Broadcast, Local, Sum
 

@@ -21,7 +21,8 @@ from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from secfad.engines.products import contraction
 from secfad.jaxprs.activity import is_differentiable
-from secfad.jaxprs.calls import JIT, SCAN, Communicates, as_call, renamed
+from secfad.jaxprs.equations import JIT, SCAN, as_call, communicates
+from secfad.jaxprs.rewriting import renamed
 from secfad.primitives import COMMUNICATION, sum_p
 
 # Linear in all of their operands together, whatever their parameters.
@@ -54,12 +55,12 @@ def contract(closed: ClosedJaxpr, mapped: Sequence[bool]) -> ClosedJaxpr:
       closed: The program of one client, without dead equations.
       mapped: Which of its inputs differ between clients.
     """
-    return ClosedJaxpr(_contracted(closed.jaxpr, mapped, Communicates()), closed.consts)
+    return ClosedJaxpr(_contracted(closed.jaxpr, mapped), closed.consts)
 
 
-def _contracted(jaxpr: Jaxpr, mapped: Sequence[bool], talks: Communicates) -> Jaxpr:
+def _contracted(jaxpr: Jaxpr, mapped: Sequence[bool]) -> Jaxpr:
     opened = _opened(jaxpr, ())
-    equations = _Scope(opened, mapped, talks).equations({})
+    equations = _Scope(opened, mapped).equations({})
     return _jax.new_jaxpr(opened.invars, opened.outvars, equations, opened.constvars)
 
 
@@ -74,11 +75,9 @@ class _Scope:
         self,
         jaxpr: Jaxpr,
         mapped: Sequence[bool],
-        talks: Communicates,
         seeds: Iterable[Var] = (),
     ):
         self.jaxpr = jaxpr
-        self.talks = talks
         self.uses = _uses(jaxpr)
         self.differing = {v for v, m in zip(jaxpr.invars, mapped) if m}
         self.seeds = {v for v in seeds if self.uses.get(v) == 1}
@@ -108,7 +107,7 @@ class _Scope:
         opened = _opened(body, body.outvars)
         seeds = opened.invars[first : first + carries]
         mapped = self._inner_mapped(equation, body)
-        self.loops[id(equation)] = _Scope(opened, mapped, self.talks, seeds)
+        self.loops[id(equation)] = _Scope(opened, mapped, seeds)
         for i, (inner, outer) in enumerate(zip(opened.outvars, equation.outvars)):
             needed, start = frozenset(), None
             if i < carries:
@@ -217,7 +216,7 @@ class _Scope:
 
     def _nested(self, equation: JaxprEqn) -> JaxprEqn:
         """An equation with the sums inside it moved."""
-        if equation.primitive in COMMUNICATION or not self.talks(equation):
+        if equation.primitive in COMMUNICATION or not communicates(equation):
             return equation
         params = {k: self._parameter(equation, v) for k, v in equation.params.items()}
         return equation.replace(params=params)
@@ -228,7 +227,7 @@ class _Scope:
         if not isinstance(value, ClosedJaxpr):
             return value
         mapped = self._inner_mapped(equation, value.jaxpr)
-        return ClosedJaxpr(_contracted(value.jaxpr, mapped, self.talks), value.consts)
+        return ClosedJaxpr(_contracted(value.jaxpr, mapped), value.consts)
 
     def _inner_mapped(self, equation: JaxprEqn, body: Jaxpr) -> list[bool]:
         """Which inputs of a nested program may differ between clients."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, JaxprEqn, Primitive
 from secfad.interop.stacking import axis_of, bare, dressed, refused, stacked_at
-from secfad.jaxprs.calls import COND, LINEAR_SOLVE, SCAN, WHILE, as_call
+from secfad.jaxprs.equations import COND, LINEAR_SOLVE, SCAN, WHILE, as_call
 
 _jax.hide_file_from_tracebacks(__file__)
 

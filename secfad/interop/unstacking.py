@@ -34,7 +34,7 @@ from secfad.interop.stacking import (
     stacked_at,
     whole,
 )
-from secfad.jaxprs.calls import CUSTOM_RULES, JIT, as_call, bodies
+from secfad.jaxprs.equations import CUSTOM_RULES, JIT, as_call, bodies
 from secfad.primitives import COMMUNICATION
 
 _jax.hide_file_from_tracebacks(__file__)

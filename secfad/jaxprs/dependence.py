@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from secfad import _jax
 from secfad._jax import Jaxpr, JaxprEqn, Literal, Var
 from secfad._jax_interpreters import dce
-from secfad.jaxprs.calls import COND, CUSTOM_RULES, LINEAR_SOLVE, SCAN, WHILE, as_call
+from secfad.jaxprs.equations import COND, CUSTOM_RULES, LINEAR_SOLVE, SCAN, WHILE, as_call
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -114,7 +114,7 @@ def _reached(equation: JaxprEqn, marks: Marks, derivative: bool) -> list[int]:
     if derivative and primitive in CUSTOM_RULES:
         return _rule(equation, marks)
     call = None if derivative and primitive is LINEAR_SOLVE else as_call(equation)
-    if call is not None and len(call.inputs) == len(equation.invars):
+    if call is not None and len(call.operands) == len(equation.invars):
         return dependent_results(call.body.jaxpr, marks, derivative=derivative)
     return [union(marks)] * count
 

@@ -16,7 +16,14 @@ from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn
 from secfad._jax_interpreters import client_axis, dce, open_client_axis
 from secfad.errors import PlacementError
-from secfad.jaxprs.calls import CUSTOM_RULES, Communicates, bodies, is_opaque, with_bodies
+from secfad.jaxprs.equations import (
+    CUSTOM_RULES,
+    any_inside,
+    communicates,
+    every_equation,
+    is_opaque,
+    with_bodies,
+)
 from secfad.primitives import COMMUNICATION, HIDDEN, VISIBLE
 from secfad.programs.misplacing import hidden, unknown
 
@@ -25,32 +32,26 @@ _jax.hide_file_from_tracebacks(__file__)
 
 def marked(closed: ClosedJaxpr) -> ClosedJaxpr:
     """The program in which every message that a walk finds is marked as visible."""
-    return ClosedJaxpr(_marked(closed.jaxpr, Communicates()), closed.consts)
+    return ClosedJaxpr(_marked(closed.jaxpr), closed.consts)
 
 
 def axis_of(closed: ClosedJaxpr) -> Any:
     """The name of the axis of clients over which to map a program in which messages are marked."""
-    return open_client_axis if _has_rules(closed.jaxpr, Communicates()) else client_axis
+    return open_client_axis if any_inside(closed.jaxpr, _is_communicating_rule) else client_axis
 
 
-def _has_rules(jaxpr: Jaxpr, talks: Communicates) -> bool:
-    """True if communication stands in a custom derivative rule, at any depth."""
-    return talks.in_jaxpr(jaxpr) and any(
-        talks(e) and (e.primitive in CUSTOM_RULES or any(_has_rules(b, talks) for b in bodies(e)))
-        for e in jaxpr.eqns
-    )
+def _is_communicating_rule(equation: JaxprEqn) -> bool:
+    return equation.primitive in CUSTOM_RULES and communicates(equation)
 
 
-def _marked(jaxpr: Jaxpr, talks: Communicates) -> Jaxpr:
-    if not talks.in_jaxpr(jaxpr):
+def _marked(jaxpr: Jaxpr) -> Jaxpr:
+    if not communicates.in_jaxpr(jaxpr):
         return jaxpr
 
     def seen(equation: JaxprEqn) -> JaxprEqn:
         if equation.primitive in COMMUNICATION:
             return equation.replace(params=equation.params | {VISIBLE: True})
-        if not talks(equation):
-            return equation
-        return with_bodies(equation, lambda body: _marked(body, talks))
+        return with_bodies(equation, _marked) if communicates(equation) else equation
 
     return jaxpr.replace(eqns=[seen(equation) for equation in jaxpr.eqns])
 
@@ -66,11 +67,11 @@ def require_followed(closed: ClosedJaxpr, at_clients: Sequence[bool]) -> None:
       PlacementError: One communicates.
       TracingError: One cannot be mapped over clients or compiled, so that nobody knows.
     """
-    if not any(_opaque(closed.jaxpr, None, set())):
+    if not any(_opaque(closed.jaxpr)):
         return
     # Engines run what a result needs and no more, such as no tangent that nobody reads.
     live = dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    opaque = list(_opaque(live, None, set()))
+    opaque = list(_opaque(live))
     if not opaque:
         return
     count = len(live.invars)
@@ -96,11 +97,7 @@ def require_followed(closed: ClosedJaxpr, at_clients: Sequence[bool]) -> None:
         raise unknown(error, *opaque) from error
 
 
-def _opaque(jaxpr: Jaxpr, caller: JaxprEqn | None, seen: set[int]) -> Iterator[JaxprEqn]:
-    for equation in jaxpr.eqns:
+def _opaque(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    for equation, caller in every_equation(jaxpr):
         if is_opaque(equation):
             yield _jax.with_line(equation, caller) if caller else equation
-        for body in bodies(equation):
-            if id(body) not in seen:
-                seen.add(id(body))
-                yield from _opaque(body, equation, seen)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from secfad.jaxprs.calls import COND, LINEAR_SOLVE, SCAN, WHILE, as_call
+from secfad.jaxprs.equations import COND, LINEAR_SOLVE, SCAN, WHILE, as_call
 from secfad.primitives import COMMUNICATION
 
 

@@ -27,9 +27,9 @@ from secfad._jax import (
     JaxprEqn,
     Primitive,
     jax_primitives,
-    sub_jaxprs,
 )
 from secfad.clipping import clip_p, clip_rows_p
+from secfad.jaxprs.equations import every_equation
 from secfad.primitives import broadcast_p, sum_p
 
 
@@ -47,19 +47,11 @@ def registered() -> Mapping[int, tuple[Primitive, str]]:
             if attribute.endswith("_p") and isinstance(value, Primitive):
                 found[id(value)] = (value, value.name)
     for witness in _witnesses():
-        for equation in witness().jaxpr.eqns:
-            _collect(equation, found)
+        for equation, _ in every_equation(witness().jaxpr):
+            found.setdefault(id(equation.primitive), (equation.primitive, equation.primitive.name))
     for own in (broadcast_p, sum_p, clip_p, clip_rows_p):
         found[id(own)] = (own, own.name)
     return found
-
-
-def _collect(equation: JaxprEqn, found: dict) -> None:
-    found.setdefault(id(equation.primitive), (equation.primitive, equation.primitive.name))
-    for value in equation.params.values():
-        for body in sub_jaxprs(value):
-            for inner in body.jaxpr.eqns if isinstance(body, ClosedJaxpr) else body.eqns:
-                _collect(inner, found)
 
 
 def _witnesses() -> list[Callable]:

@@ -14,17 +14,17 @@ from collections.abc import Sequence
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from secfad.errors import PlacementError
-from secfad.jaxprs.calls import (
+from secfad.jaxprs.dependence import separated
+from secfad.jaxprs.equations import (
     COND,
     CUSTOM_RULES,
     OWN_DERIVATIVE,
     SCAN,
     WHILE,
-    Communicates,
     as_call,
-    renamed,
+    communicates,
 )
-from secfad.jaxprs.dependence import separated
+from secfad.jaxprs.rewriting import renamed
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.primitives import broadcast_p, sum_p
 from secfad.programs import misplacing
@@ -38,8 +38,8 @@ from secfad.programs.blocks import (
     Step,
     Sum,
     While,
-    communicates,
 )
+from secfad.programs.blocks import communicates as has_messages
 from secfad.programs.normalization import opened
 from secfad.programs.predicates import has_one_predicate, with_one_predicate
 from secfad.programs.residuals import split_operands, split_results
@@ -66,14 +66,13 @@ def place(
     Raises:
       PlacementError: A value is used where it does not live; names the user's line.
     """
-    return _Scope(Communicates(), keep_rules, []).block(closed, placements, origins)
+    return _Scope(keep_rules, []).block(closed, placements, origins)
 
 
 class _Scope:
     """Inference over one jaxpr; nested jaxprs get scopes of their own."""
 
-    def __init__(self, talks: Communicates, keep_rules: bool, torn: list[JaxprEqn]):
-        self.talks = talks
+    def __init__(self, keep_rules: bool, torn: list[JaxprEqn]):
         self.keep_rules = keep_rules
         self.torn = torn
         self.steps: list[Step] = []
@@ -185,10 +184,10 @@ class _Scope:
         self.define(step, [SERVER] * len(equation.outvars), f"sum `{name}`")
 
     def _local(self, equation: JaxprEqn) -> None:
-        if self.keep_rules and equation.primitive in OWN_DERIVATIVE and self.talks(equation):
+        if self.keep_rules and equation.primitive in OWN_DERIVATIVE and communicates(equation):
             self._ruled(equation)
             return
-        if self.talks(equation) and as_call(equation) is None:
+        if communicates(equation) and as_call(equation) is None:
             raise misplacing.hidden(equation)
         labels = {self.label(v) for v in equation.invars} - {None}
         if len(labels) < 2:
@@ -204,14 +203,14 @@ class _Scope:
         call = as_call(equation)
         if call is None or (self.keep_rules and equation.primitive in CUSTOM_RULES):
             raise self._mixture(equation)
-        self._inline(equation, call.body, [self.now(v) for v in call.inputs])
+        self._inline(equation, call.body, [self.now(v) for v in call.operands])
 
     def _ruled(self, equation: JaxprEqn) -> None:
         """A call that communicates and has its own derivative: one step at both places."""
         call = as_call(equation)
         assert call is not None
         body = self._body(
-            equation, opened(call.body), call.inputs, [self.label(v) for v in call.inputs]
+            equation, opened(call.body), call.operands, [self.label(v) for v in call.operands]
         )
         self.define(Local(equation, None), [body.placement(v) for v in body.results])
 
@@ -231,11 +230,11 @@ class _Scope:
 
     def _stays_local(self, equation: JaxprEqn) -> bool:
         labels = {self.label(v) for v in equation.invars} - {None}
-        return len(labels) < 2 and not self.talks(equation)
+        return len(labels) < 2 and not communicates(equation)
 
     def _apart(self, equation: JaxprEqn) -> bool:
         """Places a silent loop of the server beside a silent one of the clients as two loops."""
-        if self.talks(equation):
+        if communicates(equation):
             return False
         parts = separated(equation, [self.label(v) is CLIENTS for v in equation.invars])
         if parts is None or any(self.label(v) is SERVER for v in parts[1].invars):
@@ -252,7 +251,7 @@ class _Scope:
         labels: Sequence[Label],
     ) -> Block:
         origins = [self.origin(v) for v in inputs]
-        return _Scope(self.talks, self.keep_rules, self.torn).block(
+        return _Scope(self.keep_rules, self.torn).block(
             renamed(body, caller=equation), labels, origins
         )
 
@@ -305,7 +304,7 @@ class _Scope:
             equation, params["cond_jaxpr"], [inputs[i] for i in chosen], [labels[i] for i in chosen]
         )
         self._require_server_control(
-            equation, predicate.placement(predicate.results[0]), communicates(body)
+            equation, predicate.placement(predicate.results[0]), has_messages(body)
         )
         if not has_one_predicate(equation):
             self._while(with_one_predicate(equation, [label is CLIENTS for label in joined]))
@@ -319,7 +318,7 @@ class _Scope:
         if self._stays_local(equation):
             self._local(equation)
             return
-        talks = self.talks(equation)
+        talks = communicates(equation)
         self._require_server_control(equation, self.label(equation.invars[0]), talks)
         inputs = equation.invars[1:]
         labels = [self.label(v) for v in inputs]

@@ -22,16 +22,16 @@ from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from secfad._jax_interpreters import dce
 from secfad.derivatives.choices import join_choices
-from secfad.jaxprs.calls import (
+from secfad.jaxprs.equations import (
     COND,
     CONTROL_FLOW,
     CUSTOM_RULES,
     JIT,
     OWN_DERIVATIVE,
     SCAN,
-    Communicates,
+    Inside,
     as_call,
-    bodies,
+    communicates,
     with_bodies,
 )
 from secfad.primitives import COTANGENT, TANGENT, broadcast_p
@@ -87,6 +87,9 @@ class _Scope:
     constants: list[tuple[Var, object]]
 
 
+_has_rules = Inside(lambda equation: equation.primitive in CUSTOM_RULES)
+
+
 class _Flattener:
     """Replaces calls by their bodies where that matters; every inlined variable is new."""
 
@@ -94,8 +97,6 @@ class _Flattener:
         self.erase_rules = erase_rules
         self.open_calls = open_calls
         self.keep_rules = keep_rules
-        self.communicates = Communicates()
-        self._rules: dict[int, tuple[Jaxpr, bool]] = {}
 
     def closed(self, closed: ClosedJaxpr) -> ClosedJaxpr:
         scope = _Scope([], list(zip(closed.jaxpr.constvars, closed.consts)))
@@ -114,7 +115,7 @@ class _Flattener:
             call = as_call(equation)
             if call is not None and (self._opens(equation) or self._is_plain(equation)):
                 self._inline(
-                    equation, call.body, [_lookup(env, v) for v in call.inputs], env, scope
+                    equation, call.body, [_lookup(env, v) for v in call.operands], env, scope
                 )
             else:
                 self._copy(equation, inputs, env, scope)
@@ -125,17 +126,7 @@ class _Flattener:
     def _opens(self, equation: JaxprEqn) -> bool:
         if self.keep_rules and equation.primitive in OWN_DERIVATIVE:
             return False
-        return self.communicates(equation) or (self.erase_rules and self._has_rules(equation))
-
-    def _has_rules(self, equation: JaxprEqn) -> bool:
-        return equation.primitive in CUSTOM_RULES or any(
-            self._rules_in(b) for b in bodies(equation)
-        )
-
-    def _rules_in(self, jaxpr: Jaxpr) -> bool:
-        if id(jaxpr) not in self._rules:
-            self._rules[id(jaxpr)] = (jaxpr, any(self._has_rules(e) for e in jaxpr.eqns))
-        return self._rules[id(jaxpr)][1]
+        return communicates(equation) or (self.erase_rules and _has_rules(equation))
 
     def _inline(
         self, equation, body: ClosedJaxpr, inputs: Sequence, env: dict, scope: _Scope

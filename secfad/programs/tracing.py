@@ -21,8 +21,8 @@ from secfad.collecting import no_collection
 from secfad.computations import Computation, require_computation
 from secfad.derivatives.explanations import untraceable
 from secfad.errors import ArgumentError, ModeError
-from secfad.jaxprs.calls import bodies
 from secfad.jaxprs.constants import with_own_constants
+from secfad.jaxprs.equations import every_equation
 from secfad.jaxprs.following import require_followed
 from secfad.placements import CLIENTS, Placement
 from secfad.programs.blocks import has_branches
@@ -68,7 +68,7 @@ def trace_flat(computation: Computation, structs: tuple) -> Program:
     in_tree = jax.tree.structure(structs)
     placements, origins = flat_placements(computation, structs)
     normal = with_own_constants(normalise(source, erase_rules=True))
-    _require_derivatives(computation.name, normal.jaxpr, set())
+    _require_derivatives(computation.name, normal.jaxpr)
     block = place(normal, placements, origins)
     require_followed(source, [p is CLIENTS for p in placements])
     return Program(
@@ -85,19 +85,15 @@ def trace_flat(computation: Computation, structs: tuple) -> Program:
     )
 
 
-def _require_derivatives(name: str, jaxpr: _jax.Jaxpr, seen: set[int]) -> None:
+def _require_derivatives(name: str, jaxpr: _jax.Jaxpr) -> None:
     """Raises ModeError for a tangent of a `custom_vjp`: JAX traces it, but it can never be run."""
-    for equation in jaxpr.eqns:
+    for equation, _ in every_equation(jaxpr):
         if equation.primitive.name == "custom_lin":
             raise ModeError(
                 f"{_jax.user_line(equation)}: `{name}` takes a tangent through a custom_vjp, which has no "
                 "forward derivative. Use secfad.grad or secfad.vjp with mode='reverse', or give the "
                 "function a custom_jvp."
             )
-        for body in bodies(equation):
-            if id(body) not in seen:
-                seen.add(id(body))
-                _require_derivatives(name, body, seen)
 
 
 _placed: "weakref.WeakKeyDictionary[Computation, dict]" = weakref.WeakKeyDictionary()

@@ -14,7 +14,8 @@ import numpy as np
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Var
-from secfad.jaxprs.calls import COND, SCAN, Communicates, bodies, renamed, with_bodies
+from secfad.jaxprs.equations import COND, SCAN, Inside, bodies, communicates, with_bodies
+from secfad.jaxprs.rewriting import renamed
 
 
 def with_turns(closed: ClosedJaxpr) -> ClosedJaxpr:
@@ -24,10 +25,10 @@ def with_turns(closed: ClosedJaxpr) -> ClosedJaxpr:
       closed: A program in which communication stands at the top level or in control flow; see
         `normalization.normalise`.
     """
-    return ClosedJaxpr(_with_turn(closed.jaxpr, None, Communicates()), closed.consts)
+    return ClosedJaxpr(_with_turn(closed.jaxpr, None, communicates), closed.consts)
 
 
-def _with_turn(jaxpr: Jaxpr, turn: Var | None, talks: Communicates) -> Jaxpr:
+def _with_turn(jaxpr: Jaxpr, turn: Var | None, talks: Inside) -> Jaxpr:
     """A program, given the zero of the iteration in which it stands; None outside of loops."""
     equations: list[JaxprEqn] = []
     for equation in jaxpr.eqns:
@@ -55,7 +56,7 @@ def _with_turn(jaxpr: Jaxpr, turn: Var | None, talks: Communicates) -> Jaxpr:
     return _jax.new_jaxpr(jaxpr.invars, jaxpr.outvars, equations, jaxpr.constvars)
 
 
-def _chooses(equation: JaxprEqn, talks: Communicates) -> bool:
+def _chooses(equation: JaxprEqn, talks: Inside) -> bool:
     """True for a choice that communicates, and for a scan with one inside."""
     if equation.primitive is COND:
         return talks(equation)

@@ -12,7 +12,7 @@ import secfad as fad
 from secfad.engines.local import sum_of
 from secfad.engines.simulation import fuse
 from secfad.errors import ModeError, PlacementError, TracingError
-from secfad.jaxprs.calls import Communicates, bodies
+from secfad.jaxprs.equations import bodies, communicates
 from secfad.programs.normalization import normalise
 
 MODES = ("forward", "reverse", "factored", "mixed")
@@ -51,7 +51,7 @@ def close(got, expected, tolerance):
 
 def names(jaxpr, talks=None):
     """Name and parameters of every equation, and whether it communicates."""
-    talks = talks or Communicates()
+    talks = talks or communicates
     for equation in jaxpr.eqns:
         yield equation.primitive.name, equation.params, talks(equation)
         for body in bodies(equation):

@@ -35,7 +35,7 @@ from jax.scipy.sparse.linalg import cg
 import secfad as fad
 from secfad.engines.simulation import fuse
 from secfad.errors import ModeError, PlacementError
-from secfad.jaxprs.calls import bodies
+from secfad.jaxprs.equations import bodies
 
 S, C = fad.SERVER, fad.CLIENTS
 X = np.random.default_rng(0).normal(size=(5, 2))

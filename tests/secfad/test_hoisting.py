@@ -10,7 +10,7 @@ from branching_programs import Centralised, Federated, client_state
 
 import secfad as fad
 from secfad.engines.simulation import fuse
-from secfad.jaxprs.calls import bodies
+from secfad.jaxprs.equations import bodies
 
 S, C = fad.SERVER, fad.CLIENTS
 RNG = np.random.default_rng(0)
