@@ -8,10 +8,7 @@
     compression     training in random subspaces: static, time-varying, K subspaces
     schedulers      FedHyper, FATHOM, FedEx: baselines for learned hyperparameters
 
-`TABLE` holds one small example of each, with a centralised oracle and closed-form costs.
+One small example of each, with a centralised oracle and closed-form costs, is in `tests/algorithms`.
 
 Sources: named in each module.
 """
-
-from secfad.algorithms.table import TABLE as TABLE
-from secfad.algorithms.table import Algorithm as Algorithm

@@ -5,10 +5,10 @@ import functools
 import jax
 import numpy as np
 import pytest
+from algorithm_table import TABLE
 
 import privacy
 import secfad as fad
-from secfad.algorithms import TABLE
 
 # Rounding of a few hundred operations in float64; a missing term is 1e-3 or more here. The forward
 # difference divides its rounding by a step of 1e-3.

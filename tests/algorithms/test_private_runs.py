@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from algorithm_table import TABLE
 
 import privacy
 import secfad as fad
-from secfad.algorithms import TABLE
 
 audits = pytest.importorskip("audits")
 

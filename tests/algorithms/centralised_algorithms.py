@@ -1,4 +1,4 @@
-"""The algorithms once more, without secfad: over stacked clients, with loops and explicit formulas.
+"""The algorithms without secfad: over stacked clients, with loops and explicit formulas.
 
 These are the oracles of the law suite. They share no code with the federated programs: no broadcast,
 no sum, no scan, no Optax.

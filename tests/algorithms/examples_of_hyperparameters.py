@@ -4,14 +4,12 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
+import centralised_algorithms as centralised
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
-
-from secfad.algorithms import centralised, fedopt, hypergradients, local
-from secfad.algorithms.entries import Algorithm
-from secfad.algorithms.examples.arguments import (
+from algorithm_entries import Algorithm
+from example_arguments import (
     MODEL_SIZE,
     example_batches,
     example_model,
@@ -19,6 +17,9 @@ from secfad.algorithms.examples.arguments import (
     loss,
     normal,
 )
+from jax.flatten_util import ravel_pytree
+
+from secfad.algorithms import fedopt, hypergradients, local
 
 Tree = Any
 

@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import centralised_algorithms as centralised
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
-
-from secfad.algorithms import centralised, schedulers
-from secfad.algorithms.entries import Algorithm
-from secfad.algorithms.examples.arguments import (
+from algorithm_entries import Algorithm
+from example_arguments import (
     MODEL_SIZE,
     example_batches,
     example_model,
@@ -18,6 +16,9 @@ from secfad.algorithms.examples.arguments import (
     loss,
     normal,
 )
+from jax.flatten_util import ravel_pytree
+
+from secfad.algorithms import schedulers
 
 Tree = Any
 

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import centralised_algorithms as centralised
 import jax
 import jax.numpy as jnp
-
-from secfad.algorithms import centralised, fedopt, local, scaffold
-from secfad.algorithms.entries import Algorithm
-from secfad.algorithms.examples.arguments import (
+from algorithm_entries import Algorithm
+from example_arguments import (
     MODEL_SIZE,
     example_batches,
     example_model,
@@ -16,6 +15,8 @@ from secfad.algorithms.examples.arguments import (
     loss,
     normal,
 )
+
+from secfad.algorithms import fedopt, local, scaffold
 
 Tree = Any
 

@@ -1,11 +1,12 @@
 """Examples of bilevel hypergradients: AggITD in its forms, and FedNest."""
 
+import centralised_algorithms as centralised
 import jax
 import jax.numpy as jnp
+from algorithm_entries import Algorithm
+from example_arguments import normal
 
-from secfad.algorithms import aggitd, centralised
-from secfad.algorithms.entries import Algorithm
-from secfad.algorithms.examples.arguments import normal
+from secfad.algorithms import aggitd
 
 LOWER_SIZE, UPPER_SIZE = 3, 2
 
