@@ -43,7 +43,6 @@ __all__ = [
     "make_jaxpr",
     "spec",
     "sub_jaxprs",
-    "user_calls",
     "user_line",
     "with_line",
 ]
@@ -73,15 +72,6 @@ def user_line(equation: JaxprEqn) -> str:
     What a library of the user's does is placed where the user calls it.
     """
     return _place(equation.source_info)
-
-
-def user_calls(equation: JaxprEqn) -> str:
-    """The user's places that led to an equation, innermost last; its derivatives have the same."""
-    return source_info_util.summarize(equation.source_info, num_frames=_CALLS)
-
-
-# As deep as programs are; every place costs time.
-_CALLS = 16
 
 
 def error_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from audits.rules.findings import Finding, Report
 
-SCHEMA = "urn:secfad:report"
+SCHEMA = "https://secfad.dev/report"
 VERSION = 1
 
 

@@ -58,6 +58,7 @@ def render_sarif(
 def _driver() -> dict[str, Any]:
     return {
         "name": "secfad",
+        "informationUri": "https://secfad.dev",
         "rules": [
             {
                 "id": r.id,

@@ -28,7 +28,7 @@ from privacy.certificates.cohort_ranges import NONE_STATED, CohortRange
 from privacy.certificates.environments import current_environment as current_environment
 from privacy.errors import PrivacyError
 
-SCHEMA = "urn:secfad:certificate"
+SCHEMA = "https://secfad.dev/certificate"
 VERSION = 1
 PROFILES = ("secagg", "secagg+dp")
 

@@ -1,22 +1,25 @@
-"""Pairing: does a client's part of a derivative travel with its part of the value?
+"""Pairing: must the clients that answered for a value also answer for its derivative?
 
 Reverse mode asks clients for a sum over the transpose of each broadcast. Such an answer is a part of
 the derivative of every sum that the broadcast led to. Where both travel in one contact, they come from the
 same clients, whoever these are, and the result is the derivative of the value that they gave. Where they
 travel in different contacts, that is so only if the same clients answer twice, even if they keep nothing
 for it: because they compute their part from their own data alone, or are told once more what they need.
+The same holds for a sum of tangents and that of its values (`secfad.programs.scheduling`).
 
-A sum finds its broadcast by name and the user's calls, which differentiation keeps: the transpose of
-`model` is `model.cotangent`, what a client is told once more is `model.again`. Rounds that a program
-asks for by itself are transposes of nothing: each may have clients of its own. Tangents travel with
-their values (`secfad.programs.scheduling`), and so do Jacobians.
+A message finds its partner by name, order and dataflow, all of which the digest of a program covers: the
+transpose of `model` is `model.cotangent`, the tangent of `loss` is `loss.tangent`, what a client is
+told once more is `model.again`, and a derivative comes after its value. Where several messages could
+be the partner, one that travels apart is enough: the same clients have to answer again. Rounds that a
+program asks for by itself are derivatives of nothing: each may have clients of its own.
 
 Source: Rush, Charles, Garrett (JMLR 2024), sections 3.2 and 3.4; docs/semantics.md, "Stages".
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from secfad._jax import Var, user_calls
+from secfad._jax import Var
 from secfad.placements import CLIENTS
 from secfad.primitives import AGAIN, COTANGENT, TANGENT
 from secfad.programs.blocks import Atom, Block, Branch, Broadcast, Local, Loop, Step, Sum, While
@@ -46,47 +49,82 @@ def goes_back(plan: Schedule) -> bool:
     if stays and len({id(c) for c in contacts.values()}) > 1:
         return True
     pairs = _Pairs(reader, contacts)
-    return any(pairs.are_apart(step) for step in reader.sums if COTANGENT in step.name)
+    return any(pairs.are_apart(step) for step in reader.sums)
 
 
 class _Pairs:
-    """Broadcasts by name and place, and the sums that depend on each."""
+    """Messages by name and contact, and the sums that depend on each broadcast."""
 
     def __init__(self, reader: "_Reader", contacts: dict[Var, Round]):
         self.reader = reader
         self.contacts = contacts
-        self.named: dict[str, set[Broadcast]] = {}
-        self.written: dict[tuple[str, str], set[Broadcast]] = {}
-        self.called: dict[tuple[str, str], set[Broadcast]] = {}
+        self.broadcasts: dict[str, list[Broadcast]] = {}
+        self.values: dict[str, list[Sum]] = {}
         self.sums: dict[Broadcast, list[Sum]] = {}
+        self.answered: dict[str, set[Broadcast]] = {}
         for message in reader.broadcasts:
-            name = _root(message)
-            self.named.setdefault(name, set()).add(message)
-            self.written.setdefault((name, message.line), set()).add(message)
-            self.called.setdefault((name, user_calls(message.equation)), set()).add(message)
+            self.broadcasts.setdefault(_root(message), []).append(message)
         for step, heard in reader.sums.items():
+            self.values.setdefault(step.name, []).append(step)
             for message in heard:
                 self.sums.setdefault(message, []).append(step)
+            if COTANGENT in step.name:
+                self.answered.setdefault(_transposed(step), set()).update(self._told(step))
 
-    def are_apart(self, back: Sum) -> bool:
-        """Whether a sum of cotangents travels without any sum of whose derivative it is a part."""
-        name = back.name.rpartition(COTANGENT)[0]
-        # Broadcasts of one value are one message, which has the line of the first.
-        partners = (
-            self.called.get((name, user_calls(back.equation)))
-            or self.written.get((name, back.line))
-            or self.named.get(name, set())
-        )
-        here = self.contact(back)
-        if here is None:
+    def are_apart(self, step: Sum) -> bool:
+        """Whether a sum may travel without one of whose derivative it is a part."""
+        if self.contact(step) is None:
             # A sum of constants: nobody answers.
             return False
-        told = [b for b in self.reader.sums[back] & partners if AGAIN not in b.name]
-        if any(self.contact(b) is here for b in told):
+        along = step.name.endswith(TANGENT) and self._tangent_is_apart(step)
+        return along or (COTANGENT in step.name and self._cotangent_is_apart(step))
+
+    def _tangent_is_apart(self, tangent: Sum) -> bool:
+        heard = self.reader.sums[tangent]
+        if any(not b.name.endswith(TANGENT) and not self._elsewhere(b, tangent) for b in heard):
+            # Its value depends on the same broadcast, so it travels here too.
             return False
-        values = {s for b in partners for s in self.sums.get(b, ()) if s is not back}
-        values = {s for s in values if not self.reader.exclude(back, s)}
-        return bool(values) and all(self.contact(s) is not here for s in values)
+        values = self.values.get(tangent.name.removesuffix(TANGENT), [])
+        previous = self.reader.previous[tangent]
+        if isinstance(previous, Sum) and previous in values:
+            # Forward mode adds up a value and its tangent one after the other.
+            values = [previous]
+        return any(self._elsewhere(v, tangent) for v in self._before(tangent, values))
+
+    def _cotangent_is_apart(self, back: Sum) -> bool:
+        name = _transposed(back)
+        # One of several broadcasts of a value, which are one message, has no name of its own.
+        partners = self.broadcasts.get(name, self.reader.broadcasts)
+        # If clients answer for a broadcast in its contact, each such broadcast has an answer of its own.
+        others = self.answered[name] if self._told(back) else ()
+        return any(
+            b not in others and self._leads_elsewhere(b, back) for b in self._before(back, partners)
+        )
+
+    def _told(self, back: Sum) -> list[Broadcast]:
+        """Broadcasts that clients answer for, as it seems, in the contact in which they receive them."""
+        name = _transposed(back)
+        return [
+            b
+            for b in self.reader.sums[back]
+            if AGAIN not in b.name
+            and (_root(b) == name or name not in self.broadcasts)
+            and not self._elsewhere(b, back)
+        ]
+
+    def _leads_elsewhere(self, broadcast: Broadcast, back: Sum) -> bool:
+        """Whether all sums that a broadcast led to travel in other contacts than this one."""
+        values = self._before(back, self.sums.get(broadcast, ()))
+        return bool(values) and all(self._elsewhere(s, back) for s in values)
+
+    def _elsewhere(self, message: Broadcast | Sum, step: Sum) -> bool:
+        """Whether a message travels in another contact; sums of constants travel in none."""
+        return self.contact(message) not in (None, self.contact(step))
+
+    def _before(self, step: Sum, messages: Iterable[Any]) -> list[Any]:
+        """The messages that come before a sum and are not in another branch of one choice."""
+        order = self.reader.order
+        return [m for m in messages if order[m] < order[step] and not self.reader.exclude(step, m)]
 
     def contact(self, message: Broadcast | Sum) -> Round | None:
         """The contact in which a message travels; None if it needs none."""
@@ -101,17 +139,28 @@ def _root(message: Broadcast) -> str:
     return name
 
 
+def _transposed(back: Sum) -> str:
+    """The name of the broadcasts of which a sum of cotangents may be the transpose."""
+    return back.name.rpartition(COTANGENT)[0]
+
+
 class _Reader:
     """Reads a block and everything inside; knows what every sum depends on."""
 
     def __init__(self) -> None:
         self.sums: dict[Sum, Heard] = {}
-        self.broadcasts: set[Broadcast] = set()
+        self.order: dict[Broadcast | Sum, int] = {}
+        self.previous: dict[Sum, Step | None] = {}
         self.chosen: dict[Branch, int] = {}
-        self.choices: dict[Sum, dict[Branch, int]] = {}
+        self.choices: dict[Broadcast | Sum, dict[Branch, int]] = {}
 
-    def exclude(self, one: Sum, other: Sum) -> bool:
-        """Whether two sums are in different branches of one choice."""
+    @property
+    def broadcasts(self) -> list[Broadcast]:
+        """Every broadcast, in order."""
+        return [m for m in self.order if isinstance(m, Broadcast)]
+
+    def exclude(self, one: Broadcast | Sum, other: Broadcast | Sum) -> bool:
+        """Whether two messages are in different branches of one choice."""
         choices = self.choices[other]
         return any(choices.get(step, n) != n for step, n in self.choices[one].items())
 
@@ -122,7 +171,14 @@ class _Reader:
         def read(atoms: Iterable[Atom]) -> list[Heard]:
             return [env.get(v, _NOTHING) if isinstance(v, Var) else _NOTHING for v in atoms]
 
+        previous = None
         for step in block.steps:
+            if isinstance(step, Broadcast | Sum):
+                self.order.setdefault(step, len(self.order))
+                self.choices[step] = dict(self.chosen)
+            if isinstance(step, Sum):
+                self.previous[step] = previous
+            previous = step
             env.update(zip(step.outputs, self._step(step, read(step.inputs))))
         return read(block.results)
 
@@ -132,11 +188,9 @@ class _Reader:
                 made = _joined(heard) if placement is CLIENTS else _NOTHING
                 return [made] * len(step.outputs)
             case Broadcast():
-                self.broadcasts.add(step)
                 return [frozenset({step})] * len(step.outputs)
             case Sum():
                 self.sums[step] = _joined([*heard, self.sums.get(step, _NOTHING)])
-                self.choices[step] = dict(self.chosen)
                 return [_NOTHING] * len(step.outputs)
             case Loop():
                 return self._loop(step, heard)

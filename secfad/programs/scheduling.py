@@ -11,8 +11,9 @@ Source: Rush, Charles, Garrett (JMLR 2024), Figs. 3-5: the parallel form of Fig.
 """
 
 import dataclasses
+import itertools
 
-from secfad._jax import Var, user_calls
+from secfad._jax import Var
 from secfad.placements import CLIENTS
 from secfad.primitives import TANGENT
 from secfad.programs.blocks import Atom, Block, Broadcast, Local, Step, Structured, Sum
@@ -111,26 +112,33 @@ def _earliest(block: Block) -> tuple[dict[Step, int], list[Local], list[Sum]]:
 
 
 def _values_of_tangents(block: Block) -> dict[Sum, Sum]:
-    """The sum of values that each sum of tangents belongs to, if it comes first.
+    """The sum of values that each sum of tangents is taken to belong to, if it comes first.
 
-    Both have the same name and come from the same call. Where a call is repeated, each sum of tangents
-    belongs to one of the values, in order; if some values have no tangents, to the latest before it.
+    Both have the same name. Forward mode adds them up one right after the other. Elsewhere they belong
+    together in order, or, if some values have no tangents, a tangent to the latest value before it; where
+    that may be another one, the same clients have to answer again (`secfad.programs.pairing`).
     """
     sums = [step for step in block.steps if isinstance(step, Sum)]
     if not any(step.name.endswith(TANGENT) for step in sums):
         return {}
     position = {step: i for i, step in enumerate(sums)}
-    named: dict[tuple[str, str], list[Sum]] = {}
+    named: dict[str, list[Sum]] = {}
     for step in sums:
-        named.setdefault((step.name, user_calls(step.equation)), []).append(step)
-    found = {}
-    for (name, calls), tangents in named.items():
-        values = named.get((name.removesuffix(TANGENT), calls), [])
+        named.setdefault(step.name, []).append(step)
+    found = {
+        tangent: value
+        for value, tangent in itertools.pairwise(block.steps)
+        if isinstance(value, Sum)
+        and isinstance(tangent, Sum)
+        and tangent.name == value.name + TANGENT
+    }
+    for name, tangents in named.items():
+        values = named.get(name.removesuffix(TANGENT), [])
         if not name.endswith(TANGENT) or not values:
             continue
         for number, tangent in enumerate(tangents):
             before = [v for v in values if position[v] < position[tangent]]
-            if before:
+            if before and tangent not in found:
                 in_order = len(values) == len(tangents) and values[number] in before
                 found[tangent] = values[number] if in_order else before[-1]
     return found

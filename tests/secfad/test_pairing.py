@@ -117,3 +117,91 @@ def test_a_cost_model_without_the_same_clients_does_not_choose_it():
     plan = fad.plan(power_iteration, W, X, cost=strict)
     assert not plan["reverse"].usable
     assert not plan[plan.mode].program.costs.readdressed
+
+
+def product(x, name=None):
+    return lambda w: fad.sum(jnp.vdot(x, fad.broadcast(w, name=name)), name=name)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_where_a_repeated_call_may_be_the_partner_the_same_clients_are_needed(named):
+    """Clients answer for the second round in its contact; a name says that it is not for the first."""
+
+    @fad.computation(w=S, x=C)
+    def rounds(w, x):
+        first = product(x)(jnp.sin(w))
+        loss = product(x, "second" if named else None)
+        second, pull = jax.vjp(lambda w: loss(w * first) * first, w)
+        return first + second, pull(1.0)[0]
+
+    assert again(rounds, W, W) == (not named, 0)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_tangent_may_belong_to_any_value_of_its_name(named):
+    """Client code is linear in the model, so that dataflow does not tell the rounds apart."""
+
+    @fad.computation(w=S, x=C)
+    def rounds(w, x):
+        first = product(x, "first" if named else None)(jnp.sin(w))
+        second, along = jax.linearize(lambda w: product(x)(w * first), w)
+        return first + second, along(W)
+
+    assert again(rounds, W, W) == (not named, 0)
+
+
+def test_a_tangent_in_another_loop_than_its_value_needs_the_same_clients():
+    @fad.computation(w=S, x=C)
+    def rounds(w, x):
+        step = lambda w, _: (jnp.sin(fad.sum(x * fad.broadcast(w))), None)
+        value, along = jax.linearize(lambda w: jax.lax.scan(step, w, length=3)[0], w)
+        return value, along(W)
+
+    assert again(rounds, W, W) == (True, 0)
+
+
+def test_a_broadcast_that_was_merged_into_one_of_another_name_is_still_a_partner():
+    @fad.computation(w=S, x=C)
+    def rounds(w, x):
+        first = product(x, "one")(w)
+        value, pull = jax.vjp(product(x, "other"), w)
+        return first, pull(value)[0]
+
+    assert again(rounds, W, W) == (True, 0)
+
+
+def test_gradient_steps_by_one_function_may_have_new_clients_each():
+    """Each answer is for the broadcast of its contact, which no other answer is for."""
+
+    @fad.computation(w=S, x=C)
+    def steps(w, x):
+        for _ in range(3):
+            value, slope = jax.value_and_grad(lambda w: jnp.tanh(loss(w, x)))(w)
+            w = w - 0.1 * slope / (1 + value)
+        return w
+
+    @fad.computation(w=S, x=C)
+    def plain(w, x):
+        for _ in range(3):
+            w = w - 0.1 * jax.grad(lambda w: loss(w, x))(w)
+        return loss(w, x)
+
+    assert again(plain, W, X) == (False, 0)
+    assert again(steps, W, X)[0]
+
+
+def test_an_answer_that_may_be_for_an_earlier_round_too_needs_its_clients():
+    """The same messages as a step and a loss, but the answer is a part of both rounds' derivative."""
+
+    @fad.computation(w=S, x=C)
+    def rounds(w, x):
+        def value(w):
+            received = fad.broadcast(w)
+            first = fad.sum(jnp.vdot(x, received))
+            later = fad.broadcast(jax.lax.stop_gradient(first))
+            return first + fad.sum(jnp.vdot(x, received) * jnp.sin(later)), first
+
+        slope, first = jax.grad(value, has_aux=True)(w)
+        return slope, first
+
+    assert again(rounds, W, W)[0]
