@@ -1,4 +1,4 @@
-"""audits: is the claim true? A static checker that proves it, and attacks that test it.
+"""audits: is the claim true? A static checker that proves it, and a verifier of the proof.
 
 Names are loaded when they are first used, so that the help of the command does not import JAX.
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 from audits.rules.findings import Finding, Report
 
-SCHEMA = "https://secfad.dev/report"
+SCHEMA = "urn:secfad:report"
 VERSION = 1
 
 

@@ -58,7 +58,6 @@ def render_sarif(
 def _driver() -> dict[str, Any]:
     return {
         "name": "secfad",
-        "informationUri": "https://secfad.dev",
         "rules": [
             {
                 "id": r.id,

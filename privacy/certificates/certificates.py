@@ -28,7 +28,7 @@ from privacy.certificates.cohort_ranges import NONE_STATED, CohortRange
 from privacy.certificates.environments import current_environment as current_environment
 from privacy.errors import PrivacyError
 
-SCHEMA = "https://secfad.dev/certificate"
+SCHEMA = "urn:secfad:certificate"
 VERSION = 1
 PROFILES = ("secagg", "secagg+dp")
 

@@ -25,7 +25,7 @@ from privacy.certificates.envelopes import Envelope, SignatureRefused, seal
 from secagg.crypto.primitives import SigningKey
 
 STATEMENT = "https://in-toto.io/Statement/v1"
-PREDICATE = "https://secfad.dev/certificate/v1"
+PREDICATE = "urn:secfad:certificate:v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 

@@ -8,9 +8,7 @@ import pytest
 
 import secfad
 
-MODULES = ["secfad"] + [
-    m.name for m in pkgutil.walk_packages(secfad.__path__, "secfad.") if "flower" not in m.name
-]
+MODULES = ["secfad"] + [m.name for m in pkgutil.walk_packages(secfad.__path__, "secfad.")]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -145,6 +145,7 @@ def test_communication_alone_does_not_license_a_private_run(certificate):
 
 ATTACKS = {
     "another schema": lambda d: d | {"schema": "https://example.com"},
+    "a former schema": lambda d: d | {"schema": "https://secfad.dev/certificate"},
     "another version": lambda d: d | {"version": 2},
     "a version that equals one": lambda d: d | {"version": True},
     "an unknown field": lambda d: d | {"signed": True},

@@ -146,6 +146,7 @@ def test_every_truncation_is_refused():
 STATEMENTS = {
     "another statement type": lambda s: s | {"_type": "https://in-toto.io/Statement/v0.1"},
     "another predicate": lambda s: s | {"predicateType": "https://slsa.dev/provenance/v1"},
+    "a former predicate": lambda s: s | {"predicateType": "https://secfad.dev/certificate/v1"},
     "subjects of another program": lambda s: (
         s | {"subject": [{"name": "specimen#primal", "digest": {"sha256": "1" * 64}}]}
     ),
