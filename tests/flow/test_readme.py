@@ -13,6 +13,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted(
     str(page.relative_to(ROOT)) for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
 )
+GENERATED = re.compile(r"docs/(rules/|findings|reproductions)")
 
 
 def blocks(language):
@@ -55,3 +56,18 @@ def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+
+
+def prose(text):
+    """The lines of a page outside code, tables and the targets of links."""
+    text = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"\n\n {4,}[^\n]*(\n {4,}[^\n]*)*", "", text)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    # A line of one word, such as the name of a test, cannot be broken.
+    return [line for line in text.splitlines() if not line.startswith("|") and " " in line.strip()]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not GENERATED.match(page)])
+def test_lines_of_prose_are_at_most_100_characters_wide(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [line for line in prose(text) if len(line) > 100] == []
