@@ -36,7 +36,6 @@ class Computation:
       tracer: Gives the program and the tree of its results at arguments of given shapes, where
         that is cheaper than to call `fun` in a trace.
       unfactored: Makes the same computation without anything that only saves messages.
-      origin: What it is a derivative of, if that has the same arguments.
       defaults: Values of the last arguments, for whoever leaves them out.
       made: What was made of the computation and is kept with it: derivatives, compiled simulations.
     """
@@ -46,7 +45,6 @@ class Computation:
     name: str
     tracer: Callable[[tuple], tuple[_jax.ClosedJaxpr, Any]] | None = None
     unfactored: "Callable[[], Computation] | None" = None
-    origin: "Computation | None" = None
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # Kept here and not in a table of all computations: what is made of one refers to it.
     made: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)

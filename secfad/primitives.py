@@ -8,8 +8,7 @@ derivative of a computation that communicates by broadcast and sum does so too.
 Both take a tree and move all of its leaves in one message (one secure aggregation for `sum`), so
 that the numerator and the denominator of a mean come from the same surviving clients. The name of a
 message travels through differentiation: `delta` has the tangent `delta.tangent`, and the transpose
-of the broadcast `model` is the sum `model.cotangent`. What a client is told once more, for a
-derivative, is `model.again`.
+of the broadcast `model` is the sum `model.cotangent`.
 
 >>> import jax, jax.numpy as jnp
 >>> print(jax.make_jaxpr(lambda x: sum(broadcast(x, name="model"), name="total"))(1.0).eqns[1].primitive)
@@ -34,7 +33,6 @@ _jax.hide_file_from_tracebacks(__file__)
 
 TANGENT = ".tangent"
 COTANGENT = ".cotangent"
-AGAIN = ".again"
 # The parameter of a message that a walk through its program has found (`following`).
 VISIBLE = "visible"
 # Kinds of PlacementError.
@@ -50,7 +48,7 @@ def _here() -> str:
 
 def _suffixed(suffix: str) -> Callable[[dict], dict]:
     def rename(params: dict) -> dict:
-        name = params["name"].removesuffix(TANGENT).removesuffix(AGAIN)
+        name = params["name"].removesuffix(TANGENT)
         return params | {"name": name + suffix}
 
     return rename

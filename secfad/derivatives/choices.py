@@ -1,117 +1,152 @@
-"""Choices: a `cond` that only prepares another one becomes part of it.
+"""Choices: a `cond` of the server whose branches communicate, before it is differentiated.
 
-JAX's reverse mode splits a server's choice into one that computes what its derivative needs and one
-that is the derivative. If nobody needs the value itself, the first one does not communicate any more: it
-would have the server choose silently between client values. As both are decided by the same number,
-each branch of the first can run inside the same branch of the second, where the clients learn of the
-choice anyway.
+JAX's reverse mode keeps what the branch taken computed, in slots that branches share by shape: a slot
+could hold a server value after one branch and a client value after another. So the branches are not
+chosen here but their results: every branch is computed, and `select_n` takes each result from the
+right one, as `jax.vmap` does with a `cond` whose index is mapped. Where a result is at the clients,
+the index is broadcast to them. The price is that all branches are computed and that all of their
+messages are sent. Where the branches send the same messages, their operands are selected instead,
+and each message is sent once.
+
+Values, and forward mode with results at the server, keep the `cond`.
+
+Source: docs/decisions/0042-branches-are-selected.md.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from secfad import _jax
-from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from secfad.jaxprs.equations import COND, CONTROL_FLOW, Inside, bodies, communicates, with_bodies
-from secfad.jaxprs.rewriting import renamed
+from secfad._jax import Var
+from secfad.computations import Computation
+from secfad.jaxprs.interpreting import Interpreter, read
+from secfad.placements import CLIENTS
+from secfad.primitives import broadcast_p, sum_p
+from secfad.programs.blocks import Block, Branch, Broadcast, Sum, communicates, inner_blocks
+from secfad.programs.inference import place
+from secfad.programs.normalization import normalise
+from secfad.programs.tracing import flat_placements
+
+_jax.hide_file_from_tracebacks(__file__)
+
+# What the message is called that tells the clients which branch counts.
+INDEX = "branch"
 
 
-def join_choices(jaxpr: Jaxpr, talks: Inside | None = None) -> Jaxpr:
-    """Moves every silent `cond` into the communicating one that alone reads it, at any depth.
+def with_selected_branches(computation: Computation, specs: tuple, mode: str) -> Callable:
+    """The computation as a function in which results of branches are selected.
 
     Args:
-      jaxpr: A program in which communication stands at the top level or in control flow.
-      talks: Shared between calls, to look at every nested program once.
+      computation: What will be differentiated.
+      specs: Shapes of its arguments.
+      mode: "forward" selects only where a result is at the clients: its tangent may be a constant,
+        which the server would choose without telling them. Other modes select everywhere.
     """
-    talks = communicates if talks is None else talks
-    equations = [
-        with_bodies(e, lambda body: join_choices(body, talks))
-        if e.primitive in CONTROL_FLOW and talks(e)
-        else e
-        for e in jaxpr.eqns
-    ]
-    if any(e.primitive is COND and talks(e) for e in equations):
-        equations = _Joiner(jaxpr, equations, talks).joined()
-    return _jax.new_jaxpr(jaxpr.invars, jaxpr.outvars, equations, jaxpr.constvars)
+    source, out_tree = computation.traced(specs)
+    normal = normalise(source, erase_rules=False, keep_rules=True)
+    placements, origins = flat_placements(computation, specs)
+    block = place(normal, placements, origins, keep_rules=True)
+
+    def fun(*args: Any) -> Any:
+        selecting = _Selecting(only_at_clients=mode == "forward")
+        return jax.tree.unflatten(out_tree, selecting.run(block, jax.tree.leaves(args)))
+
+    return fun
 
 
-class _Joiner:
-    """The equations of one program, who reads each variable and what defines it."""
+class _Selecting(Interpreter):
+    """Evaluates blocks with every branch computed and each result selected."""
 
-    def __init__(self, jaxpr: Jaxpr, equations: Sequence[JaxprEqn], talks: Inside):
-        self.equations: list[JaxprEqn | None] = list(equations)
-        self.talks = talks
-        # -1 stands for the result of the program.
-        self.readers: dict[Var, set[int]] = {v: {-1} for v in jaxpr.outvars if isinstance(v, Var)}
-        self.makers: dict[Var, JaxprEqn] = {}
-        for position, equation in enumerate(equations):
-            self.makers.update((v, equation) for v in equation.outvars)
-            for variable in equation.invars:
-                if isinstance(variable, Var):
-                    self.readers.setdefault(variable, set()).add(position)
+    def __init__(self, only_at_clients: bool):
+        self.only_at_clients = only_at_clients
 
-    def joined(self) -> list[JaxprEqn]:
-        """The equations, with every silent choice in its only reader where that is possible."""
-        for position in reversed(range(len(self.equations))):
-            self._join(position)
-        return [e for e in self.equations if e is not None]
+    def branch(self, step: Branch, values: Sequence[Any]) -> list[Any]:
+        """Evaluates all branches and selects among their results."""
+        at_clients = [_is_at_clients(step, i) for i in range(len(step.outputs))]
+        if self.only_at_clients and not any(at_clients):
+            return super().branch(step, values)
+        select = _Selection(values[0], len(step.branches))
+        rows = self._results(step.branches, select, values[1:])
+        return [select(c, v, at) for *c, v, at in zip(*rows, step.outputs, at_clients)]
 
-    def _join(self, position: int) -> None:
-        first = self.equations[position]
-        if first is None or first.primitive is not COND or self.talks(first):
-            return
-        users = set().union(*(self.readers.get(v, set()) for v in first.outvars))
-        if len(users) != 1 or -1 in users:
-            return
-        user = users.pop()
-        second = self.equations[user]
-        if second is None or second.primitive is not COND or not self.talks(second):
-            return
-        if self._meaning(first.invars[0]) != self._meaning(second.invars[0]):
-            return
-        self.equations[user], self.equations[position] = _composed(first, second), None
-        for variable in first.invars:
-            if isinstance(variable, Var):
-                self.readers[variable] = (self.readers[variable] - {position}) | {user}
+    def _results(
+        self, branches: Sequence[Block], select: "_Selection", operands: Sequence[Any]
+    ) -> list[list[Any]]:
+        """The results of every branch."""
+        if len(set(map(_messages, branches))) > 1 or None in map(_messages, branches):
+            return [self.run(body, operands) for body in branches]
+        envs = [dict(b.constants) | dict(zip(b.inputs, operands)) for b in branches]
+        walks = [self._between_messages(b, env) for b, env in zip(branches, envs)]
+        for steps in zip(*walks, strict=True):
+            columns = zip(*([read(env, v) for v in m.inputs] for m, env in zip(steps, envs)))
+            sent = [
+                select(column, v, isinstance(steps[0], Sum))
+                for column, v in zip(columns, steps[0].inputs)
+            ]
+            with _jax.at_line(steps[0].equation):
+                primitive = sum_p if isinstance(steps[0], Sum) else broadcast_p
+                received = primitive.bind(*sent, name=steps[0].name)
+            for message, env in zip(steps, envs):
+                env.update(zip(message.outputs, received))
+        return [[read(env, v) for v in b.results] for b, env in zip(branches, envs)]
 
-    def _meaning(self, atom: Any, depth: int = 4) -> Hashable:
-        """Equal for two atoms that are certainly the same number."""
-        if isinstance(atom, Literal):
-            # Text abbreviates large arrays.
-            scalar = atom.aval.shape == ()  # type: ignore[union-attr]
-            return (str(atom.aval), str(atom.val)) if scalar else id(atom)
-        maker = self.makers.get(atom)
-        if maker is None or depth == 0 or len(maker.outvars) > 1 or any(bodies(maker)):
-            return id(atom)
-        params = tuple((name, str(value)) for name, value in sorted(maker.params.items()))
-        operands = tuple(self._meaning(v, depth - 1) for v in maker.invars)
-        return (maker.primitive.name, params, operands)
+    def _between_messages(self, block: Block, env: dict[Var, Any]) -> Iterator[Broadcast | Sum]:
+        """Evaluates a block; stops at each message, whose results the caller has to provide."""
+        for step in block.steps:
+            if isinstance(step, Broadcast | Sum):
+                yield step
+            else:
+                self.step(step, block, env)
 
 
-def _composed(first: JaxprEqn, second: JaxprEqn) -> JaxprEqn:
-    """The second choice, with the branches of the first inside its own."""
-    kept = [i for i, v in enumerate(second.invars[1:]) if v not in first.outvars]
-    pairs = zip(first.params["branches"], second.params["branches"])
-    branches = tuple(_sequence(a, b, first.outvars, second.invars[1:], kept) for a, b in pairs)
-    invars = [*first.invars, *(second.invars[1 + i] for i in kept)]
-    return second.replace(invars=invars, params=second.params | {"branches": branches})
+def _is_at_clients(step: Branch, output: int) -> bool:
+    return any(b.placement(b.results[output]) is CLIENTS for b in step.branches)
 
 
-def _sequence(
-    a: ClosedJaxpr, b: ClosedJaxpr, results: Sequence[Var], operands: Sequence, kept: Sequence[int]
-) -> ClosedJaxpr:
-    """One branch after the other; `kept` are the operands of the second that stay operands."""
-    before = renamed(a)
-    made = dict(zip(results, before.jaxpr.outvars))
-    inputs = [
-        Var(own.aval) if i in kept else made[operand]
-        for i, (own, operand) in enumerate(zip(b.jaxpr.invars, operands))
-    ]
-    after = renamed(b, inputs)
-    jaxpr = _jax.new_jaxpr(
-        [*before.jaxpr.invars, *(inputs[i] for i in kept)],
-        after.jaxpr.outvars,
-        [*before.jaxpr.eqns, *after.jaxpr.eqns],
-        [*before.jaxpr.constvars, *after.jaxpr.constvars],
-    )
-    return ClosedJaxpr(jaxpr, [*before.consts, *after.consts])
+def _messages(block: Block) -> tuple | None:
+    """The messages of a block in order, as far as two must agree to be one; None inside of loops."""
+    if any(communicates(inner) for step in block.steps for inner in inner_blocks(step)):
+        return None
+    return tuple(_form(s) for s in block.steps if isinstance(s, Broadcast | Sum))
+
+
+def _form(step: Broadcast | Sum) -> tuple:
+    kinds = [_jax.spec(v.aval) for v in step.inputs]
+    return type(step), step.name, tuple((kind.shape, kind.dtype) for kind in kinds)
+
+
+class _Selection:
+    """Selects one of several values by the index of a `cond`."""
+
+    def __init__(self, index: Any, branches: int):
+        self.index = jnp.clip(index, 0, branches - 1)
+        self.received: Any = None
+
+    def __call__(self, values: Sequence[Any], like: Any, at_clients: bool) -> Any:
+        """The value of the branch that counts.
+
+        Args:
+          values: One per branch.
+          like: A variable of their type.
+          at_clients: Whether it is selected at the clients, who then have to know the index.
+        """
+        if all(_is_same(value, values[0]) for value in values):
+            return values[0]
+        if at_clients and self.received is None:
+            (self.received,) = broadcast_p.bind(self.index, name=INDEX)
+        dtype = _jax.spec(like.aval).dtype
+        cases = [v if isinstance(v, jax.Array) else jnp.asarray(v, dtype) for v in values]
+        return jax.lax.select_n(self.received if at_clients else self.index, *cases)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """True for two values that are certainly equal."""
+    if one is other:
+        return True
+    if any(isinstance(v, jax.Array) for v in (one, other)):
+        return False
+    return np.array_equal(one, other)

@@ -3,13 +3,12 @@
 A sum over clients of c(b), where b was broadcast, has the derivative sum over clients of dc/db. In
 mixed mode every client computes its local Jacobian in tandem with its value and sends both in one
 message; the server then differentiates a program of its own, in which each sum is a function of the
-broadcast values with a known derivative. No round and no second visit is added, and no download but of
-what the server chose for its clients.
+broadcast values with a known derivative. No round, no second visit and no download is added.
 
 Only what is needed is sent: no Jacobian for a broadcast that does not depend on the differentiated
 input, none for an operand that does not depend on the broadcast, and each block by reverse or
-forward mode, whichever is smaller. Sums inside a `scan` are treated per iteration; if clients carry
-differentiated state from one iteration to the next, the scan is unrolled.
+forward mode, whichever is smaller. Sums inside a `scan` are treated per iteration; a scan through
+which clients carry differentiated state is refused.
 
 Source: Rush, Charles, Garrett (JMLR 2024), section 3.3 and Table 3.
 """
@@ -25,18 +24,16 @@ from secfad._jax import Jaxpr, Var
 from secfad.computations import Computation
 from secfad.derivatives.jacobians import sum_with_jacobians
 from secfad.derivatives.slicing import Slice, Slicer
-from secfad.derivatives.unrolling import without_client_carries
 from secfad.errors import ModeError
 from secfad.jaxprs.activity import active_outputs, active_variables, loop_carries
 from secfad.jaxprs.dependence import union
 from secfad.jaxprs.equations import CUSTOM_RULES, bodies, communicates
 from secfad.jaxprs.interpreting import Interpreter, read
 from secfad.placements import CLIENTS
-from secfad.programs.blocks import Atom, Block, Branch, Broadcast, Loop, Step, Sum
+from secfad.programs.blocks import Atom, Block, Broadcast, Loop, Step, Sum, While
 from secfad.programs.inference import place
 from secfad.programs.normalization import normalise
 from secfad.programs.tracing import flat_placements
-from secfad.programs.turns import with_turns
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -65,8 +62,7 @@ def surrogate(
     placements, origins = flat_placements(computation, specs)
     normal = normalise(source, erase_rules=False, open_calls=True)
     active = [i in argnums for i, spec in enumerate(specs) for _ in jax.tree.leaves(spec)]
-    block = place(with_turns(normal), placements, origins, keep_rules=True)
-    block = without_client_carries(computation.name, block, active)
+    block = place(normal, placements, origins, keep_rules=True)
     wanted = None
     if has_aux and out_tree.children():
         wanted = _leading_to(block, block.results[: out_tree.children()[0].num_leaves])
@@ -158,26 +154,39 @@ class _Mixed(Interpreter):
         self, step: Step, inside: Sequence[int], slicer: Slicer, scope: Mapping[Var, Any]
     ) -> Interpreter:
         """The interpreter of the bodies of a step."""
-        outer = slicer, scope
-        match step:
-            case Loop():
-                split = step.constants + step.carries
-                carries = loop_carries(step, inside)
-                flags = [*inside[: step.constants], *carries, *inside[split:]]
-                atoms, summing = step.inputs[: step.constants], self.summing
-            case Branch():
-                # On a way back through a branch, clients would have to keep what each branch needs.
-                flags, atoms, summing = inside[1:], step.inputs[1:], sum_with_jacobians
-            case _:
-                return Interpreter()
+        if isinstance(step, While) and any(inside):
+            raise ModeError(
+                f"`{self.name}` communicates under a data-dependent loop "
+                f"({_jax.user_line(step.equation)}); its Jacobians have no fixed number. "
+                "Use mode='forward', or mode='reverse' if it is a linear solver's."
+            )
+        if not isinstance(step, Loop):
+            return Interpreter()
+        split = step.constants + step.carries
+        carries = loop_carries(step, inside)
+        flags = [*inside[: step.constants], *carries, *inside[split:]]
+        _require_no_client_state(self.name, step, flags)
         wanted = None if self.wanted is None else _wanted_inside(step, self.wanted)
-        return _Mixed(self.name, flags, summing, outer, atoms, wanted)
+        atoms = step.inputs[: step.constants]
+        return _Mixed(self.name, flags, self.summing, (slicer, scope), atoms, wanted)
 
     def _summed(self, step: Sum, slicer: Slicer, scope: Mapping[Var, Any]) -> list[Any]:
         local = slicer.slice(step, [self.wanted is None or v in self.wanted for v in step.outputs])
         sources = [read(scope, v) for v in local.sources]
         constants = [read(scope, v) for v in local.constants]
         return self.summing(self.name, local, step)(sources, constants)
+
+
+def _require_no_client_state(name: str, step: Loop, flags: Sequence[int]) -> None:
+    """Refuses a loop into or out of which a differentiated client value goes by iterations."""
+    body, active = step.body, active_variables(step.body, flags)
+    entering = body.inputs[step.constants :]
+    if any(_member(v, active) and body.placement(v) is CLIENTS for v in (*entering, *body.results)):
+        raise ModeError(
+            f"`{name}` has a loop through which clients carry a value that depends on the "
+            f"differentiated argument ({_jax.user_line(step.equation)}); mixed mode has no derivative "
+            "for it. Use mode='reverse' or mode='forward'."
+        )
 
 
 def _leading_to(block: Block, results: Sequence[Atom]) -> set[Var]:
@@ -194,18 +203,12 @@ def _leading_to(block: Block, results: Sequence[Atom]) -> set[Var]:
     return found
 
 
-def _wanted_inside(step: Loop | Branch, wanted: set[Var]) -> set[Var]:
-    """What leads to the wanted outputs of a step, in its bodies."""
+def _wanted_inside(step: Loop, wanted: set[Var]) -> set[Var]:
+    """What leads to the wanted outputs of a loop, in its body."""
     outputs = [v in wanted for v in step.outputs]
-
-    def leading(body: Block) -> set[Var]:
-        return _leading_to(body, [v for v, w in zip(body.results, outputs) if w])
-
-    if isinstance(step, Branch):
-        return set().union(*map(leading, step.branches))
     carries = step.body.inputs[step.constants :][: step.carries]
     while True:
-        found = leading(step.body)
+        found = _leading_to(step.body, [v for v, w in zip(step.body.results, outputs) if w])
         # A later iteration wants what an earlier one carries to it.
         later = [w or v in found for v, w in zip(carries, outputs)]
         if later == outputs[: step.carries]:

@@ -17,15 +17,12 @@ import jax
 from secfad import _jax
 from secfad.computations import Computation
 from secfad.derivatives import differentiation
-from secfad.derivatives.branching import with_held_derivatives
 from secfad.derivatives.factoring import factored, traced_factored
 from secfad.derivatives.planning import choose_mode
 from secfad.derivatives.preparation import (
     derived_computation,
     differentiable,
-    needs_held_derivatives,
     specs_of,
-    value_alone,
 )
 from secfad.derivatives.refusals import explained
 from secfad.derivatives.requirements import (
@@ -140,7 +137,7 @@ def _jvp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
 
     def fun(*args: Any) -> Any:
         primals, tangents = args[: len(names)], args[len(names) :]
-        local, _ = differentiable(computation, chosen, mode, specs_of(primals), computation)
+        local, _ = differentiable(computation, chosen, mode, specs_of(primals))
         values = tuple(primals[i] for i in chosen)
         for value, tangent, (what, of) in zip(values, tangents, added.items()):
             require_alike(tangent, value, what, f"`{of}`")
@@ -183,7 +180,7 @@ def _vjp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
 
     def fun(*args: Any) -> Any:
         *primals, _ = args
-        local, factoring = differentiable(computation, chosen, mode, specs_of(primals), computation)
+        local, factoring = differentiable(computation, chosen, mode, specs_of(primals))
 
         def derived(*args: Any) -> Any:
             *primals, cotangent = args
@@ -237,7 +234,6 @@ def _made(
 ) -> Computation:
     chosen = _tuple(argnums)
     title, derive = _DERIVE[kind]
-    value = value_alone(computation) if has_aux else computation
 
     def derived(specs: tuple) -> tuple[Callable, bool, str]:
         require_numbers(computation, specs, chosen, mode)
@@ -250,13 +246,9 @@ def _made(
                 lambda m: _derived(computation, argnums, cast(Mode, m), kind, has_aux),
                 specs,
             )
-        local, factoring = differentiable(computation, chosen, use, specs, value)
+        local, factoring = differentiable(computation, chosen, use, specs, has_aux)
         local = with_checked_results(local, computation.name, kind, use, has_aux)
-        made = lambda *a: derive(local, a, argnums, use, has_aux)
-        if needs_held_derivatives(computation, made, specs, use):
-            held = with_held_derivatives(local, chosen)
-            made = lambda *a: derive(held, a, argnums, use, has_aux)
-        return made, factor and factoring, use
+        return lambda *a: derive(local, a, argnums, use, has_aux), factor and factoring, use
 
     def fun(*args: Any) -> Any:
         made, factoring, use = derived(specs_of(args))
@@ -272,7 +264,9 @@ def _made(
         return _derived(computation.fused, argnums, mode, kind, has_aux, factor=False)
 
     name = f"{computation.name}.{kind}"
-    made = derived_computation(fun, computation.placements, name, tracer, unfactored, computation)
+    made = derived_computation(
+        fun, computation.placements, name, tracer, unfactored, computation.defaults
+    )
     return made.documented(_described(title, computation, chosen, mode))
 
 

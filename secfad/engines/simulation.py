@@ -20,11 +20,10 @@ from secfad._jax_interpreters import dce
 from secfad.computations import Computation, require_computation
 from secfad.engines.arguments import agreed_size, client_specs
 from secfad.engines.chunking import Chunks
-from secfad.engines.fusing import mapped_over_clients, over_clients
+from secfad.engines.fusing import over_clients
 from secfad.engines.sharding import Layout, require_no_types, require_shards
 from secfad.engines.streaming import stream
 from secfad.errors import ArgumentError, CohortError
-from secfad.jaxprs.interpreting import Interpreter
 from secfad.placements import CLIENTS
 from secfad.programs.blocks import Block
 from secfad.programs.cutting import schedule
@@ -172,13 +171,6 @@ def fuse(program: Program) -> Callable:
 def _fused_leaves(program: Program) -> Callable[..., list[Any]]:
     differing = [p is CLIENTS for p in program.in_placements]
     stacked = [p is CLIENTS for p in program.out_placements]
-    if program.block.rewritten:
-        # The program as traced has branch residuals without a placement, so it has no axes either.
-        block = _with_rules(program)
-
-        run = lambda *values: Interpreter().run(block, values)
-        rebuilt, _ = _jax.make_jaxpr(run, [_jax.spec(v.aval) for v in block.inputs])
-        return mapped_over_clients(rebuilt, differing, stacked)
     live = dce(program.source.jaxpr, [True] * len(program.source.jaxpr.outvars))
     return over_clients(ClosedJaxpr(live, program.source.consts), differing, stacked)
 

@@ -123,7 +123,6 @@ class Block:
       steps: In an order in which every step reads only what was defined before.
       placements: Of every variable; None for values that depend on no placed argument.
       constants: Values of the variables that the program captures.
-      rewritten: Whether placing had to change the program; see `residuals`.
     """
 
     inputs: Outputs
@@ -131,7 +130,6 @@ class Block:
     steps: tuple[Step, ...]
     placements: Mapping[Var, Placement | None]
     constants: Mapping[Var, Any]
-    rewritten: bool = False
 
     def placement(self, atom: Atom) -> Placement | None:
         """Where a value lives."""
@@ -159,9 +157,8 @@ def communicates(block: Block) -> bool:
 
 
 def has_branches(block: Block) -> bool:
-    """True if the server chooses between branches that communicate, at any depth."""
+    """True if the server chooses between branches, at any depth."""
     return any(
-        (isinstance(step, Branch) and any(communicates(b) for b in step.branches))
-        or any(has_branches(b) for b in inner_blocks(step))
+        isinstance(step, Branch) or any(has_branches(b) for b in inner_blocks(step))
         for step in block.steps
     )

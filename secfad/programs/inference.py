@@ -42,7 +42,6 @@ from secfad.programs.blocks import (
 from secfad.programs.blocks import communicates as has_messages
 from secfad.programs.normalization import opened
 from secfad.programs.predicates import has_one_predicate, with_one_predicate
-from secfad.programs.residuals import split_operands, split_results
 
 Label = Placement | None
 
@@ -66,22 +65,19 @@ def place(
     Raises:
       PlacementError: A value is used where it does not live; names the user's line.
     """
-    return _Scope(keep_rules, []).block(closed, placements, origins)
+    return _Scope(keep_rules).block(closed, placements, origins)
 
 
 class _Scope:
     """Inference over one jaxpr; nested jaxprs get scopes of their own."""
 
-    def __init__(self, keep_rules: bool, torn: list[JaxprEqn]):
+    def __init__(self, keep_rules: bool):
         self.keep_rules = keep_rules
-        self.torn = torn
         self.steps: list[Step] = []
         self.labels: dict[Var, Label] = {}
         self.origins: dict[Var, str] = {}
         self.env: dict[Var, Atom] = {}
         self.constants: dict[Var, object] = {}
-        # Results of a cond without a placement: what decided, and one part per branch.
-        self.split: dict[Var, tuple[Atom, list[Var], JaxprEqn]] = {}
 
     def block(self, closed: ClosedJaxpr, labels: Sequence[Label], origins: Sequence[str]) -> Block:
         jaxpr = closed.jaxpr
@@ -92,17 +88,7 @@ class _Scope:
             self.constants[variable] = value
         self.read(jaxpr)
         results = tuple(self.now(v) for v in jaxpr.outvars)
-        for variable in results:
-            if isinstance(variable, Var) and variable in self.split:
-                raise misplacing.two_places(self.split[variable][2])
-        return Block(
-            tuple(jaxpr.invars),
-            results,
-            tuple(self.steps),
-            self.labels,
-            self.constants,
-            rewritten=bool(self.torn),
-        )
+        return Block(tuple(jaxpr.invars), results, tuple(self.steps), self.labels, self.constants)
 
     def now(self, atom: Atom) -> Atom:
         return atom if isinstance(atom, Literal) else self.env.get(atom, atom)
@@ -123,7 +109,7 @@ class _Scope:
 
     def read(self, jaxpr: Jaxpr) -> None:
         for original in jaxpr.eqns:
-            equation = self._whole(original.replace(invars=[self.now(v) for v in original.invars]))
+            equation = original.replace(invars=[self.now(v) for v in original.invars])
             if equation.primitive is broadcast_p:
                 self._broadcast(equation)
             elif equation.primitive is sum_p:
@@ -136,16 +122,6 @@ class _Scope:
                 self._cond(equation)
             else:
                 self._local(equation)
-
-    def _whole(self, equation: JaxprEqn) -> JaxprEqn:
-        """The equation with every operand that was split replaced by its parts."""
-        split = [v for v in equation.invars if isinstance(v, Var) and v in self.split]
-        for variable in split:
-            index, _, maker = self.split[variable]
-            if equation.primitive is not COND or equation.invars[0] is not index:
-                raise misplacing.two_places(maker)
-        parts = {v: self.split[v][1] for v in split}
-        return split_operands(equation, parts) if parts else equation
 
     def _broadcast(self, equation: JaxprEqn) -> None:
         name = equation.params["name"]
@@ -251,9 +227,7 @@ class _Scope:
         labels: Sequence[Label],
     ) -> Block:
         origins = [self.origin(v) for v in inputs]
-        return _Scope(self.keep_rules, self.torn).block(
-            renamed(body, caller=equation), labels, origins
-        )
+        return _Scope(self.keep_rules).block(renamed(body, caller=equation), labels, origins)
 
     def _scan(self, equation: JaxprEqn) -> None:
         if self._stays_local(equation):
@@ -326,13 +300,8 @@ class _Scope:
             self._body(equation, b, inputs, labels) for b in equation.params["branches"]
         )
         columns = list(zip(*([b.placement(v) for v in b.results] for b in branches)))
-        torn = [i for i, column in enumerate(columns) if {SERVER, CLIENTS} <= set(column)]
-        if torn:
-            equation, parts = split_results(equation, torn)
-            self.split.update((v, (equation.invars[0], p, equation)) for v, p in parts.items())
-            self.torn.append(equation)
-            self._cond(equation)
-            return
+        if any({SERVER, CLIENTS} <= set(column) for column in columns):
+            raise misplacing.two_places(equation)
         joined = [next((label for label in column if label), None) for column in columns]
         index = self.label(equation.invars[0])
         if CLIENTS in joined and index is SERVER and not talks:

@@ -10,7 +10,7 @@ _JAX_DERIVATIVE = (
 )
 # What errors call a constant that is the server's only because the server chose it.
 CHOSEN_CONSTANT = f"a constant that the server chose; {_JAX_DERIVATIVE}"
-# What JAX saves of a choice in a loop is moved out of it, where nothing tells clients of the choice.
+# JAX saves what the branch taken computed, by a choice that tells the clients nothing.
 SILENT_CHOICE = f": the server would choose between client values ({_JAX_DERIVATIVE})"
 
 

@@ -9,8 +9,7 @@ is counted, certified or run,
    so that communication stands at the top level or directly inside control flow;
 3. a broadcast of a value that was already broadcast is merged with it, and a broadcast of a
    loop-invariant value is moved out of its `scan`, but not a tangent or a cotangent, for which
-   clients would have to keep what they need in a round only;
-4. a choice that only prepares a communicating one becomes part of it (`secfad.derivatives.choices`).
+   clients would have to keep what they need in a round only.
 
 Sums are never merged or moved: under noise one sum is one release.
 """
@@ -21,9 +20,7 @@ from collections.abc import Sequence
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from secfad._jax_interpreters import dce
-from secfad.derivatives.choices import join_choices
 from secfad.jaxprs.equations import (
-    COND,
     CONTROL_FLOW,
     CUSTOM_RULES,
     JIT,
@@ -42,7 +39,7 @@ def normalise(
     *,
     erase_rules: bool,
     open_calls: bool = False,
-    replayed: bool = False,
+    keep_rules: bool = False,
 ) -> ClosedJaxpr:
     """Puts a traced program into normal form; its inputs, outputs and values stay the same.
 
@@ -52,16 +49,12 @@ def normalise(
         for a program that will run; wrong for one that is still to be differentiated.
       open_calls: Also replace every `jit` call at the top level or in communicating control flow, so
         that dependence can be followed through it.
-      replayed: For the derivative of a choice (`secfad.derivatives.replaying`). Communicating calls
-      with a rule of
-        their own stay whole, because their bodies have other derivatives, and branches broadcast what
-        was broadcast before: the derivative would else end in a sum outside of the branch.
+      keep_rules: Leave communicating calls with a derivative rule of their own whole, because the
+        derivative of their body is another one.
     """
     jaxpr = dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    flat = _Flattener(erase_rules, open_calls, keep_rules=replayed).closed(
-        ClosedJaxpr(jaxpr, closed.consts)
-    )
-    merged = join_choices(_merge_broadcasts(flat.jaxpr, not replayed))
+    flat = _Flattener(erase_rules, open_calls, keep_rules).closed(ClosedJaxpr(jaxpr, closed.consts))
+    merged = _merge_broadcasts(flat.jaxpr)
     jaxpr = dce(merged, [True] * len(merged.outvars))
     return _without_unused_constants(ClosedJaxpr(jaxpr, flat.consts))
 
@@ -161,9 +154,9 @@ def _lookup(env: dict, atom):
     return atom if isinstance(atom, Literal) else env.get(atom, atom)
 
 
-def _merge_broadcasts(jaxpr: Jaxpr, open_branches: bool) -> Jaxpr:
+def _merge_broadcasts(jaxpr: Jaxpr) -> Jaxpr:
     """Merges repeated broadcasts and moves loop-invariant ones out of scans, innermost first."""
-    merger = _Merger(open_branches)
+    merger = _Merger()
     for equation in jaxpr.eqns:
         merger.add(equation)
     outvars = [_lookup(merger.env, v) for v in jaxpr.outvars]
@@ -173,8 +166,7 @@ def _merge_broadcasts(jaxpr: Jaxpr, open_branches: bool) -> Jaxpr:
 class _Merger:
     """One scope of `_merge_broadcasts`."""
 
-    def __init__(self, open_branches: bool) -> None:
-        self.open_branches = open_branches
+    def __init__(self) -> None:
         self.equations: list[JaxprEqn] = []
         self.env: dict[Var, object] = {}
         self.sent: dict[Var, Var] = {}
@@ -185,10 +177,8 @@ class _Merger:
             self._broadcast(equation)
         elif equation.primitive is SCAN:
             self._scan(equation)
-        elif equation.primitive is COND and self.open_branches:
-            self._cond(equation)
         elif equation.primitive in CONTROL_FLOW:
-            self.equations.append(with_bodies(equation, self._merged))
+            self.equations.append(with_bodies(equation, _merge_broadcasts))
         else:
             self.equations.append(equation)
 
@@ -205,34 +195,9 @@ class _Merger:
             operands, results = zip(*fresh)
             self.equations.append(equation.replace(invars=list(operands), outvars=list(results)))
 
-    def _merged(self, body: Jaxpr) -> Jaxpr:
-        return _merge_broadcasts(body, self.open_branches)
-
-    def _cond(self, equation: JaxprEqn) -> None:
-        """Branches take what was broadcast before from outside."""
-        branches = [self._merged(b.jaxpr) for b in equation.params["branches"]]
-        known = [v for v in equation.invars[1:] if isinstance(v, Var) and v in self.sent]
-        known = [v for v in dict.fromkeys(known) if any(_sends(b, v, equation) for b in branches)]
-        bodies = []
-        for branch, body in zip(branches, equation.params["branches"]):
-            merger = _Merger(self.open_branches)
-            entering = [Var(self.sent[v].aval) for v in known]
-            for variable, inner in zip(equation.invars[1:], branch.invars):
-                if variable in known:
-                    merger.sent[inner] = entering[known.index(variable)]
-            for inside in branch.eqns:
-                merger.add(inside)
-            outvars = [_lookup(merger.env, v) for v in branch.outvars]
-            invars = [*branch.invars, *entering]
-            jaxpr = _jax.new_jaxpr(invars, outvars, merger.equations, branch.constvars)
-            bodies.append(ClosedJaxpr(jaxpr, body.consts))
-        invars = [*equation.invars, *(self.sent[v] for v in known)]
-        params = equation.params | {"branches": tuple(bodies)}
-        self.equations.append(equation.replace(invars=invars, params=params))
-
     def _scan(self, equation: JaxprEqn) -> None:
         body, consts = equation.params["jaxpr"], equation.params["num_consts"]
-        inner = ClosedJaxpr(self._merged(body.jaxpr), body.consts)
+        inner = ClosedJaxpr(_merge_broadcasts(body.jaxpr), body.consts)
         invariant = dict(zip(inner.jaxpr.invars[:consts], equation.invars[:consts]))
         moved = [e for e in inner.jaxpr.eqns if _is_invariant_broadcast(e, invariant)]
         if not moved:
@@ -245,16 +210,6 @@ class _Merger:
             self._broadcast(send.replace(invars=outer, outvars=results))
             received += [(v, _lookup(self.env, r)) for v, r in zip(send.outvars, results)]
         self.equations.append(_with_constants(equation, inner, moved, received))
-
-
-def _sends(branch: Jaxpr, variable: Var, equation: JaxprEqn) -> bool:
-    """True if a branch broadcasts the operand of the cond that stands for this variable."""
-    inner = {b for v, b in zip(equation.invars[1:], branch.invars) if v is variable}
-    return any(
-        e.primitive is broadcast_p
-        and not inner.isdisjoint(v for v in e.invars if isinstance(v, Var))
-        for e in branch.eqns
-    )
 
 
 def _is_invariant_broadcast(equation: JaxprEqn, invariant: dict) -> bool:

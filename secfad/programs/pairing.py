@@ -4,12 +4,12 @@ Reverse mode asks clients for a sum over the transpose of each broadcast. Such a
 the derivative of every sum that the broadcast led to. Where both travel in one contact, they come from the
 same clients, whoever these are, and the result is the derivative of the value that they gave. Where they
 travel in different contacts, that is so only if the same clients answer twice, even if they keep nothing
-for it: because they compute their part from their own data alone, or are told once more what they need.
+for it, because they compute their part from their own data alone.
 The same holds for a sum of tangents and that of its values (`secfad.programs.scheduling`).
 
 A message finds its partner by name, order and dataflow, all of which the digest of a program covers: the
-transpose of `model` is `model.cotangent`, the tangent of `loss` is `loss.tangent`, what a client is
-told once more is `model.again`, and a derivative comes after its value. Where several messages could
+transpose of `model` is `model.cotangent`, the tangent of `loss` is `loss.tangent`, and a derivative comes
+after its value. Where several messages could
 be the partner, one that travels apart is enough: the same clients have to answer again. Rounds that a
 program asks for by itself are derivatives of nothing: each may have clients of its own.
 
@@ -21,7 +21,7 @@ from typing import Any
 
 from secfad._jax import Var
 from secfad.placements import CLIENTS
-from secfad.primitives import AGAIN, COTANGENT, TANGENT
+from secfad.primitives import COTANGENT, TANGENT
 from secfad.programs.blocks import Atom, Block, Branch, Broadcast, Local, Loop, Step, Sum, While
 from secfad.programs.stages import Round, Schedule, walk
 
@@ -107,9 +107,7 @@ class _Pairs:
         return [
             b
             for b in self.reader.sums[back]
-            if AGAIN not in b.name
-            and (_root(b) == name or name not in self.broadcasts)
-            and not self._elsewhere(b, back)
+            if (_root(b) == name or name not in self.broadcasts) and not self._elsewhere(b, back)
         ]
 
     def _leads_elsewhere(self, broadcast: Broadcast, back: Sum) -> bool:
@@ -132,10 +130,10 @@ class _Pairs:
 
 
 def _root(message: Broadcast) -> str:
-    """The name that a broadcast was given, before it was differentiated or told once more."""
+    """The name that a broadcast was given, before it was differentiated."""
     name = message.name
-    while name.endswith((AGAIN, TANGENT)):
-        name = name.removesuffix(AGAIN).removesuffix(TANGENT)
+    while name.endswith(TANGENT):
+        name = name.removesuffix(TANGENT)
     return name
 
 

@@ -105,7 +105,7 @@ class Shape:
 
     Attributes:
       one_contact: Server and clients exchange one message each way, outside of any loop.
-      branches: The server chooses between branches that communicate.
+      branches: The server chooses between branches that communicate, or mix places.
       client_results: Some result is a client value.
     """
 

@@ -132,7 +132,12 @@ def _scaffold_oracle(w, x, y, state):
     return jnp.mean(over(loss, None, 0, 0)(w, x, y))
 
 
-@entry("sccc", lambda n: (*regression(n), 0.1 * normal(7, n, 3)), _scaffold_oracle)
+@entry(
+    "sccc",
+    lambda n: (*regression(n), 0.1 * normal(7, n, 3)),
+    _scaffold_oracle,
+    refused=(("mixed", "through which clients carry"),),
+)
 def scaffold_state(w, x, y, state):
     def step(carry, _):
         w, server, state = carry

@@ -72,18 +72,6 @@ def test_partly_repeated_broadcast_sends_only_what_is_new():
     assert messages(fun, kind="broadcast") == ["first", "second"]
 
 
-def test_broadcast_repeated_in_a_branch_is_merged_with_the_one_before():
-    @computation
-    def fun(w, x):
-        first = fad.sum(fad.broadcast(w, name="outside") * x)
-        second = jax.lax.cond(
-            w[0] > 0, lambda: fad.sum(fad.broadcast(w, name="inside") + x), lambda: w
-        )
-        return first + second
-
-    assert messages(fun, kind="broadcast") == ["outside"]
-
-
 def test_invariant_broadcast_leaves_the_loop_of_a_client():
     @computation
     def fun(w, x):

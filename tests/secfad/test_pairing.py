@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import pytest
 
 import secfad as fad
-from secfad.programs.blocks import Broadcast
-from secfad.programs.stages import walk
 
 S, C = fad.SERVER, fad.CLIENTS
 D = 3
@@ -52,7 +50,7 @@ def chosen(w, x):
     return jax.lax.cond(w[0] > 0, *branches, w).sum()
 
 
-@pytest.mark.parametrize("fun", [moments, power_iteration, one_round_each, chosen])
+@pytest.mark.parametrize("fun", [moments, power_iteration, one_round_each])
 def test_reverse_mode_needs_the_same_clients_although_they_keep_nothing(fun):
     made = fad.value_and_grad(fun, mode="reverse")
     assert again(made, W, X) == (True, 0)
@@ -66,7 +64,7 @@ def test_other_modes_and_values_do_not(fun, mode):
 
 
 def test_a_gradient_without_the_value_has_nothing_to_go_back_to():
-    # One sum is enough: the value's choice is never made.
+    # One sum is enough: that of the value is not needed.
     assert fad.trace(fad.grad(chosen, mode="reverse"), W, X).costs.contacts == 1
     assert again(fad.grad(chosen, mode="reverse"), W, X) == (False, 0)
 
@@ -103,13 +101,6 @@ def test_a_second_derivative_in_forward_mode_over_a_late_gradient_waits_too():
 def test_a_gradient_that_stays_at_the_clients_waits_as_well():
     made = fad.grad(moments, argnums=1, mode="reverse")
     assert again(made, W, X)[0]
-
-
-def test_what_a_choice_tells_once_more_is_called_so():
-    program = fad.trace(fad.value_and_grad(chosen, mode="reverse"), W, X)
-    steps = [s for plan, _ in walk(program.schedule) for s in plan.block.steps]
-    names = {s.name for s in steps if isinstance(s, Broadcast)}
-    assert {"model", "model.again"} <= names
 
 
 def test_a_cost_model_without_the_same_clients_does_not_choose_it():
