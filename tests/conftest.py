@@ -1,8 +1,12 @@
 """Settings for all tests: Hypothesis repeats the same examples, and no window system is needed.
 
+Three profiles: quick (`pytest`), slow (`pytest -m "slow and not night"`, run by continuous
+integration after it), and night (`pytest -m night`, the rest of the largest tables).
+
 On request (`@pytest.mark.usefixtures(...)`): double precision, and quick compilation.
 """
 
+import hashlib
 import os
 
 import pytest
@@ -23,9 +27,31 @@ os.environ.setdefault("MPLBACKEND", "agg")
 LONG = ("flow", "experiments", "test_notebooks.py")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Long files come first, so that no worker is left alone with one at the end."""
+    """Shares tables out over the profiles; long files come first, so that no worker ends alone."""
+    tables = {}
+    for item in items:
+        if marker := item.get_closest_marker("sample"):
+            tables.setdefault((item.parent.nodeid, item.originalname), (marker, []))[1].append(item)
+    for marker, rows in tables.values():
+        _share_out(rows, **marker.kwargs)
     items.sort(key=lambda item: not any(part in LONG for part in item.path.parts))
+
+
+def _share_out(rows, quick=None, slow=None):
+    """`quick` rows of a table stay in the quick profile, `slow` ones in the slow profile.
+
+    Which ones depends on their names only, so it is the same on every machine.
+    """
+    rows = sorted(rows, key=lambda row: hashlib.sha256(row.name.encode()).digest())
+    fast = [row for row in rows if not row.get_closest_marker("slow")]
+    if quick is not None:
+        for row in fast[quick:]:
+            row.add_marker("slow")
+    if slow is not None:
+        for row in [row for row in rows if row.get_closest_marker("slow")][slow:]:
+            row.add_marker("night")
 
 
 @pytest.fixture

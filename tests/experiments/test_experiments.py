@@ -22,6 +22,7 @@ LONG = {
 NAMES = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in EXPERIMENTS]
 
 
+@pytest.mark.sample(quick=0)
 @pytest.mark.parametrize("name", NAMES)
 def test_tiny_run_gives_criteria_a_record_and_a_picture(name, tmp_path):
     if name.startswith(("agg-2", "baf", "igc", "dp-d-training")):

@@ -92,6 +92,7 @@ def check(out, rounds):
     return len(lost)
 
 
+@pytest.mark.sample(quick=0)
 def test_a_crash_at_every_step_loses_at_most_the_charge_in_flight(tmp_path, tiny_text, environment):
     rounds, out = 6, tmp_path / "out"
     config = written(tmp_path, tiny_text, rounds, spare=10)
@@ -121,17 +122,20 @@ def kill_at_random(tmp_path, text, environment, *, kills, rounds, seed, longest)
     return check(out, rounds)
 
 
+@pytest.mark.sample(quick=0)
 def test_random_kills_do_not_change_what_is_charged(tmp_path, tiny_text, environment):
     settings = {"kills": 2, "rounds": 6, "seed": 1, "longest": 1.5}
     assert kill_at_random(tmp_path, tiny_text, environment, **settings) <= 2
 
 
+@pytest.mark.sample(quick=0, slow=0)
 @pytest.mark.slow
 def test_twenty_random_kills_do_not_change_what_is_charged(tmp_path, tiny_text, environment):
     settings = {"kills": 20, "rounds": 60, "seed": 2, "longest": 0.6}
     assert kill_at_random(tmp_path, tiny_text, environment, **settings) <= 20
 
 
+@pytest.mark.sample(quick=0, slow=0)
 @pytest.mark.slow
 def test_the_quickstart_survives_twenty_kills(tmp_path, environment):
     # Twenty kills cost up to twenty charges, which must have been planned, and paid for, before.

@@ -73,24 +73,28 @@ def primitives(jaxpr):
             yield from primitives(body)
 
 
+@pytest.mark.sample(quick=8)
 @EACH_CASE
 def test_simulated_value_equals_the_centralised_value(case):
     args = case.args()
     assert_equal(fad.simulate(case.computation)(*args), expected(case.name))
 
 
+@pytest.mark.sample(quick=8)
 @EACH_CASE
 def test_executed_value_equals_the_centralised_value(case):
     args = case.args()
     assert_equal(fad.execute(program(case.name), *args), expected(case.name))
 
 
+@pytest.mark.sample(quick=14)
 @EACH_MODE
 def test_simulated_derivative_equals_the_centralised_derivative(case, mode):
     got = fad.simulate(case.derivative(mode))(*case.args())
     assert_equal(got, expected(case.name, derivative=True))
 
 
+@pytest.mark.sample(quick=14)
 @EACH_MODE
 def test_executed_derivative_equals_the_centralised_derivative(case, mode):
     got = fad.execute(program(case.name, mode), *case.args())
@@ -105,6 +109,7 @@ def test_derivative_communicates_by_broadcast_and_sum_only(case, mode):
         assert all(isinstance(axis, int) for axis in axes), name
 
 
+@pytest.mark.sample(quick=6)
 @EACH_CASE
 def test_auto_is_one_of_the_exact_modes(case):
     further = ["factored"] if "reverse" in case.modes() else []
@@ -113,6 +118,7 @@ def test_auto_is_one_of_the_exact_modes(case):
     assert program(case.name, "auto").digest in exact
 
 
+@pytest.mark.sample(quick=3)
 @pytest.mark.parametrize(
     "case", list(with_drops([(c,) for c in CASES.values() if "reverse" in c.modes()]))
 )
@@ -121,6 +127,7 @@ def test_factored_derivative_equals_the_centralised_derivative(case):
     assert_equal(got, expected(case.name, derivative=True))
 
 
+@pytest.mark.sample(quick=3)
 @pytest.mark.parametrize("case", list(with_drops([(c,) for c in CASES.values()])))
 def test_value_of_survivors_equals_the_value_of_a_cohort_of_survivors(case):
     args, survivors = case.args(), (0, 2, 3)
@@ -128,6 +135,7 @@ def test_value_of_survivors_equals_the_value_of_a_cohort_of_survivors(case):
     assert_equal(got, expected(case.name, survivors))
 
 
+@pytest.mark.sample(quick=6)
 @pytest.mark.parametrize(("case", "mode"), list(with_drops(MODES)))
 def test_derivative_of_survivors_equals_the_derivative_of_a_cohort_of_survivors(case, mode):
     args, survivors = case.args(), (1, 4)
@@ -149,6 +157,7 @@ def test_value_takes_the_fewest_contacts(case):
     assert program(case.name).costs.contacts == case.contacts
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("name", ["jitted_helpers", "scan_of_rounds", "server_cond"])
 @pytest.mark.parametrize("mode", [None, "reverse"])
 def test_a_program_used_with_four_and_then_eight_clients_is_right_for_both(name, mode):

@@ -19,6 +19,7 @@ def bench(monkeypatch):
     return module
 
 
+@pytest.mark.sample(quick=0)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_small_row_compares_three_implementations(bench):
     (row,) = bench.main(["--small", "--only", "logreg/sgd", "--repetitions", "1"])
@@ -32,6 +33,7 @@ def test_small_staging_row_counts_equations(bench):
     assert 1.8 * shorter["equations"] < longer["equations"] < 2.2 * shorter["equations"]
 
 
+@pytest.mark.sample(quick=0)
 def test_small_chunks_row_compares_with_all_clients_at_once(bench):
     (row,) = bench.main(["--small", "--only", "chunks"])
     compared = [(line["mode"], line["chunk"]) for line in row["sweep"]]

@@ -14,6 +14,7 @@ bench = pytest.importorskip("bench_transformer")
 work = bench.work
 
 
+@pytest.mark.sample(quick=0)
 @pytest.mark.parametrize(
     "unrolled",
     [pytest.param(False, id="scan"), pytest.param(True, id="unrolled", marks=pytest.mark.slow)],

@@ -49,6 +49,7 @@ def close(got, expected):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9), got, expected)
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("mode", MODES[:-1])
 def test_aux_comes_with_the_centralised_value_and_gradient(mode):
     made = fad.value_and_grad(audited, (0, 1), has_aux=True, mode=mode)
@@ -102,6 +103,7 @@ def test_a_contact_for_aux_costs_the_gradient_nothing(mode):
     assert made.down_bytes - plain.down_bytes == 8
 
 
+@pytest.mark.sample(quick=0)
 @pytest.mark.parametrize(
     ("outer", "inner"),
     [
@@ -155,6 +157,7 @@ def test_a_value_with_aux_and_has_aux_go_together(mode):
         fad.simulate(fad.grad(swapped, has_aux=True, mode=mode))(SMALL, DATA)
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_derivative_in_an_empty_tree_is_empty(mode):
     pair = fad.computation(w=S, e=S, x=C)(lambda w, e, x: later(w, x))

@@ -35,6 +35,7 @@ def of_mean(outer, weights=None):
     return loss, oracle
 
 
+@pytest.mark.sample(quick=3)
 @pytest.mark.parametrize(
     "weights", [None, lambda x: jnp.exp(x[0])], ids=["plain mean", "weighted mean"]
 )

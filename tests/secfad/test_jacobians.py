@@ -56,6 +56,7 @@ def close(got, expected):
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.sample(quick=3)
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("argument", [REAL, COMPLEX], ids=["real", "complex"])
 @pytest.mark.parametrize("local", [bent, length, tall, wide])
@@ -66,6 +67,7 @@ def test_mixed_gradient_through_complex_messages_is_the_centralised_one(local, a
     close(fad.execute(fad.trace(gradient, argument, DATA[0]), argument, DATA), expected)
 
 
+@pytest.mark.sample(quick=0)
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize(
     "outer",

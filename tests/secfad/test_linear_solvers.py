@@ -87,6 +87,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sample(quick=0)
 @pytest.mark.parametrize(("solver", "weighted", "mode"), CASES)
 def test_a_solution_and_its_derivatives_are_the_centralised_ones(solver, weighted, mode):
     derived = fad.value_and_grad(solution(solver, weighted), argnums=(0, 1), mode=mode)

@@ -48,6 +48,7 @@ def mixed_difference(fun, base, other):
     return np.abs(values[3] - values[1] - values[2] + values[0]).max(initial=0) / scale
 
 
+@pytest.mark.sample(quick=1, slow=0)
 @pytest.mark.parametrize("count", ROUNDS)
 def test_accepted_random_programs_are_separable_and_symmetric(count):
     accepted = 0
@@ -140,6 +141,7 @@ def hostile_inputs():
     return np.asarray(rows, np.float32)
 
 
+@pytest.mark.sample(quick=40)
 @pytest.mark.parametrize("guard", GUARDS)
 @pytest.mark.parametrize("clip", CLIPS)
 def test_measured_contribution_never_exceeds_the_stated_sensitivity(clip, guard):

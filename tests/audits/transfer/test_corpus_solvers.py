@@ -71,6 +71,7 @@ def test_one_client_moves_what_is_refused_without_limit(case):
     assert not change < 1e3, change  # also where it is not a number any more
 
 
+@pytest.mark.sample(quick=8)
 @pytest.mark.parametrize("case", BOUNDED, ids=lambda c: c.name)
 def test_one_client_moves_what_is_accepted_by_a_few_clips(case):
     assert moved(case) < 20.0

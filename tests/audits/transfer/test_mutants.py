@@ -52,6 +52,7 @@ def mutants(style, count, seed):
         yield case, name, fn, report
 
 
+@pytest.mark.sample(quick=2, slow=4)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("style", SHARES)
 def test_no_accepted_mutant_leaks(style, size):

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # hostile num
 SIZES = [pytest.param(30, id="short"), pytest.param(20_000, id="long", marks=pytest.mark.slow)]
 
 
+@pytest.mark.sample(quick=1, slow=0)
 @pytest.mark.parametrize("count", SIZES)
 def test_acceptance_implies_that_the_oracles_pass(count):
     seen = collections.Counter()

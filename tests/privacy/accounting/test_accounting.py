@@ -37,6 +37,7 @@ def composed(*events):
     return {"type": "composed", "events": list(events)}
 
 
+@pytest.mark.sample(quick=14)
 @pytest.mark.parametrize(
     ("case", "accountant"),
     [(case, accountant) for case in VECTORS["cases"] for accountant in case["epsilon"]],

@@ -130,6 +130,7 @@ def check(seed, folder):
         Ledger.create(folder / "less.db", budget, slots=slots, **options)
 
 
+@pytest.mark.sample(quick=4, slow=30)
 @pytest.mark.parametrize("seed", range(4))
 def test_the_plan_fits_is_spent_whole_and_less_noise_would_not_do(seed, tmp_path):
     check(seed, tmp_path)

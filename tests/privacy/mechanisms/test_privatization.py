@@ -72,6 +72,7 @@ def recorded(private, args):
     return uploads
 
 
+@pytest.mark.sample(quick=8)
 @pytest.mark.parametrize("scale", [1.0, 1e3, 1e18, np.inf, np.nan])
 def test_joint_norm_of_every_round_is_at_most_one(tight, scale):
     args = arguments()
@@ -86,6 +87,7 @@ def test_clips_bind_for_ordinary_data(tight):
     assert any(np.any(joint_norms(tight, u) > 0.999) for u in recorded(tight, arguments()))
 
 
+@pytest.mark.sample(quick=1)
 def test_loose_clip_changes_nothing(derivative):
     args = arguments()
     private = privatize(derivative, *SPECS, mechanism=LOOSE, purpose="hypergradient")

@@ -36,6 +36,7 @@ def test_the_bound_is_the_published_one():
     assert integer_norm_bound(1.0, 1e6, 4, beta=1e-300) <= 1e6 + 2 + 1e-6  # the worst case
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("beta", [math.exp(-0.5), 0.1, 0.01])
 @pytest.mark.parametrize("dimension", [16, 4096])
 def test_at_least_one_minus_beta_of_first_draws_keep_the_bound(beta, dimension):

@@ -123,6 +123,7 @@ def test_low_bits_and_signs_are_even(name, scale):
         assert abs(share - 0.5) < stats.norm.isf(ALARM / 2) * 0.5 / math.sqrt(300_000)
 
 
+@pytest.mark.sample(quick=0, slow=3)
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "scale"), CASES)
 def test_thirty_million_draws_fit_their_distribution(name, scale):

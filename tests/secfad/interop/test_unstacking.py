@@ -48,6 +48,7 @@ REARRANGED = {
 }
 
 
+@pytest.mark.sample(quick=8)
 @pytest.mark.parametrize("name", REARRANGED)
 def test_arithmetic_on_all_clients_that_keeps_them_apart_is_followed(name):
     fun = REARRANGED[name]
