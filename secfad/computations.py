@@ -33,9 +33,6 @@ class Computation:
       fun: The function, over per-client values.
       placements: Parameter name to placement, in the order of the parameters.
       name: What errors and reports call it.
-      tracer: Gives the program and the tree of its results at arguments of given shapes, where
-        that is cheaper than to call `fun` in a trace.
-      unfactored: Makes the same computation without anything that only saves messages.
       defaults: Values of the last arguments, for whoever leaves them out.
       made: What was made of the computation and is kept with it: derivatives, compiled simulations.
     """
@@ -43,8 +40,6 @@ class Computation:
     fun: Callable
     placements: Mapping[str, Placement]
     name: str
-    tracer: Callable[[tuple], tuple[_jax.ClosedJaxpr, Any]] | None = None
-    unfactored: "Callable[[], Computation] | None" = None
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # Kept here and not in a table of all computations: what is made of one refers to it.
     made: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
@@ -69,14 +64,18 @@ class Computation:
 
     def traced(self, specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
         """The program and the tree of its results, at arguments of these shapes."""
-        closed, tree = self.tracer(specs) if self.tracer else _jax.make_jaxpr(self.fun, specs)
+        closed, tree = self.trace_at(specs)
         require_no_references(self.name, closed.jaxpr)
         return closed, tree
+
+    def trace_at(self, specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
+        """What `traced` gives; derivatives are traced in another way (`secfad.derivatives.traced`)."""
+        return _jax.make_jaxpr(self.fun, specs)
 
     @property
     def fused(self) -> "Computation":
         """The computation to simulate as one program, in which no message is formed."""
-        return self.unfactored() if self.unfactored else self
+        return self
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the function: only useful inside another computation or a JAX trace."""

@@ -19,11 +19,7 @@ from secfad.computations import Computation
 from secfad.derivatives import differentiation
 from secfad.derivatives.factoring import factored, traced_factored
 from secfad.derivatives.planning import choose_mode
-from secfad.derivatives.preparation import (
-    derived_computation,
-    differentiable,
-    specs_of,
-)
+from secfad.derivatives.preparation import differentiable, specs_of
 from secfad.derivatives.refusals import explained
 from secfad.derivatives.requirements import (
     checked_argnums,
@@ -34,8 +30,8 @@ from secfad.derivatives.requirements import (
     unused_name,
     with_checked_results,
 )
+from secfad.derivatives.traced import derivative_of, traced_once
 from secfad.placements import SERVER
-from secfad.programs.tracing import require_placed
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -137,7 +133,8 @@ def _jvp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
 
     def fun(*args: Any) -> Any:
         primals, tangents = args[: len(names)], args[len(names) :]
-        local, _ = differentiable(computation, chosen, mode, specs_of(primals))
+        known = traced_once(computation, specs_of(primals))
+        local, _ = differentiable(known, chosen, mode)
         values = tuple(primals[i] for i in chosen)
         for value, tangent, (what, of) in zip(values, tangents, added.items()):
             require_alike(tangent, value, what, f"`{of}`")
@@ -146,7 +143,7 @@ def _jvp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
                 lambda *x: local(*_replaced(primals, chosen, x)), values, tuple(tangents)
             )
 
-    return derived_computation(
+    return derivative_of(
         fun,
         dict(computation.placements) | {t: computation.placements[of] for t, of in added.items()},
         f"{computation.name}.jvp",
@@ -180,7 +177,8 @@ def _vjp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
 
     def fun(*args: Any) -> Any:
         *primals, _ = args
-        local, factoring = differentiable(computation, chosen, mode, specs_of(primals))
+        known = traced_once(computation, specs_of(primals))
+        local, factoring = differentiable(known, chosen, mode)
 
         def derived(*args: Any) -> Any:
             *primals, cotangent = args
@@ -193,7 +191,7 @@ def _vjp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
             return (factored(derived) if factoring else derived)(*args)
 
     placements = dict(computation.placements) | {added: SERVER}
-    made = derived_computation(fun, placements, f"{computation.name}.vjp")
+    made = derivative_of(fun, placements, f"{computation.name}.vjp")
     return made.documented(_described("Value and pulled-back cotangent", computation, chosen, mode))
 
 
@@ -237,16 +235,17 @@ def _made(
 
     def derived(specs: tuple) -> tuple[Callable, bool, str]:
         require_numbers(computation, specs, chosen, mode)
+        known = traced_once(computation, specs)
         use: Any = mode
         if mode == "auto":
-            # A computation that is wrong itself is no reason against a mode.
-            require_placed(computation, specs)
+            # A computation that is badly placed is refused, whatever the mode.
+            _ = known.traits
             use = choose_mode(
                 computation.name,
-                lambda m: _derived(computation, argnums, cast(Mode, m), kind, has_aux),
+                lambda m: _derived(known, argnums, cast(Mode, m), kind, has_aux),
                 specs,
             )
-        local, factoring = differentiable(computation, chosen, use, specs, has_aux)
+        local, factoring = differentiable(known, chosen, use, has_aux)
         local = with_checked_results(local, computation.name, kind, use, has_aux)
         return lambda *a: derive(local, a, argnums, use, has_aux), factor and factoring, use
 
@@ -264,7 +263,7 @@ def _made(
         return _derived(computation.fused, argnums, mode, kind, has_aux, factor=False)
 
     name = f"{computation.name}.{kind}"
-    made = derived_computation(
+    made = derivative_of(
         fun, computation.placements, name, tracer, unfactored, computation.defaults
     )
     return made.documented(_described(title, computation, chosen, mode))

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 
 from secfad import _jax
 from secfad.computations import Computation, require_computation
+from secfad.derivatives.traced import Traits
 from secfad.errors import ArgumentError, ModeError
 from secfad.placements import CLIENTS
-from secfad.programs.tracing import Shape
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -89,9 +89,9 @@ def require_numbers(
                 )
 
 
-def require_server_results(computation: Computation, shape: Shape, mode: str) -> None:
+def require_server_results(computation: Computation, traits: Traits, mode: str) -> None:
     """Raises ModeError if a backward mode would start from what clients hold."""
-    if shape.client_results:
+    if traits.client_results:
         raise ModeError(
             f"`{computation.name}` returns a client value, whose derivatives {mode} mode would add up "
             "over the clients unsaid. Return secfad.sum or secfad.mean of it, or use mode='forward', "

@@ -8,8 +8,6 @@
 1
 """
 
-import dataclasses
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,11 +23,9 @@ from secfad.jaxprs.constants import with_own_constants
 from secfad.jaxprs.equations import every_equation
 from secfad.jaxprs.following import require_followed
 from secfad.placements import CLIENTS, Placement
-from secfad.programs.blocks import has_branches
 from secfad.programs.inference import place
 from secfad.programs.normalization import normalise
 from secfad.programs.programs import Program
-from secfad.programs.scheduling import one_contact
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -94,39 +90,6 @@ def _require_derivatives(name: str, jaxpr: _jax.Jaxpr) -> None:
                 "forward derivative. Use secfad.grad or secfad.vjp with mode='reverse', or give the "
                 "function a custom_jvp."
             )
-
-
-_placed: "weakref.WeakKeyDictionary[Computation, dict]" = weakref.WeakKeyDictionary()
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """What reverse mode needs to know of a program.
-
-    Attributes:
-      one_contact: Server and clients exchange one message each way, outside of any loop.
-      branches: The server chooses between branches that communicate, or mix places.
-      client_results: Some result is a client value.
-    """
-
-    one_contact: bool
-    branches: bool
-    client_results: bool
-
-
-def require_placed(computation: Computation, structs: tuple) -> Shape:
-    """Raises PlacementError unless the computation is well placed; remembers what it found."""
-    leaves, tree = jax.tree.flatten(structs)
-    key = (tree, tuple(map(form, leaves)))
-    known = _placed.setdefault(computation, {})
-    if key not in known:
-        program = trace_flat(computation, structs)
-        known[key] = Shape(
-            one_contact(program.block),
-            has_branches(program.block),
-            CLIENTS in program.out_placements,
-        )
-    return known[key]
 
 
 def flat_placements(
