@@ -19,14 +19,13 @@ import jax.numpy as jnp
 from secfad import _jax
 from secfad._jax import Jaxpr, JaxprEqn, Literal, Var
 from secfad._jax_interpreters import dce
-from secfad.jaxprs.equations import COND, CUSTOM_RULES, LINEAR_SOLVE, SCAN, WHILE, as_call
+from secfad.jaxprs.dataflow import Marks
+from secfad.jaxprs.equations import COND, CUSTOM_JVP, CUSTOM_RULES, SCAN, Call, as_call
 
 _jax.hide_file_from_tracebacks(__file__)
 
-Marks = Sequence[int]
 # Floating-point results whose derivative is zero wherever there is one.
 _FLAT = frozenset({"stop_gradient", "sign", "floor", "ceil", "round", "nextafter"})
-_CUSTOM_JVP = _jax.jax_primitives.custom_jvp_call_p
 
 
 def is_differentiable(atom: Var | Literal) -> bool:
@@ -39,7 +38,32 @@ def union(marks: Iterable[int]) -> int:
     return functools.reduce(operator.or_, marks, False)
 
 
-def dependent_outputs(equation: JaxprEqn, marks: Marks, *, derivative: bool = False) -> list[int]:
+class _Derivatives(Marks):
+    """What the derivatives of values depend on."""
+
+    def outputs(self, equation: JaxprEqn, given: list[int]) -> list[int]:
+        made = super().outputs(equation, given)
+        return [m if m and is_differentiable(v) else 0 for v, m in zip(equation.outvars, made)]
+
+    def transfer(self, equation: JaxprEqn, given: list[int]) -> list[int]:
+        flat = equation.primitive.name in _FLAT
+        return [0 if flat else self.joined(given)] * len(equation.outvars)
+
+    def call(self, call: Call, given: list[int]) -> list[int]:
+        ruled = call.equation.primitive in CUSTOM_RULES
+        return _rule(call.equation, given) if ruled else super().call(call, given)
+
+    def decided(self, by: int, results: list[int]) -> list[int]:
+        return results
+
+
+# Both remember what they found for as long as the programs live.
+_VALUES, _DERIVATIVES = Marks(), _Derivatives()
+
+
+def dependent_outputs(
+    equation: JaxprEqn, marks: Sequence[int], *, derivative: bool = False
+) -> list[int]:
     """The marks of each output, given those of the inputs.
 
     Args:
@@ -47,27 +71,12 @@ def dependent_outputs(equation: JaxprEqn, marks: Marks, *, derivative: bool = Fa
       marks: Of its inputs.
       derivative: Whether the derivatives are asked for, and not the values.
     """
-    if not any(marks):
-        return [False] * len(equation.outvars)
-    reached = _reached(equation, marks, derivative)
-    if not derivative:
-        return reached
-    return [m if is_differentiable(v) else False for v, m in zip(equation.outvars, reached)]
+    return (_DERIVATIVES if derivative else _VALUES).outputs(equation, list(marks))
 
 
-def dependent_results(jaxpr: Jaxpr, marks: Marks, *, derivative: bool = False) -> list[int]:
+def dependent_results(jaxpr: Jaxpr, marks: Sequence[int], *, derivative: bool = False) -> list[int]:
     """The marks of each result of a program, given those of its inputs."""
-    reached = {v: m for v, m in zip(jaxpr.invars, marks) if m}
-    if not reached:
-        return [False] * len(jaxpr.outvars)
-
-    def of(atom: Var | Literal) -> int:
-        return False if isinstance(atom, Literal) else reached.get(atom, False)
-
-    for equation in jaxpr.eqns:
-        out = dependent_outputs(equation, [of(v) for v in equation.invars], derivative=derivative)
-        reached.update((v, m) for v, m in zip(equation.outvars, out) if m)
-    return [of(v) for v in jaxpr.outvars]
+    return (_DERIVATIVES if derivative else _VALUES).results(jaxpr, marks)
 
 
 def separated(equation: JaxprEqn, flags: Sequence[bool]) -> tuple[list[JaxprEqn], JaxprEqn] | None:
@@ -96,30 +105,7 @@ def _kept(equation: JaxprEqn, used: Sequence[bool]) -> list[JaxprEqn]:
     return list(dce(whole, used).eqns)
 
 
-def _reached(equation: JaxprEqn, marks: Marks, derivative: bool) -> list[int]:
-    primitive, count = equation.primitive, len(equation.outvars)
-    if derivative and primitive.name in _FLAT:
-        return [False] * count
-    if primitive is SCAN:
-        return _scan(equation, marks, derivative)
-    if primitive is WHILE:
-        return _while(equation, marks, derivative)
-    if primitive is COND:
-        rows = [
-            dependent_results(b.jaxpr, marks[1:], derivative=derivative)
-            for b in equation.params["branches"]
-        ]
-        chosen = False if derivative else marks[0]
-        return [union((chosen, *column)) for column in zip(*rows)]
-    if derivative and primitive in CUSTOM_RULES:
-        return _rule(equation, marks)
-    call = None if derivative and primitive is LINEAR_SOLVE else as_call(equation)
-    if call is not None and len(call.operands) == len(equation.invars):
-        return dependent_results(call.body.jaxpr, marks, derivative=derivative)
-    return [union(marks)] * count
-
-
-def carried(iteration: Callable[[list[int]], list[int]], carries: Marks) -> list[int]:
+def carried(iteration: Callable[[list[int]], list[int]], carries: Sequence[int]) -> list[int]:
     """The marks of the carries of a loop, after as many iterations as change anything.
 
     Args:
@@ -134,38 +120,7 @@ def carried(iteration: Callable[[list[int]], list[int]], carries: Marks) -> list
         now = later
 
 
-def _scan(equation: JaxprEqn, marks: Marks, derivative: bool) -> list[int]:
-    params = equation.params
-    first, split = params["num_consts"], params["num_consts"] + params["num_carry"]
-
-    def iteration(carries: list[int]) -> list[int]:
-        given = [*marks[:first], *carries, *marks[split:]]
-        return dependent_results(params["jaxpr"].jaxpr, given, derivative=derivative)
-
-    carries = carried(iteration, marks[first:split])
-    return [*carries, *iteration(carries)[split - first :]]
-
-
-def _while(equation: JaxprEqn, marks: Marks, derivative: bool) -> list[int]:
-    params = equation.params
-    first = params["cond_nconsts"]
-    start = first + params["body_nconsts"]
-
-    def iteration(carries: list[int]) -> list[int]:
-        out = dependent_results(
-            params["body_jaxpr"].jaxpr, [*marks[first:start], *carries], derivative=derivative
-        )
-        if derivative:
-            return out
-        # The predicate decides how often every carry changes.
-        predicate = params["cond_jaxpr"].jaxpr
-        (going_on,) = dependent_results(predicate, [*marks[:first], *carries])
-        return [m | going_on for m in out]
-
-    return carried(iteration, marks[start:])
-
-
-def _rule(equation: JaxprEqn, marks: Marks) -> list[int]:
+def _rule(equation: JaxprEqn, marks: Sequence[int]) -> list[int]:
     """A rule of a user's says on what a derivative depends; what is inside of it says nothing."""
     count = len(equation.outvars)
     moving = [i for i, v in enumerate(equation.invars) if marks[i] and is_differentiable(v)]
@@ -190,7 +145,7 @@ def _rule(equation: JaxprEqn, marks: Marks) -> list[int]:
             list(cotangents)
         )
 
-    if equation.primitive is _CUSTOM_JVP:
+    if equation.primitive is CUSTOM_JVP:
         rule = _jax.make_jaxpr(forward, (specs, [specs[i] for i in moving]))[0].jaxpr
         out = dependent_results(rule, [*[False] * len(specs), *(marks[i] for i in moving)])
     else:
