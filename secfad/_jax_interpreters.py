@@ -172,6 +172,7 @@ def _is_hoisting() -> bool:
 
     JAX does so by the rules by which it separates what is linear, and says to none what it is called
     for. A message stays in its loop, so the calls that led here have to tell.
+    `primitives.require_messages_stay_in_loops` refuses a JAX in which they do not.
     """
     frame = inspect.currentframe()
     while frame is not None and frame.f_code.co_name != _HOIST:

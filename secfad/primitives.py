@@ -17,6 +17,7 @@ federated_sum
 Sources: Rush, Charles, Garrett (JMLR 2024), Eqs. 6-9 and Tables 1-2.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ import numpy as np
 from secfad import _jax
 from secfad._jax_interpreters import linear_primitive
 from secfad.engines.totals import over_clients
-from secfad.errors import ArgumentError, PlacementError
+from secfad.errors import ArgumentError, PlacementError, TracingError
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -270,3 +271,32 @@ def _checked_weight(weights: Any) -> jax.Array:
             "Pass a scalar; a traced computation has no axis of clients."
         )
     return _inexact(weight)
+
+
+@functools.cache
+def require_messages_stay_in_loops() -> None:
+    """Checks once per process that JAX leaves a message in its loop when it differentiates the loop.
+
+    JAX moves what does not change in a loop out of it. That a message stays depends on how JAX calls
+    its rules (`secfad._jax_interpreters`): one sum in place of several would be one release.
+
+    Raises:
+      TracingError: A message was moved; this version of JAX is not supported.
+    """
+
+    def body(carry: Any, value: Any) -> Any:
+        return carry * sum_p.bind(value, name="check")[0]
+
+    def backwards(carry: Any, value: Any, step: Callable) -> Any:
+        loop = lambda c: jax.lax.scan(lambda c, _: (step(c, value), None), c, length=2)[0]
+        return jax.vjp(loop, carry)[1](carry)
+
+    number = jax.ShapeDtypeStruct((), np.float32)
+    for step in (body, jax.checkpoint(body)):
+        closed, _ = _jax.make_jaxpr(functools.partial(backwards, step=step), (number, number))
+        if any(equation.primitive is sum_p for equation in closed.jaxpr.eqns):
+            raise TracingError(
+                "Expected JAX to leave messages in their loops when it differentiates them, got a sum "
+                f"that was moved out of one by JAX {jax.__version__}. Install a version of JAX that "
+                "secfad supports: pip install 'jax>=0.8.3,<0.11'."
+            )

@@ -23,6 +23,7 @@ from secfad.jaxprs.constants import with_own_constants
 from secfad.jaxprs.equations import every_equation
 from secfad.jaxprs.following import require_followed
 from secfad.placements import CLIENTS, Placement
+from secfad.primitives import require_messages_stay_in_loops
 from secfad.programs.inference import place
 from secfad.programs.normalization import normalise
 from secfad.programs.programs import Program
@@ -59,6 +60,7 @@ def trace(computation: Computation, /, *specs: Any, **named: Any) -> Program:
 @no_collection()
 def trace_flat(computation: Computation, structs: tuple) -> Program:
     """`trace` for arguments that are known to be shapes."""
+    require_messages_stay_in_loops()
     with untraceable(computation.name, dict(zip(computation.placements, structs))):
         source, out_tree = computation.traced(structs)
     in_tree = jax.tree.structure(structs)

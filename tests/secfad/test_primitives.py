@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import secfad as fad
-from secfad.errors import ArgumentError, PlacementError
+import secfad._jax_interpreters
+import secfad.primitives
+from secfad.errors import ArgumentError, PlacementError, TracingError
 
 S, C = fad.SERVER, fad.CLIENTS
 CLIENTS = 100
@@ -165,3 +167,16 @@ def test_a_mesh_in_the_context_changes_no_number(kind):
     with jax.set_mesh(jax.make_mesh((1,), ("clients",), axis_types=(kind,))):
         got = fad.simulate(derived)(jnp.ones(1), ONES)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), got, expected)
+
+
+def test_a_jax_that_moves_messages_out_of_loops_is_refused(monkeypatch):
+    require = secfad.primitives.require_messages_stay_in_loops
+    monkeypatch.setattr(secfad._jax_interpreters, "_HOIST", "renamed")
+    require.cache_clear()
+    try:
+        with pytest.raises(TracingError, match=r"moved out of one by JAX .* Install a version"):
+            fad.trace(total, ONES[0])
+    finally:
+        monkeypatch.undo()
+        require.cache_clear()
+    fad.trace(total, ONES[0])
