@@ -32,8 +32,8 @@ from privacy.certificates.certificates import (
 from privacy.certificates.cohort_ranges import SMALLEST, CohortRange
 from privacy.mechanisms.privatization import PrivateProgram
 from secfad import CLIENTS, SERVER, Computation, Program, jvp, trace, vjp
-from secfad.collecting import no_collection
 from secfad.errors import ModeError, SecfadError
+from secfad.inner import no_collection
 
 RULE_SET = "2026.1"
 MODES = ("primal", "forward", "reverse", "mixed")

@@ -16,11 +16,9 @@ from typing import Any
 import privacy
 from privacy.accounting.terms import joint_noise_multiplier
 from privacy.execution.aggregation import groups
-from secfad import Computation
-from secfad._jax import spec
-from secfad.derivatives.modes import jacobian, value_and_grad
-from secfad.derivatives.reports import plan, positions
+from secfad import Computation, jacobian, plan, value_and_grad
 from secfad.errors import SecfadError
+from secfad.inner import positions, spec
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,11 @@ from audits.transfer.labels import Place
 from audits.transfer.styles import STYLES
 from privacy.certificates.certificates import Certificate
 from privacy.certificates.cohort_ranges import CohortRange
-from secfad import CLIENTS, SERVER, Computation, _jax, broadcast
+from secfad import CLIENTS, SERVER, Computation, broadcast
 from secfad import sum as federated_sum
-from secfad._jax import ClosedJaxpr, JaxprEqn, Literal
 from secfad.errors import TranslationError
+from secfad.inner import ClosedJaxpr, JaxprEqn, Literal, as_call, bodies, evaluate, user_line
 from secfad.interop.drjax import from_drjax
-from secfad.jaxprs.equations import as_call, bodies
 
 PROJECTED = ("drjax", "spmd")
 
@@ -181,12 +180,12 @@ class _Projection:
                 raise TranslationError(
                     f"Expected `psum` outside of loops and branches, got one inside "
                     f"`{equation.primitive.name}`. Write the program with secfad.sum to certify it.",
-                    line=_jax.user_line(equation),
+                    line=user_line(equation),
                 )
             chosen = [equation.invars.index(v) for v in call.operands]
             return self.run(call.body, [values[k] for k in chosen], [places[k] for k in chosen])
         place = "C" if "C" in places else "S" if "S" in places else "K"
-        return _jax.evaluate(equation, values), [place] * outputs
+        return evaluate(equation, values), [place] * outputs
 
 
 def _is_sum(equation: JaxprEqn) -> bool:

@@ -27,7 +27,7 @@ from experiments.weighting import masked_loss
 from secfad.algorithms import fedopt, local
 from secfad.algorithms.trees import whole
 from secfad.data import ClientArrays, minibatches
-from secfad.derivatives.modes import Mode
+from secfad.inner import Mode
 
 BATCH, RATE = 10, 0.1
 FEATURES, CLASSES, EXAMPLES = 20, 5, 20

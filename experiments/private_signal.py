@@ -28,7 +28,7 @@ from experiments.statistics import interval
 from experiments.weighting import masked_loss
 from privacy.accounting.calibration import noise_multiplier_for
 from secfad.algorithms import fedopt
-from secfad.derivatives.modes import Mode
+from secfad.inner import Mode
 
 
 def network_loss(hidden: int):

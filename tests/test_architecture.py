@@ -76,6 +76,22 @@ def test_packages_import_only_along_the_arrows(package):
             assert name.split(".")[0] not in forbidden, f"{path.relative_to(ROOT)} imports {name}"
 
 
+# What of secfad others may import: its names, rooms for users, and one door for the sister packages.
+OPEN = ("errors", "cohorts", "algorithms", "data", "interop", "inner")
+
+
+@pytest.mark.parametrize("package", ["privacy", "audits", "experiments"])
+def test_only_the_open_rooms_of_secfad_are_imported_from_outside(package):
+    for path in (ROOT / package).rglob("*.py"):
+        for name in imported_names(path):
+            if (ROOT / name.replace(".", "/")).is_dir() or not within(name, "secfad"):
+                continue
+            module = (ROOT / name.replace(".", "/")).with_suffix(".py").exists()
+            inside = name.count(".") > 1 or module
+            open_room = any(within(name, f"secfad.{room}") for room in OPEN)
+            assert open_room or not inside, f"{path.relative_to(ROOT)} imports {name}"
+
+
 @pytest.mark.parametrize("module", SINGLE_IMPORTERS)
 def test_sensitive_libraries_have_one_importer(module):
     allowed = ROOT / SINGLE_IMPORTERS[module]

@@ -24,7 +24,7 @@ from audits.bounds.domains.facts import (
 from audits.bounds.domains.steps import Site
 from audits.bounds.records import KeyUse, Records
 from audits.transfer.interpreter import Checker, Path
-from secfad._jax import ClosedJaxpr, sub_jaxprs
+from secfad.inner import ClosedJaxpr, sub_jaxprs
 
 MAX_PASSES = 6
 

@@ -26,7 +26,7 @@ from audits.bounds.looping import ControlFlow
 from audits.bounds.records import KeyUse, Records
 from audits.transfer.interpreter import Checker, Path
 from audits.transfer.labels import Label, Place, public
-from secfad._jax import ClosedJaxpr, Jaxpr, Literal, Var, user_line
+from secfad.inner import ClosedJaxpr, Jaxpr, Literal, Var, user_line
 
 
 class Prover(Contributions, ControlFlow):

@@ -27,12 +27,8 @@ from audits.transfer.labels import Label, Place
 from audits.transfer.styles import STYLES, Style
 from audits.transfer.transfer import TRANSFER
 from secfad import CLIENTS, SERVER, Program
-from secfad.engines.arguments import label
 from secfad.errors import SecfadError
-from secfad.programs.costs import Costs, costs
-from secfad.programs.cutting import schedule
-from secfad.programs.inference import place
-from secfad.programs.normalization import normalise
+from secfad.inner import Costs, costs, label, normalise, place, schedule
 
 PROFILES = ("secagg", "secagg+dp")
 MINIMUM_CLIENTS = 2

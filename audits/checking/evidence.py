@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from audits.transfer.interpreter import Checker
 from audits.transfer.labels import Place
-from secfad._jax import Jaxpr
+from secfad.inner import Jaxpr
 
 LETTERS = {Place.PUBLIC: "K", Place.SERVER: "S", Place.COPY: "B", Place.CLIENT: "C"}
 

@@ -27,9 +27,8 @@ from audits.transfer.labels import (
     data_axes,
 )
 from audits.transfer.styles import CLIENT_AXIS_NAME, Style
-from secfad import CLIENTS, SERVER, Computation, _jax, jacobian
-from secfad._jax import ClosedJaxpr, Jaxpr, sub_jaxprs
-from secfad._jax_interpreters import dce
+from secfad import CLIENTS, SERVER, Computation, jacobian
+from secfad.inner import ClosedJaxpr, Jaxpr, dce, hide_file_from_tracebacks, sub_jaxprs
 
 PLACEMENTS = {
     "server": Place.SERVER,
@@ -238,7 +237,7 @@ def output_places(primal: Traced, style: Style) -> list[str]:
 
 @functools.cache
 def _hide_drjax(folder: str) -> None:
-    _jax.hide_file_from_tracebacks(folder)
+    hide_file_from_tracebacks(folder)
 
 
 def _traced(fn: Callable, args: Sequence[Arg], style: Style) -> Traced:

@@ -12,7 +12,7 @@ from audits.rules.findings import Finding, finding
 from audits.transfer.interpreter import Checker, Scope
 from audits.transfer.labels import REPLICATED, Label, Place
 from audits.transfer.styles import Style
-from secfad._jax import user_line
+from secfad.inner import user_line
 
 
 def judge_outputs(

@@ -15,7 +15,7 @@ from audits.rules.findings import Finding
 from audits.rules.rules import Severity
 from audits.transfer.interpreter import Checker, Path
 from audits.transfer.labels import Place
-from secfad._jax import Jaxpr, JaxprEqn, Var, user_line
+from secfad.inner import Jaxpr, JaxprEqn, Var, user_line
 
 MOST_FINDINGS = 20
 

@@ -21,10 +21,18 @@ from audits.transfer import registry
 from audits.transfer.families import ACCEPTING
 from privacy.certificates.certificates import Certificate
 from secfad import CLIENTS, Program
-from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, sub_jaxprs
-from secfad.clipping import clip_p
-from secfad.collecting import no_collection
-from secfad.primitives import broadcast_p, sum_p
+from secfad.inner import (
+    ClosedJaxpr,
+    Jaxpr,
+    JaxprEqn,
+    Literal,
+    Var,
+    broadcast_p,
+    clip_p,
+    no_collection,
+    sub_jaxprs,
+    sum_p,
+)
 
 ABOVE = {"K": "KSBC", "S": "S", "B": "BC", "C": "C"}
 

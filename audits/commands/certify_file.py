@@ -31,7 +31,7 @@ from privacy.mechanisms.privatization import PrivateProgram
 from secagg.crypto.primitives import SigningKey
 from secfad import Computation, Program, trace
 from secfad.errors import ArgumentError, SecfadError
-from secfad.programs.tracing import as_struct
+from secfad.inner import as_struct
 
 CERTIFIED, REJECTED, UNUSABLE = 0, 1, 2
 FORMATS = ("text", "json", "sarif", "html", "github")

@@ -92,7 +92,7 @@ def modes(
     path, name = split_target(target)
     from audits.commands.certify_file import UnusableInput, load, require_traceable
     from secfad import Computation
-    from secfad.derivatives.reports import modes_table
+    from secfad.inner import modes_table
 
     try:
         subject, specs = load(path, name)

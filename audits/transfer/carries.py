@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from audits.transfer import registry
-from secfad._jax import Jaxpr, JaxprEqn, Literal
-from secfad.jaxprs.dependence import dependent_results
-from secfad.jaxprs.equations import COND, as_call
+from secfad.inner import COND, Jaxpr, JaxprEqn, Literal, as_call, dependent_results
 
 # Elementwise work that makes nothing new of its operand.
 _COPIES = frozenset({"copy", "stop_gradient"})

@@ -16,7 +16,7 @@ from audits.transfer.labels import (
     Place,
     join,
 )
-from secfad._jax import ClosedJaxpr, Jaxpr, sub_jaxprs
+from secfad.inner import ClosedJaxpr, Jaxpr, sub_jaxprs
 
 
 def call(step: Step) -> list[Label]:

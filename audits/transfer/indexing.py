@@ -5,8 +5,7 @@ from audits.transfer.elementwise import meet
 from audits.transfer.interpreter import Step
 from audits.transfer.labels import CLIENT_AXIS, DATA, REPLICATED, Axis, Label, Place
 from audits.transfer.structure import _data_at
-from secfad._jax import Jaxpr
-from secfad.jaxprs.equations import as_call
+from secfad.inner import Jaxpr, as_call
 
 
 def sort(step: Step) -> list[Label]:

@@ -30,8 +30,16 @@ from audits.transfer.labels import (
     public,
 )
 from audits.transfer.styles import Style
-from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, user_line
-from secfad.jaxprs.origins import foreign_code, is_known_dtype
+from secfad.inner import (
+    ClosedJaxpr,
+    Jaxpr,
+    JaxprEqn,
+    Literal,
+    Var,
+    foreign_code,
+    is_known_dtype,
+    user_line,
+)
 
 Path = tuple[int | str, ...]
 Rule = Callable[["Step"], list[Label] | Label]

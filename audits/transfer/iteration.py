@@ -22,7 +22,7 @@ from audits.transfer.labels import (
     join,
 )
 from audits.transfer.loops import loop_bound
-from secfad._jax import Jaxpr
+from secfad.inner import Jaxpr
 
 MAX_PASSES = 12
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from secfad._jax import Jaxpr, JaxprEqn, Literal, Var
+from secfad.inner import Jaxpr, JaxprEqn, Literal, Var
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,7 @@ import sys
 from types import CodeType
 
 from audits.transfer.families import DECISIONS
-from secfad._jax import Primitive
-from secfad.jaxprs.origins import is_registered
+from secfad.inner import Primitive, is_registered
 
 UNKNOWN, IMPOSTOR = "unknown", "impostor"
 

@@ -30,7 +30,7 @@ from privacy.noise.quantization import integer_l1_bound, integer_norm_bound, rou
 from privacy.noise.rotation import Rotation, padded_size
 from privacy.noise.samplers import check_noise, discrete_gaussian, skellam
 from secagg.crypto import ring
-from secfad.engines.local import Aggregate, Upload
+from secfad.inner import Aggregate, Upload
 
 # The rounded norm exceeds the bound with at most this probability per client and is then redrawn.
 _ROUNDING_BETA = 0.5

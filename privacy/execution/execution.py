@@ -35,10 +35,16 @@ from privacy.ledger.ledger import Ledger
 from privacy.ledger.reservations import Reservation
 from privacy.mechanisms.privatization import PrivateProgram
 from secfad import CLIENTS, SERVER, Program, execute
-from secfad.engines.arguments import checked_arguments, cohort_size, label
-from secfad.engines.local import Aggregate, Aggregator, Upload
 from secfad.errors import ArgumentError, CohortError
-from secfad.jaxprs.origins import is_known_dtype
+from secfad.inner import (
+    Aggregate,
+    Aggregator,
+    Upload,
+    checked_arguments,
+    cohort_size,
+    is_known_dtype,
+    label,
+)
 
 
 @dataclass(frozen=True, eq=False)

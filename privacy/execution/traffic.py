@@ -17,7 +17,7 @@ from privacy.checking import expect, expect_number
 from privacy.execution.aggregation import SecureAggregator
 from privacy.execution.secure_sums import MIN_COHORT, STANDARD, SecureSums
 from privacy.mechanisms.privatization import PrivateProgram
-from secfad.engines.local import Upload
+from secfad.inner import Upload
 
 
 @dataclass(frozen=True)

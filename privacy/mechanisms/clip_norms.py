@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from secfad import CLIENTS, Computation, execute, trace
-from secfad.engines.local import Aggregate, Upload, plain_sum
+from secfad.inner import Aggregate, Upload, plain_sum
 
 
 def typical_norms(computation: Computation, args: Sequence[Any]) -> dict[str, float]:

@@ -23,12 +23,21 @@ import jax.numpy as jnp
 from privacy.errors import MechanismError
 from privacy.mechanisms.mechanisms import PURPOSES, Mechanism
 from secfad import CLIENTS, Computation, Program, clip, trace
-from secfad._jax import spec
-from secfad.jaxprs.interpreting import Interpreter, read
-from secfad.primitives import sum_p
-from secfad.programs.blocks import Atom, Block, Loop, Sum, While
-from secfad.programs.scheduling import timetable
-from secfad.programs.stages import Nested, Round, Schedule
+from secfad.inner import (
+    Atom,
+    Block,
+    Interpreter,
+    Loop,
+    Nested,
+    Round,
+    Schedule,
+    Sum,
+    While,
+    read,
+    spec,
+    sum_p,
+    timetable,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ from privacy.execution.execution import Result
 from privacy.execution.queries import Query
 from privacy.training.client_files import Kept
 from secfad import CLIENTS
-from secfad.programs.tracing import canonical_dtype
+from secfad.inner import canonical_dtype
 
 Tree = Any
 

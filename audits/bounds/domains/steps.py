@@ -7,7 +7,7 @@ from typing import Any
 
 from audits.bounds.domains.facts import Fact
 from audits.transfer.labels import Label
-from secfad._jax import JaxprEqn
+from secfad.inner import JaxprEqn
 
 
 @dataclasses.dataclass(slots=True)
