@@ -71,7 +71,7 @@ def assert_equal(got, expected):
         np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-@pytest.mark.sample(quick=2, slow=30)
+@pytest.mark.sample(quick=2, slow=16)
 @EACH
 def test_value_and_every_derivative_equal_the_centralised_ones(algorithm):
     found = outcomes(algorithm.name)

@@ -14,15 +14,12 @@ from experiments.statistics import best_of, interval
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
-# What compiles many programs runs in the longer profile.
-LONG = {
-    "agg-1", "agg-2", "baf-1", "baf-2", "fad-3", "igc-1",
-    "dp-a", "dp-b", "dp-c", "dp-d-bilevel", "dp-d-training", "dp-e", "dp-n",
-}  # fmt: skip
-NAMES = [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in EXPERIMENTS]
+# These compile programs for most of a minute.
+LONGEST = {"baf-1", "baf-2", "igc-1"}
+NAMES = [pytest.param(n, marks=[pytest.mark.night] if n in LONGEST else []) for n in EXPERIMENTS]
 
 
-@pytest.mark.sample(quick=0)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_tiny_run_gives_criteria_a_record_and_a_picture(name, tmp_path):
     if name.startswith(("agg-2", "baf", "igc", "dp-d-training")):

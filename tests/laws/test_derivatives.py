@@ -87,14 +87,14 @@ def test_executed_value_equals_the_centralised_value(case):
     assert_equal(fad.execute(program(case.name), *args), expected(case.name))
 
 
-@pytest.mark.sample(quick=14)
+@pytest.mark.sample(quick=14, slow=45)
 @EACH_MODE
 def test_simulated_derivative_equals_the_centralised_derivative(case, mode):
     got = fad.simulate(case.derivative(mode))(*case.args())
     assert_equal(got, expected(case.name, derivative=True))
 
 
-@pytest.mark.sample(quick=14)
+@pytest.mark.sample(quick=14, slow=45)
 @EACH_MODE
 def test_executed_derivative_equals_the_centralised_derivative(case, mode):
     got = fad.execute(program(case.name, mode), *case.args())

@@ -86,7 +86,7 @@ def traced(computation, spec):
         return type(error)
 
 
-@pytest.mark.sample(quick=8, slow=90)
+@pytest.mark.sample(quick=8, slow=45)
 @pytest.mark.parametrize("grouping", GROUPINGS)
 @pytest.mark.parametrize(
     ("name", "mode"),
@@ -161,7 +161,7 @@ def test_what_clients_receive_together_and_apart(mode):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), other, values[0])
 
 
-@pytest.mark.sample(quick=0, slow=20)
+@pytest.mark.sample(quick=0, slow=12)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(40))
 def test_random_messages_taken_apart_cost_the_same(monkeypatch, seed):

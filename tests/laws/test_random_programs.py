@@ -162,14 +162,14 @@ def examine(seed, depth, most, modes=MODES, ways=WAYS):
         raise found
 
 
-@pytest.mark.sample(quick=8)
+@pytest.mark.sample(quick=8, slow=20)
 @pytest.mark.parametrize("seed", range(50))
 def test_fifty_random_programs_obey_the_law(seed):
     # One mode and one way each; the nightly profile takes all of them.
     examine(seed, 1, 3, (MODES[seed % 4],), (WAYS[seed // 4 % 2],))
 
 
-@pytest.mark.sample(quick=0, slow=60)
+@pytest.mark.sample(quick=0, slow=40)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(600))
 def test_six_hundred_random_programs_obey_the_law(seed):

@@ -130,13 +130,13 @@ def check(seed, folder):
         Ledger.create(folder / "less.db", budget, slots=slots, **options)
 
 
-@pytest.mark.sample(quick=4, slow=30)
 @pytest.mark.parametrize("seed", range(4))
 def test_the_plan_fits_is_spent_whole_and_less_noise_would_not_do(seed, tmp_path):
     check(seed, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.sample(slow=20)
 @pytest.mark.parametrize("seed", range(4, 120))
 def test_many_plans_fit_are_spent_whole_and_less_noise_would_not_do(seed, tmp_path):
     check(seed, tmp_path)
@@ -216,6 +216,7 @@ def test_budgets_of_purposes_share_the_order_of_a_filter(seed, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.sample(slow=12)
 @pytest.mark.parametrize("seed", range(7, 60))
 def test_many_budgets_of_purposes_share_the_order_of_a_filter(seed, tmp_path):
     purposes_on_a_filter(seed, tmp_path)

@@ -63,7 +63,7 @@ def every_mode():
             yield pytest.param(name, mode, marks=marks)
 
 
-@pytest.mark.sample(quick=3)
+@pytest.mark.sample(quick=3, slow=25)
 @pytest.mark.parametrize(("name", "mode"), list(every_mode()))
 def test_a_translated_program_has_the_value_and_the_derivative_of_drjax(name, mode):
     case = CASES[name]
