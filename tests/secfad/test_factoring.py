@@ -128,8 +128,8 @@ def test_the_gradient_that_stays_at_a_client_needs_the_cotangent():
 
 @fad.computation(rate=S, w=S, x=C)
 def two_rounds(rate, w, x):
-    delta = fad.mean(jax.grad(local_loss)(fad.broadcast(w), x), name="delta")
-    return fad.mean(local_loss(fad.broadcast(w - rate * delta), x), name="loss")
+    delta = fad.mean(jax.grad(local_loss)(fad.broadcast(w, name="model"), x), name="delta")
+    return fad.mean(local_loss(fad.broadcast(w - rate * delta, name="new_model"), x), name="loss")
 
 
 def test_with_several_rounds_reverse_is_the_papers_and_factored_saves_a_contact():

@@ -196,3 +196,15 @@ def test_an_answer_that_may_be_for_an_earlier_round_too_needs_its_clients():
         return slope, first
 
     assert again(rounds, W, W)[0]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_round_by_the_same_name_without_an_answer_of_its_own_may_be_the_partner_too(named):
+    """The gradient by a rate of the server needs no client of the first round, which only a name says."""
+
+    @fad.computation(rate=S, w=S, x=C)
+    def tuned(rate, w, x):
+        step = fad.mean(x.T @ (x @ fad.broadcast(w, name="model" if named else None)))
+        return fad.mean(jnp.sum((x @ fad.broadcast(w - rate * step)) ** 2))
+
+    assert again(fad.value_and_grad(tuned, mode="factored"), jnp.ones(()), W, X) == (not named, 0)
