@@ -367,13 +367,13 @@ def bodies(equation: JaxprEqn) -> Iterator[Jaxpr]:
             yield body.jaxpr if isinstance(body, ClosedJaxpr) else body
 
 
-def with_bodies(equation: JaxprEqn, change: Callable[[Jaxpr], Jaxpr]) -> JaxprEqn:
-    """The equation with every program nested in its parameters changed."""
+def with_programs(
+    equation: JaxprEqn, change: Callable[[ClosedJaxpr | Jaxpr], ClosedJaxpr | Jaxpr]
+) -> JaxprEqn:
+    """The equation with every program nested in its parameters changed, constants included."""
 
     def changed(value: Any) -> Any:
-        if isinstance(value, ClosedJaxpr):
-            return ClosedJaxpr(change(value.jaxpr), value.consts)
-        if isinstance(value, Jaxpr):
+        if isinstance(value, ClosedJaxpr | Jaxpr):
             return change(value)
         if isinstance(value, tuple) and any(isinstance(v, ClosedJaxpr) for v in value):
             items = [changed(v) for v in value]
@@ -381,6 +381,17 @@ def with_bodies(equation: JaxprEqn, change: Callable[[Jaxpr], Jaxpr]) -> JaxprEq
         return value
 
     return equation.replace(params={k: changed(v) for k, v in equation.params.items()})
+
+
+def with_bodies(equation: JaxprEqn, change: Callable[[Jaxpr], Jaxpr]) -> JaxprEqn:
+    """The equation with every program nested in its parameters changed."""
+
+    def changed(body: ClosedJaxpr | Jaxpr) -> ClosedJaxpr | Jaxpr:
+        if isinstance(body, ClosedJaxpr):
+            return ClosedJaxpr(change(body.jaxpr), body.consts)
+        return change(body)
+
+    return with_programs(equation, changed)
 
 
 def every_equation(jaxpr: Jaxpr) -> Iterator[tuple[JaxprEqn, JaxprEqn | None]]:
