@@ -3,10 +3,11 @@
 Nothing else of secfad's rooms is imported from outside (`tests/test_architecture.py`). Unlike the names of
 `secfad` itself, these may change from version to version.
 
-- Programs of JAX and their equations: `as_call`, `bodies`, `broadcast_p`, `clip_p`, `ClosedJaxpr`,
-  `COND`, `dce`, `dependent_results`, `evaluate`, `foreign_code`, `hide_file_from_tracebacks`,
-  `Interpreter`, `is_known_dtype`, `is_registered`, `Jaxpr`, `JaxprEqn`, `Literal`, `Primitive`,
-  `read`, `spec`, `sub_jaxprs`, `sum_p`, `user_line`, `Var`.
+- Programs of JAX and their equations: `any_inside`, `as_call`, `bodies`, `broadcast_p`, `clip_p`,
+  `ClosedJaxpr`, `COND`, `dce`, `dependent_results`, `equations` (the views of them), `evaluate`,
+  `foreign_code`, `hide_file_from_tracebacks`, `Interpreter`, `is_known_dtype`, `is_registered`,
+  `Jaxpr`, `JaxprEqn`, `Literal`, `live`, `Primitive`, `read`, `spec`, `sub_jaxprs`, `sum_p`,
+  `user_line`, `Var`.
 - Placed programs, their schedules and costs: `as_struct`, `Atom`, `Block`, `canonical_dtype`,
   `Costs`, `costs`, `Loop`, `Nested`, `no_collection`, `normalise`, `place`, `Round`, `Schedule`,
   `schedule`, `Sum`, `timetable`, `While`.
@@ -39,8 +40,10 @@ from secfad.engines.local import Aggregate as Aggregate
 from secfad.engines.local import Aggregator as Aggregator
 from secfad.engines.local import Upload as Upload
 from secfad.engines.local import plain_sum as plain_sum
+from secfad.jaxprs import equations as equations
 from secfad.jaxprs.dependence import dependent_results as dependent_results
 from secfad.jaxprs.equations import COND as COND
+from secfad.jaxprs.equations import any_inside as any_inside
 from secfad.jaxprs.equations import as_call as as_call
 from secfad.jaxprs.equations import bodies as bodies
 from secfad.jaxprs.interpreting import Interpreter as Interpreter
@@ -48,6 +51,7 @@ from secfad.jaxprs.interpreting import read as read
 from secfad.jaxprs.origins import foreign_code as foreign_code
 from secfad.jaxprs.origins import is_known_dtype as is_known_dtype
 from secfad.jaxprs.origins import is_registered as is_registered
+from secfad.jaxprs.slices import live as live
 from secfad.primitives import broadcast_p as broadcast_p
 from secfad.primitives import sum_p as sum_p
 from secfad.programs.blocks import Atom as Atom

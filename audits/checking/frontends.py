@@ -28,7 +28,7 @@ from audits.transfer.labels import (
 )
 from audits.transfer.styles import CLIENT_AXIS_NAME, Style
 from secfad import CLIENTS, SERVER, Computation, jacobian
-from secfad.inner import ClosedJaxpr, Jaxpr, dce, hide_file_from_tracebacks, sub_jaxprs
+from secfad.inner import ClosedJaxpr, JaxprEqn, any_inside, hide_file_from_tracebacks, live
 
 PLACEMENTS = {
     "server": Place.SERVER,
@@ -192,20 +192,12 @@ def _reverse(fn: Callable, args: Sequence[Arg], style: Style, wrt: Sequence[int]
         traced,
         wants=tuple(PLACEMENTS[args[i].placement] for i in wrt),
         subjects=tuple(args[i].name for i in wrt),
-        custom=has_custom_rules(primal.closed.jaxpr),
+        custom=any_inside(primal.closed.jaxpr, _is_custom_rule),
     )
 
 
-def has_custom_rules(jaxpr: Jaxpr) -> bool:
-    """Whether a program contains `custom_jvp` or `custom_vjp` calls anywhere."""
-    for equation in jaxpr.eqns:
-        if DECISIONS.get(equation.primitive.name) == "custom_rule":
-            return True
-        for value in equation.params.values():
-            for body in sub_jaxprs(value):
-                if has_custom_rules(body.jaxpr if isinstance(body, ClosedJaxpr) else body):
-                    return True
-    return False
+def _is_custom_rule(equation: JaxprEqn) -> bool:
+    return DECISIONS.get(equation.primitive.name) == "custom_rule"
 
 
 def _mixed(fn: Callable, args: Sequence[Arg], style: Style, wrt: Sequence[int]) -> Traced:
@@ -248,17 +240,6 @@ def _traced(fn: Callable, args: Sequence[Arg], style: Style) -> Traced:
     make = jax.make_jaxpr(
         fun, axis_env=[(CLIENT_AXIS_NAME, SPMD_CLIENTS)] if style.name == "spmd" else None
     )
-    closed = make(*(a.spec for a in args))
-    jaxpr = dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    closed = without_unused_constants(ClosedJaxpr(jaxpr, closed.consts))
-    outs = len(jaxpr.outvars)
+    closed = live(make(*(a.spec for a in args)))
+    outs = len(closed.jaxpr.outvars)
     return Traced(closed, tuple(args), (None,) * outs, ("",) * outs)
-
-
-def without_unused_constants(closed: ClosedJaxpr) -> ClosedJaxpr:
-    """Drops constants that dead code alone used."""
-    jaxpr = closed.jaxpr
-    used = {id(v) for e in jaxpr.eqns for v in e.invars} | {id(v) for v in jaxpr.outvars}
-    kept = [(v, c) for v, c in zip(jaxpr.constvars, closed.consts) if id(v) in used]
-    jaxpr = jaxpr.replace(constvars=[v for v, _ in kept])
-    return ClosedJaxpr(jaxpr, [c for _, c in kept])

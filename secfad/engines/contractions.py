@@ -21,8 +21,8 @@ from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from secfad.engines.products import contraction
 from secfad.jaxprs.activity import is_differentiable
-from secfad.jaxprs.equations import JIT, SCAN, as_call, communicates
-from secfad.jaxprs.rewriting import renamed
+from secfad.jaxprs.equations import JIT, Call, Scan, View, communicates, view, with_bodies
+from secfad.jaxprs.rewriting import Rewriter
 from secfad.primitives import COMMUNICATION, sum_p
 
 # Linear in all of their operands together, whatever their parameters.
@@ -92,27 +92,26 @@ class _Scope:
         if equation.primitive not in COMMUNICATION and any(map(self._differs, equation.invars)):
             self.differing.update(equation.outvars)
         once = [self.uses.get(v) == 1 for v in equation.outvars]
-        if equation.primitive is SCAN and any(once):
-            self._look_inside(equation, once)
+        viewed = view(equation)
+        if isinstance(viewed, Scan) and any(once):
+            self._look_inside(viewed, once)
         elif once == [True]:
             operands = [equation.invars[i] for i in self._linear(equation)]
             held = [seeds for seeds in map(self.held, operands) if seeds is not None]
             if held or self._is_product(equation) or _spreads(equation, operands):
                 self.holding[equation.outvars[0]] = frozenset().union(*held)
 
-    def _look_inside(self, equation: JaxprEqn, once: Sequence[bool]) -> None:
+    def _look_inside(self, loop: Scan, once: Sequence[bool]) -> None:
         """Finds what a loop collects or accumulates that is linear in products."""
-        body, first = equation.params["jaxpr"].jaxpr, equation.params["num_consts"]
-        carries = equation.params["num_carry"]
-        opened = _opened(body, body.outvars)
-        seeds = opened.invars[first : first + carries]
-        mapped = self._inner_mapped(equation, body)
-        self.loops[id(equation)] = _Scope(opened, mapped, seeds)
-        for i, (inner, outer) in enumerate(zip(opened.outvars, equation.outvars)):
+        opened = _opened(loop.body.jaxpr, loop.body.jaxpr.outvars)
+        _, seeds, _ = loop.split(opened.invars)
+        inside = _Scope(opened, self._inner_mapped(loop, opened), seeds)
+        self.loops[id(loop.equation)] = inside
+        for i, (inner, outer) in enumerate(zip(opened.outvars, loop.equation.outvars)):
             needed, start = frozenset(), None
-            if i < carries:
-                needed, start = frozenset({seeds[i]}), equation.invars[first + i]
-            if once[i] and self.loops[id(equation)].held(inner) == needed:
+            if i < len(seeds):
+                needed, start = frozenset({seeds[i]}), loop.carry[i]
+            if once[i] and inside.held(inner) == needed:
                 self.holding[outer] = self.held(start) or frozenset()
 
     def _is_product(self, equation: JaxprEqn) -> bool:
@@ -152,12 +151,14 @@ class _Scope:
             moved = any(v in summed for v in equation.outvars)
             if equation.primitive is sum_p:
                 rows.append(self._sum(equation, summed))
-            elif moved and equation.primitive is SCAN:
-                rows.append(self._loop(equation, summed))
-            elif moved:
-                rows.append(self._moved(equation, summed))
-            else:
+            elif not moved:
                 rows.append([self._nested(equation)])
+            else:
+                viewed = view(equation)
+                is_loop = isinstance(viewed, Scan)
+                rows.append(
+                    self._loop(viewed, summed) if is_loop else self._moved(equation, summed)
+                )
         return [equation for row in reversed(rows) for equation in row]
 
     def _sum(self, equation: JaxprEqn, summed: Summed) -> list[JaxprEqn]:
@@ -194,50 +195,42 @@ class _Scope:
             done.append(message.replace(invars=[operand], outvars=[total]))
         return total
 
-    def _loop(self, equation: JaxprEqn, summed: Summed) -> list[JaxprEqn]:
+    def _loop(self, loop: Scan, summed: Summed) -> list[JaxprEqn]:
         """A loop that adds up over clients in every iteration what was to be added up after it."""
-        inside, first = self.loops[id(equation)], equation.params["num_consts"]
+        inside = self.loops[id(loop.equation)]
         done: list[JaxprEqn] = []
         within: Summed = {}
-        invars, outvars, results = list(equation.invars), list(equation.outvars), []
+        carry, outvars, results = list(loop.carry), list(loop.equation.outvars), []
         for i, inner in enumerate(inside.jaxpr.outvars):
             if outvars[i] in summed:
                 outvars[i], message = summed[outvars[i]]
-                if i < equation.params["num_carry"]:
-                    invars[first + i] = self._total(invars[first + i], message, summed, done)
+                if i < len(carry):
+                    carry[i] = self._total(carry[i], message, summed, done)
                 inner = inside._total(inner, message, within, [])
             results.append(inner)
         body = _jax.new_jaxpr(
             inside.jaxpr.invars, results, inside.equations(within), inside.jaxpr.constvars
         )
-        closed = ClosedJaxpr(body, equation.params["jaxpr"].consts)
-        params = equation.params | {"jaxpr": closed}
-        return [*done, equation.replace(invars=invars, outvars=outvars, params=params)]
+        made = loop.with_(body=ClosedJaxpr(body, loop.body.consts), carry=carry, outvars=outvars)
+        return [*done, made]
 
     def _nested(self, equation: JaxprEqn) -> JaxprEqn:
         """An equation with the sums inside it moved."""
         if equation.primitive in COMMUNICATION or not communicates(equation):
             return equation
-        params = {k: self._parameter(equation, v) for k, v in equation.params.items()}
-        return equation.replace(params=params)
+        viewed = view(equation)
+        return with_bodies(equation, lambda b: _contracted(b, self._inner_mapped(viewed, b)))
 
-    def _parameter(self, equation: JaxprEqn, value: Any) -> Any:
-        if isinstance(value, tuple) and any(isinstance(v, ClosedJaxpr) for v in value):
-            return tuple(self._parameter(equation, v) for v in value)
-        if not isinstance(value, ClosedJaxpr):
-            return value
-        mapped = self._inner_mapped(equation, value.jaxpr)
-        return ClosedJaxpr(_contracted(value.jaxpr, mapped), value.consts)
-
-    def _inner_mapped(self, equation: JaxprEqn, body: Jaxpr) -> list[bool]:
+    def _inner_mapped(self, viewed: View, body: Jaxpr) -> list[bool]:
         """Which inputs of a nested program may differ between clients."""
-        flags = [self._differs(v) for v in equation.invars]
-        if equation.primitive in JIT:
-            return flags
-        if equation.primitive is SCAN:
-            # A carry may start alike for all clients and differ later.
-            first, carries = equation.params["num_consts"], equation.params["num_carry"]
-            return [*flags[:first], *[True] * carries, *flags[first + carries :]]
+        flags = [self._differs(v) for v in viewed.equation.invars]
+        match viewed:
+            case Call(equation=equation) if equation.primitive in JIT:
+                return flags
+            case Scan():
+                # A carry may start alike for all clients and differ later.
+                consts, carry, xs = viewed.split(flags)
+                return [*consts, *[True] * len(carry), *xs]
         return [True] * len(body.invars)
 
 
@@ -272,23 +265,27 @@ def _opened(jaxpr: Jaxpr, wanted: Iterable[Any]) -> Jaxpr:
         chosen = _chosen_calls(jaxpr, wanted)
         if not chosen:
             return jaxpr
-        env: dict[Var, Any] = {}
-        equations: list[JaxprEqn] = []
+        opener = _Opener(chosen)
+        opener.read(jaxpr)
+        wanted = opener.now(wanted)
+        opened = opener.program(jaxpr.invars, jaxpr.outvars).jaxpr
+        jaxpr = opened.replace(constvars=jaxpr.constvars)
 
-        def now(atom: Any, env: Mapping[Var, Any] = env) -> Any:
-            return env.get(atom, atom) if isinstance(atom, Var) else atom
 
-        for equation in jaxpr.eqns:
-            current = equation.replace(invars=[now(v) for v in equation.invars])
-            if id(equation) not in chosen:
-                equations.append(current)
-                continue
-            body = renamed(chosen[id(equation)], current.invars).jaxpr
-            equations += body.eqns
-            env.update(zip(equation.outvars, body.outvars))
-        outvars = [now(v) for v in jaxpr.outvars]
-        wanted = [now(v) for v in wanted]
-        jaxpr = _jax.new_jaxpr(jaxpr.invars, outvars, equations, jaxpr.constvars)
+class _Opener(Rewriter):
+    """Replaces some calls by their bodies."""
+
+    def __init__(self, chosen: Mapping[int, ClosedJaxpr]):
+        super().__init__()
+        self.chosen = chosen
+
+    def equation(self, equation: JaxprEqn) -> None:
+        """Inlines an equation or copies it."""
+        body = self.chosen.get(id(equation))
+        if body is None:
+            self.copy(equation)
+        else:
+            self.define(equation, self.inline(body, self.now(equation.invars)))
 
 
 def _chosen_calls(jaxpr: Jaxpr, wanted: Iterable[Any]) -> dict[int, ClosedJaxpr]:
@@ -302,7 +299,7 @@ def _chosen_calls(jaxpr: Jaxpr, wanted: Iterable[Any]) -> dict[int, ClosedJaxpr]
         elif equation.primitive.name in _JOINTLY_LINEAR | _SOMETIMES_LINEAR:
             known.update(v for v in equation.invars if isinstance(v, Var))
         elif equation.primitive in JIT:
-            call = as_call(equation)
-            if call is not None and not call.body.consts:
+            call = view(equation)
+            if isinstance(call, Call) and not call.body.consts:
                 chosen[id(equation)] = call.body
     return chosen

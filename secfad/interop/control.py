@@ -4,16 +4,16 @@ Whether a value that a loop carries is stacked follows from its body, so bodies 
 which of their results are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from secfad import _jax
-from secfad._jax import ClosedJaxpr, JaxprEqn, Primitive
+from secfad._jax import ClosedJaxpr, JaxprEqn
 from secfad.interop.stacking import axis_of, bare, dressed, refused, stacked_at
-from secfad.jaxprs.equations import COND, LINEAR_SOLVE, SCAN, WHILE, as_call
+from secfad.jaxprs.equations import REMAT, Call, Cond, Scan, Solve, View, While
 
 _jax.hide_file_from_tracebacks(__file__)
 
@@ -62,13 +62,10 @@ def _dressed(values: Sequence[Any], axes: Axes) -> list[Any]:
     return [dressed(x, axis) for x, axis in zip(values, axes)]
 
 
-def _scan(run: Run, equation: JaxprEqn, values: list[Any]) -> list[Any]:
-    params = equation.params
-    body, consts = params["jaxpr"], params["num_consts"]
-    split = consts + params["num_carry"]
-    head, rows = values[:consts], values[split:]
+def _scan(run: Run, loop: Scan, values: list[Any]) -> list[Any]:
+    consts, start, rows = loop.split(values)
     if any(axis_of(x) == 0 for x in rows):
-        raise refused(equation, "goes from client to client; each would see those before it")
+        raise refused(loop.equation, "goes from client to client; each would see those before it")
     inside: Axes = [axis and axis - 1 for axis in map(axis_of, rows)]
     arrays = [bare(x) for x in rows]
     slices = [
@@ -78,58 +75,49 @@ def _scan(run: Run, equation: JaxprEqn, values: list[Any]) -> list[Any]:
     made: Axes = []
 
     def results(carry: list[Any]) -> Axes:
-        made[:] = _axes(run, body, [*head, *carry], slices)
-        return made[: params["num_carry"]]
+        out, made[:] = loop.split_out(_axes(run, loop.body, [*consts, *carry], slices))
+        return out
 
-    carry, axes = _settled(equation, values[consts:split], results)
+    carry, axes = _settled(loop.equation, start, results)
 
     def iteration(carry, row):
-        out = run(body, [*head, *_dressed(carry, axes), *_dressed(row, inside)])
-        last = [bare(x) for x in out[len(axes) :]]
-        return _coerced(equation, out[: len(axes)], axes), last
+        given = [*consts, *_dressed(carry, axes), *_dressed(row, inside)]
+        out, last = loop.split_out(run(loop.body, given))
+        return _coerced(loop.equation, out, axes), [bare(x) for x in last]
 
     carry, collected = jax.lax.scan(
-        iteration,
-        carry,
-        arrays,
-        length=params["length"],
-        reverse=params["reverse"],
-        unroll=params["unroll"],
+        iteration, carry, arrays, length=loop.length, reverse=loop.reverse, unroll=loop.unroll
     )
-    outside = [None if axis is None else axis + 1 for axis in made[len(axes) :]]
+    outside = [None if axis is None else axis + 1 for axis in made]
     return [*_dressed(carry, axes), *_dressed(collected, outside)]
 
 
-def _while(run: Run, equation: JaxprEqn, values: list[Any]) -> list[Any]:
-    params = equation.params
-    first = params["cond_nconsts"]
-    split = first + params["body_nconsts"]
-    predicate, body = params["cond_jaxpr"], params["body_jaxpr"]
-    head, consts = values[:first], values[first:split]
+def _while(run: Run, loop: While, values: list[Any]) -> list[Any]:
+    head, consts, start = loop.split(values)
     carry, axes = _settled(
-        equation, values[split:], lambda carry: _axes(run, body, [*consts, *carry])
+        loop.equation, start, lambda carry: _axes(run, loop.body, [*consts, *carry])
     )
 
     def go_on(carry):
-        return bare(run(predicate, [*head, *_dressed(carry, axes)])[0])
+        return bare(run(loop.predicate, [*head, *_dressed(carry, axes)])[0])
 
     def step(carry):
-        return _coerced(equation, run(body, [*consts, *_dressed(carry, axes)]), axes)
+        return _coerced(loop.equation, run(loop.body, [*consts, *_dressed(carry, axes)]), axes)
 
     return _dressed(jax.lax.while_loop(go_on, step, carry), axes)
 
 
-def _cond(run: Run, equation: JaxprEqn, values: list[Any]) -> list[Any]:
-    bodies, inputs = equation.params["branches"], values[1:]
-    columns = zip(*(_axes(run, body, inputs) for body in bodies))
+def _cond(run: Run, cond: Cond, values: list[Any]) -> list[Any]:
+    index, inputs = cond.split(values)
+    columns = zip(*(_axes(run, body, inputs) for body in cond.branches))
     axes = [next((axis for axis in column if axis is not None), None) for column in columns]
-    branches = [lambda b=body: _coerced(equation, run(b, inputs), axes) for body in bodies]
-    return _dressed(jax.lax.switch(bare(values[0]), branches), axes)
+    branches = [
+        lambda b=body: _coerced(cond.equation, run(b, inputs), axes) for body in cond.branches
+    ]
+    return _dressed(jax.lax.switch(bare(index), branches), axes)
 
 
-def _remat(run: Run, equation: JaxprEqn, values: list[Any]) -> list[Any]:
-    call = as_call(equation)
-    assert call is not None
+def _remat(run: Run, call: Call, values: list[Any]) -> list[Any]:
     axes: Axes = []
 
     def body() -> list[Any]:
@@ -137,40 +125,48 @@ def _remat(run: Run, equation: JaxprEqn, values: list[Any]) -> list[Any]:
         axes[:] = map(axis_of, results)
         return [bare(x) for x in results]
 
-    options = {key: equation.params[key] for key in ("prevent_cse", "policy")}
+    options = {key: call.equation.params[key] for key in ("prevent_cse", "policy")}
     return _dressed(jax.checkpoint(body, **options)(), axes)
 
 
-def _linear_solve(run: Run, equation: JaxprEqn, values: list[Any]) -> list[Any]:
-    lengths, bodies = equation.params["const_lengths"], equation.params["jaxprs"]
-    parts, start = {}, 0
-    for name in ("matvec", "vecmat", "solve", "transpose_solve"):
-        stop = start + (getattr(lengths, name) or 0)
-        parts[name] = values[start:stop]
-        start = stop
+def _linear_solve(run: Run, solve: Solve, values: list[Any]) -> list[Any]:
+    parts, programs = solve.regions(values), solve.programs
+    right = parts["right"]
 
     def part(name: str) -> Callable[[list[Any]], list[Any]]:
         def evaluate(vector: list[Any]) -> list[Any]:
-            results = run(getattr(bodies, name), [*parts[name], *vector])
-            return _coerced(equation, results, [None] * len(results))
+            results = run(programs[name], [*parts[name], *vector])
+            return _coerced(solve.equation, results, [None] * len(results))
 
         return evaluate
 
-    transposed = part("transpose_solve") if bodies.transpose_solve is not None else None
-    symmetric = bodies.vecmat is bodies.matvec
+    transposed = part("transpose_solve") if programs["transpose_solve"] is not None else None
     return jax.lax.custom_linear_solve(
         part("matvec"),
-        _coerced(equation, values[start:], [None] * len(values[start:])),
+        _coerced(solve.equation, right, [None] * len(right)),
         lambda _, vector: part("solve")(vector),
         transpose_solve=transposed and (lambda _, vector: transposed(vector)),
-        symmetric=symmetric,
+        symmetric=programs["vecmat"] is programs["matvec"],
     )
 
 
-CONTROL: Mapping[Primitive, Callable[[Run, JaxprEqn, list[Any]], list[Any]]] = {
-    SCAN: _scan,
-    WHILE: _while,
-    COND: _cond,
-    LINEAR_SOLVE: _linear_solve,
-    _jax.jax_primitives.remat_p: _remat,
-}
+def control(run: Run, viewed: View, values: list[Any]) -> list[Any] | None:
+    """The results of control flow over stacked values; None of anything else.
+
+    Args:
+      run: Evaluates a body.
+      viewed: The equation.
+      values: Of its operands.
+    """
+    match viewed:
+        case Scan():
+            return _scan(run, viewed, values)
+        case While():
+            return _while(run, viewed, values)
+        case Cond():
+            return _cond(run, viewed, values)
+        case Solve():
+            return _linear_solve(run, viewed, values)
+        case Call(equation=equation) if equation.primitive is REMAT:
+            return _remat(run, viewed, values)
+    return None

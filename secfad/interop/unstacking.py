@@ -18,10 +18,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from secfad import _jax
-from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from secfad._jax import ClosedJaxpr, JaxprEqn, Literal, Var
 from secfad.errors import TranslationError
 from secfad.interop.axes import ELEMENTWISE, RULES, Refused, one_row
-from secfad.interop.control import CONTROL
+from secfad.interop.control import control
 from secfad.interop.stacking import (
     MARKERS,
     Spread,
@@ -34,7 +34,7 @@ from secfad.interop.stacking import (
     stacked_at,
     whole,
 )
-from secfad.jaxprs.equations import CUSTOM_RULES, JIT, as_call, bodies
+from secfad.jaxprs.equations import CUSTOM_RULES, JIT, Inside, as_call, view
 from secfad.primitives import COMMUNICATION
 
 _jax.hide_file_from_tracebacks(__file__)
@@ -68,13 +68,14 @@ def unstack(
     return [bare(x) for x in results]
 
 
+_is_marked = Inside(lambda equation: equation.primitive in MARKERS)
+
+
 class _Reader:
     """Evaluates equations over stacked, spread and ordinary values."""
 
     def __init__(self, size: int):
         self.size = size
-        # Holds the jaxprs themselves, so that an id is never reused while it is a key.
-        self._marks: dict[int, tuple[Jaxpr, bool]] = {}
 
     def run(self, closed: ClosedJaxpr, values: Sequence[Any]) -> list[Any]:
         jaxpr = closed.jaxpr
@@ -98,15 +99,14 @@ class _Reader:
         if primitive is remove_axis_p:
             return [self._entering(equation, values[0])]
         stacked = any(isinstance(x, Stacked) for x in values)
-        followed = stacked or any(self._marked(b) for b in bodies(equation))
+        followed = stacked or _is_marked(equation)
         if primitive in JIT and (followed or any(isinstance(x, Spread) for x in values)):
             return self._inline(equation, values)
         if not followed:
             return self._ordinary(equation, values)
-        if primitive in CONTROL:
-            with _jax.at_line(equation):
-                return CONTROL[primitive](self.run, equation, values)
-        return self._stacked(equation, values)
+        with _jax.at_line(equation):
+            results = control(self.run, view(equation), values)
+        return self._stacked(equation, values) if results is None else results
 
     def _inline(self, equation: JaxprEqn, values: list[Any]) -> list[Any]:
         call = as_call(equation)
@@ -118,16 +118,6 @@ class _Reader:
                 raise
             # A function of JAX's own has no line of the user's inside.
             raise TranslationError(str(error), line=_jax.user_line(equation)) from None
-
-    def _marked(self, jaxpr: Jaxpr) -> bool:
-        """True if a program has markers, at any depth."""
-        if id(jaxpr) not in self._marks:
-            found = any(
-                e.primitive in MARKERS or any(self._marked(b) for b in bodies(e))
-                for e in jaxpr.eqns
-            )
-            self._marks[id(jaxpr)] = (jaxpr, found)
-        return self._marks[id(jaxpr)][1]
 
     def _entering(self, equation: JaxprEqn, value: Any) -> Any:
         if axis_of(value) == 0 or isinstance(value, Spread):

@@ -104,7 +104,7 @@ class Solve(Call):
       programs: All four by their names in `jax.lax.custom_linear_solve`; absent ones are None.
     """
 
-    programs: dict[str, ClosedJaxpr | None]
+    programs: dict[str, Any]
 
     def split(self, items: Sequence) -> list:
         """The items of the operands that the `solve` program takes."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, JaxprEqn
+from secfad.jaxprs.equations import While, view
 from secfad.primitives import broadcast_p
 
 NAME = "unfinished"
@@ -20,7 +21,7 @@ NAME = "unfinished"
 
 def has_one_predicate(equation: JaxprEqn) -> bool:
     """True if a single flag decides whether a `while` goes on."""
-    return equation.params["cond_jaxpr"].out_avals[0].shape == ()
+    return _loop(equation).predicate.out_avals[0].shape == ()
 
 
 def with_one_predicate(equation: JaxprEqn, at_clients: Sequence[bool]) -> JaxprEqn:
@@ -30,29 +31,32 @@ def with_one_predicate(equation: JaxprEqn, at_clients: Sequence[bool]) -> JaxprE
       equation: A `while` whose predicate is an array, over leading axes of its carries.
       at_clients: Which carries are client values.
     """
-    condition, body = equation.params["cond_jaxpr"], equation.params["body_jaxpr"]
-    first, second = equation.params["cond_nconsts"], equation.params["body_nconsts"]
+    loop = _loop(equation)
+    head = len(loop.predicate_consts)
 
     def predicate(*values: Any) -> Any:
-        return jnp.any(_evaluated(condition, values)[0])
+        return jnp.any(_evaluated(loop.predicate, values)[0])
 
     def step(*values: Any) -> list[Any]:
-        carries = values[first + second :]
-        going = _evaluated(condition, [*values[:first], *carries])[0]
+        first, _, carries = loop.split(values)
+        going = _evaluated(loop.predicate, [*first, *carries])[0]
         told = broadcast_p.bind(going, name=NAME)[0] if any(at_clients) else going
         return [
             _chosen(told if client else going, new, old)
-            for new, old, client in zip(_evaluated(body, values[first:]), carries, at_clients)
+            for new, old, client in zip(_evaluated(loop.body, values[head:]), carries, at_clients)
         ]
 
-    heads, carries = equation.invars[:first], equation.invars[first + second :]
-    invars = [*heads, *equation.invars[: first + second], *carries]
-    params = equation.params | {
-        "cond_jaxpr": _traced(predicate, [*heads, *carries]),
-        "body_jaxpr": _traced(step, equation.invars),
-        "body_nconsts": first + second,
-    }
-    return equation.replace(invars=invars, params=params)
+    return loop.with_(
+        predicate=_traced(predicate, [*loop.predicate_consts, *loop.carry]),
+        body=_traced(step, equation.invars),
+        body_consts=[*loop.predicate_consts, *loop.body_consts],
+    )
+
+
+def _loop(equation: JaxprEqn) -> While:
+    loop = view(equation)
+    assert isinstance(loop, While)
+    return loop
 
 
 def _evaluated(body: ClosedJaxpr, values: Sequence[Any]) -> list[Any]:
