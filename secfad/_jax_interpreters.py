@@ -12,7 +12,6 @@ only linearize once*, for transposition and partial evaluation.
 """
 
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,7 +81,7 @@ def linear_primitive(
     communication of the same value would be a second contact and, under noise, another value.
 
     Where JAX separates what is linear in some inputs from what is known without them, each operand is
-    on its own side: a transposed mean knows its denominator. No message moves out of a loop.
+    on its own side: a transposed mean knows its denominator.
 
     Args:
       name: Name of the primitive in jaxprs.
@@ -151,9 +150,6 @@ def linear_primitive(
 
 def _separate(primitive: Primitive, trace, *tracers, **params) -> list:
     """Partial evaluation: what is known now, the rest later, each operand on its own side."""
-    if _is_hoisting():
-        # An operand that does not change in the loop is an unknown one: nothing moves.
-        tracers = tuple(trace.instantiate_const(tracer) for tracer in tracers)
     known = [tracer.is_known() for tracer in tracers]
     if all(known) or not any(known):
         return trace.default_process_primitive(primitive, tracers, params)
@@ -162,22 +158,6 @@ def _separate(primitive: Primitive, trace, *tracers, **params) -> list:
     now = iter(primitive.bind(*values, **params))
     later = iter(trace.default_process_primitive(primitive, others, params))
     return [next(now) if k else next(later) for k in known]
-
-
-_HOIST = "_scan_known_hoisting"
-
-
-def _is_hoisting() -> bool:
-    """True while JAX moves what does not change in a loop out of it.
-
-    JAX does so by the rules by which it separates what is linear, and says to none what it is called
-    for. A message stays in its loop, so the calls that led here have to tell.
-    `primitives.require_messages_stay_in_loops` refuses a JAX in which they do not.
-    """
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code.co_name != _HOIST:
-        frame = frame.f_back
-    return frame is not None
 
 
 def _drop_unused_operands(used: list[bool], equation: JaxprEqn):
@@ -193,7 +173,7 @@ def _save_results(saveable, unknown_in, instantiated_in, equation):
     if not any(unknown_in):
         return equation, None, [False] * count, [False] * count, []
     known = [i for i, unknown in enumerate(unknown_in) if not unknown]
-    if known and not _is_hoisting():
+    if known:
         now, later = (
             _operands(equation, [u is side for u in unknown_in]) for side in (False, True)
         )
@@ -209,6 +189,45 @@ def _operands(equation: JaxprEqn, kept: Sequence[bool]) -> JaxprEqn:
         [v for v, k in zip(vs, kept) if k] for vs in (equation.invars, equation.outvars)
     )
     return equation.replace(invars=invars, outvars=outvars)  # type: ignore[arg-type]
+
+
+def before_binding(primitive: Primitive, change: Callable) -> None:
+    """Lets every use of a primitive of JAX's be changed where it is formed, before any rule sees it.
+
+    Args:
+      primitive: Of JAX's.
+      change: From operands and parameters to those to use instead.
+    """
+    bind = primitive.bind
+
+    def changed(*operands, **params):
+        operands, params = change(operands, params)
+        return bind(*operands, **params)
+
+    primitive.bind = changed
+
+
+def identity_primitive(name: str) -> Primitive:
+    """A primitive that gives its first operand, which is said to depend on the second."""
+    primitive = Primitive(name)
+    primitive.def_abstract_eval(lambda value, _: value)
+    primitive.def_impl(lambda value, _: value)
+    mlir.register_lowering(primitive, lambda context, value, _: [value])
+
+    def jvp(primals, tangents):
+        result = primitive.bind(*primals)
+        tangent = tangents[0]
+        return result, tangent if isinstance(tangent, ad.Zero) else primitive.bind(
+            tangent, primals[1]
+        )
+
+    ad.primitive_jvps[primitive] = jvp
+    ad.primitive_transposes[primitive] = lambda cotangent, *_: [cotangent, None]
+    batching.primitive_batchers[primitive] = lambda values, dims: (
+        primitive.bind(*values),
+        dims[0],
+    )
+    return primitive
 
 
 def local_primitive(name: str, reference: Callable, rows: Callable | None = None) -> Primitive:

@@ -18,6 +18,7 @@ from typing import Any
 
 from secfad import _jax
 from secfad.errors import ArgumentError, PlacementError
+from secfad.jaxprs.iterations import without_counts
 from secfad.jaxprs.references import require_no_references
 from secfad.placements import Placement
 from secfad.primitives import OUTSIDE
@@ -66,7 +67,7 @@ class Computation:
         """The program and the tree of its results, at arguments of these shapes."""
         closed, tree = self.trace_at(specs)
         require_no_references(self.name, closed.jaxpr)
-        return closed, tree
+        return without_counts(closed), tree
 
     def trace_at(self, specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
         """What `traced` gives; derivatives are traced in another way (`secfad.derivatives.traced`)."""

@@ -7,7 +7,7 @@ Nothing else of secfad's rooms is imported from outside (`tests/test_architectur
   `ClosedJaxpr`, `COND`, `dce`, `dependent_results`, `equations` (the views of them), `evaluate`,
   `foreign_code`, `hide_file_from_tracebacks`, `Interpreter`, `is_known_dtype`, `is_registered`,
   `Jaxpr`, `JaxprEqn`, `Literal`, `live`, `Primitive`, `read`, `spec`, `sub_jaxprs`, `sum_p`,
-  `user_line`, `Var`.
+  `user_line`, `Var`, `without_counts`.
 - Placed programs, their schedules and costs: `as_struct`, `Atom`, `Block`, `canonical_dtype`,
   `Costs`, `costs`, `Loop`, `Nested`, `no_collection`, `normalise`, `place`, `Round`, `Schedule`,
   `schedule`, `Sum`, `timetable`, `While`.
@@ -48,6 +48,7 @@ from secfad.jaxprs.equations import as_call as as_call
 from secfad.jaxprs.equations import bodies as bodies
 from secfad.jaxprs.interpreting import Interpreter as Interpreter
 from secfad.jaxprs.interpreting import read as read
+from secfad.jaxprs.iterations import without_counts as without_counts
 from secfad.jaxprs.origins import foreign_code as foreign_code
 from secfad.jaxprs.origins import is_known_dtype as is_known_dtype
 from secfad.jaxprs.origins import is_registered as is_registered

@@ -277,8 +277,8 @@ def _checked_weight(weights: Any) -> jax.Array:
 def require_messages_stay_in_loops() -> None:
     """Checks once per process that JAX leaves a message in its loop when it differentiates the loop.
 
-    JAX moves what does not change in a loop out of it. That a message stays depends on how JAX calls
-    its rules (`secfad._jax_interpreters`): one sum in place of several would be one release.
+    JAX moves what does not change in a loop out of it. That a message stays depends on how JAX forms
+    loops (`secfad.jaxprs.iterations`): one sum in place of several would be one release.
 
     Raises:
       TracingError: A message was moved; this version of JAX is not supported.

@@ -32,6 +32,7 @@ from secfad.jaxprs.equations import (
     view,
     with_programs,
 )
+from secfad.jaxprs.iterations import without_counts
 from secfad.jaxprs.rewriting import Rewriter
 from secfad.jaxprs.slices import live
 from secfad.primitives import COTANGENT, TANGENT, broadcast_p
@@ -65,7 +66,7 @@ def normalise(
             return True
         return communicates(equation) or (erase_rules and _has_rules(equation))
 
-    return live(_Normaliser(opens).rewritten(live(closed)))
+    return live(_Normaliser(opens).rewritten(live(without_counts(closed))))
 
 
 def opened(closed: ClosedJaxpr) -> ClosedJaxpr:

@@ -1,0 +1,224 @@
+"""Iterations: a message inside of a loop belongs to its iteration, and stays there.
+
+JAX moves what does not change in a `scan` out of it, when it separates what a derivative needs from
+what is known before. Of a sum that would make one message of several, and under noise one release. So
+every `scan` that communicates counts its iterations, from the moment it is formed, and each message
+in it is *bound* to the count: its operands pass through a primitive that also takes the count, and
+gives them back as they are. What depends on a count changes in the loop, for JAX and for whoever
+else transforms the program. A `cond` with messages is bound by its index, so that it stays whole.
+
+In nested loops a message is bound to each count. What a trace gives has no counts any more
+(`without_counts`), so that programs, costs and digests are those of what was written; evaluating it
+counts again.
+
+>>> import jax, jax.numpy as jnp, secfad as fad
+>>> add = lambda total, _: (total + fad.sum(1.0), None)
+>>> loop = jax.make_jaxpr(lambda: jax.lax.scan(add, 0.0, length=3)[0])()
+>>> [e.primitive.name for e in loop.eqns[-1].params["jaxpr"].eqns]
+['iteration', 'federated_sum', 'add']
+
+Source: docs/decisions/0043-messages-are-bound-to-iterations.md.
+"""
+
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from secfad import _jax
+from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, ShapedArray, Var
+from secfad._jax_interpreters import before_binding, identity_primitive
+from secfad.jaxprs.equations import (
+    COND,
+    CONTROL_FLOW,
+    JIT,
+    REMAT,
+    SCAN,
+    Atom,
+    Call,
+    Cond,
+    Inside,
+    Scan,
+    View,
+    While,
+    communicates,
+    variables,
+    view,
+    with_bodies,
+)
+from secfad.jaxprs.rewriting import Rewriter
+
+_jax.hide_file_from_tracebacks(__file__)
+
+# Gives its first operand; the second is the count of the iteration.
+iteration_p = identity_primitive("iteration")
+
+_COUNT = ShapedArray((), np.dtype(np.int32))
+_BOUND = jax.make_jaxpr(iteration_p.bind)(0.0, np.int32(0)).eqns[0]
+
+
+def counted(body: ClosedJaxpr) -> ClosedJaxpr:
+    """The body of a scan with the count as its last row, and every message bound to it."""
+    return _taking_a_count(body, len(body.jaxpr.invars))
+
+
+def _taking_a_count(body: ClosedJaxpr, at: int) -> ClosedJaxpr:
+    """A program that takes a count at this position, with every message bound to it."""
+    count = Var(_COUNT)
+    fresh = _Binder(count).rewritten(body)
+    invars = list(fresh.jaxpr.invars)
+    invars.insert(at, count)
+    jaxpr = _jax.new_jaxpr(invars, fresh.jaxpr.outvars, fresh.jaxpr.eqns, fresh.jaxpr.constvars)
+    return ClosedJaxpr(jaxpr, fresh.consts)
+
+
+def without_counts(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """The program as it was written: no message is bound, and rows of counts are dead code."""
+    if not _has_counts.in_jaxpr(closed.jaxpr):
+        return closed
+    return ClosedJaxpr(_freed(closed.jaxpr), closed.consts)
+
+
+def _freed(jaxpr: Jaxpr) -> Jaxpr:
+    freeing = _Freeing()
+    freeing.read(jaxpr)
+    outvars = freeing.now(jaxpr.outvars)
+    return _jax.new_jaxpr(jaxpr.invars, outvars, freeing.equations, jaxpr.constvars)
+
+
+class _Freeing(Rewriter):
+    """Takes counts away."""
+
+    def equation(self, equation: JaxprEqn) -> None:
+        """Takes them away from an equation and what is inside."""
+        if equation.primitive is iteration_p:
+            self.define(equation, self.now(equation.invars[:1]))
+        else:
+            self.copy(with_bodies(equation, _freed) if _has_counts(equation) else equation)
+
+
+_has_counts = Inside(lambda equation: equation.primitive is iteration_p)
+
+
+class _Binder(Rewriter):
+    """Binds the messages of a program to a count."""
+
+    def __init__(self, count: Var):
+        super().__init__()
+        self.count = count
+
+    def equation(self, equation: JaxprEqn) -> None:
+        """Binds a message, or those inside of an equation."""
+        if not communicates(equation):
+            self.copy(equation)
+            return
+        match _opened(equation):
+            case Scan(body=body, consts=consts) as loop:
+                inner = _taking_a_count(body, len(consts))
+                self.copy(loop.with_(body=inner, consts=[*consts, self.count]))
+            case While() as loop:
+                self.copy(
+                    loop.with_(
+                        predicate=_taking_a_count(loop.predicate, len(loop.predicate_consts)),
+                        body=_taking_a_count(loop.body, len(loop.body_consts)),
+                        predicate_consts=[*loop.predicate_consts, self.count],
+                        body_consts=[*loop.body_consts, self.count],
+                    )
+                )
+            case Cond(index=index, operands=operands) as choice:
+                branches = [_taking_a_count(b, len(operands)) for b in choice.branches]
+                (index,) = self._bound([index], equation)
+                self.copy(
+                    choice.with_(index=index, operands=[*operands, self.count], branches=branches)
+                )
+            case Call(body=body, operands=operands) if equation.primitive in JIT:
+                self.define(equation, self.inline(body, self.now(operands), equation))
+            case Call(body=body, operands=operands):
+                inner = _taking_a_count(body, len(operands)).jaxpr
+                params = equation.params | {"jaxpr": inner}
+                if isinstance(params["prevent_cse"], tuple):
+                    params["prevent_cse"] += (False,)
+                self.copy(equation.replace(invars=[*operands, self.count], params=params))
+            case None:
+                # A call with a derivative rule takes its operands one by one, as a message does.
+                self.copy(equation.replace(invars=self._bound(equation.invars, equation)))
+
+    def _bound(self, atoms: Sequence[Atom], equation: JaxprEqn) -> list[Atom]:
+        """Atoms that were read, bound to the count."""
+        bound: list[Atom] = []
+        for atom in self.now(atoms):
+            bound.append(Var(atom.aval))  # type: ignore[arg-type]
+            self.equations.append(
+                _BOUND.replace(
+                    invars=[atom, self.count],
+                    outvars=bound[-1:],
+                    source_info=equation.source_info,
+                )
+            )
+        return bound
+
+
+def _opened(equation: JaxprEqn) -> View | None:
+    """The view of control flow and of calls that can take one operand more; None of the others."""
+    return view(equation) if equation.primitive in CONTROL_FLOW | JIT | {REMAT} else None
+
+
+def _is_bound(jaxpr: Jaxpr, changing: set[Var]) -> bool:
+    """Whether every message of a program, at any depth, is bound to one of these inputs."""
+    bound: set[Var] = set()
+    for equation in jaxpr.eqns:
+        operands = equation.invars
+        if equation.primitive is iteration_p:
+            if not (changing | bound).isdisjoint(variables(operands)):
+                bound.update(equation.outvars)
+        elif communicates(equation):
+            inside = list(_regions(equation))
+            outside = operands[:1] if equation.primitive is COND else operands if not inside else []
+            if not all(isinstance(v, Var) and v in bound for v in outside):
+                return False
+            for taken, body in inside:
+                pairs = zip(taken, body.jaxpr.invars)
+                entering = {v for a, v in pairs if isinstance(a, Var) and a in changing}
+                if not _is_bound(body.jaxpr, entering):
+                    return False
+    return True
+
+
+def _regions(equation: JaxprEqn) -> Iterator[tuple[list[Atom], ClosedJaxpr]]:
+    """The programs inside that may take a count, with their operands."""
+    match _opened(equation):
+        case Scan(body=body):
+            yield equation.invars, body
+        case While() as loop:
+            yield [*loop.predicate_consts, *loop.carry], loop.predicate
+            yield [*loop.body_consts, *loop.carry], loop.body
+        case Cond(operands=operands, branches=branches):
+            yield from ((operands, body) for body in branches)
+        case Call(body=body, operands=operands):
+            yield operands, body
+
+
+# Bodies of scans, and what they are with a count; None for those that need none.
+_known: weakref.WeakKeyDictionary[ClosedJaxpr, ClosedJaxpr | None] = weakref.WeakKeyDictionary()
+
+
+def _counting(operands: Sequence[Any], params: dict) -> tuple[Sequence[Any], dict]:
+    """A scan as it is formed: with a count, if a message in it is not bound to its iterations."""
+    body = params["jaxpr"]
+    if body not in _known:
+        changing = set(body.jaxpr.invars[params["num_consts"] :])
+        needs_none = not communicates.in_jaxpr(body.jaxpr) or _is_bound(body.jaxpr, changing)
+        _known[body] = None if needs_none else counted(body)
+    fresh = _known[body]
+    if fresh is None:
+        return operands, params
+    params = params | {"jaxpr": fresh}
+    if "linear" in params:  # JAX before 0.9
+        params["linear"] = (*params["linear"], False)
+    # Rows and not a carry: what is transposed is linear in its carries.
+    return [*operands, jax.lax.iota(np.int32, params["length"])], params
+
+
+before_binding(SCAN, _counting)
