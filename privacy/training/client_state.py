@@ -17,7 +17,7 @@ client that dropped out keeps what it had. Questions later in a round see what e
 >>> state.drop(); state.rows("own", np.array([2])).tolist()
 [[0.0, 0.0]]
 
-Sources: Karimireddy et al. (2020), Algorithm 1; docs/privacy-model.md, "What clients keep".
+Sources: Karimireddy et al. (2020), Algorithm 1; docs/privacy-model.md, "Client state".
 """
 
 from collections.abc import Mapping, Sequence
