@@ -4,7 +4,7 @@ Nothing else of secfad's rooms is imported from outside (`tests/test_architectur
 `secfad` itself, these may change from version to version.
 
 - Programs of JAX and their equations: `any_inside`, `as_call`, `bodies`, `broadcast_p`, `clip_p`,
-  `ClosedJaxpr`, `COND`, `dce`, `dependent_results`, `equations` (the views of them), `evaluate`,
+  `ClosedJaxpr`, `dce`, `dependent_results`, `equations` (the views of them), `evaluate`,
   `foreign_code`, `hide_file_from_tracebacks`, `Interpreter`, `is_known_dtype`, `is_registered`,
   `Jaxpr`, `JaxprEqn`, `Literal`, `live`, `Primitive`, `read`, `spec`, `sub_jaxprs`, `sum_p`,
   `user_line`, `Var`, `without_counts`.
@@ -42,7 +42,6 @@ from secfad.engines.local import Upload as Upload
 from secfad.engines.local import plain_sum as plain_sum
 from secfad.jaxprs import equations as equations
 from secfad.jaxprs.dependence import dependent_results as dependent_results
-from secfad.jaxprs.equations import COND as COND
 from secfad.jaxprs.equations import any_inside as any_inside
 from secfad.jaxprs.equations import as_call as as_call
 from secfad.jaxprs.equations import bodies as bodies

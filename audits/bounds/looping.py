@@ -24,7 +24,7 @@ from audits.bounds.domains.facts import (
 from audits.bounds.domains.steps import Site
 from audits.bounds.records import KeyUse, Records
 from audits.transfer.interpreter import Checker, Path
-from secfad.inner import ClosedJaxpr, sub_jaxprs
+from secfad.inner import ClosedJaxpr, equations, sub_jaxprs
 
 MAX_PASSES = 6
 
@@ -63,16 +63,14 @@ class ControlFlow:
 
     def _solve(self, site: Site, path: Path) -> list[Fact]:
         """What runs of a linear solve is its `solve` program, as for labels."""
-        lengths = site.params["const_lengths"]
-        first = lengths.matvec + lengths.vecmat
-        right = first + lengths.solve + (lengths.transpose_solve or 0)
-        facts = [*site.facts[first : first + lengths.solve], *site.facts[right:]]
-        return self.closed(site.params["jaxprs"].solve, facts, (*path, "solve"))
+        solve = equations.viewed(site.equation, equations.Solve)
+        return self.closed(solve.body, solve.split(site.facts), (*path, "solve"))
 
     def _cond(self, site: Site, path: Path) -> list[Fact]:
+        choice = equations.viewed(site.equation, equations.Cond)
         outs = [
             self.closed(branch, site.facts[1:], (*path, f"branch{k}"))
-            for k, branch in enumerate(site.params["branches"])
+            for k, branch in enumerate(choice.branches)
         ]
         made = []
         for position, column in enumerate(zip(*outs)):
@@ -83,23 +81,21 @@ class ControlFlow:
         return made
 
     def _scan(self, site: Site, path: Path) -> list[Fact]:
-        constants, carries = site.params["num_consts"], site.params["num_carry"]
+        loop = equations.viewed(site.equation, equations.Scan)
+        fixed, start, stacked = loop.split(site.facts)
         inner = (*path, "body" if (*path, "body") in self.checker.evidence else "row")
-        fixed = site.facts[:constants]
-        start = site.facts[constants : constants + carries]
-        length = int(site.params["length"])
         outside, self._loops = self._loops, (*self._loops, self.number("loop", path))
-        slices = [self._slice(f, inner, k) for k, f in enumerate(site.facts[constants + carries :])]
-        run = lambda carry: self._visit(site.params["jaxpr"], [*fixed, *carry, *slices], inner)
-        before, self.count = self.count, self.count * max(length, 1)
+        slices = [self._slice(f, inner, k) for k, f in enumerate(stacked)]
+        run = lambda carry: self._visit(loop.body, [*fixed, *carry, *slices], inner)
+        before, self.count = self.count, self.count * max(loop.length, 1)
         carry, out, seen = self._steady(start, run, inner)
         self.records.add(seen)
         self._reused_carries(carry, out)
         self.count, self._loops = before, outside
         return [
             join_facts(self.number("carry out", path, k), a, b)
-            for k, (a, b) in enumerate(zip(out[:carries], start))
-        ] + [self._stack(f, path, k) for k, f in enumerate(out[carries:])]
+            for k, (a, b) in enumerate(zip(loop.split_out(out)[0], start))
+        ] + [self._stack(f, path, k) for k, f in enumerate(loop.split_out(out)[1])]
 
     def _slice(self, fact: Fact, path: Path, index: int) -> Fact:
         number = self.number("slice", path, index)
@@ -156,18 +152,15 @@ class ControlFlow:
         return joined.replace(interval=Interval(low, high, True, True), amount=None, norms=norms)
 
     def _while(self, site: Site, path: Path) -> list[Fact]:
-        conds, bodies = site.params["cond_nconsts"], site.params["body_nconsts"]
-        fixed = site.facts[conds : conds + bodies]
-        start = site.facts[conds + bodies :]
+        loop = equations.viewed(site.equation, equations.While)
+        tested, fixed, start = loop.split(site.facts)
         inner = (*path, "body")
         outside, self._loops = self._loops, (*self._loops, self.number("loop", path))
-        body = site.params["body_jaxpr"]
         before, self.count = self.count, self.count * 2
         carry, out, seen = self._steady(
-            start, lambda c: self._visit(body, [*fixed, *c], inner), inner
+            start, lambda c: self._visit(loop.body, [*fixed, *c], inner), inner
         )
-        test = [*site.facts[:conds], *carry]
-        decided = self.closed(site.params["cond_jaxpr"], test, (*path, "test"))
+        decided = self.closed(loop.predicate, [*tested, *carry], (*path, "test"))
         self.records.add(seen)
         self._reused_carries(carry, out)
         self.count, self._loops = before, outside

@@ -15,7 +15,7 @@ from audits.rules.findings import Finding
 from audits.rules.rules import Severity
 from audits.transfer.interpreter import Checker, Path
 from audits.transfer.labels import Place
-from secfad.inner import Jaxpr, JaxprEqn, Var, user_line
+from secfad.inner import Jaxpr, JaxprEqn, Var, equations, user_line
 
 MOST_FINDINGS = 20
 
@@ -110,12 +110,11 @@ def _climb(
 
 def _operand(equation: JaxprEqn, kind: str, position: int) -> int:
     """The operand of a call, branch or loop that feeds an input of its program."""
-    params = equation.params
-    if equation.primitive.name == "cond":
-        return position + 1
-    if equation.primitive.name == "while":
-        conds, bodies = params["cond_nconsts"], params["body_nconsts"]
-        if kind == "test":
-            return position if position < conds else position + bodies
-        return position + conds
+    numbers = range(len(equation.invars))
+    match equations.view(equation):
+        case equations.Cond() as choice:
+            return choice.split(numbers)[1][position]
+        case equations.While() as loop:
+            test, body, carry = loop.split(numbers)
+            return [*(test if kind == "test" else body), *carry][position]
     return min(position, len(equation.invars) - 1)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from audits.transfer import registry
-from secfad.inner import COND, Jaxpr, JaxprEqn, Literal, as_call, dependent_results
+from secfad.inner import Jaxpr, JaxprEqn, Literal, dependent_results, equations
 
 # Elementwise work that makes nothing new of its operand.
 _COPIES = frozenset({"copy", "stop_gradient"})
@@ -49,11 +49,13 @@ def _sources(equation: JaxprEqn) -> Sequence[Any]:
     family = registry.family(equation.primitive, style="native")
     if family == "identity" or (family == "elementwise" and equation.primitive.name in _COPIES):
         return equation.invars
-    if equation.primitive is COND:
-        rows = [passed_on(branch.jaxpr) for branch in equation.params["branches"]]
-        same = [column[0] if len(set(column)) == 1 else None for column in zip(*rows)]
-        return [None if k is None else equation.invars[1 + k] for k in same]
-    call = as_call(equation)
-    if call is not None and len(call.operands) == len(call.body.jaxpr.invars):
-        return [None if k is None else call.operands[k] for k in passed_on(call.body.jaxpr)]
+    match equations.view(equation):
+        case equations.Cond(operands=operands, branches=branches):
+            rows = [passed_on(branch.jaxpr) for branch in branches]
+            same = [column[0] if len(set(column)) == 1 else None for column in zip(*rows)]
+            return [None if k is None else operands[k] for k in same]
+        case equations.Call(operands=operands, body=body) if len(operands) == len(
+            body.jaxpr.invars
+        ):
+            return [None if k is None else operands[k] for k in passed_on(body.jaxpr)]
     return [None] * len(equation.outvars)

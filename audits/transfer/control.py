@@ -16,7 +16,7 @@ from audits.transfer.labels import (
     Place,
     join,
 )
-from secfad.inner import ClosedJaxpr, Jaxpr, sub_jaxprs
+from secfad.inner import ClosedJaxpr, Jaxpr, equations, sub_jaxprs
 
 
 def call(step: Step) -> list[Label]:
@@ -36,14 +36,11 @@ def custom_rule(step: Step) -> list[Label]:
 
 def linear_solve(step: Step) -> list[Label]:
     """A solve runs its `solve` program, which contains the matrix-vector products."""
-    lengths, jaxprs = step.params["const_lengths"], step.params["jaxprs"]
-    first = lengths.matvec + lengths.vecmat
-    constants = step.inputs[first : first + lengths.solve]
-    right = step.inputs[first + lengths.solve + lengths.transpose_solve :]
-    names = step.names[first : first + lengths.solve] + step.names[-len(right) :]
-    if jaxprs.solve is None:
+    solve = equations.viewed(step.equation, equations.Solve)
+    if solve.body is None:
         return step.refuse("FAD001")
-    return step.checker.closed(jaxprs.solve, [*constants, *right], names, step.inside("solve"))
+    inputs, names = solve.split(step.inputs), solve.split(step.names)
+    return step.checker.closed(solve.body, inputs, names, step.inside("solve"))
 
 
 def _only_body(step: Step) -> ClosedJaxpr | Jaxpr | None:
@@ -66,12 +63,13 @@ def _enter(
 
 def cond(step: Step) -> list[Label]:
     """A branch; its results depend on the predicate."""
-    index, operands = step.inputs[0], step.inputs[1:]
+    choice = equations.viewed(step.equation, equations.Cond)
+    index, operands = choice.split(step.inputs)
     by_client = index.on_clients
     depth = max(step.scope.depth, 0 if index.place == Place.PUBLIC else index.depth)
     results, schedules = [], []
     before = len(step.checker.events)
-    for position, branch in enumerate(step.params["branches"]):
+    for position, branch in enumerate(choice.branches):
         scope = step.inside(
             f"branch{position}",
             client_control=step.scope.client_control or by_client,

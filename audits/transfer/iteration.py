@@ -22,28 +22,22 @@ from audits.transfer.labels import (
     join,
 )
 from audits.transfer.loops import loop_bound
-from secfad.inner import Jaxpr
+from secfad.inner import ClosedJaxpr, Jaxpr, equations
 
 MAX_PASSES = 12
 
 
 def scan(step: Step) -> list[Label]:
     """A loop of known length: messages repeat, and their depth grows with each iteration."""
-    constants, carries, length = (
-        step.params["num_consts"],
-        step.params["num_carry"],
-        int(step.params["length"]),
-    )
-    fixed = step.inputs[:constants]
-    start = step.inputs[constants : constants + carries]
-    stacked = step.inputs[constants + carries :]
+    loop = equations.viewed(step.equation, equations.Scan)
+    fixed, start, stacked = loop.split(step.inputs)
+    carries, length = len(start), loop.length
     if any(label.client_axis == 0 for label in stacked):
-        return _scan_over_clients(step, fixed, start, stacked)
+        return _scan_over_clients(step, loop.body, fixed, start, stacked)
     slices = [label.replace(axes=label.axes[1:]) for label in stacked]
-    body = step.params["jaxpr"]
     quiet = step.inside("body", recording=False)
     run = lambda carry, scope: step.checker.closed(
-        body, [*fixed, *carry, *slices], step.names, scope
+        loop.body, [*fixed, *carry, *slices], step.names, scope
     )
     carry = _invariant(start, lambda c: run(c, quiet)[:carries])
     if carry is None or any(label.poisoned for label in carry):
@@ -120,10 +114,9 @@ def _growth(carry: list[Label], start, body, length: int) -> tuple[list[Label], 
     return [a.replace(phase=p) for a, p in zip(first, phase)], growth
 
 
-def _scan_over_clients(step: Step, fixed, start, stacked) -> list[Label]:
+def _scan_over_clients(step: Step, body: ClosedJaxpr, fixed, start, stacked) -> list[Label]:
     """`lax.map` over clients: legal if no iteration learns anything from the one before."""
     carries = len(start)
-    body = step.params["jaxpr"]
     if any(
         label.place != Place.PUBLIC and label.client_axis is None and label.on_clients
         for label in fixed
@@ -177,14 +170,14 @@ def _stacked_rows(label: Label) -> Label:
 
 def while_(step: Step) -> list[Label]:
     """A loop whose end is computed: by clients it hides them all, by the server it may be unbounded."""
-    conds, bodies = step.params["cond_nconsts"], step.params["body_nconsts"]
-    test, body = step.params["cond_jaxpr"], step.params["body_jaxpr"]
-    tested, fixed = step.inputs[:conds], step.inputs[conds : conds + bodies]
-    start = step.inputs[conds + bodies :]
+    loop = equations.viewed(step.equation, equations.While)
+    tested, fixed, start = loop.split(step.inputs)
     names = step.names
     quiet = step.inside("body", recording=False)
-    ask = lambda carry, scope: step.checker.closed(test, [*tested, *carry], names, scope)[0]
-    run = lambda carry, scope: step.checker.closed(body, [*fixed, *carry], names, scope)
+    ask = lambda carry, scope: step.checker.closed(loop.predicate, [*tested, *carry], names, scope)[
+        0
+    ]
+    run = lambda carry, scope: step.checker.closed(loop.body, [*fixed, *carry], names, scope)
     carry = _invariant(start, lambda c: run(c, quiet))
     if carry is None or any(label.poisoned for label in carry):
         run(list(start), step.inside("body"))

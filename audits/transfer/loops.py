@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from secfad.inner import Jaxpr, JaxprEqn, Literal, Var
+from secfad.inner import Jaxpr, JaxprEqn, Literal, Var, equations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +24,12 @@ class Bound:
 
 def loop_bound(equation: JaxprEqn) -> Bound | None:
     """The static bound of a `while` equation, if its form shows one."""
-    params = equation.params
-    test, body = params["cond_jaxpr"].jaxpr, params["body_jaxpr"].jaxpr
-    skipped = params["cond_nconsts"]
-    starts = equation.invars[params["cond_nconsts"] + params["body_nconsts"] :]
+    loop = equations.viewed(equation, equations.While)
+    test, body = loop.predicate.jaxpr, loop.body.jaxpr
     conditions = _conjuncts(test)
-    for position, start in enumerate(starts):
-        counter = test.invars[skipped + position]
-        step = _increment(body, params["body_nconsts"] + position, position)
+    for position, start in enumerate(loop.carry):
+        counter = test.invars[len(loop.predicate_consts) + position]
+        step = _increment(body, len(loop.body_consts) + position, position)
         if not isinstance(start, Literal) or step is None:
             continue
         for condition in conditions:

@@ -25,7 +25,7 @@ import dataclasses
 import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
@@ -277,6 +277,7 @@ class Cond(Plain):
         return _replaced(self.equation, [first, *operands], outvars, params)
 
 
+_V = TypeVar("_V", bound=Plain)
 View = Plain | Message | Call | Solve | Scan | While | Cond
 
 
@@ -286,10 +287,18 @@ def view(equation: JaxprEqn) -> View:
     return Plain(equation) if make is None else make(equation)
 
 
+def viewed(equation: JaxprEqn, kind: type[_V]) -> _V:
+    """The view of an equation that is of a kind; TypeError if it is of another."""
+    made = view(equation)
+    if not isinstance(made, kind):
+        raise TypeError(f"Expected a {kind.__name__}, got the equation `{equation.primitive}`.")
+    return made
+
+
 def as_call(equation: JaxprEqn) -> Call | None:
     """The view of an equation that can be replaced by its body; None of another."""
-    viewed = view(equation)
-    return viewed if isinstance(viewed, Call) else None
+    made = view(equation)
+    return made if isinstance(made, Call) else None
 
 
 def _body_key(equation: JaxprEqn) -> str:

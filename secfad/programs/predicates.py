@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, JaxprEqn
-from secfad.jaxprs.equations import While, view
+from secfad.jaxprs.equations import While, viewed
 from secfad.primitives import broadcast_p
 
 NAME = "unfinished"
@@ -21,7 +21,7 @@ NAME = "unfinished"
 
 def has_one_predicate(equation: JaxprEqn) -> bool:
     """True if a single flag decides whether a `while` goes on."""
-    return _loop(equation).predicate.out_avals[0].shape == ()
+    return viewed(equation, While).predicate.out_avals[0].shape == ()
 
 
 def with_one_predicate(equation: JaxprEqn, at_clients: Sequence[bool]) -> JaxprEqn:
@@ -31,7 +31,7 @@ def with_one_predicate(equation: JaxprEqn, at_clients: Sequence[bool]) -> JaxprE
       equation: A `while` whose predicate is an array, over leading axes of its carries.
       at_clients: Which carries are client values.
     """
-    loop = _loop(equation)
+    loop = viewed(equation, While)
     head = len(loop.predicate_consts)
 
     def predicate(*values: Any) -> Any:
@@ -51,12 +51,6 @@ def with_one_predicate(equation: JaxprEqn, at_clients: Sequence[bool]) -> JaxprE
         body=_traced(step, equation.invars),
         body_consts=[*loop.predicate_consts, *loop.body_consts],
     )
-
-
-def _loop(equation: JaxprEqn) -> While:
-    loop = view(equation)
-    assert isinstance(loop, While)
-    return loop
 
 
 def _evaluated(body: ClosedJaxpr, values: Sequence[Any]) -> list[Any]:
