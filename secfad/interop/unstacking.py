@@ -18,7 +18,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from secfad import _jax
-from secfad._jax import ClosedJaxpr, JaxprEqn, Literal, Var
+from secfad._jax import ClosedJaxpr, JaxprEqn
 from secfad.errors import TranslationError
 from secfad.interop.axes import ELEMENTWISE, RULES, Refused, one_row
 from secfad.interop.control import control
@@ -35,6 +35,7 @@ from secfad.interop.stacking import (
     whole,
 )
 from secfad.jaxprs.equations import CUSTOM_RULES, JIT, Inside, as_call, view
+from secfad.jaxprs.evaluation import Evaluator
 from secfad.primitives import COMMUNICATION
 
 _jax.hide_file_from_tracebacks(__file__)
@@ -71,26 +72,14 @@ def unstack(
 _is_marked = Inside(lambda equation: equation.primitive in MARKERS)
 
 
-class _Reader:
+class _Reader(Evaluator):
     """Evaluates equations over stacked, spread and ordinary values."""
 
     def __init__(self, size: int):
         self.size = size
 
-    def run(self, closed: ClosedJaxpr, values: Sequence[Any]) -> list[Any]:
-        jaxpr = closed.jaxpr
-        env: dict[Var, Any] = dict(zip(jaxpr.constvars, closed.consts))
-        env.update(zip(jaxpr.invars, values))
-
-        def read(atom: Any) -> Any:
-            return atom.val if isinstance(atom, Literal) else env[atom]
-
-        for equation in jaxpr.eqns:
-            results = self._equation(equation, [read(v) for v in equation.invars])
-            env.update(zip(equation.outvars, results))
-        return [read(v) for v in jaxpr.outvars]
-
-    def _equation(self, equation: JaxprEqn, values: list[Any]) -> list[Any]:
+    def equation(self, equation: JaxprEqn, values: list[Any]) -> list[Any]:
+        """The results of one equation, stacked where they differ between clients."""
         primitive = equation.primitive
         if primitive is add_axis_p:
             if isinstance(values[0], Stacked):
