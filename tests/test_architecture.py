@@ -6,6 +6,7 @@ Read from the syntax tree, so imports inside functions count too.
 import ast
 import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,49 @@ def test_sensitive_libraries_have_one_importer(module):
         if path != allowed:
             for name in imported_names(path):
                 assert not within(name, module), f"{path.relative_to(ROOT)} imports {name}"
+
+
+# Who knows how JAX lays out calls, loops and branches. The verifier shares no code with the checker.
+LAYOUT = {"num_consts", "num_carry", "cond_nconsts", "body_nconsts", "const_lengths"}
+LAYOUT |= {"cond_jaxpr", "body_jaxpr", "call_jaxpr", "jaxprs", "branches"}
+KNOWS_LAYOUT = {"secfad/programs/inference.py", "audits/checking/verification.py"}
+# Who walks through equations beside `secfad.jaxprs`. The list may only become shorter.
+WALKS = {
+    "secfad/derivatives/factoring.py",
+    "secfad/engines/contacts.py",
+    "secfad/engines/contractions.py",
+    "secfad/primitives.py",
+    "secfad/programs/inference.py",
+    "secfad/programs/normalization.py",
+    "secfad/views/tables.py",
+    "audits/bounds/proving.py",
+    "audits/checking/evidence.py",
+    "audits/checking/outputs.py",
+    "audits/checking/provenance.py",
+    "audits/checking/verification.py",
+    "audits/projections.py",
+    "audits/transfer/carries.py",
+    "audits/transfer/indexing.py",
+    "audits/transfer/interpreter.py",
+    "audits/transfer/loops.py",
+}
+
+
+def outside_the_toolkit(found: Callable[[ast.AST], bool]) -> set[str]:
+    """Modules outside of `secfad.jaxprs` whose syntax trees have such a node."""
+    paths = [p for p in sources() if not p.is_relative_to(ROOT / "secfad" / "jaxprs")]
+    files = (p for p in paths if any(map(found, ast.walk(ast.parse(p.read_text())))))
+    return {str(p.relative_to(ROOT)) for p in files}
+
+
+def test_the_layout_of_equations_is_known_by_their_views():
+    words = lambda node: isinstance(node, ast.Constant) and str(node.value) in LAYOUT
+    assert outside_the_toolkit(words) <= KNOWS_LAYOUT
+
+
+def test_programs_are_walked_by_the_toolkit():
+    walks = lambda node: isinstance(node, ast.Attribute) and node.attr == "eqns"
+    assert outside_the_toolkit(walks) <= WALKS
 
 
 def test_secagg_knows_no_jax():

@@ -27,7 +27,7 @@ from secfad.derivatives.slicing import Slice, Slicer
 from secfad.errors import ModeError
 from secfad.jaxprs.activity import active_outputs, active_variables, loop_carries
 from secfad.jaxprs.dependence import union
-from secfad.jaxprs.equations import CUSTOM_RULES, bodies, communicates
+from secfad.jaxprs.equations import CUSTOM_RULES, communicates, every_equation
 from secfad.jaxprs.interpreting import Interpreter, read
 from secfad.placements import CLIENTS
 from secfad.programs.blocks import Atom, Block, Broadcast, Loop, Step, Sum, While
@@ -76,7 +76,7 @@ def surrogate(
 
 
 def _require_no_communicating_rules(name: str, jaxpr: Jaxpr) -> None:
-    for equation in jaxpr.eqns:
+    for equation, _ in every_equation(jaxpr):
         if equation.primitive in CUSTOM_RULES and communicates(equation):
             # A rule that goes forward need not go backward, such as that of a root found by iterations.
             goes_back = equation.primitive is _jax.jax_primitives.custom_vjp_call_p
@@ -85,8 +85,6 @@ def _require_no_communicating_rules(name: str, jaxpr: Jaxpr) -> None:
                 f"({_jax.user_line(equation)}); mixed mode would pass it by. Use mode="
                 f"{'reverse' if goes_back else 'forward'!r}."
             )
-        for body in bodies(equation):
-            _require_no_communicating_rules(name, body)
 
 
 class _Mixed(Interpreter):

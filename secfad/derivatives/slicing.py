@@ -13,7 +13,7 @@ from secfad import _jax
 from secfad._jax import Jaxpr, Var
 from secfad.errors import ModeError
 from secfad.jaxprs.dependence import dependent_results, is_differentiable
-from secfad.jaxprs.equations import OWN_DERIVATIVE, bodies
+from secfad.jaxprs.equations import OWN_DERIVATIVE, Inside, bodies
 from secfad.placements import CLIENTS
 from secfad.programs.blocks import Atom, Block, Broadcast, Local, Sum
 
@@ -44,7 +44,8 @@ class Slice:
 
         What is behind a derivative rule is not differentiated, and not looked into.
         """
-        return _contains(self.jaxpr, primitives)
+        nested = lambda e: () if e.primitive in OWN_DERIVATIVE else bodies(e)
+        return Inside(lambda e: e.primitive in primitives, nested).in_jaxpr(self.jaxpr)
 
 
 class Slicer:
@@ -122,14 +123,6 @@ class Slicer:
         names, sources = zip(*(self.sender[v] for v in roots))
         depends = _dependence(jaxpr, list(roots))
         return Slice(jaxpr, list(sources), list(names), list(constants), depends, list(wanted))
-
-
-def _contains(jaxpr: Jaxpr, primitives: frozenset) -> bool:
-    return any(
-        e.primitive in primitives
-        or (e.primitive not in OWN_DERIVATIVE and any(_contains(b, primitives) for b in bodies(e)))
-        for e in jaxpr.eqns
-    )
 
 
 def _dependence(jaxpr: Jaxpr, roots: list[Var]) -> list[list[bool]]:

@@ -39,7 +39,7 @@ from secfad.computations import Computation, computation
 from secfad.errors import ArgumentError, TranslationError
 from secfad.interop.stacking import add_axis, refused, remove_axis
 from secfad.interop.unstacking import unstack
-from secfad.jaxprs.equations import bodies
+from secfad.jaxprs.equations import every_equation
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.programs.inference import place
 from secfad.programs.normalization import normalise
@@ -143,14 +143,12 @@ def _require_sent(
 
 
 def _require_no_collective(jaxpr: _jax.Jaxpr, group: "_Group") -> None:
-    for equation in jaxpr.eqns:
+    for equation, _ in every_equation(jaxpr):
         axes = (equation.params.get("axes"), equation.params.get("axis_name"))
         if group.placement in jax.tree.leaves(axes):
             raise refused(
                 equation, f"names the axis {group.placement!r} of clients. Use drjax.reduce_sum"
             )
-        for body in bodies(equation):
-            _require_no_collective(body, group)
 
 
 class _Group:
