@@ -193,13 +193,19 @@ def is_reference(aval: Any) -> bool:
     return hasattr(aval, "inner_aval")
 
 
+_PROGRAMS, _LISTS = (ClosedJaxpr, Jaxpr), (tuple, list)
+# Most parameters; asking for their type first is what makes looking at all of them quick.
+_NUMBERS = frozenset({bool, int, float, str, type(None)})
+
+
 def sub_jaxprs(value: Any) -> Iterator[ClosedJaxpr | Jaxpr]:
     """Every jaxpr inside one equation parameter, also in tuples, records and mappings."""
-    if isinstance(value, ClosedJaxpr | Jaxpr):
+    if isinstance(value, _PROGRAMS):
         yield value
-    elif isinstance(value, tuple | list):
+    elif isinstance(value, _LISTS):
         for item in value:
-            yield from sub_jaxprs(item)
+            if type(item) not in _NUMBERS:
+                yield from sub_jaxprs(item)
     elif isinstance(value, dict):
         for item in value.values():
             yield from sub_jaxprs(item)

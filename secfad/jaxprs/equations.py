@@ -369,11 +369,15 @@ def variables(atoms: Iterable[Any]) -> Iterator[Var]:
     return (v for v in atoms if isinstance(v, Var))
 
 
+_HOLDERS = (ClosedJaxpr, Jaxpr, tuple, list, dict)
+
+
 def bodies(equation: JaxprEqn) -> Iterator[Jaxpr]:
     """Every program nested in an equation's parameters."""
     for value in equation.params.values():
-        for body in _jax.sub_jaxprs(value):
-            yield body.jaxpr if isinstance(body, ClosedJaxpr) else body
+        if isinstance(value, _HOLDERS):
+            for body in _jax.sub_jaxprs(value):
+                yield body.jaxpr if isinstance(body, ClosedJaxpr) else body
 
 
 def with_programs(

@@ -1,8 +1,8 @@
-"""Slices: parts of a program that lead from some variables to others."""
+"""Slices: the part of a program that some of its results need."""
 
 from collections.abc import Sequence
 
-from secfad._jax import ClosedJaxpr
+from secfad._jax import ClosedJaxpr, Var
 from secfad._jax_interpreters import dce
 from secfad.jaxprs.equations import variables
 
@@ -15,7 +15,10 @@ def live(closed: ClosedJaxpr, wanted: Sequence[bool] | None = None) -> ClosedJax
       wanted: Which results stay; all of them by default.
     """
     jaxpr = dce(closed.jaxpr, [True] * len(closed.jaxpr.outvars) if wanted is None else wanted)
-    used = {v for e in jaxpr.eqns for v in variables(e.invars)} | {*variables(jaxpr.outvars)}
+    if not jaxpr.constvars:
+        return ClosedJaxpr(jaxpr, ())
+    used = {v for e in jaxpr.eqns for v in e.invars if isinstance(v, Var)}
+    used.update(variables(jaxpr.outvars))
     kept = [(v, c) for v, c in zip(jaxpr.constvars, closed.consts) if v in used]
-    constvars, consts = ([v for v, _ in kept], [c for _, c in kept])
-    return ClosedJaxpr(jaxpr.replace(constvars=constvars), consts)
+    constvars = [v for v, _ in kept]
+    return ClosedJaxpr(jaxpr.replace(constvars=constvars), [c for _, c in kept])
