@@ -1,6 +1,6 @@
-"""audits: is the claim true? A static checker that proves it, and a verifier of the proof.
+"""audits: a static checker that proves privacy claims, and a verifier of the proofs.
 
-Names are loaded when they are first used, so that the help of the command does not import JAX.
+Names are loaded on first use, so `secfad --help` does not import JAX.
 """
 
 import importlib

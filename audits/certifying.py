@@ -1,8 +1,8 @@
-"""`certify`: from a computation or a private program to a certificate, or to findings.
+"""`certify`: checks a computation or a private program and issues a certificate or findings.
 
-Each mode is traced and checked on its own. A private program is also compared with the mechanism it
-was clipped for: every sum must carry a joint clip at most as large as the mechanism's clip norm, and
-every release exactly one such clip.
+Each mode is traced and checked separately. A private program is also compared with its mechanism:
+every sum must have a joint clip of at most the mechanism's clip norm, and every release must have
+exactly one such clip.
 
     computation --trace--> program --check--> certificate, bound to the program's digest
 
@@ -52,8 +52,8 @@ class CertificationError(Exception):
     """A program was not certified.
 
     Attributes:
-      findings: Why, the most severe first.
-      reports: One per mode that was checked.
+      findings: The reasons, the most severe first.
+      reports: One per checked mode.
     """
 
     def __init__(self, reports: Sequence[Report]):
@@ -76,7 +76,7 @@ def certify(
     argnums: int | Sequence[int] | None = None,
     public: Sequence[str] = (),
 ) -> Certificate:
-    """Proves a program and states what was proved.
+    """Proves a program and states the proved claims.
 
     Guarantees:
       The certificate is issued only if every mode passed the check; it holds for programs with
@@ -84,8 +84,9 @@ def certify(
 
     Args:
       subject: A private program, a traced program, or a computation with its specs.
-      *specs: What the server or one client holds, per argument of a computation.
-      modes: Of a computation: `"primal"`, `"forward"`, `"reverse"`, `"factored"`, `"mixed"`,
+      *specs: The shape of the value that the server or one client holds, for each argument of a
+        computation.
+      modes: Modes of a computation: `"primal"`, `"forward"`, `"reverse"`, `"factored"`, `"mixed"`,
         `"blockwise"`.
       argnums: Server arguments of the derivative modes; all floating-point ones by default.
       public: Digests of captured constants that are declared public.
@@ -105,7 +106,7 @@ def assert_certified(
     modes: Sequence[str] = ("forward", "reverse", "mixed"),
     argnums: int | Sequence[int] | None = None,
 ) -> Certificate:
-    """For test suites: the computation and its derivatives pass, or the test fails.
+    """Asserts in a test that the computation and its derivatives pass the check.
 
     Raises:
       CertificationError: With the findings.
@@ -120,7 +121,7 @@ def check_modes(
     argnums: int | Sequence[int] | None = None,
     public: Sequence[str] = (),
 ) -> dict[str, tuple[Report, Program | None]]:
-    """Checks a subject in each mode; the program is None where there is none.
+    """Checks a subject in each mode; the program is None if the mode does not exist.
 
     Raises:
       ValueError: An unknown mode.
@@ -139,7 +140,7 @@ def check_modes(
         if mode == "primal" or chosen:
             reports[mode] = _checked(subject, specs, mode, chosen, public)
         if mode == "primal" and reports[mode][1] is None:
-            # Its derivatives would repeat the same finding: one cause, one diagnostic.
+            # Its derivatives would repeat the same finding.
             return reports
     return reports
 
@@ -150,7 +151,7 @@ def programs_of(
     modes: Sequence[str],
     argnums: int | Sequence[int] | None = None,
 ) -> dict[str, Program]:
-    """The programs that certificates of a subject speak of, by mode, without a check.
+    """The programs of a subject by mode, unchecked, as its certificates refer to them.
 
     Raises:
       SecfadError: A mode does not exist for the subject.
@@ -196,7 +197,9 @@ def _checked(
 def _program(
     computation: Computation, specs: Sequence[Any], mode: str, argnums: tuple[int, ...]
 ) -> Program:
-    """The program of one mode: directional for forward, pulled back for reverse and mixed."""
+    """The program of one mode: a directional derivative for forward, a pullback for reverse and
+    mixed.
+    """
     if mode == "primal":
         return trace(computation, *specs)
     if mode == "forward":
@@ -205,7 +208,7 @@ def _program(
     avals = [v.aval for v in primal.jaxpr.jaxpr.outvars]
     if any(p is CLIENTS for p in primal.out_placements):
         raise ModeError(
-            f"`{computation.name}` returns client values, which have no cotangent at the server. "
+            f"`{computation.name}` returns client values, which have no cotangent on the server. "
             "Certify the computation without them."
         )
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]  # type: ignore[attr-defined]
@@ -214,7 +217,7 @@ def _program(
 
 
 def _compared(report: Report, private: PrivateProgram) -> Report:
-    """The proved bounds against the mechanism of a private program."""
+    """Compares the proved bounds with the mechanism of a private program."""
     if report.kind == "reject":
         return report
     mechanism = private.mechanism
@@ -256,7 +259,7 @@ def _too_large(event, bound: SumBound, norm: float, multiplier: object) -> Findi
 
 
 def _repeated(report: Report) -> list[Finding]:
-    """One clipped value summed twice counts twice."""
+    """A clipped value that is summed twice counts twice."""
     seen: set[tuple[int, int]] = set()
     for bound in report.facts.bounds:
         part = bound.fact.part
@@ -272,7 +275,7 @@ def issue(
     subject: PrivateProgram | Program | Computation,
     reports: dict[str, tuple[Report, Program | None]],
 ) -> Certificate:
-    """The certificate of checked modes, none of which was rejected."""
+    """Issues the certificate of checked modes, none of which was rejected."""
     private = isinstance(subject, PrivateProgram)
     programs = {mode: p for mode, (_, p) in reports.items() if p is not None}
     caveats = {f.rule: f.message for r, _ in reports.values() for f in r.findings}
@@ -302,13 +305,15 @@ def issue(
 
 
 def _of_mechanism(subject: PrivateProgram | Program | Computation) -> tuple[str, ...]:
-    """What the mechanism of a private program asks of a run."""
+    """The requirements of a private program's mechanism on a run."""
     by_clients = isinstance(subject, PrivateProgram) and subject.mechanism.by_clients
     return (STATEMENT,) if by_clients else ()
 
 
 def cohort_range(facts: Sequence[Facts]) -> CohortRange:
-    """Every number of clients: the traced program has no axis of clients. Integer sums must not wrap."""
+    """All numbers of clients for which integer sums do not wrap: the program has no axis of
+    clients.
+    """
     found = CohortRange(SMALLEST, None, "the program has no axis of clients")
     for fact in facts:
         dtypes = {e.index: jax.numpy.dtype(e.dtype) for e in fact.events if e.kind == "sum"}

@@ -1,10 +1,11 @@
-"""Mode prices: what one private derivative costs in epsilon, by mode.
+"""Mode prices: the cost of one private derivative in epsilon, by mode.
 
-A mode is privatized and its releases are read off the program. All of them are answered by one
-cohort, so that they compose inside the sampling: in forward mode the tangents are stacked into the
-sums of a round and clipped with them; in reverse mode values and, a contact later, cotangents are two
-releases; in mixed mode a value and its summed Jacobian travel, and are clipped, together. How many
-numbers are released does not change epsilon: it decides how much noise the derivative carries.
+Each mode is privatized, and its releases are read from the program. One cohort answers all of them,
+so they compose inside the sampling. In forward mode the tangents are stacked into the sums of a
+round and clipped with them. In reverse mode the values and, one contact later, the cotangents are
+two releases. In mixed mode a value and its summed Jacobian travel together and are clipped
+together. The number of released numbers does not change epsilon; it determines the noise of the
+derivative.
 
 Source: docs/privacy-model.md, "What a derivative costs"; decision 0032.
 """
@@ -23,13 +24,14 @@ from secfad.inner import positions, spec
 
 @dataclass(frozen=True)
 class Setting:
-    """How a derivative would be released.
+    """The setting in which a derivative is released.
 
     Attributes:
-      noise_multiplier: Of every round's sums.
-      sampling_rate: Poisson rate of the cohorts, which noise by the server keeps secret; 1 for everyone.
-      steps: How many derivatives, each on a cohort of its own.
-      delta: Of epsilon.
+      noise_multiplier: Noise multiplier of the sums of every round.
+      sampling_rate: Poisson rate of the cohorts, which stay secret with noise by the server; 1 for
+        full participation.
+      steps: Number of derivatives, each on its own cohort.
+      delta: The delta for which epsilon is computed.
     """
 
     noise_multiplier: float
@@ -40,14 +42,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class ModePrice:
-    """What one mode costs.
+    """The cost of one mode.
 
     Attributes:
       mode: "forward", "reverse" or "mixed".
-      releases: Rounds of sums that one cohort answers; 0 if there is no such mode.
-      numbers: Released by one derivative, value included.
-      noise_multiplier: Of the one Gaussian that the releases amount to.
-      released: Epsilon for those who see what is released.
+      releases: Rounds of sums that one cohort answers; 0 if the mode does not exist.
+      numbers: Number of released numbers of one derivative, including the value.
+      noise_multiplier: Noise multiplier of the single Gaussian that is equivalent to the releases.
+      released: Epsilon for an observer of the releases.
       server: Epsilon for a server that sees who takes part.
       note: Why there is no price, or "".
     """
@@ -69,10 +71,10 @@ def mode_prices(
 ) -> list[ModePrice]:
     """Prices every mode of the derivative by the named arguments.
 
-    Without names, by the first floating-point server argument.
+    Without names, it uses the first floating-point server argument.
 
     Raises:
-      PrivacyError: The setting makes no sense.
+      PrivacyError: The setting is invalid.
       ArgumentError: The computation has no such argument.
     """
     position = positions(computation, specs, arguments)
@@ -108,7 +110,7 @@ def _price(mode: str, private: privacy.PrivateProgram, setting: Setting) -> Mode
 
 
 def _event(noise_multiplier: float, rate: float, steps: int) -> dict[str, Any]:
-    """So many draws at a rate, in the ledger's form of events."""
+    """A number of draws at a sampling rate, as an event of the ledger."""
     once: dict[str, Any] = {"type": "gaussian", "noise_multiplier": noise_multiplier}
     if rate != 1:
         once = {"type": "poisson", "q": rate, "event": once}

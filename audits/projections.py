@@ -1,14 +1,14 @@
-"""Certificates for programs of other styles: of their projection, which is a native computation.
+"""Certificates for programs of other styles: they certify the native projection of the program.
 
-A DrJAX program and a per-client function with a named axis say the same as a computation of ours, in other
-words. The projection is that computation: DrJAX's operators become ours (`secfad.interop`), and here a
-`psum` over the axis of clients becomes a `sum`, and a server value that a client uses a `broadcast`. The
-checker judges the program as it was written, and every mode of the projection; the certificate, its
-evidence and the verifier speak of the projection, which is what is differentiated, privatised and run.
-So an array style needs no evidence of its own, and two readings of one program must agree.
+The projection of a DrJAX program, or of a per-client function with a named axis, is the equivalent
+native computation. `secfad.interop` replaces DrJAX's operators. This module replaces a `psum` over
+the axis of clients by a `sum`, and inserts a `broadcast` where a client uses a server value. The
+checker judges the program as written and every mode of the projection. The certificate, its
+evidence and the verifier refer to the projection, which is differentiated, privatised and run. An
+array style therefore needs no separate evidence, and two readings of one program must agree.
 
-The projection computes the same values; its derivatives are those of the sum over all clients, which the
-derivative of `psum` under a named axis is not.
+The projection computes the same values. Its derivatives are those of the sum over all clients,
+unlike the derivative of `psum` under a named axis.
 """
 
 import dataclasses
@@ -46,20 +46,20 @@ def certify_arrays(
     """Certifies a DrJAX program or a per-client function with named collectives.
 
     Guarantees:
-      Issued only if the checker accepts the program in its own style and every mode of its projection.
-      The certificate is that of the projection, for the number of clients of the trace alone: Python
-      code of such a program may depend on it.
+      Issued only if the checker accepts the program in its own style and every mode of its
+      projection. The certificate covers the projection, and only the number of clients of the
+      trace, because Python code of such a program may depend on this number.
 
     Args:
-      fn: The program, of positional arguments that are arrays.
-      args: Its arguments; in DrJAX style with the axis of clients.
+      fn: The program; its arguments are positional arrays.
+      args: Its arguments; in DrJAX style they include the axis of clients.
       style: `"drjax"` or `"spmd"`.
       modes: `"primal"`, `"forward"`, `"reverse"`, `"mixed"`.
       argnums: Arguments of the derivative modes.
 
     Raises:
       CertificationError: With the findings of the program or of its projection.
-      TranslationError: The program has no projection; it was checked, but cannot be certified.
+      TranslationError: The program has no projection. It was checked but cannot be certified.
       ValueError: Another style.
     """
     if style not in PROJECTED:
@@ -82,15 +82,17 @@ def args_clients(args: Sequence[Arg]) -> int:
     """Length of the axis of clients."""
     held = [a.shape[0] for a in args if PLACEMENTS[a.placement] == Place.CLIENT and a.shape]
     if not held:
-        raise ValueError("Expected an argument at the clients, got none. There is nothing to sum.")
+        raise ValueError(
+            "Expected an argument at the clients, got none, so there is nothing to sum."
+        )
     return held[0]
 
 
 def project(fn: Callable, args: Sequence[Arg], *, style: str) -> tuple[Computation, tuple]:
-    """The computation that a program stands for, and what the server or one client gives it.
+    """The native computation of a program, and the specs of its arguments.
 
     Raises:
-      TranslationError: When the computation is traced, for what has no counterpart.
+      TranslationError: An operation has no counterpart. Raised when the computation is traced.
     """
     at_clients = [PLACEMENTS[a.placement] == Place.CLIENT for a in args]
     placements = {a.name: CLIENTS if c else SERVER for a, c in zip(args, at_clients)}
@@ -114,14 +116,14 @@ def project(fn: Callable, args: Sequence[Arg], *, style: str) -> tuple[Computati
 
 
 def _named(fn: Callable) -> Callable:
-    """The function under an axis of clients, to ask for the structure of its result."""
+    """The function under a named axis of clients, to get the structure of its result."""
     from audits.transfer.styles import CLIENT_AXIS_NAME
 
     return jax.vmap(fn, in_axes=None, axis_name=CLIENT_AXIS_NAME, axis_size=SPMD_CLIENTS)
 
 
 def _with_parameters(fn: Callable, names: Sequence[str]) -> Callable:
-    """The function with the parameter names that its arguments were given."""
+    """The function with the given parameter names."""
     import inspect
 
     def named(*values: Any) -> Any:
@@ -134,7 +136,7 @@ def _with_parameters(fn: Callable, names: Sequence[str]) -> Callable:
 
 
 class _Projection:
-    """Evaluates a per-client trace: K public, S server, C client; sums and broadcasts are ours."""
+    """Evaluates a per-client trace with secfad's sums and broadcasts: K public, S server, C client."""
 
     def run(
         self, closed: ClosedJaxpr, values: Sequence[Any], places: Sequence[str]
@@ -161,7 +163,7 @@ class _Projection:
         return [v for v, _ in outs], [p for _, p in outs]
 
     def _at_clients(self, sent: dict, atom: Any, value: Any, place: str) -> tuple[Any, str]:
-        """A server value that a client uses is broadcast, once."""
+        """Broadcasts a server value that a client uses, once."""
         if place != "S":
             return value, place
         if atom not in sent:

@@ -7,9 +7,10 @@ Enable it in a `conftest.py`:
     def test_my_round(certified):
         certified(my_round, *specs, modes=("forward", "mixed"), snapshot="my_round.json")
 
-The snapshot holds what a reviewer should notice: rounds, messages, bytes, obligations and bounds per
-mode. It is written when it is missing or with `--update-certificates`; otherwise a difference fails.
-`secfad snapshot` checks the same files outside of tests, for example before a commit.
+The snapshot holds the facts that a reviewer should notice: rounds, messages, bytes, obligations and
+bounds per mode. The plugin writes it if it is missing or with `--update-certificates`; otherwise a
+difference fails the test. `secfad snapshot` checks the same files outside tests, for example before
+a commit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def certified(request: pytest.FixtureRequest) -> Callable[..., Certificate]:
-    """Certifies a subject, compares its facts with a snapshot next to the test file."""
+    """Certifies a subject and compares its facts with a snapshot next to the test file."""
 
     def check(
         subject: Any,

@@ -1,7 +1,7 @@
-"""What the front end refused before there was a program, as a finding of the checker.
+"""Turns errors of the front end, raised before a program exists, into findings of the checker.
 
-A placement error names the line of the misuse; here it gets its rule and the line that declares the
-client argument from which the value comes.
+A placement error names the line of the misuse. This module adds the rule, and the line that
+declares the client argument from which the value comes.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ LONGEST_HEAD = 20
 
 
 def refusal(computation: Computation, mode: str, error: Exception) -> Finding:
-    """What the front end refused, as a finding."""
+    """The finding for an error of the front end."""
     if isinstance(error, PlacementError):
         rule = PLACEMENT_RULES.get(error.kind, "FAD101")
         named = re.search(r"server value \(argument `([^`]+)`\)", str(error))
@@ -42,7 +42,7 @@ def refusal(computation: Computation, mode: str, error: Exception) -> Finding:
             where="the program",
         )
         said = str(error).removeprefix(f"{error.line}: ")
-        # The advice of the error is the remedy of the rule: one suggestion is enough.
+        # The rule has its own remedy, so drop the advice of the error.
         made = dataclasses.replace(made, message=said.split(". ")[0].rstrip("."))
         client = re.search(r"client value \(argument `(\w+)`\)", said)
         if client is None:
@@ -57,7 +57,9 @@ def refusal(computation: Computation, mode: str, error: Exception) -> Finding:
 
 
 def declaration_line(fun: Any, argument: str) -> tuple[str, ...]:
-    """The line above or in a function's head that names an argument, as findings write lines."""
+    """The line in or above a function's signature that names an argument, in the format of
+    findings.
+    """
     code = getattr(inspect.unwrap(fun), "__code__", None)
     if code is None:
         return ()

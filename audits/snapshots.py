@@ -1,10 +1,10 @@
-"""Snapshots: the facts of a certificate as a file that is reviewed in diffs.
+"""Snapshots: the facts of a certificate in a file that is reviewed in diffs.
 
-A snapshot holds what a reviewer should notice: rounds, messages, bytes, obligations and bounds per mode.
-It holds no lines and no digests, so that harmless edits do not change it. The pytest plugin and
-`secfad snapshot` (the pre-commit hook) read and write the same files.
+A snapshot holds the facts that a reviewer should notice: rounds, messages, bytes, obligations and
+bounds per mode. It holds no lines and no digests, so harmless edits do not change it. The pytest
+plugin and `secfad snapshot` (the pre-commit hook) read and write the same files.
 
-Source: TensorFlow Federated's habit of asserting in unit tests that no aggregation is insecure.
+Source: TensorFlow Federated's unit tests, which assert that no aggregation is insecure.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from audits.rules.findings import Report
 
 
 def facts(reports: Mapping[str, Report]) -> dict[str, Any]:
-    """What a snapshot holds, by mode."""
+    """The contents of a snapshot, by mode."""
     return {
         mode: {
             "rounds": report.facts.rounds,
@@ -36,7 +36,9 @@ def facts(reports: Mapping[str, Report]) -> dict[str, Any]:
 
 
 def difference(path: Path, found: Mapping[str, Any]) -> str | None:
-    """How the facts differ from a snapshot, line by line; None if they do not."""
+    """The difference between the facts and a snapshot, line by line; None if there is no
+    difference.
+    """
     stated = path.read_text() if path.exists() else ""
     text = _text(found)
     if stated == text:
@@ -48,7 +50,7 @@ def difference(path: Path, found: Mapping[str, Any]) -> str | None:
 
 
 def write(path: Path, found: Mapping[str, Any]) -> None:
-    """Writes a snapshot; its folder is made."""
+    """Writes a snapshot and creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_text(found))
 

@@ -1,4 +1,4 @@
-"""One equation's fact from its parts: interval, relation, guards, linear form and blame."""
+"""Combines the parts of an equation's fact: interval, relation, guards, linear form and blame."""
 
 import dataclasses
 import functools
@@ -64,7 +64,7 @@ def combine(site: Site, number: Number, line: Callable[[], str]) -> tuple[Fact, 
 
 
 def _with_noise(site: Site, operand: Fact, noise: NoiseSite, number: Number) -> Fact:
-    """A noised value: at the server its sums are hidden; at a client the bound stays that of the value."""
+    """Noise hides the sums of a server value; a client value keeps its bound."""
     hidden = NONE
     for event, _ in noise.linear:
         hidden |= only(event)
@@ -148,7 +148,7 @@ def _limited(site: Site) -> Alternatives:
 
 
 def relation_of_scaled(site: Site) -> Alternatives:
-    """Follows guards through axis changes exactly as relations are followed."""
+    """Follows guards through axis changes, as relations are followed."""
     found = set()
     for members in site.facts[0].scaled:
         stand_in = site.facts[0].replace(relation=Relation("finite", members))
@@ -211,7 +211,7 @@ def _covered(relation, fact: Fact, site: Site, index: int, other: int) -> Altern
 
 
 def _selected(site: Site, fact: Fact, number: Number) -> Fact:
-    """`where(finite, v, 0)`: what the guard makes finite is finite."""
+    """`where(finite, v, 0)`: the guarded value is finite."""
     test, cases = site.facts[0], site.facts[1:]
     related = test.relation
     if related is None or len(cases) != 2:
@@ -287,7 +287,7 @@ def factor_of(fact: Fact) -> Amount | None:
 
 
 def _amount(site: Site) -> Amount | None:
-    """Server scalars keep their magnitude through what stretches, converts and scales them."""
+    """Server scalars keep their magnitude under broadcasting, conversion and scaling."""
     facts = site.facts
     if site.name in _UNIFORM and facts:
         return facts[0].amount
@@ -314,7 +314,7 @@ _UNIFORM = frozenset(
 
 
 def _blame(site: Site) -> str:
-    """Why a value that was bounded is not any more."""
+    """The reason why a bounded value became unbounded."""
     inherited = _inherited(site, "blame")
     if site.name == "select_n" and not inherited:
         related = site.facts[0].relation
@@ -348,7 +348,7 @@ def _proof(site: Site, norms: tuple[Norm, ...]) -> str:
 
 
 def _inherited(site: Site, part: str) -> str:
-    """The first operand's word, if any has one."""
+    """The value of the first operand that has one."""
     for fact in site.facts:
         word = getattr(fact, part)
         if word:

@@ -1,4 +1,4 @@
-"""From what is proved to findings: bounds of sums, noise against sensitivity, keys, releases."""
+"""Turns facts into findings: bounds of sums, noise scales, keys, releases."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def judge(
     declared: Sequence[float] | None,
     primal_bounded: bool,
 ) -> Judgement:
-    """Findings about every sum, noise and output of a walked program."""
+    """The findings about every sum, noise and output of a walked program."""
     findings: list[Finding] = []
     bounds = []
     for operand in sorted(prover.records.operands.values(), key=lambda o: o.event):
@@ -58,7 +58,7 @@ def judge(
 
 
 def _unseen_sums(prover: Prover) -> list[Finding]:
-    """Sums of the first walk whose operand the second has not seen: nothing bounds them."""
+    """The sums of the first walk that the second did not reach: they have no bound."""
     seen = prover.records.operands
     return [
         finding("FAD401", line=event.line, path=event.where, sum=f"{event.index} ({event.name})")

@@ -1,8 +1,8 @@
 """Facts through calls, branches and loops.
 
-A loop is read until the facts of its carries hold in every iteration; what keeps growing is widened
-to no bound, so that at most a few passes are needed. A value made inside a loop is a new value in
-every iteration, which is how the use of one key in all of them is found.
+The walk repeats a loop until the facts of its carries hold in every iteration. It widens growing
+facts to no bound, so a few passes are enough. A value computed inside a loop is a new value in
+every iteration; this finds a key that all iterations use.
 """
 
 import itertools
@@ -30,7 +30,7 @@ MAX_PASSES = 6
 
 
 class Steady(NamedTuple):
-    """What holds in every iteration: facts of the carries, of the results, and what was seen."""
+    """The facts that hold in every iteration: carries, results and records."""
 
     carry: list[Fact]
     out: list[Fact]
@@ -38,7 +38,7 @@ class Steady(NamedTuple):
 
 
 class ControlFlow:
-    """The part of the prover that enters other programs; `Prover` gives it the rest."""
+    """The part of the prover that enters nested programs; `Prover` provides the rest."""
 
     checker: Checker
     records: Records
@@ -62,7 +62,7 @@ class ControlFlow:
         return self.jaxpr(body, [], site.facts, path)
 
     def _solve(self, site: Site, path: Path) -> list[Fact]:
-        """What runs of a linear solve is its `solve` program, as for labels."""
+        """Only the `solve` program of a linear solve runs, as for labels."""
         solve = equations.viewed(site.equation, equations.Solve)
         return self.closed(solve.body, solve.split(site.facts), (*path, "solve"))
 
@@ -122,13 +122,16 @@ class ControlFlow:
         )
 
     def _steady(self, start: Sequence[Fact], body, path: Path) -> Steady:
-        """Facts of loop carries that hold in every iteration, shown by one visit that starts there.
+        """The facts of loop carries that hold in every iteration, confirmed by one visit that
+        starts from them.
 
-        What keeps changing is widened, and at last forgotten; the sets that remain are finite.
+        Changing facts are widened and finally forgotten; the remaining sets are finite.
         """
         facts = [_fresh(f, self.number("carry", path, k)) for k, f in enumerate(start)]
         known = self._invariants.get(path)
-        if known is not None:  # the loop around this one has grown: most of it will be needed again
+        if (
+            known is not None
+        ):  # the loop around this one has grown, so most of it will be needed again
             facts = [weaker(a.number, a, b).replace(amount=None) for a, b in zip(facts, known)]
         for attempt in itertools.count():
             out, seen = body(facts)
@@ -164,14 +167,14 @@ class ControlFlow:
         self.records.add(seen)
         self._reused_carries(carry, out)
         self.count, self._loops = before, outside
-        # How often the loop ran shows in every result, also in one that no data enter.
+        # Every result reveals the number of iterations, even a result without data.
         return [
             touched(join_facts(self.number("carry out", path, k), a, b), decided)
             for k, (a, b) in enumerate(zip(out, start))
         ]
 
     def _reused_carries(self, carry: Sequence[Fact], out: Sequence[Fact]) -> None:
-        """A key that a loop hands on unchanged is the same key in every iteration."""
+        """A key that a loop carries unchanged is the same key in every iteration."""
         for before, after in zip(carry, out):
             if before.number == after.number:
                 self.born[before.number] = self._loops[:-1]
@@ -182,18 +185,18 @@ class ControlFlow:
 
 
 def _fresh(fact: Fact, number: int) -> Fact:
-    """What the first iteration starts with, as far as a later one may start with it, too."""
+    """The initial facts, restricted to those that a later iteration may start with too."""
     return fact.replace(number=number, relation=None, scaled=frozenset(), multiple=None, linear=(),
                         amount=None, noise=None, draw=None, part=None)  # fmt: skip
 
 
 def _forgotten(fact: Fact) -> Fact:
-    """No bound; what it depends on and reveals stays."""
+    """A fact without a bound that keeps its dependences and revealed keys."""
     return touched(Fact(fact.number, everything(np.float32)), [fact]).replace(
         low=fact.low, direct=fact.direct, lineage=fact.lineage, identity=fact.identity
     )
 
 
 def _one_of(identity: Identity | None) -> Identity | None:
-    """An entry of a key array, or many in a row: any of its keys."""
+    """An entry, or several entries, of a key array: any of its keys."""
     return None if identity is None else Identity(identity.shape[1:], (), identity.keys)

@@ -1,4 +1,4 @@
-"""The keys of noise: who knows them, and what else they are used for."""
+"""The keys of noise: who knows them, and their other uses."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from audits.transfer.labels import Place
 
 
 def key_findings(prover: Prover, outputs: Sequence[Fact]) -> list[Finding]:
-    """Noise keys must be secret, fresh and used for nothing else."""
+    """Checks that noise keys are secret, fresh and used only for noise."""
     found = []
     drawn = frozenset().union(*(f.draws for f in outputs)) | prover.records.shown_draws
     revealed = frozenset().union(*(f.reveals for f in outputs))
@@ -41,7 +41,7 @@ def key_findings(prover: Prover, outputs: Sequence[Fact]) -> list[Finding]:
 
 
 def _times_used(prover: Prover, key: int) -> int:
-    """How often a key is consumed, under whatever form."""
+    """The number of uses of a key in any form."""
     mine = prover.records.identities.get(key, frozenset())
     same = [u for u in prover.records.uses if u.key == key or mine & u.identities]
     return sum(use.count if prover.reused(use) else 1 for use in same)

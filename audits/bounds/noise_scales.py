@@ -1,9 +1,10 @@
-"""Noise against sensitivity: too little, too much, twice, or none where there must be some.
+"""Compares noise with sensitivity: too little, too much, added twice, or missing.
 
-Where the caller declares nothing, the policy is stated here and nowhere else: noise with a multiplier
-under `LEAST_MULTIPLIER` counts as a mistake of scale; leaves that are clipped separately must reach a
-joint multiplier of `JOINT_MULTIPLIER` if each alone does; and a noised sum that is returned without
-any normaliser needs a declared neighbouring relation, because nothing else shows which was meant.
+This module states the policy for callers that declare nothing. Noise with a multiplier below
+`LEAST_MULTIPLIER` counts as a scaling mistake. Leaves that are clipped separately must reach a
+joint multiplier of `JOINT_MULTIPLIER` if each leaf alone does. A noised sum that is returned
+without a normaliser needs a declared neighbouring relation, because nothing else shows which one
+was meant.
 """
 
 import math
@@ -32,7 +33,7 @@ def scales(
     relation: str,
     declared: Sequence[float] | None,
 ) -> tuple[list[Finding], list[float]]:
-    """Noise against sensitivity at every place where noise is added, with the multipliers."""
+    """Compares noise with sensitivity wherever noise is added, and returns the multipliers."""
     found, multipliers = [], []
     wanted = list(declared or ())
     for position, site in enumerate(prover.records.noise):
@@ -68,7 +69,7 @@ def scales(
 
 
 def _private(prover: Prover, site: NoiseSite) -> list[int]:
-    """Un-noised sums by which the noised value or its noise is scaled."""
+    """Sums without noise that scale the noised value or its noise."""
     amounts = [site.noise.std, *(factor for _, factor in site.linear)]
     names = {name for amount in amounts for name, _ in amount.powers}
     behind = NONE
@@ -78,7 +79,7 @@ def _private(prover: Prover, site: NoiseSite) -> list[int]:
 
 
 def _multiplier(site: NoiseSite, bounds, relation: str) -> tuple[float | None, object]:
-    """Noise over sensitivity, at the value to which the noise is added."""
+    """The noise divided by the sensitivity of the value to which it is added."""
     total: Amount | None = None
     for event, factor in site.linear:
         bound = bounds.get(event)
@@ -128,7 +129,7 @@ def exact_sums(
     clients: int | None,
     relation: str,
 ) -> list[Finding]:
-    """With noise in the program, every sum that is used must be noised."""
+    """If the program adds noise, every used sum must have noise."""
     if any(site.at_client for site in prover.records.noise):
         return _by_clients(prover, bounds, clients, relation)
     divisors, exact = NONE, prover.records.shown
@@ -178,14 +179,14 @@ def noised_twice(prover: Prover) -> list[Finding]:
 
 
 def undeclared_relation(outputs: Sequence[Fact]) -> list[Finding]:
-    """A noised sum that is returned as it is, and no word on what neighbours differ by."""
+    """A noised sum is returned unchanged without a declared neighbouring relation."""
     if any(fact.direct for fact in outputs):
         return [finding("FAD412", found="add or remove one", expected="not declared")]
     return []
 
 
 def split_budgets(prover: Prover, bounds, multipliers: Sequence[float]) -> list[Finding]:
-    """Several norm-clipped leaves of one phase, each with noise for itself alone."""
+    """Several norm-clipped leaves of one phase, each with noise scaled only for itself."""
     phases: dict[int, list[tuple[float, SumBound, NoiseSite]]] = {}
     for site, multiplier in zip(prover.records.noise, multipliers):
         for event, _ in site.linear:

@@ -1,7 +1,7 @@
-"""The second walk: one fact per value, and what is known at each sum, noise and output.
+"""The second walk: computes one fact per value and records each sum, noise and output.
 
-It follows the same paths as the communication check, whose labels it reads, so it can assume that
-all primitives are known and that rows of different clients never mix.
+It follows the same paths as the communication check and reads its labels. It can therefore assume
+that all primitives are known and that rows of different clients never mix.
 """
 
 import functools
@@ -30,7 +30,7 @@ from secfad.inner import ClosedJaxpr, Jaxpr, Literal, Var, user_line
 
 
 class Prover(Contributions, ControlFlow):
-    """Holds what the second walk finds."""
+    """Collects the facts of the second walk."""
 
     def __init__(self, checker: Checker):
         self.checker = checker
@@ -56,7 +56,9 @@ class Prover(Contributions, ControlFlow):
     # Numbers of values.
 
     def number(self, *key: Any) -> int:
-        """Equal keys, equal numbers: values computed alike from equal values are equal."""
+        """Equal keys get equal numbers, because equal computations on equal values give equal
+        values.
+        """
         found = self._numbers.setdefault(key, len(self._numbers))
         self.born.setdefault(found, self._loops)
         return found
@@ -72,12 +74,13 @@ class Prover(Contributions, ControlFlow):
     def _argument(self, aval: Any, label: Label, name: str) -> Fact:
         interval = everything(aval.dtype)
         if label.place < Place.COPY and interval.nan:
-            # What the server holds is public or its own; a bad server value is no leak.
+            # A server value is public or the server's own, so a NaN in it is not a leak.
             interval = Interval(-math.inf, math.inf)
         number = self.number("argument", name, len(self._numbers))
         amount = None
         if not aval.shape and label.place == Place.SERVER:
-            # Two arguments of one name, or one that is called like a value, are still two values.
+            # Arguments stay distinct values even if they share a name with each other or with a
+            # value.
             name = f"{name}#{number}" if name in self.private else name
             self.private[name] = NONE
             amount = Amount.symbol(name)
@@ -94,8 +97,8 @@ class Prover(Contributions, ControlFlow):
     def closed(self, closed: ClosedJaxpr, facts: Sequence[Fact], path: Path) -> list[Fact]:
         """Walks a closed jaxpr.
 
-        Equal facts give equal facts, so what a loop asks again while it looks for its invariant is
-        remembered; the program is kept beside the answer, so that its id stays its own.
+        The results depend only on the facts, so they are memoized for loops that search for an
+        invariant. The memo keeps the program alive, so that its id stays unique.
         """
         if not self._loops:
             return self._closed(closed, facts, path)
@@ -106,7 +109,7 @@ class Prover(Contributions, ControlFlow):
     def _visit(
         self, closed: ClosedJaxpr, facts: Sequence[Fact], path: Path
     ) -> tuple[list[Fact], Records]:
-        """Facts of the outputs, and what was seen, which counts only if the caller says so."""
+        """The facts of the outputs and the records, which the caller may discard."""
         key = (path, id(closed), tuple(facts), self.count, self._loops)
         if key not in self._visits:
             outside, self.records = self.records, Records()
@@ -195,7 +198,7 @@ class Prover(Contributions, ControlFlow):
         return self._ordinary(site)
 
     def _watch(self, site: Site, path: Path) -> None:
-        """Keys that are consumed, and values that clients receive."""
+        """Records consumed keys and values that clients receive."""
         seen = self.records
         if site.name in SINKS:
             key = site.facts[0]
@@ -276,7 +279,7 @@ _CALLS = frozenset(
     ]
 )
 _NESTING = _CALLS | {"cond", "scan", "while"}
-# N-ary; each result is its operand, wherever it lives afterwards.
+# N-ary; each result equals its operand, whatever its placement.
 _PASSED_ON = frozenset(
     {"federated_broadcast", "optimization_barrier", "device_put", "name", "sharding_constraint"}
 )
@@ -305,7 +308,7 @@ def _single(site: Site, variable: Any, position: int, number: int) -> Site:
 
 
 def _word(value: Any) -> str:
-    # The text of a large array leaves out its middle.
+    # The text of a large array omits its middle.
     return value.tobytes().hex() if isinstance(value, np.ndarray) else repr(value)
 
 

@@ -1,7 +1,7 @@
-"""What the second walk has seen: the sums, noise and keys that judging asks about.
+"""The records of the second walk: the sums, noise and keys that judging uses.
 
-Every visit of a loop's body has records of its own. They count only if the facts it started from turn
-out to hold in every iteration, so a body needs no further visit after the one that shows this.
+Every visit of a loop's body has separate records. They count only if the initial facts of the visit
+hold in every iteration, so the visit that confirms this is the last one.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from audits.transfer.interpreter import Path
 
 @dataclasses.dataclass(frozen=True)
 class KeyUse:
-    """A key is consumed: by a draw or by a split."""
+    """A key is consumed, by a draw or by a split."""
 
     key: int
     path: Path
@@ -25,17 +25,17 @@ class KeyUse:
 
 @dataclasses.dataclass
 class Records:
-    """What was seen on the way, in the order of the program.
+    """The records of a walk, in program order.
 
     Attributes:
-      operands: What is known of the contribution to each sum.
-      noise: Where noise meets sums.
-      uses: Where keys are consumed.
-      sent: Values that clients receive, and keys that these reveal.
-      shown: Un-noised sums behind what clients receive.
-      shown_draws: Keys whose draws are in what clients receive.
-      lineages: Keys that determine a consumed key, itself included.
-      identities: Which keys a consumed key may be.
+      operands: Facts about the contribution to each sum.
+      noise: The places where noise is added to sums.
+      uses: The places where keys are consumed.
+      sent: Values that clients receive, and the keys that they reveal.
+      shown: Sums without noise behind the values that clients receive.
+      shown_draws: Keys whose draws are in the values that clients receive.
+      lineages: Keys that determine a consumed key, including the key itself.
+      identities: The keys that a consumed key may be.
       generators: Dtype of a consumed key.
       undefined: Lines of derivatives that are zero times infinity at norm zero.
     """
@@ -52,7 +52,7 @@ class Records:
     undefined: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, later: "Records") -> None:
-        """Appends what was seen afterwards."""
+        """Appends later records."""
         self.operands.update(later.operands)
         self.noise += later.noise
         self.uses += later.uses

@@ -1,4 +1,4 @@
-"""How much one client can change each sum, and what stands against a bound.
+"""The maximum change of each sum by one client, and the reasons for a missing bound.
 
 Sources: the rule pages FAD401 to FAD413.
 """
@@ -20,14 +20,14 @@ from audits.rules.rules import Severity
 
 @dataclasses.dataclass(frozen=True)
 class SumBound:
-    """How much one client can change one sum.
+    """The maximum change of one sum by one client.
 
     Attributes:
       event: Index in the schedule.
       amount: L2 bound; None if there is none.
-      proof: How it was proved.
-      fact: What was proved.
-      slack: Factor by which rounding may exceed it.
+      proof: The kind of proof.
+      fact: The proved fact.
+      slack: Factor by which rounding may exceed the bound.
     """
 
     event: int
@@ -40,7 +40,7 @@ class SumBound:
 def bound_of(
     prover: Prover, operand: Operand, mode: str, clients: int | None, primal_bounded: bool
 ) -> tuple[SumBound, list[Finding]]:
-    """The bound of one sum, if there is one, and the findings about it."""
+    """The bound of one sum, if it exists, and the findings about it."""
     fact, event = operand.fact, operand.event
     label = f"{event} ({prover.checker.recorded[event].name})"
     amount = whole_norm(fact, operand.shape, operand.client_axis)
@@ -55,7 +55,7 @@ def bound_of(
         found.append(say("FAD410"))
     if not fact.interval.finite:
         found.append(say("FAD407", Severity.CAVEAT))
-    # Four roundings in a row, of half a unit in the last place each.
+    # Four consecutive roundings of half a unit in the last place each.
     slack = 1 + 4 * 2.0 ** -(jnp.finfo(fact.low).nmant + 1) if fact.low else 1.0
     if fact.low:
         factor = f"{slack:.4f}"
@@ -85,7 +85,7 @@ def _integer_range(operand: Operand, amount: Amount, clients: int | None, say) -
 
 
 def joint(prover: Prover, bounds: Sequence[SumBound]) -> object:
-    """The L2 bound of one phase: clipped together counts once, separate leaves add in squares."""
+    """The L2 bound of one phase: a joint clip counts once, separate leaves add in squares."""
     phases: dict[int, list[SumBound]] = {}
     for bound in bounds:
         phases.setdefault(prover.checker.recorded[bound.event].depth, []).append(bound)

@@ -1,1 +1,1 @@
-"""The checker: frontends, outputs, provenance, evidence and its small verifier."""
+"""The checker: front ends, outputs, provenance, evidence and its small verifier."""

@@ -1,10 +1,10 @@
-"""`check`: the question and the answer, joined from front end, walk and proofs.
+"""`check`: runs the front end, the walk and the proofs, and returns the report.
 
     trace one mode -> remove dead code -> walk with labels -> judge outputs -> state the facts
 
-The claim behind an acceptance (transcript-determinism): whatever the server holds or emits is a
-function of server inputs and of the listed sums, and whatever a client receives is a listed
-broadcast. Under profile `secagg+dp` also: each client's contribution to each sum is bounded.
+The claim behind an acceptance (transcript-determinism): every value that the server holds or emits
+is a function of server inputs and of the listed sums, and every value that a client receives is a
+listed broadcast. Under profile `secagg+dp` also: each client's contribution to each sum is bounded.
 """
 
 import dataclasses
@@ -49,15 +49,15 @@ def check(
     """Checks one mode of a program.
 
     Guarantees:
-      `"accept"` and `"caveat"` are given only if every equation of the traced mode follows a rule
-      under which the claim of this module holds; whatever is unknown is `"reject"`.
+      The result is `"accept"` or `"caveat"` only if every equation of the traced mode follows a
+      rule that preserves the claim of this module. Everything unknown is `"reject"`.
 
     Args:
       fn: A function or a `secfad` Computation.
       args: Its arguments with their placements.
       style: `"native"`, `"stacked"`, `"drjax"` or `"spmd"`.
       mode: `"primal"`, `"jvp"`, `"vjp"` or `"mixed"`.
-      wrt: Positions of the arguments of the derivative.
+      wrt: Positions of the differentiated arguments.
       profile: `"secagg"` for communication, `"secagg+dp"` also for bounds and noise.
       public: Digests of captured constants that are declared public.
       neighbouring: The declared relation, `"add_remove"` or `"replace_one"`.
@@ -102,7 +102,7 @@ def _other_cohorts(
     wrt: Sequence[int],
     declared: "Declared",
 ) -> list[Finding]:
-    """A program may branch on the number of clients: look at one fewer and at three more."""
+    """Checks one client fewer and three more, because a program may branch on their number."""
     held = [a.shape[0] for a in args if PLACEMENTS[a.placement] == Place.CLIENT and a.shape]
     for size in {n for k in held[:1] for n in (k - 1, k + 3) if n >= MINIMUM_CLIENTS}:
         resized = [
@@ -128,7 +128,7 @@ def _other_cohorts(
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """What the caller states about the program; public information."""
+    """The caller's statements about the program; public information."""
 
     public: frozenset[str] = frozenset()
     neighbouring: str | None = None
@@ -169,7 +169,7 @@ def walk(
 
 
 def labels_of(traced: Traced, style: Style) -> list[Label]:
-    """Labels of the outputs of a primal."""
+    """The labels of the outputs of a primal."""
     return walk(traced, style)[1]
 
 
@@ -186,7 +186,7 @@ def examine(
     findings = [*checker.findings, *returned]
     facts = _facts(checker, traced, clients)
     if checker.poisoned and not any(f.severity == Severity.REJECT for f in findings):
-        # Whatever stopped the walk must not pass because its reason was lost.
+        # A walk that stopped must not pass because its reason was lost.
         findings.append(finding("FAD001", primitive="a part that could not be followed"))
     if profile == "secagg+dp" and not any(f.severity == Severity.REJECT for f in findings):
         found, facts = _bounded(checker, traced, facts, mode=mode, declared=declared)
@@ -232,7 +232,7 @@ def _bounded(
 
 
 def traced_program(program: Program) -> Traced:
-    """A `secfad` program as the walk reads it: its normal form and the placement of its leaves."""
+    """A `secfad` program in the form that the walk reads: normal form and placement of its leaves."""
     words = {SERVER: "server", CLIENTS: "clients"}
     variables = program.jaxpr.jaxpr.invars
     leaves = jax.tree.unflatten(program.in_tree, range(len(variables)))
@@ -256,7 +256,7 @@ def check_program(
     Args:
       program: The program in normal form.
       profile: `"secagg"` or `"secagg+dp"`.
-      mode: What to call it in findings.
+      mode: Name of the mode in findings.
       public: Digests of captured constants that are declared public.
     """
     style = dataclasses.replace(STYLES["native"], client_outputs=True)
@@ -270,7 +270,7 @@ def check_program(
 
 
 def _costs(traced: Traced) -> Costs:
-    """What the core says of a native program; nothing, of one that it refuses."""
+    """The costs of a native program; nothing if secfad refuses the program."""
     placements = [
         SERVER if PLACEMENTS[a.placement] == Place.SERVER else CLIENTS for a in traced.inputs
     ]
@@ -282,10 +282,11 @@ def _costs(traced: Traced) -> Costs:
 
 
 def _with_again(findings: list[Finding], facts: Facts, cost: Costs) -> tuple[list[Finding], Facts]:
-    """Findings and facts, with the need of the same clients if the core knows of it alone.
+    """Adds the need for the same clients if only secfad's schedule knows of it.
 
-    An engine waits for the survivors of a sum before it divides by their number, and for cotangents, so
-    it may contact clients again where the labels of the walk would not tell.
+    An engine waits for the survivors of a sum before it divides by their number, and for
+    cotangents. It may therefore contact clients again although the labels of the walk do not show
+    it.
     """
     if facts.readdress or not cost.readdressed:
         return findings, facts
@@ -293,7 +294,7 @@ def _with_again(findings: list[Finding], facts: Facts, cost: Costs) -> tuple[lis
 
 
 def cohort_size(traced: Traced, style: Style) -> int | None:
-    """The number of clients, where the program has an axis of clients."""
+    """The number of clients if the program has an axis of clients."""
     if not style.stacked:
         return None
     sizes = {
@@ -342,13 +343,15 @@ def _obligations(traced: Traced, facts: Facts, profile: str) -> list[Finding]:
 
 
 def _again(state_bytes: float) -> list[Finding]:
-    """The same clients in a later phase, and what they keep for it, if anything."""
+    """The caveat that a later phase needs the same clients, with the state that they keep."""
     kept = [finding("FAD305", bytes=state_bytes)] if state_bytes else []
     return [finding("FAD306"), *kept]
 
 
 def _equations_against_unknowns(traced: Traced, facts: Facts) -> list[Finding]:
-    """As many released numbers in one phase as clients hold altogether: solvable."""
+    """The caveat that one phase releases as many numbers as the clients hold, so they can be solved
+    for.
+    """
     held = sum(math.prod(a.shape) for a in traced.inputs if PLACEMENTS[a.placement] == Place.CLIENT)
     phases: dict[int, list] = {}
     for event in facts.events:

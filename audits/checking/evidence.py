@@ -1,8 +1,8 @@
-"""Evidence: the place of every variable, by which a verifier re-checks a proof without searching.
+"""Evidence: the placement of every variable, so that a verifier re-checks a proof without search.
 
-The checker finds loop invariants by iteration; the evidence states them, so that a reader only needs
-to confirm each equation once. One letter per variable, in the order constants, inputs, results:
-K public, S server, B a client's copy of a broadcast, C a client's own.
+The checker finds loop invariants by iteration. The evidence states them, so the verifier confirms
+each equation once. It has one letter per variable, in the order constants, inputs, results: K
+public, S server, B a client's copy of a broadcast, C a client's own value.
 """
 
 from collections.abc import Mapping

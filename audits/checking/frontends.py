@@ -1,8 +1,8 @@
-"""From a function to the jaxpr of one derivative mode, with the placement of every input.
+"""Traces a function to the jaxpr of one derivative mode, with the placement of every input.
 
 A mode is certified on its own trace: the primal, its forward derivative (`jvp`), its reverse
-derivative (`vjp`), or for a `Computation` whatever `secfad` makes of it. Dead equations are removed
-first, because what is certified is what runs.
+derivative (`vjp`), or, for a `Computation`, the derivative that `secfad` builds. Dead equations are
+removed first, because a certificate is about the program that runs.
 """
 
 import dataclasses
@@ -53,8 +53,8 @@ class Arg:
     """One argument of a program under check.
 
     Attributes:
-      name: How findings call it.
-      shape: Its shape; with the axis of clients in front in stacked and DrJAX style.
+      name: Its name in findings.
+      shape: Its shape; in stacked and DrJAX style with a leading axis of clients.
       dtype: A dtype, or `"key<fry>"` for a typed PRNG key.
       placement: `"server"`, `"server_key"`, `"clients"`, `"client_state"` or `"client_key"`.
     """
@@ -74,7 +74,7 @@ class Arg:
 
     @property
     def spec(self) -> jax.ShapeDtypeStruct:
-        """What JAX traces with."""
+        """The shape and dtype for tracing."""
         dtype = self.dtype
         if isinstance(dtype, str) and dtype.startswith("key<"):
             implementation = {"fry": "threefry2x32", "rbg": "rbg", "urbg": "unsafe_rbg"}[
@@ -84,7 +84,7 @@ class Arg:
         return jax.ShapeDtypeStruct(self.shape, dtype)
 
     def label(self, style: Style) -> Label:
-        """What is known of the argument before the program runs."""
+        """The label of the argument before the program runs."""
         place = PLACEMENTS[self.placement]
         axes = data_axes(len(self.shape))
         if place == Place.CLIENT and style.stacked:
@@ -94,13 +94,13 @@ class Arg:
 
 @dataclasses.dataclass(frozen=True)
 class Traced:
-    """One mode's program with its inputs.
+    """The program of one mode with its inputs.
 
     Attributes:
       closed: The jaxpr, without dead code.
       inputs: One argument record per input variable.
-      wants: For each output the placement that it must have, None where any will do.
-      subjects: For each output, the argument whose derivative it is, if it is one.
+      wants: For each output the required placement; None if any placement is allowed.
+      subjects: For each output that is a derivative, the differentiated argument.
       custom: The primal has custom derivative rules.
     """
 
@@ -117,14 +117,14 @@ def trace_mode(
     """Traces `fn` in one mode.
 
     Args:
-      fn: The function; a `secfad` Computation is a function too.
+      fn: The function or `secfad` Computation.
       args: Its arguments, in order.
-      style: Whether a named axis of clients must be in scope.
+      style: Decides whether a named axis of clients is in scope.
       mode: `"primal"`, `"jvp"`, `"vjp"` or `"mixed"`.
       wrt: Positions of the arguments with respect to which the derivative is taken.
 
     Raises:
-      ValueError: The mode is not one of the four, or `wrt` is empty or out of range.
+      ValueError: The mode is unknown, or `wrt` is empty or out of range.
     """
     if mode == "primal":
         return _traced(fn, args, style)
@@ -208,7 +208,7 @@ def _is_custom_rule(equation: JaxprEqn) -> bool:
 
 
 def _mixed(fn: Callable, args: Sequence[Arg], style: Style, wrt: Sequence[int]) -> Traced:
-    """Summed local Jacobians in the primal's rounds; the server differentiates."""
+    """Sums local Jacobians in the rounds of the primal; the server differentiates the rest."""
     words = {Place.SERVER: SERVER, Place.CLIENT: CLIENTS}
     placements = {a.name: words[PLACEMENTS[a.placement]] for a in args}
     name = getattr(fn, "__name__", "program")
@@ -226,7 +226,7 @@ def _plain(arg: Arg) -> str:
 
 
 def output_places(primal: Traced, style: Style) -> list[str]:
-    """Where the cotangent of each output lives: with its output."""
+    """The placement of the cotangent of each output, which is that of the output."""
     from audits.checking.checking import labels_of
 
     return [
@@ -241,7 +241,7 @@ def _hide_drjax(folder: str) -> None:
 
 def _traced(fn: Callable, args: Sequence[Arg], style: Style) -> Traced:
     if style.name == "drjax" and "drjax" in sys.modules:
-        # What DrJAX does inside one of its operators is not the user's line.
+        # Lines inside DrJAX's operators are not user code.
         _hide_drjax(str(Path(str(sys.modules["drjax"].__file__)).parent) + os.sep)
     fun = getattr(fn, "fun", fn)
     make = jax.make_jaxpr(

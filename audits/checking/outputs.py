@@ -1,7 +1,8 @@
-"""Results: every one must be where it may be, and a client's result must be its own row.
+"""Checks the results: each has an allowed placement, and a client result is the client's own row.
 
-What the server receives is a function of sums. What clients keep is their declared state, and what a
-reverse mode returns to them is the cotangent of their own argument: row by row, or the same for all.
+A value that the server receives is a function of sums. A value that clients keep is their declared
+state. A value that a reverse mode returns to clients is the cotangent of their own argument, row by
+row or the same for all.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from secfad.inner import user_line
 def judge_outputs(
     checker: Checker, traced: Traced, style: Style, outs: Sequence[Label], mode: str
 ) -> list[Finding]:
-    """Findings about the results of a walked program."""
+    """The findings about the results of a walked program."""
     free = [(a.shape, str(a.spec.dtype)) for a in traced.inputs if a.placement == "client_state"]
     found: list[Finding | None] = []
     for position, (label, want) in enumerate(zip(outs, traced.wants)):
@@ -43,7 +44,7 @@ def judge_outputs(
 def _returned(
     checker: Checker, traced: Traced, style: Style, label: Label, position: int
 ) -> Finding | None:
-    """A result that goes to the clients: their own rows, or one value for all of them."""
+    """Checks a result at the clients: their own rows, or one value for all clients."""
     line = producer_line(traced, position)
     what = traced.subjects[position] or f"output {position}"
     same_for_all = label.client_axis is None and label.tags[:1] in ("", REPLICATED)
@@ -81,7 +82,7 @@ def _escape(traced: Traced, position: int) -> Finding:
 
 
 def producer_line(traced: Traced, position: int) -> str:
-    """The user's line that makes an output."""
+    """The user's line that computes an output."""
     variable = traced.closed.jaxpr.outvars[position]
     for equation in reversed(traced.closed.jaxpr.eqns):
         if any(v is variable for v in equation.outvars):

@@ -1,8 +1,8 @@
-"""Where the client value of a finding came from: back from the equation to the arguments.
+"""Provenance: traces the client value of a finding back to the arguments of the program.
 
-A rejection names the line where the bad flow is made. This module adds the line where the client's value
-entered, by walking the definitions of the operands backwards, out of loops and calls, to the arguments of
-the program. It runs for rejections only and visits every equation at most once per rejection.
+A rejection names the line of the forbidden flow. This module adds the line where the client value
+entered. It walks from the operands back to the arguments of the program, out of loops and calls. It
+runs only for rejections and visits every equation at most once per rejection.
 
 Source: the rustc development guide, "Diagnostics": primary and secondary locations.
 """
@@ -21,7 +21,7 @@ MOST_FINDINGS = 20
 
 
 def with_origins(findings: Sequence[Finding], checker: Checker, traced: Traced) -> list[Finding]:
-    """Rejections with the names of the client values in them and the lines where these entered."""
+    """Adds the names of the client values, and the lines where they entered, to rejections."""
     made, left = [], MOST_FINDINGS
     for item in findings:
         if item.severity == Severity.REJECT and not item.entered and left > 0:
@@ -53,7 +53,7 @@ def _with_origin(item: Finding, checker: Checker, traced: Traced) -> Finding:
 
 
 def _at_first_use(item: Finding, checker: Checker, path: Path) -> Finding:
-    """A captured array has no equation of its own: the line that uses it first stands for it."""
+    """A captured array has no equation, so report the first line that uses it."""
     jaxpr = checker.programs.get(path)
     if jaxpr is None:
         return item
@@ -71,14 +71,14 @@ def _words(arguments: Iterable[Arg]) -> str:
 
 
 def _path_of(where: str) -> Path | None:
-    """`3/body/2` as the interpreter wrote it."""
+    """Parses a path such as `3/body/2` that the interpreter wrote."""
     if not where:
         return None
     return tuple(int(step) if step.isdigit() else step for step in where.split("/"))
 
 
 def _reached(jaxpr: Jaxpr, atoms: Mapping) -> dict[Var, str]:
-    """Variables from which some operands are made, with the line that uses each one."""
+    """The variables from which the operands are computed, with the line that uses each one."""
     found: dict[Var, str] = {v: line for v, line in atoms.items() if isinstance(v, Var)}
     for equation in reversed(jaxpr.eqns):
         if any(v in found for v in equation.outvars):
@@ -92,7 +92,7 @@ def _reached(jaxpr: Jaxpr, atoms: Mapping) -> dict[Var, str]:
 def _climb(
     checker: Checker, path: Path, jaxpr: Jaxpr, found: dict[Var, str]
 ) -> tuple[list[int], list[str]]:
-    """From the inputs of a nested program to those of the whole, with the line that uses each."""
+    """Maps the inputs of a nested program to those of the whole, with the line that uses each."""
     positions = [k for k, v in enumerate(jaxpr.invars) if v in found]
     lines = [found[jaxpr.invars[k]] for k in positions]
     if not path:

@@ -1,9 +1,9 @@
-"""The verifier: re-checks a certificate against a program in one pass, without searching.
+"""The verifier: re-checks a certificate against a program in one pass, without search.
 
-It is the part that must be trusted. It shares with the checker only the decision which primitives
-are local and the identity of primitives; it has no fixpoints, no facts and no recovery. Each equation
-is looked at once: places of operands and results are read from the evidence, and compared with the
-few rules below. Bounds are accepted only in the form in which `privatize` writes them: the operand of
+This is the trusted part. It shares with the checker only the identity of primitives and the
+decision which primitives are local. It has no fixpoints, no facts and no recovery. It visits each
+equation once, reads the placements of operands and results from the evidence, and compares them
+with the few rules below. It accepts bounds only in the form that `privatize` writes: the operand of
 a sum is the result of a clip with a constant bound.
 
     K public, S server, B a client's copy of a broadcast, C a client's own
@@ -56,12 +56,12 @@ def verify(certificate: Certificate, program: Program, mode: str = "primal") -> 
     """Confirms that a certificate's evidence proves its statement about a program.
 
     Guarantees:
-      Returns only if the digest is the program's, every equation keeps to the rules of placement
-      under the stated places, the messages are exactly the stated ones, and under profile
+      Returns only if the digest is the program's, every equation satisfies the placement rules
+      under the stated placements, the messages are exactly the stated ones, and under profile
       `secagg+dp` every sum's operand is clipped to at most its stated bound.
 
     Raises:
-      VerificationError: At the first thing that does not hold.
+      VerificationError: At the first claim that does not hold.
     """
     if certificate.digests.get(mode) != program.digest:
         raise VerificationError(f"FAD006: the certificate has another digest for mode {mode!r}.")
@@ -86,7 +86,7 @@ def verify(certificate: Certificate, program: Program, mode: str = "primal") -> 
 
 
 def stated_mode(modes: Iterable[str]) -> str:
-    """The mode whose arguments a certificate states: the primal if it has one."""
+    """The mode whose arguments a certificate states; the primal if it has one."""
     return "primal" if "primal" in modes else min(modes)
 
 
@@ -194,7 +194,7 @@ class _Reader:
         return self.jaxpr(body, ins, place)
 
     def _solve(self, equation: JaxprEqn, ins: Sequence[str], place: _Place) -> list[str]:
-        """What runs of a linear solve is its `solve` program; the others serve its derivative."""
+        """Only the `solve` program of a linear solve runs; the others serve its derivative."""
         lengths, solve = equation.params["const_lengths"], equation.params["jaxprs"].solve
         if solve is None:
             raise self._wrong(place, "a solve without a program")
@@ -246,7 +246,7 @@ class _Reader:
     def _loop(
         self, body: ClosedJaxpr, ins, constants: int, carries: int, place: _Place
     ) -> list[str]:
-        """The stated carries must hold before, and be kept by, one iteration."""
+        """The stated carries must hold before the loop and be preserved by one iteration."""
         held = self._carried(body.jaxpr, constants, carries, place)
         out = self.closed(body, ins, place)
         for letter, stated in zip(out, held):
@@ -269,7 +269,7 @@ class _Reader:
         )
 
 
-# Families with a rule of their own here; every other accepted family is local work.
+# These families have their own rule; every other accepted family is local work.
 CONTROL: Mapping[str, Callable[..., list[str]]] = {
     "scan": _Reader._scan,
     "while": _Reader._while,

@@ -1,8 +1,8 @@
 """The commands about certificates: `certify`, `verify`, `snapshot` and `new-key`.
 
-`certify` searches for a proof and writes it down; `verify` re-checks what was written, with the small
-independent verifier, and whose signature it carries; `snapshot` compares the facts of programs with
-reviewed files, before a commit. What a command needs is imported when it runs.
+`certify` searches for a proof and writes a certificate. `verify` re-checks a certificate and its
+signature with the small independent verifier. `snapshot` compares the facts of programs with
+reviewed files, before a commit. Each command imports its dependences when it runs.
 """
 
 from pathlib import Path
@@ -26,18 +26,18 @@ def add_to(app: typer.Typer) -> None:
 def certify(
     target: Annotated[str | None, Target] = None,
     mode: Annotated[
-        Mode, typer.Option(help="Which derivatives to certify beside the computation itself.")
+        Mode, typer.Option(help="Derivatives to certify in addition to the computation itself.")
     ] = "all",
     format: Annotated[
         Literal["text", "json", "sarif", "html", "github"], typer.Option(help="Of the report.")
     ] = "text",
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where the report goes.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="File for the report.")] = None,
     certificate: Annotated[
-        Path | None, typer.Option(help="Where the certificate goes, if one is issued.")
+        Path | None, typer.Option(help="File for the certificate, if one is issued.")
     ] = None,
     sign: Annotated[
         Path | None,
-        typer.Option(metavar="KEY", help="Private key: the certificate is written signed."),
+        typer.Option(metavar="KEY", help="Private key file; writes a signed certificate."),
     ] = None,
     explain: Annotated[
         str | None, typer.Option(metavar="RULE", help="Explain a rule, such as FAD102, and stop.")
@@ -46,9 +46,9 @@ def certify(
         bool, typer.Option("--error-on-caveat", help="Treat obligations as rejections.")
     ] = False,
 ) -> None:
-    """Proves that a computation and its derivatives communicate by broadcast and sum only.
+    """Proves that a computation and its derivatives communicate only by broadcast and sum.
 
-    Loading a file runs it. Exit code 0: certified; 1: rejected with findings; 2: unusable input.
+    Loading a file runs it. Exit code 0: certified; 1: rejected with findings; 2: invalid input.
     """
     if explain is not None:
         typer.echo(_explanation(explain))
@@ -66,15 +66,16 @@ def certify(
 def verify(
     certificate: Annotated[Path, typer.Argument(help="A certificate, plain or signed.")],
     key: Annotated[
-        Path | None, typer.Option(help="Public key file that must have signed the certificate.")
+        Path | None, typer.Option(help="Public key file of the required signer.")
     ] = None,
     program: Annotated[
-        str | None, typer.Option(metavar="FILE.py:NAME", help="Re-check the proof against it.")
+        str | None,
+        typer.Option(metavar="FILE.py:NAME", help="Program for which to re-check the proof."),
     ] = None,
 ) -> None:
-    """Checks a certificate: its form, its signature, and its proof against a program.
+    """Verifies a certificate: its format, its signature, and its proof for a program.
 
-    Without --program only form and signature are checked. Exit code 0: it holds; 1: it does not.
+    Without --program only format and signature are checked. Exit code 0: verified; 1: not verified.
     """
     from privacy.certificates.keys import read_public_key
     from privacy.certificates.statements import read_certificate
@@ -89,7 +90,7 @@ def verify(
         typer.echo(f"  {mode:8s} {digest}  {checked}")
     for obligation in found.obligations:
         typer.echo(f"  on condition {obligation.rule}: {obligation.text}")
-    typer.echo(f"  signed by {key}" if key else "  not signed, or not asked for")
+    typer.echo(f"  signed by {key}" if key else "  not signed, or not checked")
 
 
 def _verify_against(found, target: str) -> None:
@@ -119,13 +120,15 @@ def snapshot(
     targets: Annotated[
         list[str], typer.Argument(metavar="FILE.py:NAME...", help="Computations in files.")
     ],
-    folder: Annotated[Path, typer.Option(help="Where the snapshots are.")] = Path("certificates"),
-    mode: Annotated[Mode, typer.Option(help="Which derivatives to look at.")] = "all",
-    update: Annotated[bool, typer.Option("--update", help="Write instead of comparing.")] = False,
+    folder: Annotated[Path, typer.Option(help="Folder of the snapshots.")] = Path("certificates"),
+    mode: Annotated[Mode, typer.Option(help="Derivatives to compare.")] = "all",
+    update: Annotated[
+        bool, typer.Option("--update", help="Write the snapshots instead of comparing.")
+    ] = False,
 ) -> None:
     """Compares the facts of certified programs with reviewed snapshots, one file per program.
 
-    Exit code 0: the same; 1: rejected, changed or without a snapshot; 2: unusable input.
+    Exit code 0: no change; 1: rejected, changed or without a snapshot; 2: invalid input.
     """
     from audits.certifying import check_modes
     from audits.commands.certify_file import load, modes_of, render
@@ -149,15 +152,19 @@ def snapshot(
         changed = difference(file, found)
         if changed is not None:
             failed = True
-            typer.echo(f"{target}: the facts are not those of {file}\n{changed}")
-            typer.echo(f"If that is intended: secfad snapshot {target} --folder {folder} --update")
+            typer.echo(f"{target}: the facts differ from {file}\n{changed}")
+            typer.echo(
+                f"If this is intended, run: secfad snapshot {target} --folder {folder} --update"
+            )
     raise typer.Exit(REJECTED if failed else 0)
 
 
 def new_key(
-    path: Annotated[Path, typer.Argument(help="Of the private key; the public one gets .pub.")],
+    path: Annotated[
+        Path, typer.Argument(help="File of the private key; the public key gets the suffix .pub.")
+    ],
 ) -> None:
-    """Makes a pair of Ed25519 key files for signing certificates."""
+    """Generates a pair of Ed25519 key files for signing certificates."""
     from privacy.certificates.keys import new_key_files
 
     private, public = new_key_files(path)
@@ -165,7 +172,7 @@ def new_key(
 
 
 def split_target(target: str) -> tuple[Path, str]:
-    """FILE.py:NAME as two."""
+    """Splits FILE.py:NAME."""
     path, _, name = target.rpartition(":")
     if not path or not name:
         raise typer.BadParameter("Expected FILE.py:NAME, such as model.py:round_loss.")

@@ -1,4 +1,4 @@
-"""What `secfad certify FILE.py:NAME` does: load, check every mode, report, issue.
+"""`secfad certify FILE.py:NAME`: load, check every mode, report, issue.
 
 The file is a Python module with a computation called NAME and the shapes of its arguments, given by
 one of
@@ -38,7 +38,7 @@ FORMATS = ("text", "json", "sarif", "html", "github")
 
 
 class UnusableInput(Exception):
-    """The file, the name or its specs cannot be used; the message says what to write."""
+    """The file, the name or its specs are invalid; the message states the remedy."""
 
 
 def certify_file(
@@ -61,14 +61,14 @@ def certify_file(
       modes: `"all"` (`"primal"`, `"forward"`, `"reverse"`, `"mixed"`), or some of these,
         `"factored"` and `"blockwise"`.
       format: `"text"`, `"json"`, `"sarif"`, `"html"` or `"github"`.
-      out: Where the report goes instead of `write`.
-      certificate: Where the certificate goes, if one is issued.
+      out: File for the report, instead of `write`.
+      certificate: File for the certificate, if one is issued.
       sign_with: Private key file; the certificate is then written as a signed envelope.
       error_on_caveat: Treat obligations as rejections.
-      write: Takes the report, or the reason why there is none.
+      write: Receives the report, or the reason why there is no report.
 
     Returns:
-      0 certified, 1 rejected with findings, 2 unusable input.
+      0 certified, 1 rejected with findings, 2 invalid input.
     """
     try:
         subject, specs = load(path, name)
@@ -77,7 +77,7 @@ def certify_file(
             raise UnusableInput(f"Expected a format among {', '.join(FORMATS)}, got {format!r}.")
         key = _signing_key(sign_with, certificate)
         if isinstance(subject, Computation):
-            # Shapes that do not fit are findings, with a rule and a line.
+            # Shapes that do not match are findings, with a rule and a line.
             require_traceable(subject, specs, Path(path), passed=(TypeError, ValueError))
         results = check_modes(subject, *specs, modes=chosen)
     except (UnusableInput, KeyMalformed, OSError) as error:
@@ -109,7 +109,7 @@ def _signing_key(path: str | Path | None, certificate: str | Path | None) -> Sig
 
 
 def modes_of(modes: Sequence[str] | str) -> tuple[str, ...]:
-    """The modes that a caller asked for.
+    """The requested modes.
 
     Raises:
       UnusableInput: An unknown mode.
@@ -141,7 +141,7 @@ def load(path: str | Path, name: str) -> tuple[Any, tuple]:
     """The subject and its specs.
 
     Raises:
-      UnusableInput: The file cannot be loaded, or has no such name or no specs for it.
+      UnusableInput: The file cannot be loaded, or it does not define the name or its specs.
     """
     module = _module(Path(path))
     if not hasattr(module, name):
@@ -200,7 +200,7 @@ def _specs(module: Any, name: str, subject: Computation) -> tuple:
             for n, spec in zip(subject.placements, specs)
         )
     except ArgumentError as error:
-        raise UnusableInput(f"The shapes of `{name}` are none. {error}") from error
+        raise UnusableInput(f"The shapes of `{name}` are invalid. {error}") from error
 
 
 def require_traceable(
@@ -210,9 +210,9 @@ def require_traceable(
     *,
     passed: tuple[type[Exception], ...] = (),
 ) -> None:
-    """Says where the code of a file fails by itself, before anything is derived from it.
+    """Reports where the code of a file fails, before it is differentiated.
 
-    Errors of secfad, and `passed` ones, are left to whoever traces it next.
+    Errors of secfad, and `passed` ones, are left to the next trace.
 
     Raises:
       UnusableInput: Tracing the computation failed; names the line.

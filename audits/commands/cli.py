@@ -1,8 +1,8 @@
 """`secfad`: the command line.
 
-Exit codes: 0 done, 1 rejected (not certified, over budget, a ledger that does not verify), 2 unusable
-input, 101 a fault of our own. Errors that the packages raise on purpose are shown as one message,
-without a traceback. What a command needs is imported when it runs, so that help is quick.
+Exit codes: 0 done, 1 rejected (not certified, over budget, a ledger that does not verify), 2
+invalid input, 101 a bug in secfad. Errors that the packages raise on purpose are shown as one
+message, without a traceback. Each command imports its dependences when it runs, so help is fast.
 """
 
 import sys
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 ledger_app = typer.Typer(
-    help="What was spent on what, and what may still be.", no_args_is_help=True
+    help="Show, verify, plan and export the budget of a run.", no_args_is_help=True
 )
 certificate_commands.add_to(app)
 app.add_typer(ledger_app, name="ledger")
@@ -35,7 +35,7 @@ LedgerPath = Annotated[Path, typer.Argument(help="A ledger file, such as ledger.
 
 def main() -> None:
     """Runs the command of this process and exits."""
-    # A warning is for the reader of the report, who did not write the line that it comes from.
+    # Warnings name lines that the reader of the report did not write.
     warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
     try:
         app(prog_name="secfad")
@@ -43,14 +43,14 @@ def main() -> None:
         code = _exit_code(error)
         if code == INTERNAL:
             traceback.print_exception(error)
-            typer.echo("This is a fault of secfad, not of its input. Please report it.", err=True)
+            typer.echo("This is a bug in secfad, not in its input. Please report it.", err=True)
         else:
             typer.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(code)
 
 
 def _exit_code(error: Exception) -> int:
-    """What an exception means to a caller of the command."""
+    """The exit code of an exception."""
     from audits.certifying import CertificationError
     from audits.checking.verification import VerificationError
     from audits.commands.certify_file import UnusableInput
@@ -72,22 +72,24 @@ def modes(
     target: Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="A computation in a file.")],
     argument: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Argument to differentiate by; repeatable."),
+        typer.Option(metavar="NAME", help="Argument to differentiate with respect to; repeatable."),
     ] = None,
     noise_multiplier: Annotated[
-        float | None, typer.Option(help="Also show epsilon, at this noise on every round's sums.")
+        float | None,
+        typer.Option(help="Also show epsilon for this noise on the sums of every round."),
     ] = None,
     sampling_rate: Annotated[
         float, typer.Option(help="Poisson rate of cohorts, with noise by the server.")
     ] = 1.0,
-    steps: Annotated[int, typer.Option(help="Derivatives, each on a cohort of its own.")] = 1,
+    steps: Annotated[int, typer.Option(help="Number of derivatives, each on its own cohort.")] = 1,
     delta: Annotated[float, typer.Option(help="Of epsilon.")] = 1e-5,
 ) -> None:
-    """Shows what each mode of the derivative costs: rounds, bytes, epsilon, the same clients again.
+    """Shows the cost of each mode of the derivative: rounds, bytes, epsilon, same clients again.
 
-    Differentiates by the first server argument of floating-point numbers, unless --argument says
-    otherwise. The file holds the computation NAME and SPECS = {"NAME": (jax.ShapeDtypeStruct(shape,
-    dtype), ...)}, what the server or one client holds of each argument. Loading a file runs it.
+    Differentiates with respect to the first floating-point server argument, unless --argument names
+    another. The file defines the computation NAME and SPECS = {"NAME": (jax.ShapeDtypeStruct(shape,
+    dtype), ...)}, the shapes of the arguments at the server or at one client. Loading a file runs
+    it.
     """
     path, name = split_target(target)
     from audits.commands.certify_file import UnusableInput, load, require_traceable
@@ -156,7 +158,9 @@ def ledger_show(
         Path | None, typer.Option(metavar="FILE.svg|png", help="Also draw the budget as a picture.")
     ] = None,
 ) -> None:
-    """Shows budgets, what was spent by purpose in both views, when, and the slots that are left."""
+    """Shows budgets, the spent budget by purpose in both views, its history, and the remaining
+    slots.
+    """
     from rich.console import Console
 
     from audits.commands.ledgers import curve, draw_curve, overview
@@ -183,7 +187,8 @@ def _echo_remarks(ledger) -> None:
 def ledger_verify(
     path: LedgerPath,
     head: Annotated[
-        str | None, typer.Option(help="A head from a checkpoint or results.json to look for.")
+        str | None,
+        typer.Option(help="A head from a checkpoint or results.json that the ledger must contain."),
     ] = None,
 ) -> None:
     """Checks every record and every total; exit code 1 names the first bad record."""
@@ -211,7 +216,8 @@ def ledger_plan(
         list[str] | None,
         typer.Option(
             metavar="PURPOSE,SIZE,NOISE,COUNT",
-            help="Further releases of cohorts of a fixed size, for a ledger on a filter; repeatable.",
+            help="Further releases on cohorts of a fixed size, for a ledger on a filter; "
+            "repeatable.",
         ),
     ] = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Ledgers, for people: what was spent on what, and what a schedule would cost.
+"""Text and pictures of a ledger: the spent budget by purpose, and the cost of a schedule.
 
 Source: docs/ledger-slots.md.
 """
@@ -20,7 +20,7 @@ _BAR, _EIGHTHS = 20, " ▏▎▍▌▋▊▉"
 
 
 def overview(ledger: privacy.Ledger) -> Table:
-    """Budgets, both views of what was spent, and the slots that are left, by purpose."""
+    """Budgets, the spent budget in both views, and the remaining slots, by purpose."""
     charter = ledger.charter
     table = Table(
         title=f"ledger {ledger.id[:12]}: {charter.population} clients, {charter.relation}",
@@ -51,7 +51,7 @@ def _slots(slots: Sequence[privacy.Slot]) -> str:
 
 
 def curve(spent: Sequence[Spent], budget: privacy.Budget) -> Table:
-    """The budget over the draws so far: a bar for the released view, figures for everything."""
+    """The budget over the draws so far: a bar for the released view, and figures for both views."""
     purposes = [name for name in spent[-1].epsilon["released"] if name != TOTAL]
     table = Table(title=f"epsilon over draws, bars of {budget.epsilon:g}", title_justify="left")
     table.add_column("draws", justify="right")
@@ -73,17 +73,17 @@ def _bar(share: float) -> str:
 
 
 def draw_curve(spent: Sequence[Spent], budget: privacy.Budget, path: Path) -> None:
-    """Writes the budget over the draws as a picture, SVG or PNG by the name's ending.
+    """Writes the budget over the draws as a picture, SVG or PNG by suffix.
 
     Raises:
-      InvalidEvent: Another ending.
+      InvalidEvent: The suffix is neither .svg nor .png.
     """
     if path.suffix not in (".svg", ".png"):
         raise InvalidEvent(f"Expected a name that ends in .svg or .png, got {path.name!r}.")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # No pyplot: it keeps global state and picks a window system.
+    # No pyplot: it keeps global state and selects a GUI backend.
     figure = Figure(figsize=(8, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()

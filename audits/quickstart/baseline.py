@@ -1,10 +1,9 @@
 """The baseline: the same algorithm without privacy, through `fad.simulate`.
 
-It is what the private run is compared with, on the same data, cohorts and settings: no clip, no
-noise, no secure aggregation, and means over the clients that really took part. It answers the
-algorithm's questions in place of the private ones, so that both runs share every line of the loop.
-Nothing about it is private, so it is only for data that are public; it is off unless the
-configuration says so.
+The private run is compared with it on the same data, cohorts and settings: no clip, no noise, no
+secure aggregation, and means over the clients that took part. It answers the algorithm's queries in
+place of the private ones, so both runs share every line of the loop. Nothing about it is private,
+so use it only with public data; it is off by default.
 
 Source: design of the non-private twin in docs/privacy-model.md, "The baseline".
 """
@@ -21,16 +20,16 @@ from privacy.errors import BudgetExceeded
 from privacy.execution.queries import Question
 from privacy.training.training import Ask
 
-# Cohorts are padded to multiples of this with clients that have no examples, so that XLA compiles
-# for a few sizes and not for each.
+# Cohorts are padded to multiples of this with clients without examples, so that XLA compiles for
+# few sizes.
 _SIZE_STEP = 16
 
 
 class Baseline:
-    """Answers an algorithm's questions in the clear.
+    """Answers an algorithm's queries in the clear.
 
     Args:
-      questions: Of the algorithm.
+      questions: The queries of the algorithm.
       batch: All clients' data.
     """
 
@@ -42,8 +41,8 @@ class Baseline:
         """The `Ask` of one round.
 
         Args:
-          drawn: Query to members of the cohort that the private run asked; what it could not pay
-            for has none and ends the baseline's round at the same place.
+          drawn: Query to members of the cohort that the private run asked. A query that the private
+            run could not pay for has no members and ends the baseline's round at the same point.
         """
 
         def ask(name: str, *server_arguments: Any) -> Any:
@@ -61,8 +60,8 @@ class Baseline:
     def _mean(self, name: str, server: tuple, members: np.ndarray) -> Any:
         """The mean over members, computed on a padded cohort.
 
-        A client without examples adds exactly zero to every question, so that the padded mean times
-        padded size over real size is the mean.
+        A client without examples adds exactly zero to every query, so the mean is the padded mean
+        times the padded size divided by the real size.
         """
         padded = -(-len(members) // _SIZE_STEP) * _SIZE_STEP
         missing = padded - len(members)

@@ -1,7 +1,7 @@
-"""Configuration: the TOML file of an experiment, checked before anything happens.
+"""Configuration: the TOML file of an experiment, checked before the run starts.
 
-Every key is known, has a unit and bounds; an unknown key is an error that names the known ones. The
-same values always have the same digest, which checkpoints carry, so that a run is never continued
+Every key is declared with a unit and bounds; an unknown key is an error that names the known ones.
+The same values always have the same digest. Checkpoints carry the digest, so a run never resumes
 under another configuration.
 
 >>> load("quickstart").schedule.rounds
@@ -23,8 +23,8 @@ from audits.quickstart.errors import ConfigurationError
 from privacy.execution.secure_sums import Adversary, GraphChoice, SecureSums
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-# Below this expected size a Poisson draw is too small for secure aggregation with a probability
-# that is no longer negligible beside delta (30 expected: fewer than 3 come with 5e-11).
+# Below this expected size, the probability that a Poisson draw is too small for secure aggregation
+# is no longer negligible compared with delta (30 expected: fewer than 3 with probability 5e-11).
 LEAST_COHORT = 30
 # Cohorts of a fixed size may be as small as secure aggregation allows.
 FEWEST = 3
@@ -66,7 +66,7 @@ class ServerSection(Section):
 
 
 class ScheduleSection(Section):
-    """How often, and who is asked."""
+    """Number of rounds, and sampling of the cohorts."""
 
     rounds: int = Field(ge=1, le=100_000, description="rounds; each draws two fresh cohorts")
     sampling_rate: float = Field(
@@ -97,7 +97,7 @@ class PrivacySection(Section):
 
 
 class EngineSection(Section):
-    """How messages cross, and what runs beside the private run."""
+    """Secure aggregation, and the optional baseline."""
 
     fidelity: Literal["protocol", "ideal"] = Field(
         description='"protocol": every SecAgg message; "ideal": masks drawn so that they cancel'
@@ -135,7 +135,7 @@ class EngineSection(Section):
 
     @property
     def sums(self) -> SecureSums:
-        """What secure aggregation assumes."""
+        """The assumptions of secure aggregation."""
         return SecureSums(
             graph=self.graph,
             adversary=self.adversary,
@@ -181,7 +181,7 @@ class Configuration(Section):
 
     @property
     def fixed_size(self) -> int | None:
-        """The size of every cohort, where clients add the noise and not everyone takes part."""
+        """The size of every cohort if clients add the noise and not everyone takes part."""
         if self.engine.noise == "central" or self.schedule.sampling_rate == 1:
             return None
         return round(self.schedule.sampling_rate * self.data.population)
@@ -206,7 +206,7 @@ def load(source: str) -> Configuration:
 
 
 def parse(text: str, source: str = "text") -> Configuration:
-    """Checks TOML text; `source` is what errors call it."""
+    """Checks TOML text; `source` is its name in errors."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -1,4 +1,4 @@
-"""Console: one experiment from its configuration to its folder, shown while it runs.
+"""Console: runs one experiment from its configuration to its folder and shows progress.
 
 Source: docs/architecture.md, "The main job".
 """
@@ -36,9 +36,9 @@ def run_experiment(
     """Certifies, runs and reports an experiment.
 
     Raises:
-      ExperimentError: The folder cannot be used, or this run cannot be continued in it.
-      audits.CertificationError: A program does not pass; nothing was sent or charged.
-      PrivacyError: A round was refused; what was finished before is in the checkpoint.
+      ExperimentError: The folder cannot be used, or this run cannot be resumed in it.
+        audits.CertificationError: A program does not pass; nothing was sent or charged.
+        PrivacyError: A round was refused; the checkpoint holds the finished rounds.
     """
     started = time.monotonic()
     folder = RunFolder(path)
@@ -79,7 +79,7 @@ def _complete(
 
 
 def _planned(task: Task) -> list[str]:
-    """What noise by clients means for this run, and what it costs, before anything is released."""
+    """The consequences and the planned cost of noise by clients, before anything is released."""
     schedule = task.schedule
     if not schedule.statement:
         return []

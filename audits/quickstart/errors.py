@@ -1,13 +1,13 @@
-"""What can go wrong around an experiment, as types.
+"""Errors of experiments.
 
-Each message says what was expected, what came, and what to do. Nothing was sent or charged when one
-of these is raised.
+Each message states the expected value, the actual value and the remedy. When one of these is
+raised, nothing was sent or charged.
 
     ExperimentError
     +-- ConfigurationError (ValueError)   the TOML file is unusable; names every bad key
     +-- FolderOccupied                    the output folder holds another run
 
-A folder that cannot be continued with what was given is `privacy.errors.ResumeRefused`.
+A folder that cannot be resumed with the given configuration raises `privacy.errors.ResumeRefused`.
 """
 
 

@@ -1,9 +1,9 @@
-"""FedAvgM with learned server hyperparameters: what the quickstart gives to the shared loop.
+"""FedAvgM with learned server hyperparameters: the quickstart's input to the shared loop.
 
-The loop is `privacy.hypergradient_descent` in its sequential form with fresh cohorts. Local here are
-the model, the clients' loss and training, and how the two hyperparameters are learned: the learning
-rate by its logarithm, which keeps it positive and makes both derivatives of comparable size, and the
-momentum projected to [0, max_momentum].
+The loop is `privacy.hypergradient_descent` in its sequential form with fresh cohorts. This module
+defines the model, the clients' loss and training, and the updates of the two hyperparameters. The
+learning rate is learned by its logarithm, which keeps it positive and gives both derivatives a
+comparable size. The momentum is projected to [0, max_momentum].
 
     buffer' = momentum * buffer + delta,  model' = model - exp(log_learning_rate) * buffer'
 
@@ -69,7 +69,7 @@ def momentum(learner: Learner) -> float:
 
 
 def local_sgd(learning_rate: float, batch_size: int) -> LocalUpdate:
-    """One epoch over a client's examples in their order; padding moves nothing."""
+    """One epoch over a client's examples in their order; padding has no effect."""
 
     def local(loss: Any, hyper: Tree, model: Tree, batch: Tree) -> Tree:
         del hyper
@@ -93,7 +93,7 @@ def client_loss(model: Tree, batch: Tree) -> jax.Array:
 
 
 def batch_of(arrays: ClientArrays, batch_size: int) -> Tree:
-    """Client arguments: the arrays, with rows padded to whole mini-batches."""
+    """The client arguments: arrays with rows padded to whole mini-batches."""
     missing = -arrays.labels.shape[1] % batch_size
     rows = ((0, 0), (0, missing))
     return {

@@ -1,15 +1,13 @@
-"""Folders: what a run leaves on disk, and when a folder may be used or continued.
+"""Folders: the files of a run, and when a folder may be used or resumed.
 
-    configuration.json   written first; its digest decides whether a run may be continued here
-    certificate.json     of both programs, before the first round
-    ledger.db            every charge; never restored from a checkpoint
-    releases/            released sums, durable before the ledger commits them
-    checkpoint.npz       the state after the last finished round, with the ledger's head
-    metrics.jsonl        one line per finished round
-    results.json, *.png, report.html
+    configuration.json   written first; its digest decides whether a run may resume here
+    certificate.json     of both programs, before the first round ledger.db            every charge;
+    never restored from a checkpoint releases/            released sums, durable before the ledger
+    commits them checkpoint.npz       the state after the last finished round, with the ledger's
+    head metrics.jsonl        one line per finished round results.json, *.png, report.html
 
-A ledger that does not contain the head of the checkpoint is another one or an older copy: going on
-with it would spend the same budget twice. `privacy.train` refuses that.
+A ledger without the head of the checkpoint is another ledger or an older copy. Resuming with it
+would spend the same budget twice, so `privacy.train` refuses it.
 
 Source: docs/ledger-slots.md, section 4.
 """
@@ -35,7 +33,7 @@ class RunFolder:
     """The files of one run.
 
     Args:
-      path: The folder; it is made if missing.
+      path: The folder; it is created if missing.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -44,42 +42,42 @@ class RunFolder:
 
     @property
     def ledger(self) -> Path:
-        """Where charges are."""
+        """The file of charges."""
         return self.path / "ledger.db"
 
     @property
     def checkpoint(self) -> Path:
-        """Where the state is."""
+        """The file of the state."""
         return self.path / "checkpoint.npz"
 
     @property
     def results(self) -> Path:
-        """Where results are; written last."""
+        """The file of results; written last."""
         return self.path / "results.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process; the lock ends with it, also by SIGKILL.
+        """Locks the folder for this process; the lock ends with the process, also by SIGKILL.
 
         Raises:
-          FolderOccupied: Another process runs here.
+          FolderOccupied: Another process uses the folder.
         """
         with open(self.path / ".lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise FolderOccupied(
-                    f"Expected a folder that no process runs in, got {self.path}, which another one "
-                    "holds. Wait for it, or pass another --out."
+                    f"Expected a folder that no other process uses, got {self.path}, which another "
+                    "process holds. Wait for it, or pass another --out."
                 ) from None
             yield
 
     def claim(self, configuration: Configuration, *, resume: bool) -> None:
-        """Makes the folder this configuration's.
+        """Claims the folder for this configuration.
 
         Raises:
-          FolderOccupied: There is a run here and resume is false.
-          ResumeRefused: There is a run of another configuration here.
+          FolderOccupied: The folder has a run and resume is false.
+          ResumeRefused: The folder has a run of another configuration.
         """
         found = [name for name in _TRACES if (self.path / name).exists()]
         if found and not resume:
@@ -101,11 +99,11 @@ class RunFolder:
         write_durably(self.path / "certificate.json", text.encode())
 
     def open_ledger(self, task: Task) -> privacy.Ledger:
-        """The run's ledger: new before the first round, and the same one ever after.
+        """The run's ledger: created before the first round, and opened afterwards.
 
         Raises:
-          BudgetExceeded: The planned releases do not fit the budgets; there is no ledger.
-          ResumeRefused: The ledger is gone although rounds were run, or speaks of other terms.
+          BudgetExceeded: The planned releases do not fit the budgets; no ledger is created.
+          ResumeRefused: The ledger is missing although rounds were run, or it has other terms.
           LedgerCorrupt: Its chain does not verify.
         """
         schedule = task.schedule

@@ -1,8 +1,8 @@
 """Measuring: held-out loss and accuracy, for the experimenter.
 
-Every client's held-out examples are read in the clear. These figures are not part of what is
-private: they tell the experimenter how good a model is, on public data, and a deployment would have
-to release them through a mechanism of their own.
+Every client's held-out examples are read in the clear. These figures are not private: they tell the
+experimenter how good a model is, on public data. A deployment would have to release them through a
+separate mechanism.
 
 Source: docs/privacy-model.md, "What the figures cost".
 """
@@ -32,7 +32,7 @@ class Measure:
         self._figures = jax.jit(figures)
 
     def __call__(self, state: Mapping[str, Learner]) -> dict[str, float]:
-        """Figures of the private learner and, with the prefix `baseline_`, of its twin."""
+        """The figures of the private learner and, with the prefix `baseline_`, of its twin."""
         figures = {}
         for name, learner in state.items():
             prefix = "" if name == "private" else f"{name}_"

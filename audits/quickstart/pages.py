@@ -1,6 +1,6 @@
-"""Pages: a run as one self-contained HTML file, without scripts and without anything to download.
+"""Pages: a run as one self-contained HTML file, without scripts or external resources.
 
-Source: results.json and the plots beside it.
+Source: results.json and the plots next to it.
 """
 
 import base64
@@ -26,7 +26,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     """The results of a finished run.
 
     Raises:
-      ExperimentError: There are none, or they are not results.
+      ExperimentError: The results are missing or invalid.
     """
     path = folder / "results.json"
     try:

@@ -1,4 +1,4 @@
-"""Plots: loss, hyperparameters and budget of a run, drawn from its results alone.
+"""Plots: loss, hyperparameters and budget of a run, drawn from results.json.
 
 Source: results.json.
 """
@@ -22,7 +22,7 @@ def draw(results: Mapping[str, Any], folder: Path) -> list[Path]:
         ("hyperparameters", _hyperparameters),
         ("budget", _budget),
     ):
-        # No pyplot: it keeps global state and picks a window system.
+        # No pyplot: it keeps global state and selects a GUI backend.
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         FigureCanvasAgg(figure)
         fill(figure.subplots(1, 1 if name == "budget" else 2, squeeze=False)[0], results)

@@ -1,7 +1,7 @@
-"""Results: what a run says about itself, as JSON and as a table.
+"""Results: the figures of a run, as JSON and as a table.
 
-Every figure is read from the run: losses and accuracies from its history, epsilons from its ledger,
-bytes from the messages that were made. The non-private twin stands beside the private run.
+Every figure comes from the run: losses and accuracies from its history, epsilons from its ledger,
+bytes from its messages. The non-private twin is shown next to the private run.
 
 Source: docs/privacy-model.md, for the two views of epsilon.
 """
@@ -47,7 +47,7 @@ SECRET_SIZES = (
 
 
 def collect(run: Run, trained: Trained, seconds: float) -> dict[str, Any]:
-    """Everything worth keeping of a finished run; `seconds` is the time of this process."""
+    """The results of a finished run; `seconds` is the time of this process."""
     configuration, ledger = run.task.configuration, run.ledger
     history = {name: [line[name] for line in trained.metrics] for name in _measured(trained)}
     reservations = run.reservations
@@ -98,12 +98,12 @@ def collect(run: Run, trained: Trained, seconds: float) -> dict[str, Any]:
 
 
 def write(folder: RunFolder, results: Mapping[str, Any]) -> None:
-    """Writes results.json, which says that the run is complete."""
+    """Writes results.json, which marks the run as complete."""
     write_durably(folder.results, json.dumps(results, indent=1).encode())
 
 
 def _measured(trained: Trained) -> list[str]:
-    """Names of the figures that were measured in every round."""
+    """The names of the figures measured in every round."""
     return [name for name in trained.metrics[0] if name not in ("round", "releases")]
 
 
@@ -113,20 +113,20 @@ def _outcome(history: Mapping[str, list[float]], prefix: str) -> dict[str, float
 
 
 def _charges(run: Run) -> dict[str, int]:
-    """Draws of each purpose that were charged."""
+    """The charged draws of each purpose."""
     found = run.reservations
     return {purpose: sum(r.purpose == purpose for r in found) for purpose in PURPOSES}
 
 
 def _central(run: Run) -> dict[str, float] | None:
-    """What the same draws would have cost with secret sizes; None where they had them."""
+    """The cost of the same draws with secret sizes; None if the sizes were secret."""
     if run.task.configuration.engine.noise == "central":
         return None
     return run.task.schedule.price_with_central_noise(_charges(run))
 
 
 def _on_sizes(run: Run) -> list[str]:
-    """What epsilon speaks of, and whether the sizes of cohorts are secret."""
+    """The notes on the neighbouring relation and on the secrecy of cohort sizes."""
     central = _central(run)
     if central is None:
         return list(SECRET_SIZES)
@@ -145,7 +145,7 @@ def _traffic(run: Run) -> dict[str, dict[str, float]]:
 
 
 def budget_curve(run: Run, done: int, points: int = 8) -> list[dict[str, float]]:
-    """Epsilon spent after some of the rounds, in the released-model view."""
+    """Epsilon spent after some of the rounds, in the released view."""
     curve, reservations = [], run.reservations
     rounds = sorted({round(done * k / points) for k in range(1, points + 1)} | {1})
     for last in rounds:
@@ -155,7 +155,7 @@ def budget_curve(run: Run, done: int, points: int = 8) -> list[dict[str, float]]
 
 
 def summary(results: Mapping[str, Any]) -> Table:
-    """The table that ends a run."""
+    """The table printed at the end of a run."""
     private, twin = results["private"], results["baseline"]
     table = Table(title=f"{results['name']}: {results['rounds']} rounds", title_justify="left")
     table.add_column("", no_wrap=True)

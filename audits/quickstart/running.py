@@ -1,10 +1,10 @@
-"""Running: an experiment's algorithm in `privacy.train`, beside its twin without privacy.
+"""Running: an experiment's algorithm in `privacy.train`, next to its twin without privacy.
 
     draw a cohort -> training release -> draw another -> hypergradient release -> update -> checkpoint
 
-Cohorts and noise come from the operating system's randomness, never from a seed: whoever could
+Cohorts and noise come from the operating system's randomness, never from a seed: anyone who could
 predict them could undo both amplification and noise. The data and the initial model are
-deterministic. What a crash leaves is the loop's business; see `privacy.training.training`.
+deterministic. The loop handles crashes; see `privacy.training.training`.
 
 Sources: Rush, Charles, Garrett (JMLR 2024), Fig. 4; docs/ledger-slots.md, section 4.
 """
@@ -32,9 +32,9 @@ class Run:
     """One run in one folder.
 
     Attributes:
-      task: What to do.
-      folder: Where.
-      ledger: Pays for it.
+      task: The algorithm and its data.
+      folder: The folder of the run.
+      ledger: The ledger that is charged.
     """
 
     task: Task
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def reservations(self) -> list[Reservation]:
-        """What was charged for this run, in order."""
+        """The charges of this run, in order."""
         found = [r for name in self.task.queries for r in self.ledger.find(f"{self.id}/{name}")]
         return sorted(found, key=lambda reservation: reservation.seq)
 
@@ -61,7 +61,7 @@ class Run:
 
         Raises:
           ResumeRefused: The folder's checkpoint does not belong to this run.
-          PrivacyError: A round was refused; what was finished before is in the checkpoint.
+          PrivacyError: A round was refused; the checkpoint holds the finished rounds.
         """
         configuration = self.task.configuration
         pair = _Pair(self.task)
@@ -86,7 +86,7 @@ class Run:
 
 
 class _Pair:
-    """The private learner and, if wanted, its twin, in one state: {"private", "baseline"}."""
+    """The private learner and its optional twin, in one state: {"private", "baseline"}."""
 
     def __init__(self, task: Task):
         self._algorithm, self._batch = task.algorithm, task.batch
@@ -99,7 +99,7 @@ class _Pair:
         return {"private": self._algorithm.state} | twin
 
     def clients(self, members: np.ndarray) -> dict[str, Any]:
-        """The cohort's data; remembers whose, for the twin."""
+        """The cohort's data; records its members for the twin."""
         self._members = members
         return {"batches": members_of(self._batch, members)}
 

@@ -1,10 +1,11 @@
-"""Schedules: who is asked how often, under which relation, and what that costs before it runs.
+"""Schedules: the sampling of cohorts, the neighbouring relation, and the planned cost of a run.
 
-Noise by the server keeps the size of a cohort secret: cohorts are Poisson samples, planned as slots
-and priced by PLD. Noise by clients shows it: cohorts have the fixed size sampling_rate x population, the
-relation replaces one client, and a filter on the Renyi divergence pays, at the order that the plan uses
-least of. If everyone takes part, the size is the population's, which is public: what is hidden is a
-client's contribution, and slots do.
+With noise by the server, the size of a cohort is secret: cohorts are Poisson samples, planned as
+slots and priced by PLD. With noise by the clients, it is public: cohorts have the fixed size
+sampling_rate x population, the relation replaces one client, and a filter on the Renyi divergence
+pays, at the order for which the plan uses the smallest part of the filter. With full participation,
+the size is that of the population, which is public. The contribution of a client is hidden, and
+slots can be used.
 
 Source: docs/decisions/0037-noise-by-clients-needs-public-sizes.md.
 """
@@ -31,7 +32,7 @@ class Schedule:
     """The planned draws of a run.
 
     Attributes:
-      configuration: Where it came from.
+      configuration: The configuration of the run.
       queries: Purpose to its certified private program.
     """
 
@@ -40,7 +41,7 @@ class Schedule:
 
     @property
     def sampling(self) -> privacy.PoissonSampling | privacy.FixedSampling:
-        """How cohorts are drawn."""
+        """The sampling of the cohorts."""
         size = self.configuration.fixed_size
         if size is not None:
             return privacy.FixedSampling(population=self._population, size=size)
@@ -48,7 +49,7 @@ class Schedule:
 
     @property
     def relation(self) -> Relation:
-        """Which two populations the epsilons compare."""
+        """The neighbouring relation of the epsilons."""
         if self.configuration.engine.noise == "central":
             return Relation.ADD_OR_REMOVE_ONE
         everyone = self.configuration.fixed_size is None
@@ -56,13 +57,13 @@ class Schedule:
 
     @property
     def slots(self) -> list[privacy.Slot]:
-        """The planned releases of both purposes, spare ones included; none on a filter."""
+        """The planned releases of both purposes, including spare ones; empty on a filter."""
         if self.configuration.fixed_size is not None:
             return []
         return self._slots(self._planned, self.sampling)
 
     def draws(self, counts: Mapping[str, int]) -> list[Draws]:
-        """This many draws of each purpose, as the ledger charges them."""
+        """A number of draws of each purpose, as the ledger charges them."""
         return [
             query.draws(self.sampling, counts[purpose], self.relation)
             for purpose, query in self.queries.items()
@@ -70,7 +71,7 @@ class Schedule:
         ]
 
     def price(self, counts: Mapping[str, int] | None = None) -> Plan:
-        """What this many draws of each purpose cost; the planned ones by default."""
+        """The cost of a number of draws of each purpose; by default of the planned draws."""
         counts = self._planned if counts is None else counts
         terms: dict[str, Any] = {"purposes": self.purposes, "relation": self.relation}
         if self.configuration.fixed_size is not None:
@@ -89,7 +90,7 @@ class Schedule:
 
     @property
     def accountant(self) -> str:
-        """Of the ledger."""
+        """The accountant of the ledger."""
         if self.configuration.fixed_size is None:
             return "pld"
         return filter_for(
@@ -101,12 +102,12 @@ class Schedule:
 
     @property
     def budget(self) -> privacy.Budget:
-        """For everything together."""
+        """The global budget."""
         return privacy.Budget(self.configuration.privacy.epsilon, self.configuration.privacy.delta)
 
     @property
     def purposes(self) -> dict[str, privacy.Budget]:
-        """Of each purpose."""
+        """The budget of each purpose."""
         return {
             name: privacy.Budget(section.epsilon, self.configuration.privacy.delta)
             for name, section in sections(self.configuration).items()
@@ -114,7 +115,9 @@ class Schedule:
 
     @property
     def statement(self) -> str:
-        """What noise by clients means for the cohorts and for epsilon; "" with noise by the server."""
+        """The consequences of noise by clients for cohorts and epsilon; "" with noise by the
+        server.
+        """
         if self.configuration.engine.noise == "central":
             return ""
         size = self.configuration.fixed_size
@@ -130,10 +133,10 @@ class Schedule:
         )
 
     def require_fit(self) -> None:
-        """Refuses a schedule on a filter that its budgets do not hold.
+        """Refuses a schedule on a filter that exceeds its budgets.
 
         Raises:
-          BudgetExceeded: Naming the noise that would fit.
+          BudgetExceeded: With noise multipliers that fit.
         """
         plan = self.price()
         if self.configuration.fixed_size is None or plan.fits:

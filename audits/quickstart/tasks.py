@@ -1,7 +1,7 @@
-"""Tasks: a configuration made concrete, and certified, before any client is asked.
+"""Tasks: the certified programs and data of a configuration, before any client is contacted.
 
-Making a task draws the data, privatizes the two computations, and has both certified. It sends
-nothing and touches no ledger, so whatever is wrong with a configuration or a program shows here.
+Creating a task draws the data, and privatizes and certifies the two computations. It sends nothing
+and touches no ledger, so errors in a configuration or a program appear before the run.
 
 Source: docs/architecture.md, "The main job".
 """
@@ -23,13 +23,13 @@ from secfad.data.synthetic import SyntheticData, synthetic
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Everything a run needs, except the ledger.
+    """The inputs of a run, except the ledger.
 
     Attributes:
-      configuration: Where it came from.
+      configuration: The configuration of the run.
       data: The population, training and held-out examples.
       batch: All clients' training arguments, with a leading axis of clients.
-      algorithm: What learns, and what it asks.
+      algorithm: The learning algorithm and its queries.
       queries: Purpose to its certified private program.
     """
 
@@ -41,23 +41,23 @@ class Task:
 
     @property
     def schedule(self) -> Schedule:
-        """Who is asked how often, and what it costs."""
+        """The schedule of draws and its cost."""
         return Schedule(self.configuration, self.queries)
 
     @property
     def sampling(self) -> privacy.PoissonSampling | privacy.FixedSampling:
-        """How cohorts are drawn."""
+        """The sampling of the cohorts."""
         return self.schedule.sampling
 
     @property
     def secure_sums(self) -> dict[str, str]:
-        """What secure aggregation assumes, in words, by purpose."""
+        """The assumptions of secure aggregation as text, by purpose."""
         sums = self.configuration.engine.sums
         return {n: sums.statement(q.program.mechanism) for n, q in self.queries.items()}
 
     @property
     def slots(self) -> list[privacy.Slot]:
-        """The planned releases of both purposes, spare ones included; none on a filter."""
+        """The planned releases of both purposes, including spare ones; empty on a filter."""
         return self.schedule.slots
 
 

@@ -54,7 +54,7 @@ def _finding(finding: Finding) -> str:
 
 
 def _excerpt(line: str, label: str) -> str:
-    """A place in the user's file, with its text."""
+    """A location in the user's file, with its text."""
     location = parse(line)
     if location is None:
         return ""

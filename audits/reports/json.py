@@ -1,4 +1,4 @@
-"""Reports as JSON, for tools: findings, facts and schedule with stable field names."""
+"""Reports as JSON for tools: findings, facts and schedule with stable field names."""
 
 import dataclasses
 import json

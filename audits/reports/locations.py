@@ -1,4 +1,4 @@
-"""Places in source files: from `file:line (function)` to its parts and its text.
+"""Locations in source files: parses `file:line (function)` and reads the line.
 
 >>> parse("model.py:7:4 (step)")
 Location(file='model.py', line=7, column=4, function='step')
@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 
 class Location(NamedTuple):
-    """A place in a source file; line and column count from one, zero if unknown."""
+    """A location in a source file; line and column start at one and are zero if unknown."""
 
     file: str
     line: int
@@ -41,7 +41,7 @@ def source_line(location: Location) -> str:
 
 
 def within(file: str, root: Path) -> str:
-    """The path of a file as seen from a folder, with slashes; as it is if it lies elsewhere."""
+    """The path of a file relative to a folder, with slashes; unchanged if the file is elsewhere."""
     path = Path(file)
     if path.is_absolute() and path.is_relative_to(root):
         path = path.relative_to(root)
@@ -49,6 +49,6 @@ def within(file: str, root: Path) -> str:
 
 
 def uri_of(file: str, root: Path) -> str:
-    """A reference to a file: relative inside the root, a file URI outside of it."""
+    """A reference to a file: relative inside the root, a file URI outside."""
     path = within(file, root)
     return ("file://" if path.startswith("/") else "") + quote(path)

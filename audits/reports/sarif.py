@@ -1,8 +1,8 @@
 """Reports as SARIF 2.1.0, for code-scanning services.
 
-Only findings become results: services turn passes into alerts, so passes live in the certificate.
-An acknowledged caveat is a result with a suppression. The fingerprint of a result is its rule and the
-text of its line, so that it survives an edit above it.
+Only findings become results, because services turn passes into alerts; the certificate records
+passes. An acknowledged caveat is a result with a suppression. The fingerprint of a result is its
+rule and the text of its line, so it survives an edit above the line.
 
 Source: OASIS, Static Analysis Results Interchange Format (SARIF) 2.1.0.
 """
@@ -30,8 +30,7 @@ def render_sarif(
     Args:
       reports: By mode.
       acknowledged: Rules of the obligations that a run accepts.
-      root: Folder of the repository, in which files have relative references; the current one by
-        default.
+      root: Folder of the repository, for relative references; the current folder by default.
     """
     root = Path.cwd() if root is None else root
     results = [

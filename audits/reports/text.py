@@ -1,4 +1,4 @@
-"""Reports for a terminal, in the manner of compilers: the user's line, the reason, one suggestion.
+"""Reports for a terminal, in the style of compilers: the user's line, the reason, one suggestion.
 
     reject[FAD102] implicit-broadcast: server value `w` is used by clients without ...
       --> model.py:7:21 (loss)
@@ -7,7 +7,7 @@
        |                     ^
        = help: Wrap `w` in `fad.broadcast`
 
-Where a client's value comes from further above, its line follows as a second excerpt.
+If a client value enters further above, that line follows as a second excerpt.
 
 Source: the rustc development guide, "Diagnostics".
 """
@@ -26,7 +26,7 @@ VERDICTS = {
 
 
 def render_texts(reports: Mapping[str, Report]) -> str:
-    """Reports by mode: what several modes have in common is said once, then one verdict per mode."""
+    """Reports by mode: findings that several modes share appear once, then one verdict per mode."""
     said: dict[tuple[str, str, str], list[str]] = {}
     first: dict[tuple[str, str, str], Finding] = {}
     for mode, report in reports.items():
@@ -39,7 +39,7 @@ def render_texts(reports: Mapping[str, Report]) -> str:
 
 
 def verdict(report: Report) -> str:
-    """Name, mode and outcome; what the program costs if it was not rejected."""
+    """Name, mode and outcome, with the costs of the program unless it was rejected."""
     subject = report.subject
     title = f"{subject.get('name', 'program')} ({subject.get('mode', 'primal')})"
     if report.kind == "reject":
@@ -48,7 +48,7 @@ def verdict(report: Report) -> str:
 
 
 def render_finding(finding: Finding, also: Sequence[str] = ()) -> str:
-    """One finding with its source line, where its client values entered, and one suggestion."""
+    """One finding with its source line, the entry of its client values, and one suggestion."""
     word = finding.severity.name.lower()
     lines = [f"{word}[{finding.rule}] {finding.name}: {finding.message}"]
     place = parse(finding.line)
@@ -70,7 +70,7 @@ def render_finding(finding: Finding, also: Sequence[str] = ()) -> str:
 
 
 def _excerpt(place: Location, arrow: str, label: str) -> list[str]:
-    """A line of the user's file with a mark under its column."""
+    """A line of the user's file with a mark under the column."""
     where = f" ({place.function})" if place.function else ""
     column = f":{place.column}" if place.column else ""
     lines = [f"  {arrow} {place.file}:{place.line}{column}{where}"]
@@ -93,7 +93,7 @@ def summary(facts: Facts) -> str:
 
 
 def explain(rule: str) -> str:
-    """The card of a rule: what `secfad certify --explain` prints.
+    """The card of a rule, as printed by `secfad certify --explain`.
 
     Raises:
       KeyError: There is no such rule.

@@ -1,1 +1,1 @@
-"""The rules FAD101 to FAD606: catalogue, findings and their pages."""
+"""The rules: catalogue, findings and documentation pages."""

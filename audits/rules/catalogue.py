@@ -1,4 +1,4 @@
-"""The catalogue of rules, grouped by the question that they answer.
+"""The catalogue of rules, grouped by question.
 
 >>> RULES["FAD102"].name
 'implicit-broadcast'

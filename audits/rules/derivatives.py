@@ -1,4 +1,4 @@
-"""Rules 3xx: is the derivative in each mode again a program of broadcasts and sums?"""
+"""Rules 3xx: the derivative in each mode is again a program of broadcasts and sums."""
 
 from audits.rules.rules import Severity, rule
 
@@ -10,7 +10,8 @@ DERIVATIVES = (
         "derivative-bypasses-aggregator",
         REJECT,
         "{mode} derivative with respect to `{value}` reaches the server without a sum",
-        why="The transpose of an implicit broadcast contracts the clients with no aggregator in sight.",
+        why="The transpose of an implicit broadcast contracts the client axis without an "
+        "aggregator.",
         example="r = x @ w - y   # w never broadcast, reverse mode",
         remedy="Broadcast `{value}` explicitly before clients use it",
     ),
@@ -19,16 +20,18 @@ DERIVATIVES = (
         "custom-rule",
         NOTE,
         "custom derivative of `{primitive}` was not checked in this mode",
-        why="A custom rule is opaque until the mode is traced; a primal certificate says nothing about it.",
+        why="A custom rule is opaque until its mode is traced; a certificate of the primal does "
+        "not cover it.",
         example="@jax.custom_vjp ... bwd sorts over clients",
-        remedy="Certify the derivative's own mode",
+        remedy="Certify the mode of this derivative",
     ),
     rule(
         "FAD303",
         "custom-rule-placement",
         REJECT,
         "derivative rule returns a {found} value for the {expected} argument `{value}`",
-        why="A cotangent must live where its argument lives; here each client's would reach the server.",
+        why="A cotangent has the placement of its argument; here the cotangent of each client "
+        "would reach the server.",
         example="send.defvjp(fwd, lambda _, g: (g,))   # forgets the sum",
         remedy="Return `fad.sum(g)` for a server argument of the custom rule",
     ),
@@ -37,7 +40,7 @@ DERIVATIVES = (
         "mode-unavailable",
         REJECT,
         "{mode} is not defined for this program: {error}",
-        why="There is no program in that mode, so there is nothing to certify.",
+        why="The derivative does not exist in this mode, so there is no program to certify.",
         example="jax.grad through jax.lax.while_loop",
         remedy="Use jax.lax.scan with a fixed length, or certify another mode",
     ),
@@ -46,16 +49,17 @@ DERIVATIVES = (
         "residuals-on-clients",
         NOTE,
         "clients keep {bytes} bytes between phases",
-        why="Reverse mode uses what the forward phase computed on the same client.",
+        why="Reverse mode uses residuals of the forward phase on the same client.",
         example="fad.vjp of two dependent rounds",
-        remedy="Use mixed mode, which sends summed local Jacobians instead",
+        remedy="Use mixed mode, which sums local Jacobians instead",
     ),
     rule(
         "FAD306",
         "same-cohort",
         CAVEAT,
         "a later phase needs the clients of an earlier one again",
-        why="The same clients must be online twice, and their two contributions compose inside one draw.",
+        why="The same clients must be online twice, and their two contributions compose within "
+        "one draw.",
         example="reverse mode through a non-linear server step",
         remedy="Acknowledge it, or use forward or mixed mode",
     ),
@@ -73,7 +77,8 @@ DERIVATIVES = (
         "untracked-psum-transpose",
         REJECT,
         "gradient of `psum` is taken where replication is not tracked",
-        why="The result is a local gradient times the number of clients, never summed.",
+        why="The result is a local gradient times the number of clients, without a sum over "
+        "clients.",
         example='jax.grad(lambda w: jax.lax.psum(loss(w), "clients"))(w)',
         remedy="Differentiate first, then sum; or write the program in native style",
     ),

@@ -1,4 +1,4 @@
-"""Rules 5xx, 6xx and 7xx: randomness, what sums reveal together, and what clients keep or see."""
+"""Rules 5xx, 6xx and 7xx: randomness, joint exposure by several sums, and client state."""
 
 from audits.rules.rules import Severity, rule
 
@@ -10,7 +10,7 @@ EXPOSURE = (
         "key-reuse",
         REJECT,
         "noise key is used {count} times",
-        why="The difference of two sums with the same noise has none.",
+        why="The difference of two sums with the same noise contains no noise.",
         example="fad.sum(a) + normal(key), fad.sum(b) + normal(key)",
         remedy="Split the key: k1, k2 = jax.random.split(key)",
     ),
@@ -37,7 +37,7 @@ EXPOSURE = (
         "shared-key",
         REJECT,
         "one key serves noise and {other}",
-        why="What else is drawn from the key is correlated with the noise.",
+        why="Other draws from the key are correlated with the noise.",
         example="normal(key) for noise and permutation(key) for sampling",
         remedy="Split the key for each use",
     ),
@@ -55,7 +55,7 @@ EXPOSURE = (
         "weak-generator",
         NOTE,
         "noise uses `{generator}`, not a cryptographic generator",
-        why="The generator's outputs are not claimed to be unpredictable.",
+        why="Nobody claims that the outputs of this generator are unpredictable.",
         example="jax.random.normal under threefry",
         remedy="Let the aggregator add the noise",
     ),
@@ -64,7 +64,7 @@ EXPOSURE = (
         "small-cohort",
         REJECT,
         "sum over {clients} client(s), fewer than {minimum}",
-        why="The sum over one client is its value.",
+        why="A sum over one client is that client's value.",
         example="a program certified for a cohort of 1",
         remedy="Certify for a larger cohort",
     ),
@@ -73,7 +73,7 @@ EXPOSURE = (
         "slot-pattern",
         CAVEAT,
         "contribution to sum {sum} is written at a client-held index; single contributors are visible",
-        why="Where one client alone writes, the sum shows its value.",
+        why="If only one client writes to an entry, the sum reveals its value.",
         example="fad.sum(jnp.zeros(10).at[category].add(1.0))",
         remedy="Add differential privacy, or suppress small counts",
     ),
@@ -82,7 +82,7 @@ EXPOSURE = (
         "repeated-measurement",
         CAVEAT,
         "{sums} sums release {scalars} scalars of the same client data in one phase",
-        why="As many equations as unknowns: the server can solve for the data.",
+        why="There are as many equations as unknowns: the server can solve for the data.",
         example="sums of x, x**2, ..., x**n",
         remedy="Release fewer numbers, or add noise",
     ),
@@ -100,9 +100,9 @@ EXPOSURE = (
         "client-state",
         CAVEAT,
         "clients keep {value} between rounds",
-        why="Clients must be addressable again; in large populations most never return.",
+        why="The same clients must be reachable again; in large populations most never return.",
         example="SCAFFOLD control variates",
-        remedy="Acknowledge it, or keep the state at the server",
+        remedy="Acknowledge it, or keep the state on the server",
     ),
     rule(
         "FAD705",

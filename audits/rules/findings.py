@@ -1,4 +1,4 @@
-"""Findings, facts and the report: what a check says.
+"""Findings, facts and the report: the result of a check.
 
 >>> Report.of([], Facts()).kind
 'accept'
@@ -14,16 +14,16 @@ from audits.rules.rules import Severity
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One root cause, named by a rule and placed at the user's line.
+    """One root cause, with its rule and the user's line.
 
     Attributes:
       rule: Rule id.
-      severity: What it does to the verdict here; a style may soften or sharpen the rule's own.
-      message: One line, with names of the user's program.
+      severity: Its effect on the verdict; a style may lower or raise the rule's own severity.
+      message: One line, with the names of the user's program.
       line: The user's source line, `file:line (function)`.
       where: Path of the equation inside the traced program.
-      entered: Lines where the values that meet here came from.
-      source: What entered there, in words.
+      entered: Lines where the combined values entered the program.
+      source: Description of the values that entered there.
       remedy: One suggestion.
     """
 
@@ -57,7 +57,7 @@ def finding(
     remedy: str = "",
     **fields: object,
 ) -> Finding:
-    """Fills the message template of a rule; `remedy` where a better one than the rule's is known."""
+    """Fills the message template of a rule; `remedy` overrides the remedy of the rule."""
     record = RULES[rule]
     texts = {k: str(v) for k, v in fields.items()}
     return Finding(
@@ -78,12 +78,12 @@ class Event:
     Attributes:
       kind: `"broadcast"` or `"sum"`.
       index: Position in the schedule; names the event in findings.
-      name: Name that the program gives to the message.
+      name: Name of the message in the program.
       shape: Shape of the leaf at one client.
       dtype: Its dtype.
       bytes: Bytes per client and execution.
-      depth: Phase: sums that must have finished before.
-      count: How often it happens in one run.
+      depth: Phase: the number of sums that must have finished before.
+      count: Number of executions in one run.
       line: The user's source line.
       where: Path of the equation.
     """
@@ -102,7 +102,9 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What the schedule costs and what one client can change; the content of a certificate."""
+    """The costs of the schedule and the bounds on one client's influence; the content of a
+    certificate.
+    """
 
     rounds: int = 0
     sums: int = 0
@@ -134,15 +136,15 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The answer of one check.
+    """The result of one check.
 
     Attributes:
       kind: `"accept"`, `"caveat"` (accepted under obligations that a run must acknowledge) or
         `"reject"`.
       findings: Rejections and caveats, the most severe first.
-      notes: What is worth knowing but changes nothing.
+      notes: Findings that do not change the verdict.
       facts: Schedule and bounds.
-      subject: What was checked: name, style, mode and profile.
+      subject: The checked subject: name, style, mode and profile.
     """
 
     kind: str
@@ -158,7 +160,7 @@ class Report:
         facts: Facts,
         subject: Mapping[str, str] | None = None,
     ) -> "Report":
-        """The verdict that follows from the findings; repeated ones are said once."""
+        """The verdict that follows from the findings, without repetitions."""
         unique = list(dict.fromkeys(findings))
         ranked = sorted(unique, key=lambda f: -f.severity)
         top = max((f.severity for f in ranked), default=Severity.NOTE)

@@ -1,7 +1,7 @@
-"""The user's line for findings that no equation can name: what failed to trace, what is captured.
+"""The user's line for findings without an equation: failed traces and captured arrays.
 
-What fails before there is a program is placed where the user's code raised; everything else that has
-no line of its own is placed at the definition of the checked function.
+A failed trace gets the line where the user's code raised. Every other finding without a line gets
+the line that defines the checked function.
 """
 
 import inspect
@@ -21,13 +21,13 @@ _OURS = (
 
 
 def definition_line(fn: Callable) -> str:
-    """Where a function is defined; empty for what has no source."""
+    """The line that defines a function; empty without a source."""
     code = getattr(inspect.unwrap(getattr(fn, "fun", fn)), "__code__", None)
     return "" if code is None else f"{code.co_filename}:{code.co_firstlineno} ({code.co_name})"
 
 
 def raising_line(error: BaseException, fn: Callable) -> str:
-    """The last line of the user's code on the way to an error."""
+    """The last line of user code in a traceback."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith(_OURS) and "site-packages" not in frame.filename:
             return f"{frame.filename}:{frame.lineno} ({frame.name})"

@@ -1,6 +1,7 @@
-"""Documentation pages of the rules, generated from the table so that none is missing.
+"""Generates the documentation pages of the rules from the table.
 
-Run `python -m audits.rules.pages DIRECTORY` to write them; a test compares.
+Run `python -m audits.rules.pages DIRECTORY` to write the pages; a test compares them with the
+table.
 """
 
 import sys
@@ -12,18 +13,18 @@ from audits.rules.rules import Rule, Severity
 
 GROUPS = {
     "0": "Can the program be read?",
-    "1": "Does it communicate by broadcast and sum only?",
-    "2": "Does its control flow keep to that?",
-    "3": "Do its derivatives?",
+    "1": "Does it communicate only by broadcast and sum?",
+    "2": "Does its control flow communicate only by broadcast and sum?",
+    "3": "Do its derivatives communicate only by broadcast and sum?",
     "4": "Is every contribution bounded, and does the noise fit?",
-    "5": "Is the randomness what it claims to be?",
-    "6": "What do the sums reveal together?",
+    "5": "Is the randomness sound?",
+    "6": "What do several sums reveal together?",
     "7": "What do clients keep or see?",
 }
 EFFECTS = {
     Severity.REJECT: "The program is not certified.",
     Severity.CAVEAT: "The program is certified under an obligation that a run must acknowledge.",
-    Severity.NOTE: "The certificate states it; nothing is required.",
+    Severity.NOTE: "The certificate states it; no action is required.",
 }
 
 

@@ -1,11 +1,11 @@
-"""The rule table: every way a program can fail to be certified, in one place.
+"""The rule table: all reasons why a program may not be certified.
 
-A finding names a rule; reports, documentation pages and `secfad certify --explain` are generated
-from the record here, so that none of them can lack an explanation. Numbers are never reused: a rule
-that disappears keeps its number. The hundreds group by question: 0xx can the program be read at all,
-1xx does it communicate only by broadcast and sum, 2xx does its control flow keep to that, 3xx do its
-derivatives, 4xx is every contribution bounded, 5xx is the randomness what it claims to be, 6xx what
-do many sums together reveal, 7xx what do clients keep or see.
+A finding names a rule. Reports, documentation pages and `secfad certify --explain` are generated
+from these records, so every rule has an explanation. Numbers are never reused: a removed rule keeps
+its number. The hundreds group rules by question: 0xx Can the checker read the program? 1xx Does it
+communicate only by broadcast and sum? 2xx Does its control flow? 3xx Do its derivatives? 4xx Is
+every contribution bounded? 5xx Is the randomness sound? 6xx What do several sums reveal together?
+7xx What do clients keep or see?
 
 Sources: the form follows the rustc development guide, "Diagnostics", and ruff's rule records.
 """
@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 
 class Severity(enum.IntEnum):
-    """What a finding does to the verdict."""
+    """The effect of a finding on the verdict."""
 
     NOTE = 0
     CAVEAT = 1
@@ -29,9 +29,9 @@ class Rule:
     """One entry of the table.
 
     Attributes:
-      id: `FADnnn`, stable for ever.
+      id: `FADnnn`, stable forever.
       name: Kebab-case name that reads after "allow".
-      severity: The usual effect; a rule can be raised with another one where a style says so.
+      severity: The usual effect; a style may raise the rule with another severity.
       message: Template of the one-line message.
       why: What goes wrong if the program runs anyway.
       example: The smallest program that raises it.

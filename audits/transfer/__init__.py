@@ -1,1 +1,1 @@
-"""Transfer rules of the checker: what each primitive does to labels."""
+"""Transfer rules of the checker: the effect of each primitive on labels."""

@@ -1,9 +1,9 @@
-"""Carries of a loop over the axis of clients, which count the clients if they change.
+"""Carries of a loop over the axis of clients: a carry that changes counts the clients.
 
-Each iteration of such a loop is one client. A carry that the body hands on as it came is a constant for
-all of them. One that changes from row to row says how many clients came before, so whatever depends on
-it depends on the position of the client. What it depends on is read from the body, through the calls,
-branches and loops in it.
+Each iteration of such a loop is one client. A carry that the body returns unchanged is the same
+constant for all clients. A carry that changes from row to row reveals how many clients came before,
+so every value that depends on it depends on the position of the client. The dependences are read
+from the body, through its calls, branches and loops.
 
 >>> import jax
 >>> body = jax.make_jaxpr(lambda kept, count, row: (kept, count + 1, row * kept))(1.0, 0, 2.0)
@@ -17,25 +17,25 @@ from typing import Any
 from audits.transfer import registry
 from secfad.inner import Jaxpr, JaxprEqn, Literal, dependent_results, equations
 
-# Elementwise work that makes nothing new of its operand.
+# Elementwise operations that do not change their operand.
 _COPIES = frozenset({"copy", "stop_gradient"})
 
 
 def changing_carries(jaxpr: Jaxpr, *, constants: int, carries: int) -> list[bool]:
-    """Which carries do not come back as the very value that they were."""
+    """The carries that the body does not return unchanged."""
     origins = passed_on(jaxpr)
     return [origins[k] != constants + k for k in range(carries)]
 
 
 def counted(jaxpr: Jaxpr, carries: Sequence[bool], *, constants: int) -> list[bool]:
-    """Which results of the body, those behind its carries, depend on the marked carries."""
+    """The results of the body, after its carries, that depend on the marked carries."""
     behind = len(jaxpr.invars) - constants - len(carries)
     flags = [*[False] * constants, *carries, *[False] * behind]
     return [bool(m) for m in dependent_results(jaxpr, flags)[len(carries) :]]
 
 
 def passed_on(jaxpr: Jaxpr) -> list[int | None]:
-    """For each result of a program the input that it is, unchanged; None where it is another value."""
+    """For each result of a program the input that it equals; None for any other value."""
     origin: dict[Any, int] = {v: k for k, v in enumerate(jaxpr.invars)}
     for equation in jaxpr.eqns:
         for variable, atom in zip(equation.outvars, _sources(equation)):
@@ -45,7 +45,7 @@ def passed_on(jaxpr: Jaxpr) -> list[int | None]:
 
 
 def _sources(equation: JaxprEqn) -> Sequence[Any]:
-    """For each result of an equation the operand that it is; None where it is another value."""
+    """For each result of an equation the operand that it equals; None for any other value."""
     family = registry.family(equation.primitive, style="native")
     if family == "identity" or (family == "elementwise" and equation.primitive.name in _COPIES):
         return equation.invars

@@ -1,7 +1,7 @@
-"""Communication: broadcasts and sums in each style, and everything that claims to be one.
+"""Communication: broadcasts, sums and other collectives in each style.
 
-The result of a sum is the server's, one phase later. A sum of a constant is the number of clients
-times the constant: public knowledge of the cohort, so it is neither a message nor a round.
+The result of a sum is at the server, one phase later. The sum of a constant is the number of
+clients times the constant. This is public, so it is neither a message nor a round.
 """
 
 from typing import Any
@@ -42,7 +42,7 @@ def federated_broadcast(step: Step) -> list[Label]:
     made = []
     for atom, label in zip(step.equation.invars, step.inputs):
         if label.place == Place.PUBLIC:
-            made.append(label)  # both sides know a constant: nothing is sent
+            made.append(label)  # both sides know a constant, so nothing is sent
             continue
         depth = max(label.depth, step.scope.depth)
         step.checker.message("broadcast", step, step.params["name"], atom.aval, depth)
@@ -65,7 +65,9 @@ def federated_sum(step: Step) -> list[Label]:
 
 
 def federated_clip(step: Step) -> list[Label]:
-    """The joint clip: every result depends on every operand, and each leading row is clipped alone."""
+    """The joint clip: every result depends on every operand, and each leading row is clipped
+    separately.
+    """
     rows = step.params.get("rows", 0)
     if any(label.client_axis is not None and label.client_axis >= rows for label in step.inputs):
         return step.refuse("FAD109", remedy="Clip each client's value: `jax.vmap(fad.clip)(x)`")
@@ -101,7 +103,7 @@ def reduce_sum(step: Step) -> Label | list[Label]:
 
 
 def drjax_broadcast(step: Step) -> Label | list[Label]:
-    """DrJAX: the server's value gets an axis of clients in front, all rows equal."""
+    """DrJAX: the server value gets a leading axis of clients with equal rows."""
     label = step.inputs[0]
     if label.on_clients:
         return step.refuse("FAD104")
@@ -186,7 +188,7 @@ def collective(step: Step) -> list[Label]:
 
 
 def callback(step: Step) -> list[Label]:
-    """Host Python sees the operands; only what the server may see anyway can be acknowledged."""
+    """Host Python sees the operands; only values that the server may see can be acknowledged."""
     place = max((label.place for label in step.inputs), default=Place.PUBLIC)
     if place >= Place.COPY or step.scope.client_control:
         return step.refuse("FAD003", placement=PLACE_WORDS[place])
@@ -207,7 +209,7 @@ def reference(step: Step) -> list[Label]:
 
 
 def random_bits(step: Step) -> Label:
-    """Random draws: as many different entries as asked for."""
+    """Random draws: entries differ along the new axes."""
     label = step.inputs[0]
     extra = step.first_rank - len(label.axes)
     return label.replace(axes=label.axes + (Axis(DATA),) * extra)

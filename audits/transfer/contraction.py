@@ -1,4 +1,4 @@
-"""Contractions, transforms and linear algebra: where a missing aggregator hides."""
+"""Contractions, transforms and linear algebra, which can hide a sum over clients."""
 
 from audits.transfer.elementwise import implicit_broadcast, meet
 from audits.transfer.interpreter import Step
@@ -29,13 +29,14 @@ def dot_general(step: Step) -> Label | list[Label]:
     from_right = (
         [right.axes[k] for k in batch_r] + [None] * len(free_l) + [right.axes[k] for k in free_r]
     )
-    # A free axis of the other operand is not stretched: an operand without clients is just data there.
+    # A free axis of the other operand is not broadcast, so an operand without clients is data
+    # there.
     joined = meet(step, [0, 1], step.out_shape(), [tuple(from_left), tuple(from_right)])
     return step.poisoned() if joined is None else joined.replace(slots=False)
 
 
 def _contracted(step: Step, side: int, position: int) -> Label | list[Label]:
-    """The axis of clients is summed away by the contraction itself."""
+    """The contraction sums over the axis of clients."""
     other = step.inputs[1 - side]
     axis = other.axes[position]
     elsewhere = other.client_axis is not None and other.client_axis != position
@@ -135,7 +136,7 @@ def conv(step: Step) -> Label | list[Label]:
 
 
 def _folded(axis: Axis, size: int) -> Axis:
-    """An axis of rows as one merged with features, of which there is one per row."""
+    """An axis of rows as a merged axis with one feature per row."""
     if axis.tag == CLIENT_AXIS:
         return Axis(MERGED, rows=size)
     return Axis(MERGED_COPIES, axis.sources, size) if axis.tag == REPLICATED else axis
@@ -150,14 +151,14 @@ def _grouped(step: Step, image: Axis, kernel: Axis) -> bool:
 
 
 def _as_rows(axis: Axis) -> Axis:
-    """A merged axis as the axis of rows that it stands for, for the rule where operands meet."""
+    """A merged axis as its axis of rows, for the elementwise rule."""
     if axis.tag == MERGED:
         return Axis(CLIENT_AXIS, rows=axis.rows)
     return Axis(REPLICATED, axis.sources, axis.rows) if axis.tag == MERGED_COPIES else axis
 
 
 def _merged_again(step: Step, joined: Label) -> Label:
-    """An axis of rows that is longer than the rows is merged with what they were merged with."""
+    """An axis longer than the number of rows is merged with the features of the operand."""
     axes = []
     for axis, size in zip(joined.axes, step.out_shape()):
         known = {a.rows for label in step.inputs for a in label.axes if a.rows}
@@ -204,7 +205,7 @@ _TRIVIAL = {
 
 
 def _untouched(step: Step, axis: int) -> bool:
-    """Whether the window leaves an axis as it is."""
+    """Whether the window leaves an axis unchanged."""
     for name, value in _TRIVIAL.items():
         found = step.params.get(name)
         if found is not None and _plain(found[axis]) != value:
@@ -213,5 +214,5 @@ def _untouched(step: Step, axis: int) -> bool:
 
 
 def _plain(value):
-    """A padding pair as a tuple, a number as it is."""
+    """A padding pair as a tuple, a number unchanged."""
     return tuple(value) if isinstance(value, list | tuple) else value

@@ -1,8 +1,8 @@
-"""Calls and branches, where implicit flows are caught.
+"""Calls and branches, including implicit flows.
 
-A branch decided by client data makes its results client data, and nothing inside may communicate.
-One decided by the server may communicate, after the sums that it waited for. Loops, by the same
-principle, are in `iteration`.
+If client data decides a branch, its results are client data and nothing inside may communicate. If
+the server decides it, the branch may communicate, after the sums that it waited for. `iteration`
+has the same rules for loops.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from secfad.inner import ClosedJaxpr, Jaxpr, equations, sub_jaxprs
 
 
 def call(step: Step) -> list[Label]:
-    """A call is its body."""
+    """A call has the labels of its body."""
     body = _only_body(step)
     return step.refuse("FAD001") if body is None else _enter(step, body, step.inputs)
 
@@ -99,9 +99,9 @@ def cond(step: Step) -> list[Label]:
 
 
 def agree(step: Step, labels: Sequence[Label]) -> bool:
-    """Values that can be each other's place in a branch or loop: not the server's and a client's.
+    """Checks that branch or loop values have compatible placements: not server and client.
 
-    A client that may hold either would receive the server's value without a broadcast.
+    Otherwise a client could receive the server's value without a broadcast.
     """
     server = next((label for label in labels if label.place == Place.SERVER), None)
     clients = [label for label in labels if label.on_clients]
@@ -120,7 +120,7 @@ def agree(step: Step, labels: Sequence[Label]) -> bool:
 
 
 def announced(step: Step, decided: Label, results: Sequence[Label], name: str) -> bool:
-    """A decision of the server that clients must follow is a server value used by clients."""
+    """A server predicate that clients must follow is a server value used by clients."""
     if decided.place != Place.SERVER or not any(label.on_clients for label in results):
         return True
     step.note("FAD102", step.style.implicit, value=name)
@@ -152,7 +152,7 @@ def _chosen_by_client(step: Step, index: Label, joined: Sequence[Label]) -> list
 
 
 def _keep_largest(step: Step, before: int, schedules: Sequence[Sequence]) -> None:
-    """Branches of the server that communicate differently: state the larger one."""
+    """If server branches communicate differently, keeps the larger one."""
     shapes = [
         sorted((e.kind, e.shape, e.dtype, e.count) for e in schedule) for schedule in schedules
     ]

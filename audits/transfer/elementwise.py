@@ -1,7 +1,7 @@
-"""Where operands meet: the rule of element-wise primitives, and of every place that pairs axes.
+"""The rule of elementwise primitives, and of every rule that aligns the axes of several operands.
 
-A server value may meet a client value only as a broadcast. Where an axis of clients exists, each
-operand must be related to it in the same way: its own rows, a replicated row, or a public scalar.
+A server value may be combined with a client value only after a broadcast. With an axis of clients,
+each operand must be the clients' own rows, a replicated row or a public scalar.
 """
 
 from collections.abc import Sequence
@@ -39,14 +39,14 @@ def meet(
     shape: tuple[int, ...],
     aligned: Sequence[tuple[Axis | None, ...]] | None = None,
 ) -> Label | None:
-    """The label of a value computed entry by entry; None if a finding was reported.
+    """The label of an elementwise result; None if a finding was reported.
 
     Args:
       step: The equation.
-      operands: Which operands take part.
+      operands: The operands that take part.
       shape: Shape of the result.
-      aligned: For each operand, its axes in the order of the result; None where it has no entry of
-        its own, as for a size-1 axis. By default axes are matched by position.
+      aligned: For each operand, its axes in the order of the result; None for an axis that the
+        operand does not have, such as a size-1 axis. By default axes are matched by position.
     """
     labels = [step.inputs[i] for i in operands]
     if aligned is None:
@@ -69,7 +69,7 @@ def meet(
 
 
 def align(label: Label, shape: tuple[int, ...], out: tuple[int, ...]) -> tuple[Axis | None, ...]:
-    """Matches axes by position; a scalar or a size-1 axis has no entry of its own."""
+    """Matches axes by position; a scalar or a size-1 axis matches no axis of the operand."""
     if len(shape) != len(out):
         return (None,) * len(out)
     return tuple(
@@ -79,7 +79,7 @@ def align(label: Label, shape: tuple[int, ...], out: tuple[int, ...]) -> tuple[A
 
 
 def _client_column(step: Step, operands: Sequence[int], column: Sequence[Axis | None]) -> bool:
-    """Checks what meets an axis of clients; reports and returns False where it may not."""
+    """Checks the operands along an axis of clients; reports a violation and returns False."""
     for index, axis in zip(operands, column):
         label = step.inputs[index]
         if axis is None:
@@ -158,7 +158,7 @@ def implicit_broadcast(step: Step, index: int) -> bool:
 def _with_sources(
     step: Step, labels: Sequence[Label], axes: Sequence[Axis], shape: tuple[int, ...]
 ) -> tuple[Axis, ...]:
-    """A server value that becomes replicated here is a possible broadcast of its own."""
+    """A server value that becomes replicated here is a possible separate broadcast."""
     if join_places(label.place for label in labels) != Place.SERVER or not step.style.stacked:
         return tuple(axes)
     made = []

@@ -1,4 +1,4 @@
-"""The decision for every primitive name: the family whose transfer rule it follows, or a refusal.
+"""The decision for every primitive name: the family of its transfer rule, or a refusal.
 
 The table covers every primitive that the installed JAX can put into a program; a test compares it
 with JAX and fails when a new one has no decision. Being listed here under an accepting family is

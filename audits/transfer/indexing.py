@@ -1,4 +1,4 @@
-"""Slices, joins and sorts along single axes: legal along data, never along clients."""
+"""Slices, joins and sorts along single axes: allowed along data, never along clients."""
 
 from audits.transfer import registry
 from audits.transfer.elementwise import meet
@@ -20,7 +20,7 @@ def sort(step: Step) -> list[Label]:
 
 
 def slice_(step: Step) -> Label | list[Label]:
-    """A static slice keeps tags; of the clients it must take all, in order."""
+    """A static slice keeps tags; along clients it must take all of them, in order."""
     label, shape = step.inputs[0], step.shape(0)
     axis = label.client_axis
     if axis is not None:
@@ -112,7 +112,7 @@ def concatenate(step: Step) -> Label | list[Label]:
     axis = step.params["dimension"]
     if any(label.axes[axis].tag == CLIENT_AXIS for label in step.inputs):
         return step.refuse("FAD109")
-    # A piece of size 1 along another axis is a piece, not a stretched value: align by position.
+    # A size-1 axis of a piece is not broadcast here, so align by position.
     aligned = [label.axes for label in step.inputs]
     joined = meet(step, range(len(step.inputs)), step.out_shape(), aligned)
     if joined is None:
@@ -224,7 +224,9 @@ def scatter(step: Step) -> Label | list[Label]:
 
 
 def _readable_update(step: Step) -> bool:
-    """A scatter runs a program on old and new entries: the one in its name, or one entry by entry."""
+    """A scatter combines old and new entries by the operation in its name or by an elementwise
+    jaxpr.
+    """
     update = step.params.get("update_jaxpr")
     if update is None:
         return True
@@ -240,7 +242,7 @@ def _readable_update(step: Step) -> bool:
 
 
 def _is_elementwise(jaxpr: Jaxpr, style: str) -> bool:
-    """True for a program without constants of nothing but elementwise work, at any depth of calls."""
+    """True for an elementwise jaxpr without constants, at any depth of calls."""
     if jaxpr.constvars:
         return False
     for equation in jaxpr.eqns:

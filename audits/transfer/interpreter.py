@@ -1,11 +1,12 @@
 """The walk: one label per variable, one rule per equation, and a record of every message.
 
-The interpreter knows no primitive. It reads equations in order, looks up the family of each, calls
-its rule with the labels of the operands, and stores the labels of the results under the path of the
-equation. These stored labels, with those of loop carries, are the evidence of a certificate.
+The interpreter contains no rule of a primitive. It reads equations in order, looks up the family of
+each, calls the rule of the family with the labels of the operands, and stores the labels of the
+results under the path of the equation. The stored labels, with those of loop carries, are the
+evidence of a certificate.
 
-A rule that rejects reports its finding and poisons its results; a poisoned operand silences every
-later rule, so that one root cause gives one diagnostic.
+A rule that rejects reports its finding and poisons its results. A poisoned operand silences every
+later rule, so one root cause gives one diagnostic.
 """
 
 import dataclasses
@@ -47,15 +48,15 @@ Rule = Callable[["Step"], list[Label] | Label]
 
 @dataclasses.dataclass(frozen=True)
 class Scope:
-    """Where the walk is.
+    """The position of the walk.
 
     Attributes:
       path: Equation indices from the root; unique for every call site.
-      count: How often this place runs in one execution.
-      depth: Sums that the control decision to come here had to wait for.
-      client_control: Client data decides whether this place runs.
+      count: Number of executions of this position in one run.
+      depth: Sums that the control decision of this position waited for.
+      client_control: Client data decides whether this position runs.
       recording: Findings and messages count; off while a loop looks for its invariant.
-      caller: The equation whose body this is; its line serves where the body has none.
+      caller: The equation that calls this body; its line is the fallback for the body.
     """
 
     path: Path = ()
@@ -75,7 +76,7 @@ class Scope:
 
 @dataclasses.dataclass
 class Step:
-    """One equation under one set of labels; what a rule sees."""
+    """One equation under one set of labels, as a rule sees it."""
 
     checker: "Checker"
     equation: JaxprEqn
@@ -112,7 +113,7 @@ class Step:
         return self.poisoned()
 
     def poisoned(self) -> list[Label]:
-        """Results that say nothing more."""
+        """Results that cause no further findings."""
         self.checker.poisoned |= self.scope.recording
         return [poison(len(v.aval.shape)) for v in self.equation.outvars]  # type: ignore[attr-defined]
 
@@ -127,7 +128,7 @@ class Step:
 
     @property
     def line(self) -> str:
-        """The user's line; that of the call where a library's own program is the body."""
+        """The user's line; for the body of a library function, the line of the call."""
         own = user_line(self.equation)
         caller = self.scope.caller
         outer = "" if caller is None else caller.line
@@ -152,7 +153,7 @@ def nbytes(shape: Sequence[int], dtype: Any) -> int:
 
 
 class Checker:
-    """Holds what a walk finds. One instance checks one program once."""
+    """Collects the findings of a walk. One instance checks one program once."""
 
     def __init__(
         self, style: Style, rules: Mapping[str, Rule], *, public: frozenset[str], mode: str
@@ -193,14 +194,15 @@ class Checker:
     ) -> list[Label]:
         """Walks a closed jaxpr; its constants are judged where they are.
 
-        A walk that records nothing depends on its labels alone. Loops repeat it until they have an
-        invariant; without memory, loops in loops would repeat it exponentially often.
+        A walk that records nothing depends only on its labels, so its results are memoized. Loops
+        repeat it until they have an invariant; without the memo, nested loops would repeat it
+        exponentially often.
         """
         if scope.recording:
             return self._closed(closed, labels, names, scope)
         key = (scope.path, id(closed), tuple(labels), scope.depth, scope.client_control)
         if key not in self._quiet:
-            # The program is kept, so that its id stays its own.
+            # Keep the program alive, so that its id stays unique.
             self._quiet[key] = (closed, self._closed(closed, labels, names, scope))
         return list(self._quiet[key][1])
 
@@ -263,7 +265,7 @@ class Checker:
         return [self._below_control(label, step.scope) for label in results]
 
     def _unmerged(self, step: Step) -> bool:
-        """Forgets merged copies; merged clients may not go further, which is what False says."""
+        """Forgets merged copies; returns False for merged clients, which may not go further."""
         for index, label in enumerate(step.inputs):
             tags = label.tags
             if MERGED in tags:
@@ -301,7 +303,7 @@ class Checker:
     # Messages.
 
     def source(self, step: Step, index: int, size: int) -> int:
-        """An identity for a server value that may turn out to be sent to the clients."""
+        """An identity for a server value that may later be sent to the clients."""
         key = (step.scope.path, index)
         if key not in self._sources:
             self._sources[key] = len(self._sources)
@@ -315,7 +317,9 @@ class Checker:
         return number
 
     def send(self, sources: frozenset[int], depth: int, scope: Scope) -> None:
-        """Server values meet client values: each source is a broadcast, once per place it is made."""
+        """Records broadcasts of server values that are combined with client values, once per
+        source.
+        """
         if not scope.recording:
             return
         for number in sorted(sources):
@@ -325,7 +329,7 @@ class Checker:
                 self.events.append(dataclasses.replace(event, index=len(self.events), depth=depth))
 
     def senders(self) -> frozenset[Path]:
-        """Equations that spread out a server value which did reach the clients."""
+        """Equations that replicate a server value which reached the clients."""
         return frozenset(p for (p, _), n in self._sources.items() if (n, ()) in self._sent)
 
     def message(
@@ -368,7 +372,7 @@ class Checker:
 _GENERATORS = (
     "Use keys of threefry2x32, rbg or unsafe_rbg as JAX defines them, and JAX's primitives"
 )
-# What may touch an axis that merges clients with data.
+# The primitives that may use an axis that merges clients with data.
 _MERGING = frozenset({"reshape", "transpose", "conv", "call", "custom_rule"})
 
 

@@ -1,8 +1,9 @@
-"""Loops: what an iteration hands on to the next, and how deep its messages are.
+"""Loops: labels of the carries, and depths of the messages.
 
-A loop that client data decides makes its results client data, and nothing inside may communicate. One
-decided by the server may communicate, after the sums that it waited for. A loop is read until its
-carries stop changing; the depth of its messages grows by a constant per iteration.
+If client data decides a loop, its results are client data and nothing inside may communicate. If
+the server decides it, the loop may communicate, after the sums that it waited for. The walk repeats
+a loop until the labels of its carries stop changing. The depth of its messages grows by a constant
+per iteration.
 """
 
 import dataclasses
@@ -67,7 +68,7 @@ def _with_front(label: Label) -> Label:
 
 
 def _deepen(step: Step, before: int, extra: int) -> None:
-    """Messages of the last iteration come `extra` phases later than those of the first."""
+    """Moves the messages of the last iteration `extra` phases behind those of the first."""
     if extra and step.scope.recording:
         events = step.checker.events
         events[before:] = [dataclasses.replace(e, depth=e.depth + extra) for e in events[before:]]
@@ -91,7 +92,7 @@ def _invariant(start: Sequence[Label], body) -> list[Label] | None:
 
 
 def _growth(carry: list[Label], start, body, length: int) -> tuple[list[Label], int]:
-    """How many phases one iteration adds, from the iterations after which it is steady.
+    """The number of phases that one iteration adds once it is periodic.
 
     The depth after an iteration is a maximum of depths plus constants, which becomes periodic; the
     growth used is the largest seen over as many iterations as there are carries, an upper bound for
@@ -151,7 +152,7 @@ def _scan_over_clients(step: Step, body: ClosedJaxpr, fixed, start, stacked) -> 
 
 
 def _positional(jaxpr: Jaxpr, carry: Sequence[Label], results, constants: int) -> str:
-    """The rule that a client's result breaks by depending on a carry that counts the clients."""
+    """The rule for a client result that depends on a carry that counts the clients."""
     changing = changing_carries(jaxpr, constants=constants, carries=len(carry))
     for rule, place in (("FAD104", Place.SERVER), ("FAD111", Place.PUBLIC)):
         marked = [c and label.place == place for c, label in zip(changing, carry)]
@@ -162,14 +163,16 @@ def _positional(jaxpr: Jaxpr, carry: Sequence[Label], results, constants: int) -
 
 
 def _stacked_rows(label: Label) -> Label:
-    """One row per client, or what every iteration made without looking at a client."""
+    """One row per client, or a value that every iteration computed without client data."""
     if label.on_clients:
         return label.replace(place=Place.CLIENT, axes=(Axis(CLIENT_AXIS), *label.axes))
     return _with_front(label)
 
 
 def while_(step: Step) -> list[Label]:
-    """A loop whose end is computed: by clients it hides them all, by the server it may be unbounded."""
+    """A `while` loop: a client predicate makes all results client data, a server one may be
+    unbounded.
+    """
     loop = equations.viewed(step.equation, equations.While)
     tested, fixed, start = loop.split(step.inputs)
     names = step.names

@@ -1,7 +1,7 @@
-"""What the checker knows of one value: where it lives and how its axes relate to the clients.
+"""Labels: the placement of a value and the relation of its axes to the clients.
 
-A value is public (a constant of the program), the server's, a copy that clients hold of a broadcast,
-or a client's own. Where programs carry an axis of clients, each array axis has a tag:
+A value is public (a constant of the program), a server value, a client's copy of a broadcast, or a
+client's own value. In programs with an axis of clients, each array axis has a tag:
 
     c  the axis of clients: row i depends on client i only
     r  replicated: all rows are equal
@@ -13,9 +13,9 @@ or a client's own. Where programs carry an axis of clients, each array axis has 
 Merged axes appear where a mapped convolution folds clients into features; only reshapes, transposes
 and convolutions may touch them.
 
-The axis of clients is followed from the arguments, never found by its size. `depth` counts the sums
-that must follow one another before the value exists; `phase` is the depth of the latest broadcast it
-has seen, which is how a value kept by a client from one phase to the next shows.
+The axis of clients is followed from the arguments, never found by its size. `depth` counts the
+consecutive sums before the value exists. `phase` is the depth of the latest broadcast that reached
+the value; it shows which values a client keeps between phases.
 
 >>> join_places([Place.PUBLIC, Place.SERVER])
 <Place.SERVER: 1>
@@ -33,7 +33,7 @@ MERGED, MERGED_COPIES = "m", "q"
 
 
 class Place(enum.IntEnum):
-    """Where a value lives; larger means closer to the client."""
+    """The placement of a value; larger means closer to the client."""
 
     PUBLIC = 0
     SERVER = 1
@@ -44,7 +44,7 @@ class Place(enum.IntEnum):
 class Axis(NamedTuple):
     """Tag of one array axis.
 
-    A replicated axis remembers which broadcasts it stands for; a merged one how many rows it has.
+    A replicated axis records its broadcasts; a merged axis records its number of rows.
     """
 
     tag: str
@@ -57,12 +57,12 @@ class Label:
     """The abstract value of one variable.
 
     Attributes:
-      place: Where it lives.
+      place: Its placement.
       axes: One `Axis` per array axis.
-      depth: Sums that precede it, one after the other.
+      depth: Number of consecutive sums that precede it.
       phase: Depth of the latest broadcast that reached it; -1 if none did.
-      slots: Written at an index that client data chose.
-      poisoned: Its cause was reported; say nothing more about it.
+      slots: True if it is written at an index from client data.
+      poisoned: True if its cause was reported already.
     """
 
     place: Place
@@ -87,7 +87,7 @@ class Label:
 
     @property
     def on_clients(self) -> bool:
-        """Held by clients, whether their own or a copy of a broadcast."""
+        """True for values at the clients, their own or copies of a broadcast."""
         return self.place >= Place.COPY
 
     def replace(self, **changes) -> "Label":
@@ -111,17 +111,17 @@ def public(rank: int = 0) -> Label:
 
 
 def poison(rank: int) -> Label:
-    """Stands for a value whose cause was reported already."""
+    """The label of a value whose cause was reported already."""
     return Label(Place.PUBLIC, data_axes(rank), poisoned=True)
 
 
 def join_places(places: Iterable[Place]) -> Place:
-    """The place of something computed from values of these places, all allowed to meet."""
+    """The placement of a value computed from values with these compatible placements."""
     return max(places, default=Place.PUBLIC)
 
 
 def join_axis(a: Axis, b: Axis) -> Axis:
-    """What is known of an axis when either may be the case."""
+    """The tag of an axis that may have either tag."""
     if a == b:
         return a
     if a.tag == b.tag and a.rows == b.rows:
@@ -149,5 +149,5 @@ def join(a: Label, b: Label) -> Label:
 
 
 def below(a: Label, b: Label) -> bool:
-    """Whether `b` says no more than what is known from `a`: the order of the lattice."""
+    """Whether `b` is at most as precise as `a`: the order of the lattice."""
     return a.poisoned or join(a, b) == b

@@ -1,8 +1,8 @@
-"""How often a `while` runs at most: a counter, a constant limit, and a step of one.
+"""Static bounds of `while` loops with a counter and a constant limit.
 
-Recognised is exactly the loop in which one carry starts at a constant, grows by a positive constant
-in every iteration, and is compared with a constant in a condition that can only become stricter by
-conjunction. Everything else has no static bound.
+A loop has a static bound if one carry starts at a constant, grows by a positive constant in every
+iteration, and is compared with a constant in the condition or in one of its conjuncts. Every other
+loop has none.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ class Bound:
 
 
 def loop_bound(equation: JaxprEqn) -> Bound | None:
-    """The static bound of a `while` equation, if its form shows one."""
+    """The static bound of a `while` equation, or None."""
     loop = equations.viewed(equation, equations.While)
     test, body = loop.predicate.jaxpr, loop.body.jaxpr
     conditions = _conjuncts(test)
@@ -45,7 +45,7 @@ def _definitions(jaxpr: Jaxpr) -> dict[Var, JaxprEqn]:
 
 
 def _conjuncts(test: Jaxpr) -> list[JaxprEqn]:
-    """The comparisons that must all hold."""
+    """The conjuncts of the condition."""
     made = _definitions(test)
     pending: list[Any] = [test.outvars[0]]
     found = []
@@ -62,7 +62,7 @@ def _conjuncts(test: Jaxpr) -> list[JaxprEqn]:
 
 
 def _limit(condition: JaxprEqn, counter: Var) -> float | None:
-    """The exclusive upper limit that a comparison puts on an integer counter."""
+    """The exclusive upper limit of an integer counter from a comparison."""
     name = condition.primitive.name
     if name not in ("lt", "le", "gt", "ge"):
         return None

@@ -1,8 +1,9 @@
-"""Which primitives the checker knows, by identity, and the family whose rule each one follows.
+"""The known primitives, by identity, and the family of each one.
 
-A primitive is recognised by being the very object that JAX (or secfad) registered, never by its name
-alone (`secfad.jaxprs.origins`). DrJAX makes new primitive objects for every decorated program, so these are
-recognised by their implementation, which must be the code object that the installed DrJAX defines.
+The checker recognises a primitive as the object that JAX (or secfad) registered, never by its name
+alone (`secfad.jaxprs.origins`). DrJAX creates new primitive objects for every decorated program.
+The checker recognises these by their implementation, which must be the code object that the
+installed DrJAX defines.
 
 `DECISIONS` holds a family for every name; a primitive without one is denied.
 """
@@ -32,7 +33,7 @@ def family(primitive: Primitive, *, style: str) -> str:
     return UNKNOWN
 
 
-# A refusal needs no identity: whoever borrows the name of a refused primitive is refused as well.
+# A refusal needs no identity: a primitive with the name of a refused primitive is refused too.
 REFUSED_BY_NAME = frozenset({"callback", "kernel", "reference", "collective", "refused"})
 
 

@@ -1,4 +1,4 @@
-"""Primitives that only rearrange axes, and reductions: how the axis of clients moves through them."""
+"""Structural primitives and reductions: the effect on the axis of clients."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from audits.transfer.labels import (
 
 
 def broadcast_in_dim(step: Step) -> Label | list[Label]:
-    """A new axis, or one of size 1 that is stretched, is replicated."""
+    """A new axis, or a broadcast axis of size 1, is replicated."""
     label, shape, out = step.inputs[0], step.shape(0), step.out_shape()
     axes = [Axis(REPLICATED)] * len(out)
     stretched = set(range(len(out)))
@@ -56,8 +56,9 @@ def reshaped_axes(
 ) -> tuple[Axis, ...]:
     """Tags after a reshape; merged axes are replicated only if all of them were.
 
-    Row-major order keeps an axis where size and entries before it are the same. An axis of rows that
-    is merged with all that follows up to a boundary is remembered as merged, and can be split again.
+    Row-major order keeps an axis if its size and the number of entries before it stay the same. If
+    an axis of rows is merged with all axes up to a boundary, the result is tagged as merged and can
+    be split again.
     """
     merged_at, split_at = {}, {}
     for k, axis in enumerate(axes):
@@ -120,7 +121,7 @@ def iota(step: Step) -> Label:
 
 
 def filler(step: Step) -> Label:
-    """What a branch not taken leaves behind for a derivative; JAX fills it with zeros."""
+    """The residuals of a branch that is not taken; JAX fills them with zeros."""
     return Label(Place.PUBLIC, (Axis(REPLICATED),) * step.first_rank)
 
 
@@ -154,7 +155,7 @@ def _reduced(step: Step, rule: str) -> Label | list[Label]:
 
 
 def ordered(step: Step) -> Label | list[Label]:
-    """Cumulative sums and their kin along one axis."""
+    """Cumulative sums and similar operations along one axis."""
     label, axis = step.inputs[0], step.params["axis"]
     if label.axes[axis].tag == CLIENT_AXIS:
         return step.refuse("FAD106")

@@ -1,8 +1,9 @@
-"""The four ways to write a federated program, and what each one counts as a broadcast.
+"""The four styles of federated programs, and the form of a broadcast in each.
 
-Native programs and SPMD programs are written for one client and have no axis of clients; stacked and
-DrJAX programs are arrays with such an axis. Native and DrJAX programs have a broadcast primitive, so
-that its absence is an error; the other two do not, so that an implicit broadcast is a caveat.
+Native programs and SPMD programs are written for one client and have no axis of clients; stacked
+and DrJAX programs are arrays with such an axis. Native and DrJAX programs have a broadcast
+primitive, so an implicit broadcast is an error. The other two styles do not, so an implicit
+broadcast is a caveat.
 """
 
 import dataclasses
@@ -14,14 +15,14 @@ from audits.rules.rules import Severity
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How a program of this style communicates.
+    """The communication of programs in this style.
 
     Attributes:
       name: Name used in `audits.check`.
       stacked: Client values carry an axis of clients.
       implicit: Severity of an implicit broadcast.
       sums_by_reduction: A `reduce_sum` over the axis of clients is the aggregator.
-      client_outputs: A client value may be returned: it stays at its client.
+      client_outputs: A client value may be returned; it stays at its client.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""The rule of each family, joined once: what the interpreter is given.
+"""The table of the rules of all families, for the interpreter.
 
-`mutated` returns the table with one rule removed or replaced; tests use it to show that every rule
+`mutated` returns the table with one rule removed or replaced. Tests use it to show that every rule
 is needed.
 """
 

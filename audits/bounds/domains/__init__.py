@@ -1,1 +1,1 @@
-"""Abstract domains of the bounds prover: what is known of one value."""
+"""Abstract domains of the bounds prover: the facts about one value."""

@@ -28,7 +28,7 @@ class Amount:
 
     @property
     def number(self) -> float | None:
-        """The value, if no server value enters."""
+        """The value, if it has no symbols."""
         return None if self.powers else self.factor
 
     def times(self, other: "Amount") -> "Amount":
@@ -59,7 +59,7 @@ class Amount:
         return Amount(self.factor + other.factor, self.powers)
 
     def at_most(self, other: "Amount") -> bool:
-        """Whether it is certainly no larger; False where symbols differ."""
+        """Whether it is certainly at most the other; False if symbols differ."""
         return self.powers == other.powers and self.factor <= other.factor
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ class Amount:
 
 
 def largest(a: Amount, b: Amount) -> Amount | None:
-    """The larger of two, where it is known."""
+    """The larger of two, if known."""
     if a.at_most(b):
         return b
     return a if b.at_most(a) else None

@@ -1,8 +1,9 @@
-"""Randomness: which values are normal draws, from which key, and how often a key is used.
+"""Randomness: normal draws, their keys, and the uses of each key.
 
-A normal draw is recognised by what computes it, not by the name of a function: random bits, shifted
-into the mantissa of a number in [1, 2), moved to (-1, 1), through the inverse error function, times
-the root of two. Keys carry their lineage: whoever holds an ancestor can compute the noise.
+The prover recognises a normal draw by its computation, not by the name of a function: random bits
+are shifted into the mantissa of a number in [1, 2), moved to (-1, 1), passed through the inverse
+error function and multiplied by the root of two. Keys carry their lineage, because anyone with an
+ancestor can compute the noise.
 
 Sources: the key discipline of `jax.random`; the origin rules follow information-flow labels.
 """
@@ -45,7 +46,7 @@ _PASSING = frozenset(
 
 
 def lineage_of(site: Site) -> frozenset[int]:
-    """Keys that determine the result, itself included; empty for what is no key."""
+    """The keys that determine the result, including the result; empty for values that are not keys."""
     if site.name in KEY_PRIMITIVES or (site.name in _LINKING and _keylike(site.dtype)):
         inherited = frozenset().union(*(f.lineage for f in site.facts))
         return inherited | {f.number for f in site.facts} | {site.number}
@@ -66,18 +67,20 @@ def _keylike(dtype: Any) -> bool:
     return str(dtype) == "uint32" or str(dtype).startswith("key<")
 
 
-# Bits to drop so that the rest is a mantissa, and the bits of the number one.
+# The bits to drop so that the rest is a mantissa, and the bits of the number one.
 _SHIFT = {"uint32": 9, "uint64": 12}
 _ONE = {"uint32": 0x3F800000, "uint64": 0x3FF0000000000000}
 
 
 def _passes(site: Site) -> bool:
-    """Rearranges entries; a stretched draw is one draw used many times, so it does not pass."""
+    """Whether a primitive only rearranges entries; broadcasting a draw uses it many times and does
+    not pass.
+    """
     return site.name in _PASSING and math.prod(site.shape(0)) == math.prod(site.out_shape)
 
 
 def draw_of(site: Site) -> Any:
-    """How far the result is on the way from bits to a normal number."""
+    """The step of the result in the computation from bits to a normal number."""
     if site.name == "random_bits":
         if not all_different(site.facts[0], site.shape(0), _rows(site)):
             return None  # the same numbers in several entries
@@ -97,7 +100,7 @@ def draw_of(site: Site) -> Any:
 
 
 def _rows(site: Site) -> int | None:
-    """The axis along which each client has keys of its own, or its copy of the same ones."""
+    """The axis along which each client has its own keys or its copy of the same keys."""
     label = site.labels[0]
     if label.client_axis is not None or not site.stacked or not site.shape(0):
         return label.client_axis
@@ -181,9 +184,9 @@ def _public_factor(fact: Fact) -> Amount | None:
     return fact.amount
 
 
-# Nobody can go back from these results to the key.
+# Nobody can compute the key from these results.
 _ONE_WAY = frozenset({"random_bits", "random_split", "random_fold_in", "threefry2x32"})
-# These pick some of the keys of an array.
+# These select some of the keys of an array.
 _PICKING = frozenset({"slice", "dynamic_slice", "gather", "squeeze"})
 
 
@@ -196,7 +199,7 @@ def draws_of(site: Site) -> frozenset[int]:
 
 
 def reveals_of(site: Site) -> frozenset[int]:
-    """Keys that whoever sees the result can compute."""
+    """Keys that can be computed from the result."""
     if site.name in _ONE_WAY or (site.name in _PICKING and site.facts[0].lineage):
         return frozenset({site.number}) if site.name != "random_bits" else frozenset()
     shown: frozenset[int] = frozenset()

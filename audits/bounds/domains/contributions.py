@@ -1,4 +1,4 @@
-"""What clients contribute: the operands of sums, hidden sums in contractions, and the blessed clip."""
+"""Contributions of clients: the operands of sums, hidden sums in contractions, and `fad.clip`."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from audits.transfer.labels import Label
 
 @dataclasses.dataclass(frozen=True)
 class Operand:
-    """What is known of one client's contribution to one sum."""
+    """The facts about one client's contribution to one sum."""
 
     event: int
     fact: Fact
@@ -29,7 +29,7 @@ class Operand:
 
 
 class Contributions:
-    """The part of the prover that looks at sums and clips; `Prover` gives it the rest."""
+    """The part of the prover for sums and clips; `Prover` provides the rest."""
 
     records: Any
     number: Any
@@ -39,7 +39,9 @@ class Contributions:
     _sum_paths: frozenset[Path]
 
     def _is_sum(self, site: Site, path: Path) -> bool:
-        """Hidden sums are recorded without an operand, and an n-ary sum may start public."""
+        """Hidden sums are recorded without an operand, and the first operand of an n-ary sum may be
+        public.
+        """
         return site.name == "federated_sum" or path in self._sum_paths
 
     def _sums(self, site: Site, path: Path) -> list[Fact]:
@@ -101,12 +103,12 @@ class Contributions:
         return self._sum(site, path, 0, event, out)
 
     def _clip(self, site: Site, path: Path) -> list[Fact]:
-        """The blessed joint clip: bounded and finite for every input."""
+        """The joint clip `fad.clip`: bounded and finite for every input."""
         bound, units = site.facts[0], site.params["norms"]
         interval = bound.interval
         limit = Amount(interval.high) if interval.low == interval.high else bound.amount
         group, rows = self.number("clip", path), site.params.get("rows", 0)
-        # A clip of every example is not a clip of the client.
+        # A clip per example is not a clip per client.
         whole = rows == (0 if site.client_axis is None else 1)
         made = []
         for index, (variable, unit) in enumerate(zip(site.equation.outvars, units)):
@@ -162,6 +164,6 @@ def _locally_summed(site: Site, fact: Fact, label: Label) -> Fact:
     size = entries(site.shape(0), local)
     norms = tuple(n._replace(amount=n.amount.scaled(math.sqrt(size))) for n in fact.norms)
     i = fact.interval
-    # The entries left after the local sum; the whole-norm rule must not count them again.
+    # The entries that remain after the local sum; the whole-norm rule must not count them again.
     wide = Interval(i.low * math.sqrt(size), i.high * math.sqrt(size), i.nan, i.inf)
     return fact.replace(norms=norms, interval=wide, part=None)

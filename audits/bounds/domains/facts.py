@@ -1,8 +1,9 @@
-"""`Fact`: what is proved about one value, for every input that clients may have.
+"""`Fact`: the proved properties of one value, for every client input.
 
 Every part is an over-approximation: an interval contains all entries, a norm bounds the value for
-every client, a relation holds for every client. NaN and infinity are flags of their own, because a
-bound that holds "unless NaN" is no bound for a sum. Facts that meet keep only what both say.
+every client, a relation holds for every client. NaN and infinity are separate flags, because a
+bound that holds "unless NaN" does not bound a sum. The join of two facts keeps only what both
+state.
 """
 
 import math
@@ -35,12 +36,12 @@ class Interval(NamedTuple):
 
     @property
     def finite(self) -> bool:
-        """Neither NaN nor infinite, though perhaps without a bound."""
+        """Neither NaN nor infinite, but possibly without a bound."""
         return not (self.nan or self.inf)
 
 
 class Member(NamedTuple):
-    """A value inside a norm: which of its axes are summed, and where the others went.
+    """A value inside a norm: its summed axes, and the positions of its other axes.
 
     Attributes:
       value: Number of the value.
@@ -65,8 +66,8 @@ class Relation(NamedTuple):
     kind `outside unless NaN`  the same, but false for NaN too
     kind `nan`      a flag that is false only if the member is not NaN, entry by entry
 
-    A flag remembers which `test` made it, so that two guards are the same only if the test was; it is
-    `mixed` if something else also decides it, entry by entry.
+    A flag records the `test` that computed it, so two guards are equal only if their tests are. It
+    is `mixed` if another condition also decides it, entry by entry.
     """
 
     kind: str
@@ -88,7 +89,7 @@ class Part(NamedTuple):
 
     Attributes:
       group: Number of the joint clip.
-      index: Which of its values.
+      index: Index of the value in the clip.
       unit: Unit of this value inside the joint norm.
       bound: The joint norm, in units.
     """
@@ -100,12 +101,12 @@ class Part(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """Which keys a value carries.
+    """The keys that a value carries.
 
     Attributes:
       shape: Its shape.
-      entries: The key in each entry, in row-major order; empty if they are not told apart.
-      also: Keys that any entry may be.
+      entries: The key in each entry, in row-major order; empty if entries are not distinguished.
+      also: Keys that any entry may equal.
     """
 
     shape: tuple[int, ...]
@@ -119,7 +120,7 @@ class Identity(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Gaussian noise: its standard deviation, its key, and who can know the key."""
+    """Gaussian noise: its standard deviation, its key, and who knows the key."""
 
     std: Amount
     key: int
@@ -127,31 +128,31 @@ class Noise(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """All that is known of a value.
+    """All proved properties of a value.
 
     Attributes:
       number: Equal numbers mean equal values.
       interval: Range of entries.
       norms: L2 bounds.
-      proof: Why the norms hold: "clip", "recognised clip" or "bounded operation".
-      part: Its place in a joint clip.
-      relation: What it says about the norm of others.
+      proof: The reason why the norms hold: "clip", "recognised clip" or "bounded operation".
+      part: Its part in a joint clip.
+      relation: Its relation to the norm of other values.
       scaled: Sets of members; the finiteness of all members of one set makes it finite.
       multiple: The value is `multiple[1]` times the value `multiple[0]`.
       amount: Its magnitude, for a number or a server scalar.
       blame: Rule that explains why there is no bound.
       low: Low-precision dtype in which a norm was computed.
-      linear: Sums of which it is a linear function, with their factors.
-      raw: Un-noised sums that it depends on.
+      linear: The sums of which it is a linear function, with factors.
+      raw: Sums without noise that it depends on.
       divisors: Those among `raw` that it depends on through a denominator.
-      direct: It is a noised sum, not normalised by anything.
+      direct: It is a noised sum without normalisation.
       noise: It is Gaussian noise.
-      draw: How far towards a normal number a random draw has come.
-      lineage: Keys it is made from.
+      draw: The step of a random draw in the computation of a normal number.
+      lineage: Keys from which it is derived.
       draws: Keys of the random draws that entered it.
       reveals: Keys that can be computed from it.
       mixed: The noise that the client itself added.
-      identity: Which keys its entries are.
+      identity: The keys in its entries.
     """
 
     number: int
@@ -214,12 +215,12 @@ def common_norms(a: Fact, b: Fact) -> tuple[Norm, ...]:
 
 
 def join_facts(number: int, a: Fact, b: Fact) -> Fact:
-    """What holds whichever of the two a value is."""
+    """The facts of a value that equals one of two values."""
     return a if a.number == b.number else weaker(number, a, b)
 
 
 def weaker(number: int, a: Fact, b: Fact) -> Fact:
-    """What both facts say."""
+    """The facts that both state."""
     return Fact(
         number,
         hull(a.interval, b.interval),
@@ -245,7 +246,7 @@ def _either(a: Identity | None, b: Identity | None) -> Identity | None:
 
 
 def touched(fact: Fact, others: Iterable[Fact]) -> Fact:
-    """A fact whose value also says something about other values."""
+    """A fact whose value also depends on other values."""
     raw, divisors, draws, reveals = fact.raw, fact.divisors, fact.draws, fact.reveals
     for other in others:
         raw, divisors = united(raw, other.raw), united(divisors, other.divisors)

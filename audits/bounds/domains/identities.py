@@ -1,9 +1,10 @@
-"""Which key a value carries: equal identities, equal randomness.
+"""Identities of keys: equal identities mean equal randomness.
 
-A key can be copied, stacked, sliced, unwrapped and wrapped again without becoming another key. Every
-entry of a key array therefore has an identity; primitives that only move entries are run on the
-identities themselves. What draws, splits or folds makes new ones; what cannot be followed carries
-the identities of all its operands in every entry, so that doubt counts as reuse.
+A key can be copied, stacked, sliced, unwrapped and wrapped again without becoming another key.
+Every entry of a key array therefore has an identity. Primitives that only move entries are
+evaluated on the identities themselves. Draws, splits and folds create new identities. A primitive
+that the prover cannot follow gives every entry the identities of all operands, so doubt counts as
+reuse.
 """
 
 import functools
@@ -16,7 +17,7 @@ import numpy as np
 from audits.bounds.domains.facts import Fact, Identity
 from audits.bounds.domains.steps import Site
 
-MOST = 4096  # entries of a key array that are told apart
+MOST = 4096  # largest number of entries with separate identities
 _FRESH = frozenset(
     {"random_bits", "random_split", "random_fold_in", "random_seed", "threefry2x32", "random_gamma"}
 )
@@ -25,12 +26,12 @@ _SAME_KEY = frozenset({"random_wrap", "random_unwrap", "random_clone"})
 
 @functools.cache
 def keylike(dtype: Any) -> bool:
-    """Whether values of a dtype can be keys, or the words of one."""
+    """Whether values of a dtype can be keys or the words of a key."""
     return str(dtype).startswith("key<") or getattr(dtype, "kind", "f") in "iu"
 
 
 def new_identity(number: int, shape: tuple[int, ...], new: Callable[..., int]) -> Identity:
-    """Every entry is another key."""
+    """Every entry is a new key."""
     size = math.prod(shape)
     if size > MOST:
         return Identity(shape, (), frozenset({number}))
@@ -38,7 +39,7 @@ def new_identity(number: int, shape: tuple[int, ...], new: Callable[..., int]) -
 
 
 def identity_of(site: Site, new: Callable[..., int]) -> Identity | None:
-    """Identities of the entries of a result; None for what is no key."""
+    """Identities of the entries of a result; None for values that are not keys."""
     if not keylike(site.dtype):
         return None
     if site.name in _FRESH:
@@ -56,7 +57,7 @@ def identity_of(site: Site, new: Callable[..., int]) -> Identity | None:
 
 
 def _rewrapped(first: Identity, shape: tuple[int, ...]) -> Identity:
-    """The words of a key have its identity, and a key that of its words."""
+    """A key and its words have the same identity."""
     if not first.entries or len(shape) == len(first.shape):
         return first if first.entries else Identity(shape, (), first.keys)
     grid = np.asarray(first.entries).reshape(first.shape)
@@ -108,7 +109,7 @@ def all_different(fact: Fact, shape: tuple[int, ...], rows: int | None) -> bool:
     """Whether no two entries of one client's key array can be the same key.
 
     Args:
-      fact: What is known of the keys.
+      fact: The facts about the keys.
       shape: Their shape.
       rows: The axis of clients, or of the copies that clients hold of one broadcast.
     """

@@ -1,7 +1,7 @@
 """Interval arithmetic over jaxpr primitives, with NaN and infinity as flags.
 
-What has no rule gets the whole range of its dtype. Bounds are computed in float64; rounding of the
-program's own dtype is treated as slack elsewhere.
+A primitive without a rule gets the whole range of its dtype. Bounds are computed in float64;
+rounding in the program's own dtype is treated as slack elsewhere.
 
 Source: interval bound propagation as in jax_verify; NaN as part of the domain as in OpenDP.
 """
@@ -30,7 +30,7 @@ def interval_of(name: str, operands: Sequence[Interval], params: Any, dtype: Any
 def _computed(
     name: str, operands: tuple[Interval, ...], dtype: Any, power: int | None = None
 ) -> Interval:
-    """Remembered, because long programs ask the same again and again."""
+    """Memoized, because long programs repeat the same queries."""
     params = {"y": power}
     rule = _RULES.get(name)
     if rule is None or not operands:
@@ -45,7 +45,7 @@ def _computed(
 
 
 def flushed(found: Interval, dtype: Any) -> Interval:
-    """What is too small for a float dtype may become zero."""
+    """Flushes values that are too small for a float dtype to zero."""
     tiny = float(jnp.finfo(dtype).tiny) if jnp.issubdtype(dtype, jnp.floating) else 0.0
     low = 0.0 if 0 < found.low < tiny else found.low
     high = 0.0 if -tiny < found.high < 0 else found.high
@@ -65,13 +65,13 @@ _LOGICAL = frozenset({"not", "and", "or"})
 
 
 def _overflowed(found: Interval, dtype: Any) -> Interval:
-    """What a float dtype cannot hold becomes an infinity."""
+    """Turns values beyond the range of a float dtype into infinity."""
     limit = float(jnp.finfo(dtype).max) / 4 if jnp.issubdtype(dtype, jnp.floating) else math.inf
     if _reach(found) <= limit:
         return found
     low = -math.inf if found.low < -limit else found.low
     high = math.inf if found.high > limit else found.high
-    # Some eight-bit floats have no infinity and give NaN instead.
+    # Some eight-bit floats have no infinity and use NaN instead.
     return Interval(low, high, found.nan or jnp.finfo(dtype).bits < 16, True)
 
 
@@ -88,7 +88,7 @@ def _as_integer(found: Interval, dtype: Any) -> Interval:
     inside = whole.low <= found.low and found.high <= whole.high
     if not inside or not found.finite:
         return whole
-    # Division and conversion cut off what follows the point.
+    # Division and conversion truncate.
     return Interval(float(math.trunc(found.low)), float(math.trunc(found.high)))
 
 

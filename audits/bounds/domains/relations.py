@@ -1,12 +1,12 @@
-"""Relations: recognising a clip in the arithmetic that people write.
+"""Relations: recognises a clip in the arithmetic that users write.
 
-Intervals cannot bound v * min(1, c / |v|): they give |v| times c. What can is the fact that the
-factor is at most c over the norm of this very v. The pieces are followed separately: a square, a sum
-of squares over axes, a root, a factor at most c over it, and the product with the same value. A
-comparison with the norm gives the form with `where`, and a test for finiteness the guard.
+Intervals cannot bound v * min(1, c / |v|): they give |v| times c. The necessary fact is that the
+factor is at most c over the norm of the same v. The prover follows the pieces separately: a square,
+a sum of squares over axes, a root, a factor at most c over it, and the product with the same value.
+A comparison with the norm gives the form with `where`, and a test for finiteness the guard.
 
-Every relation is one-sided, so that adding a small constant, taking a maximum with a constant, or
-capping the factor at one keeps it.
+Every relation is one-sided, so it is preserved by adding a small constant, taking a maximum with a
+constant, or capping the factor at one.
 
 Sources: the spellings are those of optax, of TensorFlow Federated and of common tutorials; Duet's
 `mclip` is the same fact as a primitive.
@@ -26,7 +26,7 @@ FLAGS = frozenset({"finite", "nan", "within", "outside", "outside unless NaN"})
 
 
 def relation_of(site: Site) -> Found:
-    """What the result says about norms of other values."""
+    """The relation of the result to the norms of other values."""
     rule = _RULES.get(site.name)
     return None if rule is None else rule(site)
 
@@ -91,7 +91,7 @@ def _div(site: Site) -> Found:
         return None
     if site.shape(1) not in ((), site.out_shape):
         return None
-    # A negative divisor would turn a lower bound of a norm into nothing.
+    # A negative divisor would destroy a lower bound of a norm.
     if related.kind == "scale" or (related.kind == "norm" and bottom.interval.low > 0):
         return related._replace(amount=related.amount.over(divisor))
     return None
@@ -272,7 +272,7 @@ def _and(site: Site) -> Found:
 
 
 def _follows(other: Found, related: Relation) -> bool:
-    """Whether a flag varies only along axes along which another one does."""
+    """Whether a flag varies only along the axes of another flag."""
     if other is None or other.mixed:
         return False
     places = lambda r: {here for m in r.members for _, here in m.kept}
@@ -329,9 +329,9 @@ def covers(member: Member, number: int, shape: tuple[int, ...], related: tuple[i
 
 
 def derives_a_norm(site: Site) -> bool:
-    """Whether something else than the value itself is multiplied by c over its norm.
+    """Whether a value other than the clipped one is multiplied by c over the norm.
 
-    That is how the derivative of a root looks. At norm zero it is zero times infinity.
+    The derivative of a root has this form. At norm zero it is zero times infinity.
     """
     if site.name != "mul" or not site.outputs[0].on_clients:
         return False

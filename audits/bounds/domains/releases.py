@@ -1,8 +1,8 @@
-"""What the server makes of sums: linear functions, denominators, and noise added at the right point.
+"""The server's use of sums: linear functions, denominators, and the place where noise is added.
 
 Noise hides a sum only if it is added to a linear function of sums; after that the sum counts as
-noised. Noise and sensitivity are compared there, so that a factor of the number of clients between a
-sum and a mean cannot be lost.
+noised. Noise and sensitivity are compared at this point, so a factor of the number of clients
+between a sum and a mean is not lost.
 """
 
 import dataclasses
@@ -33,13 +33,13 @@ _PASSING = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class NoiseSite:
-    """Noise meets sums: at the server, or at a client before the sum.
+    """A place where noise is added to sums: at the server, or at a client before the sum.
 
     Attributes:
       linear: The sums and their factors in the value to which noise is added; empty at a client.
       noise: The noise.
       at_client: Each client adds its own.
-      known: It is Gaussian with a known deviation, one draw for each entry.
+      known: It is Gaussian with a known standard deviation, one draw per entry.
       line: The user's line.
     """
 
@@ -78,7 +78,7 @@ def linear_of(site: Site) -> tuple[tuple[int, Amount], ...]:
 
 
 def _repeated(site: Site, index: int) -> tuple[tuple[int, Amount], ...]:
-    """A value that is stretched to m copies changes by the root of m as much."""
+    """The change of a value that is broadcast to m copies grows by the root of m."""
     linear = site.facts[index].linear
     copies = math.prod(site.out_shape) / max(math.prod(site.shape(index)), 1)
     if not linear or copies <= 1:
@@ -87,7 +87,7 @@ def _repeated(site: Site, index: int) -> tuple[tuple[int, Amount], ...]:
 
 
 def _exact_float(site: Site) -> bool:
-    """Rounding a sum is not linear: a small change can move it by a whole step."""
+    """Whether a conversion is exact; rounding a sum is not linear."""
     return jnp.issubdtype(site.dtype, jnp.floating) and jnp.finfo(site.dtype).bits >= 32
 
 
@@ -112,7 +112,7 @@ def _merged(a, b):
 
 
 def noised(site: Site, line: Callable[[], str]) -> tuple[Fact | None, NoiseSite | None]:
-    """The operand that noise is added to, and the record of it, if this is such an addition."""
+    """The operand to which noise is added, and its record, if the equation adds noise."""
     if site.name not in ("add", "add_any", "sub") or not (
         site.facts[0].draws or site.facts[1].draws or site.facts[0].noise or site.facts[1].noise
     ):
@@ -122,7 +122,7 @@ def noised(site: Site, line: Callable[[], str]) -> tuple[Fact | None, NoiseSite 
 
 
 def _unknown(site: Site, line: Callable[[], str]) -> NoiseSite | None:
-    """A random value is added to un-noised sums, but it is no Gaussian noise that is understood."""
+    """A random value is added to sums without noise, but it is not recognised as Gaussian noise."""
     for index, other in ((0, 1), (1, 0)):
         drawn, value = site.facts[index], site.facts[other]
         server = site.labels[other].place == Place.SERVER
@@ -138,9 +138,12 @@ def _gaussian(site: Site, line: Callable[[], str]) -> tuple[Fact | None, NoiseSi
         if noise is None or value.noise is not None:
             continue
         if not site.shape(index) == site.shape(other) == site.out_shape:
-            return None, None  # one draw for many entries, or many draws for one, is other noise
+            return (
+                None,
+                None,
+            )  # one draw for many entries, or many draws for one entry, is not this noise
         if value.linear and site.labels[other].place == Place.SERVER:
-            # Copies of one draw are no noise where the server adds them.
+            # Copies of one draw do not count as noise if the server adds them.
             own = noise.place != Place.COPY
             return value, NoiseSite(value.linear, noise, False, line(), known=own)
         if site.labels[other].place == Place.CLIENT:
@@ -149,7 +152,7 @@ def _gaussian(site: Site, line: Callable[[], str]) -> tuple[Fact | None, NoiseSi
 
 
 def raw_of(site: Site) -> tuple[Sums, Sums]:
-    """Un-noised sums behind the result, and those among them behind a denominator."""
+    """The sums without noise behind the result, and those behind a denominator."""
     raw, divisors = NONE, NONE
     for fact in site.facts:
         raw, divisors = united(raw, fact.raw), united(divisors, fact.divisors)

@@ -1,8 +1,8 @@
-"""Sets that grow along a program, shared wherever nothing is added.
+"""Sets that grow along a program, shared if nothing is added.
 
-What a server value depends on only ever grows: after a thousand rounds it is a thousand sums. A set of
-sums is therefore an integer with one bit for each, whose union takes a word for every thirty of them,
-and a union that adds nothing is the larger set itself, not a copy.
+The dependences of a server value only grow: after a thousand rounds there are a thousand sums. A
+set of sums is therefore an integer with one bit per sum, and a union takes one word for every
+thirty sums. A union that adds nothing returns the larger set without a copy.
 
 >>> events_of(united(only(1), only(4)))
 [1, 4]
@@ -27,7 +27,7 @@ def events_of(sums: Sums) -> list[int]:
 
 
 def united(a: Bits, b: Bits) -> Bits:
-    """Either's members; the set that has them all already, if one of the two does."""
+    """The union; one of the two sets if it contains the other."""
     if a is b or not b:
         return a
     if not a:
@@ -37,5 +37,5 @@ def united(a: Bits, b: Bits) -> Bits:
 
 
 def len_of(bits: int | frozenset[int]) -> int:
-    """How many members."""
+    """The number of members."""
     return bits.bit_count() if isinstance(bits, int) else len(bits)

@@ -1,7 +1,7 @@
-"""Norms through a program: what each primitive does to an L2 bound of one client's value.
+"""Norms: the effect of each primitive on an L2 bound of one client's value.
 
-A bound is kept for a group of axes and holds for every index of the others, so that a clip of each
-example gives, after the local sum over examples, the number of examples times the clip norm.
+A bound belongs to a group of axes and holds for every index of the others. A clip per example
+therefore gives, after the local sum over examples, the number of examples times the clip norm.
 """
 
 import math
@@ -128,7 +128,7 @@ def _div(site: Site) -> Norms:
 
 
 def _select(site: Site) -> Norms:
-    """The case that is taken; a case that is zero never counts."""
+    """The bounds that hold for every case; a zero case does not count."""
     test, cases = site.facts[0], site.facts[1:]
     compared = _chosen_by_norm(site)
     if compared:
@@ -165,7 +165,7 @@ def _uniform_over(test: Fact, axes: frozenset[int]) -> bool:
 
 
 def _chosen_by_norm(site: Site) -> Norms:
-    """`where(n <= c, v, w)` with w bounded: v is only taken when its own norm is at most c."""
+    """`where(n <= c, v, w)` with w bounded: v is selected only if its own norm is at most c."""
     related = site.facts[0].relation
     if related is None or len(site.facts) != 3 or related.kind not in ("within", "outside"):
         return ()
@@ -220,7 +220,7 @@ def _reshape(site: Site) -> Norms:
 
 
 def _reduce_sum(site: Site) -> Norms:
-    """A sum over m entries grows an L2 norm over them by sqrt(m), and any other by m."""
+    """A sum over m entries multiplies an L2 norm over them by sqrt(m), and any other norm by m."""
     gone = set(site.params["axes"])
     if site.labels[0].client_axis in gone:
         return ()
@@ -235,7 +235,7 @@ def _reduce_sum(site: Site) -> Norms:
 
 
 def _round(site: Site) -> Norms:
-    """Rounding moves every entry by at most one half, or one for floor and ceil."""
+    """Rounding changes every entry by at most one half; floor and ceil by at most one."""
     move = 0.5 if site.name == "round" else 1.0
     found = []
     for norm in site.facts[0].norms:
@@ -274,7 +274,7 @@ def _contracting(site: Site) -> Norms:
 def _convert(site: Site) -> Norms:
     kind, interval = getattr(site.dtype, "kind", "f"), site.facts[0].interval
     if kind == "b":
-        return ()  # every small number becomes one
+        return ()  # small numbers become one
     if kind in "iu" and not interval.finite:
         return ()
     if kind == "u" and interval.low < 0:

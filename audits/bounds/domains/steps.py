@@ -12,7 +12,7 @@ from secfad.inner import JaxprEqn
 
 @dataclasses.dataclass(slots=True)
 class Site:
-    """What a transfer function of facts sees.
+    """The input of a transfer function of facts.
 
     Attributes:
       equation: The equation.

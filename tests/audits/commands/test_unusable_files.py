@@ -60,7 +60,7 @@ def test_what_is_wrong_with_the_file_is_said(command, file, name, target, words)
     assert code == UNUSABLE
     assert words in out + err
     assert str(file) in out + err
-    assert "fault of secfad" not in err
+    assert "bug in secfad" not in err
 
 
 def test_shapes_that_do_not_fit_are_named_with_the_line(command, file):

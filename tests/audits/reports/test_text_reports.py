@@ -53,7 +53,7 @@ and a client value (argument `x`)
 
 implicit (primal): rejected."""
 PRINTED = """\
-reject[FAD003] host-callback: `debug_print` hands a client value to host Python
+reject[FAD003] host-callback: `debug_print` passes a client value to host Python
   --> FILE:17:5 (printed)
     |
  17 |     jax.debug.print("{}", shifted)
@@ -62,7 +62,7 @@ reject[FAD003] host-callback: `debug_print` hands a client value to host Python
     |
  16 |     shifted = x + 1
     |               ^ client value `x` enters here
-  = help: Remove the callback; return what you want to look at through `fad.sum`
+  = help: Remove the callback; return the value of interest through `fad.sum`
   = note: the same in the forward derivative
   = note: secfad certify --explain FAD003
 
