@@ -13,7 +13,8 @@ from secfad._jax import JaxprEqn, Var
 from secfad.jaxprs.dependence import separated
 from secfad.primitives import sum_p
 from secfad.programs.blocks import Atom
-from secfad.programs.stages import Round, Stage
+from secfad.programs.retention import Item, read_by_clients
+from secfad.programs.stages import Round, Schedule, Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,15 +22,16 @@ class Contact:
     """What clients do in a round.
 
     Attributes:
-      alike: What is the same at every client.
-      own: What may differ; it reads results of `alike` too. Its results are `sums`, then `kept`.
+      replicated: What is the same at every client.
+      per_client: What may differ; it reads results of `replicated` too. Its results are `sums`, then
+        `kept`.
       sums: Results of the sums of values that may differ.
       kept: Values that may differ and that are needed later.
       multiples: The other sums: a value that is the same at every client, and the result.
     """
 
-    alike: Stage
-    own: Stage
+    replicated: Stage
+    per_client: Stage
     sums: tuple[Var, ...]
     kept: tuple[Var, ...]
     multiples: tuple[tuple[Atom, Var], ...]
@@ -43,29 +45,38 @@ def contact(item: Round, differing: Collection[Var], needed: Collection[Var]) ->
       differing: Values that clients have from before and that may differ between them.
       needed: Values that are read after the round.
     """
-    stage, own = item.client, set(differing)
-    alike: list[JaxprEqn] = []
-    rest: list[JaxprEqn] = []
+    stage, varying = item.client, set(differing)
+    replicated: list[JaxprEqn] = []
+    per_client: list[JaxprEqn] = []
     for equation in stage.jaxpr.eqns:
-        flags = [_is_in(v, own) for v in equation.invars]
+        flags = [_is_in(v, varying) for v in equation.invars]
         if not any(flags):
-            alike.append(equation)
+            replicated.append(equation)
             continue
-        free, left = separated(equation, flags) or ([], equation)
-        alike += free
-        rest.append(left)
-        own.update(left.outvars)
+        free, rest = separated(equation, flags) or ([], equation)
+        replicated += free
+        per_client.append(rest)
+        varying.update(rest.outvars)
     pairs = [pair for m in item.uploads for pair in zip(m.inputs, m.outputs)]
-    sent = [(v, r) for v, r in pairs if _is_in(v, own)]
-    multiples = tuple((v, r) for v, r in pairs if not _is_in(v, own))
+    sent = [(v, r) for v, r in pairs if _is_in(v, varying)]
+    multiples = tuple((v, r) for v, r in pairs if not _is_in(v, varying))
     if sent:
-        rest.append(_sum(sent))
+        per_client.append(_sum(sent))
     sums = tuple(result for _, result in sent)
-    kept = tuple(v for v in stage.outputs if v in needed and v in own)
-    read = {*needed, *_variables(rest), *(v for v, _ in multiples if isinstance(v, Var))}
-    known = [v for e in alike for v in e.outvars if v in read]
-    made = _part(stage, alike, known), _part(stage, rest, [*sums, *kept])
+    kept = tuple(v for v in stage.outputs if v in needed and v in varying)
+    read = {*needed, *_variables(per_client), *_named(v for v, _ in multiples)}
+    known = [v for e in replicated for v in e.outvars if v in read]
+    made = _part(stage, replicated, known), _part(stage, per_client, [*sums, *kept])
     return Contact(*made, sums, kept, multiples)
+
+
+def read_later(plan: Schedule) -> dict[Item, set[Var]]:
+    """For every item of a schedule, what clients after it read, or the result."""
+    read, later = set(_named(plan.block.results)), {}
+    for item in reversed(plan.items):
+        later[item] = set(read)
+        read |= read_by_clients(item)
+    return later
 
 
 def _part(stage: Stage, equations: Sequence[JaxprEqn], results: Sequence[Var]) -> Stage:
@@ -81,7 +92,11 @@ def _part(stage: Stage, equations: Sequence[JaxprEqn], results: Sequence[Var]) -
 
 
 def _variables(equations: Iterable[JaxprEqn]) -> Iterator[Var]:
-    return (v for e in equations for v in e.invars if isinstance(v, Var))
+    return _named(v for e in equations for v in e.invars)
+
+
+def _named(atoms: Iterable[Atom]) -> Iterator[Var]:
+    return (v for v in atoms if isinstance(v, Var))
 
 
 def _is_in(atom: Atom, variables: Collection[Var]) -> bool:

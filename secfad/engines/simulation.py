@@ -19,10 +19,9 @@ from secfad._jax import ClosedJaxpr
 from secfad._jax_interpreters import dce
 from secfad.computations import Computation, require_computation
 from secfad.engines.arguments import agreed_size, client_specs
-from secfad.engines.chunking import Chunks
+from secfad.engines.chunked import stream
 from secfad.engines.fusing import over_clients
 from secfad.engines.sharding import Layout, require_no_types, require_shards
-from secfad.engines.streaming import stream
 from secfad.errors import ArgumentError, CohortError
 from secfad.placements import CLIENTS
 from secfad.programs.blocks import Block
@@ -148,7 +147,7 @@ def _whole(
     if chunk_size is None:
         over_leaves = _fused_leaves(program)
     else:
-        over_leaves = stream(schedule(_with_rules(program)), Chunks(clients, chunk_size, layout))
+        over_leaves = stream(schedule(_with_rules(program)), clients, chunk_size, layout)
     if layout is not None:
         over_leaves = layout.around(over_leaves, program.in_placements, program.out_placements)
 

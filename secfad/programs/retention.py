@@ -51,7 +51,7 @@ def retained(
     """
     known = _received(plan.block, received)
     contacts = list(accumulate(int(_is_contact(item)) for item in plan.items))
-    last = {v: i for i, item in enumerate(plan.items) for v in _read(item)}
+    last = {v: i for i, item in enumerate(plan.items) for v in read_by_clients(item)}
     # The next iteration is one more contact, if an iteration is one at all.
     end = contacts[-1] + 1 if contacts and contacts[-1] else 0
     due = {v: contacts[i] for v, i in last.items() if v in known}
@@ -127,7 +127,7 @@ def _defined(item: Item) -> Iterable[Var]:
     return ()
 
 
-def _read(item: Item) -> Iterable[Var]:
+def read_by_clients(item: Item) -> set[Var]:
     """What clients, or control flow that clients take part in, read."""
     match item:
         case Round():
@@ -135,7 +135,7 @@ def _read(item: Item) -> Iterable[Var]:
         case Nested():
             atoms = item.step.inputs
         case _:
-            return ()
+            atoms = ()
     return _variables(atoms)
 
 

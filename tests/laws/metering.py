@@ -12,14 +12,14 @@ import numpy as np
 from secfad._jax import Var, new_jaxpr
 from secfad._jax_interpreters import dce
 from secfad.engines.arguments import checked_arguments, cohort_size
-from secfad.engines.local import Held, _Run, plain_sum
+from secfad.engines.local import _Batched, plain_sum
 from secfad.placements import CLIENTS
 from secfad.programs.blocks import Branch, Loop, While
 from secfad.programs.costs import nbytes
 from secfad.programs.stages import Nested, Round
 
 
-class Metered(_Run):
+class Metered(_Batched):
     """One evaluation on real arrays, with what each client received and sent."""
 
     def __init__(self, program, args):
@@ -27,8 +27,7 @@ class Metered(_Run):
         leaves = checked_arguments(program, args)
         clients = cohort_size(program, leaves)
         super().__init__(clients, self.weighed, clients)
-        places = zip(leaves, program.in_placements)
-        self.block(program.schedule, [Held(x, False) if p is CLIENTS else x for x, p in places])
+        self(program.schedule, leaves)
 
     def weighed(self, upload):
         self.uploads += 1
@@ -36,11 +35,11 @@ class Metered(_Run):
         self.released += sum(v[0].size for v in upload.values)
         return plain_sum(upload)
 
-    def _round(self, item, env):
+    def contact(self, item, env, plan):
         self.contacts += bool(item.downloads or item.uploads)
         sent = [env.at_server(v) for m in item.downloads for v in m.inputs]
         self.down_bytes += sum(np.asarray(v).nbytes for v in sent)
-        super()._round(item, env)
+        super().contact(item, env, plan)
 
 
 @dataclasses.dataclass(eq=False)
