@@ -10,6 +10,7 @@ Sources: JAX documentation, "API compatibility"; JEP 15856 (`jax.extend`).
 
 import functools
 import itertools
+import os
 import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -47,8 +48,6 @@ __all__ = [
     "with_line",
 ]
 
-source_info_util.register_exclusion(__file__)
-
 # Records of functions that say what a draw, a split and a fold of a key compute.
 KEY_GENERATORS = (
     jax_random.threefry_prng_impl,
@@ -58,8 +57,16 @@ KEY_GENERATORS = (
 
 
 def hide_file_from_tracebacks(path: str) -> None:
-    """Leaves a file of ours out when JAX looks for the user's line of an equation."""
+    """Leaves a file, or a folder, out when JAX looks for the user's line of an equation."""
     source_info_util.register_exclusion(path)
+
+
+# What is written as users write (`algorithms`, `data`, `cohorts`) has lines of its own.
+for _name in (
+    *("_jax.py", "_jax_interpreters.py", "clipping.py", "computations.py", "primitives.py"),
+    *("derivatives/", "engines/", "interop/", "jaxprs/", "programs/"),
+):
+    hide_file_from_tracebacks(os.path.join(os.path.dirname(__file__), *_name.split("/")))
 
 
 # JAX counts columns from zero, editors from one.

@@ -26,11 +26,8 @@ from secfad._jax import (
     Primitive,
     ShapedArray,
     Var,
-    hide_file_from_tracebacks,
     spec,
 )
-
-hide_file_from_tracebacks(__file__)
 
 
 class _ClientAxis:

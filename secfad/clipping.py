@@ -22,8 +22,6 @@ import numpy as np
 from secfad import _jax
 from secfad._jax_interpreters import local_primitive
 
-_jax.hide_file_from_tracebacks(__file__)
-
 # Below it, squares that underflow in float32 could add up to more than a bound.
 SMALLEST_BOUND = 2.0**-40
 

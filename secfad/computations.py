@@ -23,8 +23,6 @@ from secfad.jaxprs.references import require_no_references
 from secfad.placements import Placement
 from secfad.primitives import OUTSIDE
 
-_jax.hide_file_from_tracebacks(__file__)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Computation:

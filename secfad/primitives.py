@@ -30,8 +30,6 @@ from secfad._jax_interpreters import linear_primitive
 from secfad.engines.totals import over_clients
 from secfad.errors import ArgumentError, PlacementError, TracingError
 
-_jax.hide_file_from_tracebacks(__file__)
-
 TANGENT = ".tangent"
 COTANGENT = ".cotangent"
 # The parameter of a message that a walk through its program has found (`following`).

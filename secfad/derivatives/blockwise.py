@@ -18,8 +18,6 @@ from secfad.derivatives.slicing import Slice
 from secfad.primitives import broadcast_p, sum_p
 from secfad.programs.blocks import Sum
 
-_jax.hide_file_from_tracebacks(__file__)
-
 # Under the standard cost model this much upload weighs as much as one contact.
 SMALL_BYTES = 250_000
 FEW_ROWS = 4

@@ -31,8 +31,6 @@ from secfad.programs.inference import place
 from secfad.programs.normalization import normalise
 from secfad.programs.tracing import flat_placements
 
-_jax.hide_file_from_tracebacks(__file__)
-
 # What the message is called that tells the clients which branch counts.
 INDEX = "branch"
 

@@ -12,10 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secfad import _jax
 from secfad.derivatives.requirements import Argnums, is_complex
-
-_jax.hide_file_from_tracebacks(__file__)
 
 
 def value_and_gradient(

@@ -11,8 +11,6 @@ import jax
 from secfad import _jax
 from secfad.errors import SecfadError, TracingError
 
-_jax.hide_file_from_tracebacks(__file__)
-
 # What asked for a value while there are shapes only, and what to write in its place. The first that fits.
 _CAUSES: tuple[tuple[type[Exception], str, str], ...] = (
     (

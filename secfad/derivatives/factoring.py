@@ -30,8 +30,6 @@ from secfad.jaxprs.rewriting import renamed
 from secfad.primitives import COTANGENT, broadcast_p, sum_p
 from secfad.programs.normalization import normalise
 
-_jax.hide_file_from_tracebacks(__file__)
-
 
 def factored(fun: Callable) -> Callable:
     """The function with scalar cotangents moved from clients to the server; traces it once more."""

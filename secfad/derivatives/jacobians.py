@@ -28,8 +28,6 @@ from secfad.jaxprs.linearity import is_linear
 from secfad.primitives import broadcast_p, in_long, sum_p
 from secfad.programs.blocks import Sum
 
-_jax.hide_file_from_tracebacks(__file__)
-
 LARGE_JACOBIAN = 4_000_000
 _CUSTOM_VJP = frozenset({_jax.jax_primitives.custom_vjp_call_p})
 _LOOPS = frozenset({WHILE})

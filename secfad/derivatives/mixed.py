@@ -35,8 +35,6 @@ from secfad.programs.inference import place
 from secfad.programs.normalization import normalise
 from secfad.programs.tracing import flat_placements
 
-_jax.hide_file_from_tracebacks(__file__)
-
 
 def surrogate(
     computation: Computation,

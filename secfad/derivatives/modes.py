@@ -33,8 +33,6 @@ from secfad.derivatives.requirements import (
 from secfad.derivatives.traced import derivative_of, traced_once
 from secfad.placements import SERVER
 
-_jax.hide_file_from_tracebacks(__file__)
-
 Mode = Literal["forward", "reverse", "factored", "mixed", "blockwise", "auto"]
 Argnums = int | Sequence[int]
 

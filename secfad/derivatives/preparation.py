@@ -20,8 +20,6 @@ from secfad.derivatives.mixed import surrogate
 from secfad.derivatives.requirements import require_server_results, separated
 from secfad.derivatives.traced import Traced, retraced
 
-_jax.hide_file_from_tracebacks(__file__)
-
 
 def specs_of(args: Sequence[Any]) -> tuple:
     """Shapes and dtypes of arguments in a trace."""

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from secfad import _jax
 from secfad.errors import ModeError
 
-_jax.hide_file_from_tracebacks(__file__)
-
 # Types of the errors by which JAX says so; `NotImplementedError` is the one of a missing rule.
 _TYPES = (TypeError, ValueError, NotImplementedError)
 # What JAX says when a program has no derivative in a direction, why, and what has one.

@@ -14,13 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secfad import _jax
 from secfad.computations import Computation, require_computation
 from secfad.derivatives.traced import Traits
 from secfad.errors import ArgumentError, ModeError
 from secfad.placements import CLIENTS
-
-_jax.hide_file_from_tracebacks(__file__)
 
 Argnums = int | tuple[int, ...]
 _LEAF = jax.tree.structure(0)

@@ -22,8 +22,6 @@ from secfad.programs.blocks import has_branches
 from secfad.programs.scheduling import one_contact
 from secfad.programs.tracing import trace_flat
 
-_jax.hide_file_from_tracebacks(__file__)
-
 Tracer = Callable[[tuple], tuple[_jax.ClosedJaxpr, Any]]
 
 

@@ -27,8 +27,6 @@ from secfad.placements import CLIENTS
 from secfad.programs.blocks import Branch, Loop
 from secfad.programs.stages import Round, Schedule, Stage
 
-_jax.hide_file_from_tracebacks(__file__)
-
 
 def stream(
     plan: Schedule, clients: int, chunk_size: int, layout: Layout | None

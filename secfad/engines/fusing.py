@@ -16,8 +16,6 @@ from secfad._jax import ClosedJaxpr
 from secfad.engines.contractions import contract
 from secfad.jaxprs.following import axis_of, marked
 
-_jax.hide_file_from_tracebacks(__file__)
-
 
 def over_clients(
     closed: ClosedJaxpr, mapped: Sequence[bool], stacked: Sequence[bool]

@@ -25,8 +25,6 @@ from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.programs.blocks import Atom, Block, Branch, Loop, While
 from secfad.programs.stages import Nested, Round, Schedule, Stage
 
-_jax.hide_file_from_tracebacks(__file__)
-
 Values = list[Any]
 
 

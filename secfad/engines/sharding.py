@@ -15,8 +15,6 @@ from secfad import _jax
 from secfad.errors import ArgumentError, CohortError
 from secfad.placements import CLIENTS, Placement
 
-_jax.hide_file_from_tracebacks(__file__)
-
 
 class Layout:
     """The layout of client and server values on a mesh."""

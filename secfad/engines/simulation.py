@@ -31,8 +31,6 @@ from secfad.programs.normalization import normalise
 from secfad.programs.programs import Program
 from secfad.programs.tracing import form, trace_flat
 
-_jax.hide_file_from_tracebacks(__file__)
-
 # Settings of JAX that enter a program when it is traced; each may be changed for a while.
 _SETTINGS = (
     "jax_enable_x64",

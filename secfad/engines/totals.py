@@ -12,10 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secfad import _jax
-
-_jax.hide_file_from_tracebacks(__file__)
-
 # Number types whose reduction is slow.
 _SLOW = ("float32", "float64")
 # Entries of a client from which on it matters.

@@ -10,12 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from secfad import _jax
 from secfad._jax import ClosedJaxpr, JaxprEqn
 from secfad.interop.stacking import axis_of, bare, dressed, refused, stacked_at
 from secfad.jaxprs.equations import REMAT, Call, Cond, Scan, Solve, View, While
-
-_jax.hide_file_from_tracebacks(__file__)
 
 Run = Callable[[ClosedJaxpr, Sequence[Any]], list[Any]]
 Axes = list[int | None]

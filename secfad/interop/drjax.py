@@ -44,8 +44,6 @@ from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.programs.inference import place
 from secfad.programs.normalization import normalise
 
-_jax.hide_file_from_tracebacks(__file__)
-
 
 def from_drjax(fun: Callable, **placements: Placement) -> Computation:
     """Translates a DrJAX program.

@@ -16,8 +16,6 @@ from secfad._jax import JaxprEqn
 from secfad._jax_interpreters import axis_markers
 from secfad.errors import TranslationError
 
-_jax.hide_file_from_tracebacks(__file__)
-
 remove_axis_p, add_axis_p = axis_markers("remove_client_axis", "add_client_axis")
 MARKERS = frozenset({remove_axis_p, add_axis_p})
 

@@ -38,8 +38,6 @@ from secfad.jaxprs.equations import CUSTOM_RULES, JIT, Inside, as_call, view
 from secfad.jaxprs.evaluation import Evaluator
 from secfad.primitives import COMMUNICATION
 
-_jax.hide_file_from_tracebacks(__file__)
-
 
 def unstack(
     closed: ClosedJaxpr, values: Sequence[Any], size: int, stacked: list[bool] | None = None

@@ -23,11 +23,8 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from secfad.jaxprs.equations import Call, Cond, Message, Scan, Solve, While, view
-
-_jax.hide_file_from_tracebacks(__file__)
 
 Known = TypeVar("Known")
 

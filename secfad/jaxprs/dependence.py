@@ -22,8 +22,6 @@ from secfad._jax_interpreters import dce
 from secfad.jaxprs.dataflow import Marks
 from secfad.jaxprs.equations import COND, CUSTOM_JVP, CUSTOM_RULES, SCAN, Call, as_call
 
-_jax.hide_file_from_tracebacks(__file__)
-
 # Floating-point results whose derivative is zero wherever there is one.
 _FLAT = frozenset({"stop_gradient", "sign", "floor", "ceil", "round", "nextafter"})
 

@@ -26,8 +26,6 @@ from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from secfad.jaxprs.equations import Atom, Call, Cond, Scan, While, communicates, view
 
-_jax.hide_file_from_tracebacks(__file__)
-
 
 class Evaluator:
     """Evaluates programs as they are."""

@@ -27,8 +27,6 @@ from secfad.jaxprs.equations import (
 from secfad.primitives import COMMUNICATION, HIDDEN, VISIBLE
 from secfad.programs.misplacing import hidden, unknown
 
-_jax.hide_file_from_tracebacks(__file__)
-
 
 def marked(closed: ClosedJaxpr) -> ClosedJaxpr:
     """The program in which every message that a walk finds is marked as visible."""

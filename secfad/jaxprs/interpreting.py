@@ -26,8 +26,6 @@ from secfad.programs.blocks import (
     While,
 )
 
-_jax.hide_file_from_tracebacks(__file__)
-
 
 class Interpreter:
     """Evaluates blocks as they are."""

@@ -50,8 +50,6 @@ from secfad.jaxprs.equations import (
 )
 from secfad.jaxprs.rewriting import Rewriter
 
-_jax.hide_file_from_tracebacks(__file__)
-
 # Gives its first operand; the second is the count of the iteration.
 iteration_p = identity_primitive("iteration")
 

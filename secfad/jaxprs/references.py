@@ -9,8 +9,6 @@ from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr
 from secfad.errors import TracingError
 
-_jax.hide_file_from_tracebacks(__file__)
-
 INSTEAD = (
     "Keep the value in a variable instead, change it by x = x.at[...].set(...) or x.at[...].add(...), and "
     "carry it through loops (jax.lax.scan, jax.lax.fori_loop)."

@@ -28,8 +28,6 @@ from secfad.programs.inference import place
 from secfad.programs.normalization import normalise
 from secfad.programs.programs import Program
 
-_jax.hide_file_from_tracebacks(__file__)
-
 
 def trace(computation: Computation, /, *specs: Any, **named: Any) -> Program:
     """Traces a computation, checks the placement of every value and puts it into normal form.
