@@ -9,57 +9,36 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from privacy.accounting.calibration import noise_multiplier_for
-    from privacy.accounting.pricing import epsilon
-    from privacy.accounting.slots import Release, Slot
-    from privacy.budgets import Budget
-    from privacy.certificates.certificates import Certificate
-    from privacy.errors import BudgetExceeded, LedgerCorrupt, PrivacyError, RunRefused
-    from privacy.execution.cohorts import Cohort, FixedSampling, FullParticipation, PoissonSampling
-    from privacy.execution.execution import Result, run
-    from privacy.execution.queries import Query
-    from privacy.execution.releases import ReleaseJournal
-    from privacy.ledger.ledger import Ledger
-    from privacy.mechanisms.clip_norms import typical_norms
-    from privacy.mechanisms.mechanisms import Gaussian, Skellam
-    from privacy.mechanisms.privatization import PrivateProgram, privatize
-    from privacy.training.algorithms import fedopt, scaffold
-    from privacy.training.hypergradients import hypergradient_descent
-    from privacy.training.planned_noise import calibrated
-    from privacy.training.training import Trained, train
-
-__all__ = [
-    "Budget",
-    "BudgetExceeded",
-    "Certificate",
-    "Cohort",
-    "FixedSampling",
-    "FullParticipation",
-    "Gaussian",
-    "Ledger",
-    "LedgerCorrupt",
-    "PoissonSampling",
-    "PrivacyError",
-    "PrivateProgram",
-    "Query",
-    "Release",
-    "ReleaseJournal",
-    "Result",
-    "RunRefused",
-    "Skellam",
-    "Slot",
-    "Trained",
-    "calibrated",
-    "epsilon",
-    "fedopt",
-    "hypergradient_descent",
-    "noise_multiplier_for",
-    "privatize",
-    "run",
-    "scaffold",
-    "train",
-    "typical_norms",
-]
+    from privacy.accounting.calibration import noise_multiplier_for as noise_multiplier_for
+    from privacy.accounting.pricing import epsilon as epsilon
+    from privacy.accounting.slots import Release as Release
+    from privacy.accounting.slots import Slot as Slot
+    from privacy.budgets import Budget as Budget
+    from privacy.certificates.certificates import Certificate as Certificate
+    from privacy.errors import BudgetExceeded as BudgetExceeded
+    from privacy.errors import LedgerCorrupt as LedgerCorrupt
+    from privacy.errors import PrivacyError as PrivacyError
+    from privacy.errors import RunRefused as RunRefused
+    from privacy.execution.cohorts import Cohort as Cohort
+    from privacy.execution.cohorts import FixedSampling as FixedSampling
+    from privacy.execution.cohorts import FullParticipation as FullParticipation
+    from privacy.execution.cohorts import PoissonSampling as PoissonSampling
+    from privacy.execution.execution import Result as Result
+    from privacy.execution.execution import run as run
+    from privacy.execution.queries import Query as Query
+    from privacy.execution.releases import ReleaseJournal as ReleaseJournal
+    from privacy.ledger.ledger import Ledger as Ledger
+    from privacy.mechanisms.clip_norms import typical_norms as typical_norms
+    from privacy.mechanisms.mechanisms import Gaussian as Gaussian
+    from privacy.mechanisms.mechanisms import Skellam as Skellam
+    from privacy.mechanisms.privatization import PrivateProgram as PrivateProgram
+    from privacy.mechanisms.privatization import privatize as privatize
+    from privacy.training.algorithms import fedopt as fedopt
+    from privacy.training.algorithms import scaffold as scaffold
+    from privacy.training.hypergradients import hypergradient_descent as hypergradient_descent
+    from privacy.training.planned_noise import calibrated as calibrated
+    from privacy.training.training import Trained as Trained
+    from privacy.training.training import train as train
 
 _HOMES = {
     "Budget": "privacy.budgets",
@@ -93,6 +72,9 @@ _HOMES = {
     "train": "privacy.training.training",
     "typical_norms": "privacy.mechanisms.clip_norms",
 }
+
+# For types, the aliases above say the same.
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str):

@@ -3,6 +3,7 @@
 `public_surface.json` is the list. Whoever adds a name adds it there, and to the changelog.
 """
 
+import ast
 import json
 import sqlite3
 from pathlib import Path
@@ -67,3 +68,13 @@ def test_what_others_rely_on_is_as_listed(part, tmp_path):
 @pytest.mark.parametrize("package", [secagg, privacy, audits])
 def test_every_public_name_exists(package):
     assert all(hasattr(package, name) for name in package.__all__)
+
+
+@pytest.mark.parametrize("package", [privacy, audits])
+def test_names_that_are_loaded_on_first_use_have_their_types(package):
+    tree = ast.parse(Path(package.__file__).read_text())
+    branches = [node for node in tree.body if isinstance(node, ast.If)]
+    imported = [
+        n for b in branches for f in b.body if isinstance(f, ast.ImportFrom) for n in f.names
+    ]
+    assert sorted(str(n.asname) for n in imported) == sorted(package.__all__)
