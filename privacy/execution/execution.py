@@ -97,6 +97,24 @@ class Result:
         return {"seq": self.seq, "replayed": self.replayed, "clipping": list(self.norm_squares)}
 
 
+@dataclass(frozen=True)
+class _Draw:
+    """The clients that were drawn, and what for."""
+
+    run_id: str
+    round: int
+    cohort: Cohort
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """How uploads are added up."""
+
+    sums: SecureSums
+    fidelity: Literal["protocol", "ideal"]
+    faults: Faults
+
+
 def run(
     private_program: PrivateProgram,
     args: Sequence[Any],
@@ -177,23 +195,20 @@ def run(
         journal.check(ledger)
     require_usable(private_program, ledger, cohort, proved, sums, journal, run_id, round)
     question = _checked_question(private_program, args, cohort, ledger.id)
-    earlier = _journalled(private_program, ledger, journal, run_id, round, question)
+    draw, engine = _Draw(run_id, round, cohort), _Engine(sums, fidelity, faults)
+    earlier = _journalled(private_program, draw, ledger, journal, question)
     if earlier is not None:
         return _replay(private_program, args, cohort, sums, *earlier)
-    return _evaluate(
-        private_program,
-        args,
-        ledger,
-        cohort,
-        run_id,
-        round,
-        journal,
-        question,
-        sums,
-        fidelity,
-        faults,
-        keep,
-    )
+    aggregator, reservation = _reserved(private_program, draw, engine, ledger)
+    value = _paid(private_program, args, cohort, aggregator, reservation)
+    released = Released.of(aggregator.released)
+    result = _result(private_program, value, aggregator, reservation, released)
+    keep(result)
+    if journal is not None:
+        journal.write(reservation.seq, released, question)
+    survivors = len(aggregator.survivors or ()) if aggregator.distributed else None
+    reservation.commit(released.digest, survivors)
+    return result
 
 
 def _checked_question(
@@ -252,16 +267,17 @@ def _check_size(private_program: PrivateProgram, cohort: Cohort, ledger: Ledger)
 
 def _journalled(
     private_program: PrivateProgram,
+    draw: _Draw,
     ledger: Ledger,
     journal: ReleaseJournal | None,
-    run_id: str,
-    round: int,
     question: Question,
 ) -> tuple[Reservation, Released] | None:
     """A release of the same evaluation that is durable; commits it if a crash came in between."""
     if journal is None:
         return None
-    for reservation in reversed(ledger.find(run_id, round, purpose=private_program.purpose)):
+    for reservation in reversed(
+        ledger.find(draw.run_id, draw.round, purpose=private_program.purpose)
+    ):
         state = reservation.state
         if state not in ("open", "committed"):
             continue
@@ -323,55 +339,49 @@ def _by_place(private_program: PrivateProgram, value: Any) -> tuple[Any, Any]:
     return jax.tree.unflatten(tree, server), jax.tree.unflatten(tree, clients)
 
 
-def _evaluate(
-    private_program: PrivateProgram,
-    args: Sequence[Any],
-    ledger: Ledger,
-    cohort: Cohort,
-    run_id: str,
-    round: int,
-    journal: ReleaseJournal | None,
-    question: Question,
-    sums: SecureSums,
-    fidelity: Literal["protocol", "ideal"],
-    faults: Faults,
-    keep: Callable[[Result], Any],
-) -> Result:
-    mechanism, program = private_program.mechanism, private_program.program
+def _reserved(
+    private_program: PrivateProgram, draw: _Draw, engine: _Engine, ledger: Ledger
+) -> tuple[SecureAggregator, Reservation]:
+    """An aggregator, and the reservation of all that it will release."""
+    mechanism, cohort = private_program.mechanism, draw.cohort
     factor = ledger.charter.relation.sensitivity_factor
     reservation = ledger.reserve(
         purpose=private_program.purpose,
         sampling_rate=cohort.sampling.rate,
         sampling=cohort.sampling.kind,
         releases=charged_releases(private_program.releases, mechanism, len(cohort.members), factor),
-        run_id=run_id,
-        round=round,
+        run_id=draw.run_id,
+        round=draw.round,
         cohort_id=cohort.id,
     )
+    what = f"{private_program.program.digest}|{draw.run_id}|{draw.round}"
     aggregator = SecureAggregator(
         releases=private_program.releases,
         mechanism=mechanism,
         expected_size=cohort.sampling.expected_size,
-        context=f"{program.digest}|{run_id}|{round}|{reservation.seq}|{mechanism.record()}".encode(),
-        sums=sums,
-        fidelity=fidelity,
-        faults=faults,
+        context=f"{what}|{reservation.seq}|{mechanism.record()}".encode(),
+        sums=engine.sums,
+        fidelity=engine.fidelity,
+        faults=engine.faults,
         before_noise=reservation.open,
     )
+    return aggregator, reservation
+
+
+def _paid(
+    private_program: PrivateProgram,
+    args: Sequence[Any],
+    cohort: Cohort,
+    aggregator: SecureAggregator,
+    reservation: Reservation,
+) -> Any:
+    """The value; the reservation is given back if it fails before noise was drawn."""
     try:
-        value = _executed(program, args, aggregator, cohort.sampling.expected_size)
+        return _executed(private_program.program, args, aggregator, cohort.sampling.expected_size)
     except BaseException:
         if reservation.state == "reserved" and not by_chance(cohort):
             reservation.void()
         raise
-    released = Released.of(aggregator.released)
-    result = _result(private_program, value, aggregator, reservation, released)
-    keep(result)
-    if journal is not None:
-        journal.write(reservation.seq, released, question)
-    survivors = len(aggregator.survivors or ()) if aggregator.distributed else None
-    reservation.commit(released.digest, survivors)
-    return result
 
 
 def _result(
