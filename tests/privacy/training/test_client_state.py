@@ -390,14 +390,8 @@ def test_a_killed_process_resumes(tmp_path):
         "with t.personal(Path(sys.argv[3])) as settings: t.train_heads(settings, 4)\n"
     )
     here = Path(__file__)
-    command = [
-        sys.executable,
-        "-c",
-        script,
-        str(here.parents[3]),
-        str(here.parents[1]),
-        str(tmp_path),
-    ]
+    folders = map(str, (here.parents[3], here.parent, tmp_path))
+    command = [sys.executable, "-c", script, *folders]
     child = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert child.returncode == -signal.SIGKILL, child.stderr
     kept = [file.name for file in (tmp_path / "run" / "clients").glob("kept-*.npz")]
