@@ -24,7 +24,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # hostile numbers overflow
 ]
 SHARES = {"native": 20, "stacked": 8, "drjax": 6, "spmd": 6}
-SIZES = [pytest.param(1, id="short"), pytest.param(51, id="long", marks=pytest.mark.slow)]
+SIZES = [
+    pytest.param(1, id="short"),
+    pytest.param(51, id="long", marks=[pytest.mark.slow, pytest.mark.night]),
+]
 
 
 def originals(style):
@@ -52,7 +55,7 @@ def mutants(style, count, seed):
         yield case, name, fn, report
 
 
-@pytest.mark.sample(quick=2, slow=4)
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("style", SHARES)
 def test_no_accepted_mutant_leaks(style, size):
