@@ -1,6 +1,6 @@
-"""privacy: differential privacy for federated computations, and the ledger that pays for it.
+"""privacy: differential privacy for federated computations, and the ledger of its charges.
 
-Names are loaded when they are first used, so that reading a ledger does not import JAX.
+Names are loaded on first use, so reading a ledger does not import JAX.
 
 Sources: docs/ledger-slots.md.
 """

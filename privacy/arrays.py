@@ -1,6 +1,6 @@
-"""Arrays of numbers in files: every bit, shape and dtype comes back.
+"""Arrays of numbers in files: preserves every bit, shape and dtype.
 
-Also those dtypes that NumPy's file format has no name for (bfloat16, 8-bit floats): they are stored as
+NumPy's file format has no name for some dtypes (bfloat16, 8-bit floats). Such arrays are stored as
 unsigned integers of the same width.
 
 >>> import jax.numpy as jnp
@@ -26,7 +26,7 @@ def as_array(leaf: Any) -> np.ndarray:
     """A leaf as an array of numbers.
 
     Raises:
-      MechanismError: It is none.
+      MechanismError: The leaf is not an array of numbers.
     """
     dtype = getattr(leaf, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
@@ -44,13 +44,13 @@ def as_array(leaf: Any) -> np.ndarray:
 
 
 def storable(array: np.ndarray) -> np.ndarray:
-    """The same bits under a dtype that the file format knows."""
+    """The same bits under a dtype of the file format."""
     known = array.dtype.kind in "biufc"
     return array if known else array.view(np.dtype(f"u{array.dtype.itemsize}"))
 
 
 def restored(array: np.ndarray, dtype: str) -> np.ndarray:
-    """A stored array under its own dtype."""
+    """A stored array under its original dtype."""
     return array.view(jnp.dtype(dtype))
 
 

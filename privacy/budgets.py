@@ -1,4 +1,4 @@
-"""Budgets: how much a client's data may influence everything that is released.
+"""Budgets: limits on the influence of one client's data on all releases.
 
 >>> Budget(8.0, 1e-5)
 Budget(epsilon=8.0, delta=1e-05)
@@ -55,7 +55,7 @@ class Budget:
 
     Attributes:
       epsilon: Finite and positive.
-      delta: Strictly between 0 and 1; well below 1 / population to mean anything.
+      delta: Strictly between 0 and 1; a meaningful delta is well below 1 / population.
     """
 
     epsilon: float

@@ -1,7 +1,7 @@
-"""Checks of arguments that come from a user: of which kind they are, before anything happens.
+"""Checks the types of user arguments before anything is sent, charged or written.
 
-Each refusal names the argument, what was expected, what came, and what to do. What came is named by
-its kind, and by its value only where that is a number, a name or a path: never data.
+Each error names the argument, the expected value, the actual value and the remedy. It describes the
+actual value by its type, and by the value itself only for a number, a name or a path: never data.
 
 >>> print(refusal("ledger.db", "ledger", "an open ledger", "Call privacy.Ledger.open(path)."))
 Expected ledger as an open ledger, got the str 'ledger.db'. Call privacy.Ledger.open(path).
@@ -23,7 +23,7 @@ _LONGEST = 60
 
 
 def shown(value: Any) -> str:
-    """What came, in words."""
+    """A description of the actual value."""
     if isinstance(value, type):
         return f"the class {value.__name__} itself"
     if value is None:
@@ -43,7 +43,7 @@ def shown(value: Any) -> str:
 def refusal(
     value: Any, what: str, expected: str, advice: str, error: type[PrivacyError] = RunRefused
 ) -> PrivacyError:
-    """The error for an argument of another kind."""
+    """The error for an argument of another type."""
     return error(f"Expected {what} as {expected}, got {shown(value)}. {advice}".rstrip())
 
 
@@ -55,18 +55,18 @@ def expect(
     advice: str,
     error: type[PrivacyError] = RunRefused,
 ) -> Kind:
-    """The value, if it is of the kind.
+    """Returns the value if it has the expected type.
 
     Args:
-      value: What came.
-      kind: The class it should be of, or several.
+      value: The actual value.
+      kind: The expected class or classes.
       what: The argument's name.
-      expected: What it should be, in words.
-      advice: What to do.
-      error: The type of the refusal.
+      expected: Description of the expected value.
+      advice: The remedy.
+      error: The type of the error.
 
     Raises:
-      PrivacyError: It is not; of the type `error`.
+      PrivacyError: The value has another type; raised as `error`.
     """
     if not isinstance(value, kind):
         raise refusal(value, what, expected, advice, error)
@@ -76,7 +76,7 @@ def expect(
 def expect_function(
     value: Any, what: str, advice: str, error: type[PrivacyError] = RunRefused
 ) -> Callable[..., Any]:
-    """The value, if it can be called and is not a class."""
+    """Returns the value if it is callable and not a class."""
     if not callable(value):
         raise refusal(value, what, "a function", advice, error)
     return value
@@ -85,7 +85,7 @@ def expect_function(
 def expect_count(
     value: Any, what: str, advice: str, *, least: int = 0, error: type[PrivacyError] = RunRefused
 ) -> int:
-    """The value, if it is an int of at least `least`; bools and floats are none."""
+    """Returns the value if it is an int of at least `least`; refuses bools and floats."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise refusal(value, what, f"an int of at least {least}", advice, error)
     return value
@@ -99,7 +99,7 @@ def expect_number(
     holds: Callable[[float], bool],
     error: type[PrivacyError] = MechanismError,
 ) -> float:
-    """The value as a float, if it is a finite number, no bool, for which a condition holds."""
+    """Returns the value as a float if it is a finite number, not a bool, and satisfies a condition."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not holds(float(value)):
         raise refusal(value, what, expected, advice, error)
@@ -109,14 +109,14 @@ def expect_number(
 def expect_path(
     value: Any, what: str, advice: str, error: type[PrivacyError] = RunRefused
 ) -> str | os.PathLike[str]:
-    """The value, if it names a file or a folder."""
+    """Returns the value if it is a path of a file or a folder."""
     return expect(value, (str, os.PathLike), what, "a path", advice, error)
 
 
 def expect_names(
     value: Any, what: str, advice: str, error: type[PrivacyError] = RunRefused
 ) -> Collection[str]:
-    """The value, if it is a collection of strings and not a string, which is one of letters."""
+    """Returns the value if it is a collection of strings; refuses a single string."""
     single = isinstance(value, str | bytes) or not isinstance(value, Collection)
     if single or not all(isinstance(name, str) for name in value):
         raise refusal(value, what, "a collection of strings", advice, error)
@@ -130,7 +130,7 @@ def expect_choice(
     advice: str = "",
     error: type[PrivacyError] = RunRefused,
 ) -> Any:
-    """The value, if it is one of those allowed."""
+    """Returns the value if it is allowed."""
     if not isinstance(value, str) or value not in allowed:
         names = " or ".join(repr(one) for one in allowed)
         raise refusal(value, what, names, advice, error)
@@ -145,7 +145,7 @@ def expect_mapping(
     advice: str,
     error: type[PrivacyError] = RunRefused,
 ) -> Mapping[str, Any]:
-    """The value, if it is a mapping from names to values of a kind."""
+    """Returns the value if it is a mapping from names to values of a type."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise refusal(value, what, expected, advice, error)
     for name, one in value.items():

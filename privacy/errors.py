@@ -1,25 +1,25 @@
-"""What can go wrong in `privacy`, as types.
+"""Errors of `privacy`.
 
-Each message says what was expected, what came, and what to do. The tree:
+Each message states the expected value, the actual value and the remedy. The tree:
 
     PrivacyError
-    +-- InvalidEvent (ValueError)       the description of a release makes no sense
-    |   +-- UnsupportedEvent            it makes sense, but this accountant cannot price it
+    +-- InvalidEvent (ValueError)       the description of a release is invalid
+    |   +-- UnsupportedEvent            valid, but this accountant cannot price it
     |       +-- SizeNotPublic           noise by clients on cohorts whose size is a secret
-    +-- MechanismError (ValueError)     a mechanism, a sampling or an algorithm that makes no sense
+    +-- MechanismError (ValueError)     an invalid mechanism, sampling or algorithm
     +-- RunRefused                      a private run was not started; nothing was sent or charged
     |   +-- NonFiniteData               the server's arguments hold NaN or infinity
     |   +-- CohortTooSmall              a cohort below the minimum of secure aggregation
     |   +-- ResumeRefused               a checkpoint that does not belong to this run and ledger
-    +-- JournalCorrupt                  a journalled release is not what was written or committed
+    +-- JournalCorrupt                  a journalled release differs from the written or committed one
     +-- StorageFailed                   a file of a run cannot be written or read, as on a full disk
     +-- BudgetExceeded                  a charge or a plan does not fit; nothing was written
     +-- LedgerError
-        +-- LedgerCorrupt               a record, or what was derived from it, was altered
+        +-- LedgerCorrupt               a record, or a total derived from it, was altered
         +-- LedgerUnavailable           the file cannot be used now: full disk, read-only, locked
         +-- ReservationState            e.g. a commit before the noise was drawn
         +-- CohortReused                a closed cohort draw was declared as a fresh one
-        +-- NoBoundKnown                it holds charges whose price was no bound
+        +-- NoBoundKnown                it holds charges whose price is not a bound
 
     PrivacyWarning (UserWarning)
     +-- NoBoundWarning                  such a ledger was opened
@@ -36,7 +36,7 @@ class PrivacyError(Exception):
 
 
 class InvalidEvent(PrivacyError, ValueError):
-    """A release, a slot or an event was described by numbers that cannot be priced."""
+    """A release, a slot or an event has numbers that cannot be priced."""
 
 
 class UnsupportedEvent(InvalidEvent):
@@ -44,16 +44,16 @@ class UnsupportedEvent(InvalidEvent):
 
 
 class SizeNotPublic(UnsupportedEvent):
-    """Noise by clients shows how many they are, so that amplification by a secret size is no bound."""
+    """Noise by clients reveals the cohort size, so amplification by a secret size gives no bound."""
 
 
 class BudgetExceeded(PrivacyError):
     """A charge does not fit into its purpose's budget or the global one. Nothing was written.
 
     Attributes:
-      purpose: The purpose that asked, or None for a whole plan.
-      needed: What it asked for, in words.
-      left: What was left, in words.
+      purpose: The charged purpose, or None for a whole plan.
+      needed: Description of the charge.
+      left: Description of the remaining budget.
     """
 
     def __init__(self, message: str, *, purpose: str | None, needed: str, left: str):
@@ -64,7 +64,7 @@ class BudgetExceeded(PrivacyError):
 
 
 class LedgerError(PrivacyError):
-    """Something about a ledger file or its use."""
+    """Root of the errors of ledger files and their use."""
 
 
 class LedgerCorrupt(LedgerError):
@@ -80,7 +80,7 @@ class LedgerCorrupt(LedgerError):
 
 
 class LedgerUnavailable(LedgerError):
-    """The file cannot be read or written now; its charges stand and the step was not done."""
+    """The file cannot be read or written now; its charges stay and the step was not done."""
 
 
 class ReservationState(LedgerError):
@@ -92,11 +92,11 @@ class CohortReused(LedgerError):
 
 
 class NoBoundKnown(LedgerError):
-    """A ledger holds charges whose price was no bound; nothing more may be reserved on it."""
+    """A ledger holds charges whose price is not a bound; it accepts no further reservations."""
 
 
 class MechanismError(PrivacyError, ValueError):
-    """A clip norm, noise, a purpose, a sampling or a part of an algorithm that makes no sense."""
+    """A clip norm, noise, a purpose, a sampling or a part of an algorithm is invalid."""
 
 
 class RunRefused(PrivacyError):
@@ -108,7 +108,7 @@ class NonFiniteData(RunRefused, ValueError):
 
 
 class CohortTooSmall(RunRefused, ValueError):
-    """A cohort has fewer clients than secure aggregation may release a sum of."""
+    """A cohort has fewer clients than secure aggregation may sum."""
 
 
 class ResumeRefused(RunRefused):
@@ -116,7 +116,7 @@ class ResumeRefused(RunRefused):
 
 
 class JournalCorrupt(PrivacyError):
-    """A journalled release is not what was written, or not what the ledger committed."""
+    """A journalled release differs from the written or committed release."""
 
 
 class StorageFailed(PrivacyError):
@@ -128,4 +128,4 @@ class PrivacyWarning(UserWarning):
 
 
 class NoBoundWarning(PrivacyWarning):
-    """A ledger was opened that holds charges whose price was no bound."""
+    """An opened ledger holds charges whose price is not a bound."""

@@ -1,7 +1,8 @@
-"""Files of a run: written so that a crash leaves the old content or the new, read so that damage shows.
+"""Files of a run: a crash leaves either the old or the new content, and a read detects damage.
 
-What the operating system refuses (a full disk, a read-only folder) is `StorageFailed`: nothing was
-replaced. What cannot be read as arrays is `Damaged`, and whose file it is says what that means.
+If the operating system refuses a write (a full disk, a read-only folder), this module raises
+`StorageFailed`, and nothing was replaced. If a file cannot be read as arrays, it raises `Damaged`,
+and the module that owns the file explains it.
 
 Sources: the zip format, whose members carry a CRC-32; NumPy's documentation of the npy format.
 """
@@ -20,12 +21,12 @@ from privacy.errors import StorageFailed
 
 
 class Damaged(Exception):
-    """A file does not hold what was written; for the module that reads it to explain."""
+    """A file does not hold its written content; the module that reads it explains the error."""
 
 
 @contextlib.contextmanager
 def storage(path: Path) -> Iterator[None]:
-    """Raises errors of the operating system inside as `StorageFailed` about path."""
+    """Converts errors of the operating system to `StorageFailed` about path."""
     try:
         yield
     except OSError as error:
@@ -37,22 +38,22 @@ def storage(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those above it."""
+    """Creates a folder and its parents."""
     with storage(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def write_durably(path: Path, content: bytes, *, replace: bool = True) -> None:
-    """Writes a file so that a crash leaves the old content or the new, on disk when this returns.
+    """Writes a file durably; a crash leaves either the old or the new content.
 
     Args:
-      path: Of the file.
+      path: Path of the file.
       content: All of it.
-      replace: Whether a file that is there is replaced; otherwise the path must be free.
+      replace: Whether to replace an existing file; otherwise the path must be free.
 
     Raises:
-      FileExistsError: replace is False and something is there. It is left as it is.
-      StorageFailed: The operating system refused. What was there is still there.
+      FileExistsError: replace is False and the path exists. It is left unchanged.
+      StorageFailed: The operating system refused. The old content is unchanged.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
     try:
@@ -83,7 +84,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
       StorageFailed: The file cannot be opened.
-      Damaged: It is not such a file, or was cut off or altered.
+      Damaged: It is not an npz file, or it was truncated or altered.
     """
     with storage(path):
         file = path.open("rb")

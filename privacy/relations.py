@@ -1,4 +1,4 @@
-"""Neighbouring relations: which two populations a guarantee compares.
+"""Neighbouring relations: the pairs of populations that a guarantee compares.
 
 One ledger has one relation, fixed when it is created. `ADD_OR_REMOVE_ONE` compares populations
 that differ by one client; `REPLACE_SPECIAL` replaces a client by one that contributes zero (the
@@ -25,7 +25,7 @@ class Relation(enum.StrEnum):
 
     @property
     def sensitivity_factor(self) -> int:
-        """By how many clip norms one client can move a clipped sum."""
+        """The change of a clipped sum by one client, in clip norms."""
         return 2 if self is Relation.REPLACE_ONE else 1
 
     @classmethod

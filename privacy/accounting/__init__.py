@@ -1,1 +1,1 @@
-"""What noise costs: terms, events and their prices. Sources: docs/ledger-slots.md."""
+"""Privacy accounting: terms, events and their prices. Sources: docs/ledger-slots.md."""

@@ -1,7 +1,7 @@
-"""Calibration: how much noise a budget needs, and how many rounds it pays for.
+"""Calibration: the noise for a budget, and the number of rounds that a budget pays for.
 
-Both questions take what was already spent into account, as an event. Answers are on the safe side:
-the plan they describe is within the budget by the same accountant that admits it.
+Both functions account for past releases, given as an event. Their results are safe: the plan is
+within the budget for the same accountant that admits it.
 
 >>> budget = Budget(1.0, 1e-6)
 >>> rounds_for(budget, sampling_rate=0.001, noise_multiplier=0.8)
@@ -19,7 +19,7 @@ from typing import Any
 
 from privacy.accounting.events import parse_event
 from privacy.accounting.pricing import price
-from privacy.accounting.terms import MAX_COUNT, Gaussian, Terms, make_terms
+from privacy.accounting.terms import MAX_COUNT, GaussianTerm, Terms, make_terms
 from privacy.budgets import (
     Budget,
     expect_budget,
@@ -46,7 +46,7 @@ def noise_multiplier_for(
     """The least joint noise multiplier, to one in 10,000, with which rounds fit into a budget.
 
     Args:
-      budget: For everything, including what was spent.
+      budget: The budget of all releases, including past ones.
       sampling_rate: Poisson rate q of each round.
       rounds: Cohort draws.
       spent: Event of what was already released, or None.
@@ -54,7 +54,7 @@ def noise_multiplier_for(
       relation: Neighbouring relation.
 
     Raises:
-      BudgetExceeded: What was spent leaves nothing.
+      BudgetExceeded: The past releases leave no budget.
     """
     expect_budget(budget, "budget")
     before, q = _spent(spent), sampling_probability(sampling_rate)
@@ -66,20 +66,20 @@ def noise_multiplier_for(
         raise _exhausted(budget, "any round at any noise")
 
     def cost(z: float, accountant: str = accountant) -> float:
-        terms = make_terms([*before, (Gaussian(z, q), rounds)])
+        terms = make_terms([*before, (GaussianTerm(z, q), rounds)])
         return price(terms, budget.delta, accountant=accountant, relation=relation)
 
     high = 1.0
-    with contextlib.suppress(UnsupportedEvent):  # a cheap bound is a good place to start
+    with contextlib.suppress(UnsupportedEvent):  # a cheap bound is a good starting point
         high = least_noise(lambda z: cost(z, "rdp"), budget.epsilon, high, 2.0)
     return least_noise(cost, budget.epsilon, high, 1.15)
 
 
 def least_noise(cost: Callable[[float], float], target: float, start: float, step: float) -> float:
-    """The least z whose cost is within a target, to one in 10,000, looked for around start.
+    """The least z whose cost is within a target, to one in 10,000, searched around start.
 
     Raises:
-      OverflowError: None is.
+      OverflowError: No z is within the target.
     """
     low = high = start
     while cost(high) > target:
@@ -121,10 +121,10 @@ def rounds_for(
     accountant: str = "pld",
     relation: str | Relation = Relation.ADD_OR_REMOVE_ONE,
 ) -> int:
-    """The largest number of equal rounds that fit into a budget, exactly; maybe 0.
+    """The exact largest number of equal rounds that fit into a budget; may be 0.
 
     Args:
-      budget: For everything, including what was spent.
+      budget: The budget of all releases, including past ones.
       sampling_rate: Poisson rate q of each round.
       noise_multiplier: Joint effective multiplier of each round.
       spent: Event of what was already released, or None.
@@ -136,7 +136,7 @@ def rounds_for(
     q = sampling_probability(sampling_rate)
 
     def cost(rounds: int) -> float:
-        terms = make_terms([*before, (Gaussian(z, q), rounds)])
+        terms = make_terms([*before, (GaussianTerm(z, q), rounds)])
         return price(terms, budget.delta, accountant=accountant, relation=relation)
 
     fits, fails = 0, None

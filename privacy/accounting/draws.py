@@ -1,9 +1,10 @@
-"""Draws: what everything that is released on one cohort amounts to, as terms that have a price.
+"""Draws: the joint mechanism of all releases on one cohort, as priced terms.
 
-Gaussian noise, and discrete Gaussian noise charged as such, is one Gaussian of the joint multiplier,
-whatever the number of sums. Skellam noise is one Skellam mechanism whose divergence bounds the sum of
-the groups'; sums that are clipped jointly share a group. Sampling is applied to the whole. Noise by
-clients needs cohorts of a public size (`privacy.accounting.sizes`).
+Gaussian noise, and discrete Gaussian noise charged as such, is one Gaussian of the joint
+multiplier, for any number of sums. Skellam noise is one Skellam mechanism whose divergence bounds
+the sum of the divergences of the groups; sums that are clipped jointly share a group. Sampling
+applies to the whole. Noise by clients requires cohorts of a public size
+(`privacy.accounting.sizes`).
 
 >>> noisy = {"noise_std": 100.0, "units": "grid", "noise_kind": "skellam", "min_survivors": 6}
 >>> release = Release("sum", 1.0, 50.0, l1_sensitivity=200.0, noise_party="clients", **noisy)
@@ -23,8 +24,8 @@ from privacy.accounting.slots import Release, effective_noise_multiplier
 from privacy.accounting.terms import (
     FixedSizeGaussian,
     FixedSizeSkellam,
-    Gaussian,
-    Skellam,
+    GaussianTerm,
+    SkellamTerm,
     Terms,
     joint_skellam,
 )
@@ -41,15 +42,15 @@ def draw_terms(
     """The mechanism of one draw.
 
     Args:
-      releases: Everything that is released on it.
-      relation: The ledger's.
+      releases: All releases on the draw.
+      relation: The relation of the ledger.
       sampling: "poisson", or "fixed" for round(q x population) clients without replacement.
       q: Sampling rate.
-      population: Clients that may be drawn.
+      population: Number of clients that may be drawn.
 
     Raises:
       InvalidEvent: The sampling is unknown, or the noise is of several families.
-      SizeNotPublic: Clients add noise to a draw whose size would give away who takes part.
+      SizeNotPublic: Clients add noise to a draw whose size reveals who takes part.
     """
     size = round(q * population)
     if sampling not in ("poisson", "fixed") or (sampling == "fixed" and size < 1):
@@ -69,12 +70,12 @@ def draw_terms(
     z = effective_noise_multiplier(releases, relation, charged=True)
     if sampling == "fixed" and not everyone:
         return ((FixedSizeGaussian(population, size, z), 1),)
-    return ((Gaussian(z, rate), 1),)
+    return ((GaussianTerm(z, rate), 1),)
 
 
-def _skellam(releases: Sequence[Release]) -> Skellam:
-    """One leaf for all groups; in a group the least noise and the largest norms count."""
-    groups: dict[str, Skellam] = {}
+def _skellam(releases: Sequence[Release]) -> SkellamTerm:
+    """One leaf for all groups, with the least noise and the largest norms of each group."""
+    groups: dict[str, SkellamTerm] = {}
     for release in releases:
         if release.noise_kind != "skellam" or release.l1_sensitivity is None:
             raise InvalidEvent(
@@ -83,9 +84,9 @@ def _skellam(releases: Sequence[Release]) -> Skellam:
             )
         key = f"sum {release.name}" if release.group is None else f"group {release.group}"
         variance = release.noise_std**2 * (1 - _SLACK)
-        leaf = Skellam(variance, release.sensitivity, release.l1_sensitivity)
+        leaf = SkellamTerm(variance, release.sensitivity, release.l1_sensitivity)
         other = groups.get(key, leaf)
-        groups[key] = Skellam(
+        groups[key] = SkellamTerm(
             min(leaf.variance, other.variance), max(leaf.l2, other.l2), max(leaf.l1, other.l1)
         )
     if len(groups) == 1:

@@ -1,9 +1,9 @@
-"""Events: what was released, as canonical JSON and as a validated multiset.
+"""Events: releases as canonical JSON and as a validated multiset.
 
-An event is a JSON object with a `type` from a fixed table; nothing in it is ever looked up as a
+An event is a JSON object with a `type` from a fixed table; no part of it is ever resolved as a
 module or an attribute. `parse_event` checks every number at every depth and returns `Terms`: the
-multiset of elementary mechanisms, each with how often it ran. Composition does not depend on
-order, so equal multisets are equal terms, and they are what `accounting` prices.
+multiset of elementary mechanisms with counts. Composition does not depend on order, so equal
+multisets are equal terms. `accounting` prices the terms.
 
 >>> gaussian = {"type": "gaussian", "noise_multiplier": 2.0}
 >>> four = {"type": "self_composed", "event": gaussian, "count": 4}
@@ -11,7 +11,7 @@ order, so equal multisets are equal terms, and they are what `accounting` prices
 ((Gaussian(noise_multiplier=1.0, q=0.1), 1),)
 
 `noise_multiplier` is the noise's standard deviation over the per-client clip norm, under every
-relation. Norm bounds `l1`, `l2`, and `rho`, are what the relation of the question implies.
+relation. The norm bounds `l1` and `l2`, and `rho`, are those for the relation that is asked for.
 
 Sources: Dong, Roth, Su (2022), section 2; dp_accounting's event classes for the vocabulary.
 """
@@ -26,12 +26,12 @@ from privacy.accounting.terms import (
     DistributedDiscreteGaussian,
     FixedSizeGaussian,
     FixedSizeSkellam,
-    Gaussian,
+    GaussianTerm,
     Laplace,
     Leaf,
     NonPrivate,
     RepeatAndSelect,
-    Skellam,
+    SkellamTerm,
     Terms,
     Tree,
     TruncatedGaussian,
@@ -80,7 +80,7 @@ def canonical_json(value: Any) -> bytes:
 
 def _leaf_event(leaf: Leaf) -> dict[str, Any]:
     fields = {**vars(leaf)}
-    if isinstance(leaf, Gaussian | Laplace | ZCdp | Skellam):
+    if isinstance(leaf, GaussianTerm | Laplace | ZCdp | SkellamTerm):
         q = fields.pop("q")
         inner = {"type": _NAMES[type(leaf)], **fields}
         return inner if q == 1 else {"type": "poisson", "q": q, "event": inner}
@@ -195,14 +195,16 @@ def _read_poisson(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, int]
 def _sampled(terms: Terms, q: float) -> Leaf:
     """The leaf for all of `terms` on one Poisson sample with rate q."""
     leaves = [leaf for leaf, _ in terms]
-    gaussians = [(x, n) for x, n in terms if isinstance(x, Gaussian) and x.q == 1]
+    gaussians = [(x, n) for x, n in terms if isinstance(x, GaussianTerm) and x.q == 1]
     concentrated = [(x, n) for x, n in terms if isinstance(x, ZCdp) and x.q == 1]
     if len(gaussians) == len(terms):
-        return Gaussian(joint_noise_multiplier([(x.noise_multiplier, n) for x, n in gaussians]), q)
+        return GaussianTerm(
+            joint_noise_multiplier([(x.noise_multiplier, n) for x, n in gaussians]), q
+        )
     if len(concentrated) == len(terms):
         rho = math.fsum(x.rho * n for x, n in concentrated)
         return ZCdp(rho, math.fsum(x.xi * n for x, n in concentrated), q)
-    noisy = [(x, n) for x, n in terms if isinstance(x, Skellam) and x.q == 1]
+    noisy = [(x, n) for x, n in terms if isinstance(x, SkellamTerm) and x.q == 1]
     if len(noisy) == len(terms):
         whole = noisy[0][0] if len(noisy) == 1 and noisy[0][1] == 1 else joint_skellam(noisy)
         return dataclasses.replace(whole, q=q)
@@ -228,7 +230,10 @@ def _read_fixed_size(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, i
     if not inner:
         return []
     leaf = _sampled(inner, 1.0)
-    if not isinstance(leaf, Gaussian | Skellam) or values["sample_size"] > values["dataset_size"]:
+    if (
+        not isinstance(leaf, GaussianTerm | SkellamTerm)
+        or values["sample_size"] > values["dataset_size"]
+    ):
         raise UnsupportedEvent(
             "Expected Gaussian or Skellam noise on a cohort of at most dataset_size clients,"
             f" got {type(leaf).__name__}, {values['sample_size']} of {values['dataset_size']}."
@@ -236,7 +241,7 @@ def _read_fixed_size(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, i
     if values["sample_size"] == values["dataset_size"]:
         return [(leaf, 1)]
     size = (values["dataset_size"], values["sample_size"])
-    if isinstance(leaf, Skellam):
+    if isinstance(leaf, SkellamTerm):
         return [(FixedSizeSkellam(*size, leaf), 1)]
     return [(FixedSizeGaussian(*size, leaf.noise_multiplier), 1)]
 
@@ -263,7 +268,7 @@ _NOISE: Mapping[str, _Check] = {"noise_multiplier": positive_number}
 _READERS: Mapping[str, Callable[[Mapping[str, Any], int], list[tuple[Leaf, int]]]] = {
     "no_op": _read_no_op,
     "non_private": _read_leaf(NonPrivate, {}),
-    "gaussian": _read_leaf(Gaussian, _NOISE),
+    "gaussian": _read_leaf(GaussianTerm, _NOISE),
     "laplace": _read_leaf(Laplace, _NOISE),
     "zcdp": _read_leaf(ZCdp, {"rho": positive_number}, xi=(_non_negative, 0.0)),
     "tree": _read_leaf(Tree, {**_NOISE, "steps": positive_count}),
@@ -286,7 +291,7 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any], int], list[tuple[Leaf, int]]
             "dim": positive_count,
         },
     ),
-    "skellam": _read_counted(Skellam, dict.fromkeys(("variance", "l2", "l1"), positive_number)),
+    "skellam": _read_counted(SkellamTerm, dict.fromkeys(("variance", "l2", "l1"), positive_number)),
     "composed": _read_composed,
     "self_composed": _read_self_composed,
     "poisson": _read_poisson,
@@ -295,14 +300,14 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any], int], list[tuple[Leaf, int]]
     "repeat_and_select": _read_repeat,
 }
 _NAMES = {
-    Gaussian: "gaussian",
+    GaussianTerm: "gaussian",
     Laplace: "laplace",
     ZCdp: "zcdp",
     NonPrivate: "non_private",
     Tree: "tree",
     TruncatedGaussian: "truncated_poisson_gaussian",
     DistributedDiscreteGaussian: "distributed_discrete_gaussian",
-    Skellam: "skellam",
+    SkellamTerm: "skellam",
     FixedSizeGaussian: "sampled_without_replacement",
     FixedSizeSkellam: "sampled_without_replacement",
     RepeatAndSelect: "repeat_and_select",

@@ -1,13 +1,13 @@
-"""Filters: admission of work whose parameters are chosen while outputs are being seen.
+"""Filters: admission of draws whose parameters depend on earlier outputs.
 
-A filter adds integer costs and refuses the charge that would pass its capacity. For three costs
-the plain sum is valid even when each mechanism is chosen from all earlier outputs: the Renyi
-divergence at *one* order fixed in advance (`rdp@a`), mu^2 of Gaussian trade-off curves (`gdp`) and
-rho (`zcdp`). "The tightest epsilon of what ran so far" is not among them; see docs/ledger-slots.md
-for the analyst who overspends it.
+A filter adds integer costs and refuses a charge beyond its capacity. For three costs the plain sum
+is valid even if each mechanism is chosen from all earlier outputs: the Renyi divergence at *one*
+order fixed in advance (`rdp@a`), mu^2 of Gaussian trade-off curves (`gdp`) and rho (`zcdp`). "The
+tightest epsilon of the executed draws" is not among them; docs/ledger-slots.md shows how an analyst
+overspends it.
 
-Costs are Python integers in units of 2^-40, rounded up, and capacities are rounded down, so that
-no drift and no dust is ever refunded.
+Costs are Python integers in units of 2^-40, rounded up. Capacities are rounded down. Rounding
+errors therefore never refund budget.
 
 >>> from privacy.accounting.events import parse_event
 >>> rule = Filter.parse("rdp@6")
@@ -40,7 +40,7 @@ _ROUNDING = 1e-12  # relative room for the rounding errors of a computed cost
 
 @dataclass(frozen=True)
 class Filter:
-    """A rule of admission: what a release costs and what a budget can hold.
+    """A rule of admission: the cost of a release and the capacity of a budget.
 
     Attributes:
       kind: "rdp", "gdp" or "zcdp".
@@ -85,10 +85,10 @@ class Filter:
         return min(MAX_UNITS, math.ceil(units)) if units < MAX_UNITS else MAX_UNITS
 
     def capacity(self, budget: Budget) -> int:
-        """What a budget holds, in units, rounded down.
+        """The capacity of a budget in units, rounded down.
 
         Raises:
-          InvalidEvent: The order is so low that even nothing costs more than the budget.
+          InvalidEvent: The order is so low that even zero cost exceeds the budget.
         """
         value = _capacity(self, budget)
         if value <= 0:
@@ -96,7 +96,7 @@ class Filter:
                 f"Expected a filter under which {budget} holds something; at {self} its capacity is"
                 f" {value:.4g}. Use a higher order; best_order(plan) finds one."
             )
-        # Below the largest cost, so that a mechanism whose cost is cut there never fits.
+        # Below the largest cost, so a mechanism whose cost is truncated there never fits.
         return min(MAX_UNITS - 1, math.floor(value * UNITS * (1 - _ROUNDING)))
 
 
@@ -122,7 +122,7 @@ def _largest(fits: Callable[[float], bool]) -> float:
 
 
 def best_order(terms: Terms, budget: Budget, relation: Relation) -> int:
-    """The integer order in 2..256 whose capacity is used least by a plan.
+    """The integer order in 2..256 for which a plan uses the smallest part of the capacity.
 
     The order must be chosen from the plan, before any output is seen.
     """

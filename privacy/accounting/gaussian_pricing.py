@@ -1,8 +1,8 @@
-"""Gaussian pricing: everyone takes part, and one number says it all, mu or rho.
+"""Gaussian pricing with full participation: one number, mu or rho, determines the price.
 
-Gaussians in which everyone takes part compose to one Gaussian, whose epsilon is exact ("gdp").
-Together with rho-zCDP mechanisms they compose by adding rho ("zcdp"). A sample has neither number and
-is refused.
+With full participation, Gaussians compose to one Gaussian, whose epsilon is exact ("gdp"). Together
+with rho-zCDP mechanisms they compose by adding rho ("zcdp"). A sampled mechanism has neither number
+and is refused.
 
 >>> round(gaussian_epsilon(1.0, 1e-5), 3)
 4.377
@@ -23,14 +23,14 @@ _TINY_MU = 1e-7
 
 
 def squared_gdp(terms: Terms, relation: Relation) -> float:
-    """mu^2 of Gaussians in which everyone takes part: sum of (factor / z)^2.
+    """mu^2 of Gaussians with full participation: the sum of (factor / z)^2.
 
     Raises:
       UnsupportedEvent: A sample or another family, whose trade-off curve is not Gaussian.
     """
     total = []
     for leaf, count in terms:
-        if not isinstance(leaf, elementary.Gaussian) or leaf.q != 1:
+        if not isinstance(leaf, elementary.GaussianTerm) or leaf.q != 1:
             raise UnsupportedEvent(
                 f"Expected Gaussians with everyone taking part (q=1) for gdp, got {leaf}."
                 " Charge q=1, or use accountant 'pld' or 'rdp'."
@@ -41,14 +41,14 @@ def squared_gdp(terms: Terms, relation: Relation) -> float:
 
 
 def zcdp_rho(terms: Terms, relation: Relation) -> float:
-    """The rho of Gaussians and rho-zCDP mechanisms in which everyone takes part.
+    """The rho of Gaussians and rho-zCDP mechanisms with full participation.
 
     Raises:
       UnsupportedEvent: A sample, or a family without a rho.
     """
     total = []
     for leaf, count in terms:
-        if isinstance(leaf, elementary.Gaussian) and leaf.q == 1:
+        if isinstance(leaf, elementary.GaussianTerm) and leaf.q == 1:
             total.append(squared_gdp(((leaf, count),), relation) / 2)
         elif isinstance(leaf, elementary.ZCdp) and leaf.q == 1 and leaf.xi == 0:
             total.append(count * leaf.rho)

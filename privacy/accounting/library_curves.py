@@ -1,9 +1,9 @@
-"""The library's curves: what `dp_accounting` says of single mechanisms. Its only importer.
+"""Curves of single mechanisms from `dp_accounting`. The only importer of that library.
 
-The library is asked only for elementary curves of validated mechanisms: Renyi divergences, the exact
-epsilon of one Gaussian, and the losses of truncated samples, which it also composes. Counts,
-the composition of all else and the conversion to epsilon are not its job. Where it has no bound, the
-answer is an `UnsupportedEvent`.
+This module asks the library only for elementary curves of validated mechanisms: Renyi divergences,
+the exact epsilon of one Gaussian, and the losses of truncated samples, which it also composes.
+Other modules do counts, all other compositions and the conversion to epsilon. If the library has no
+bound, this module raises `UnsupportedEvent`.
 
 >>> round(exact_gaussian_epsilon(1.0, 1e-5), 3)
 4.377
@@ -28,8 +28,8 @@ from privacy.accounting.terms import Leaf, Terms
 from privacy.errors import UnsupportedEvent
 from privacy.relations import Relation
 
-# The library puts losses on a grid and composes them without a tilt: its rounding errors, of up to
-# 4e-13 where seen, are allowed for.
+# The library puts losses on a grid and composes them without a tilt. This allows for its rounding
+# errors, of up to 4e-13 where seen.
 _LIBRARY_ERROR = 4e-12
 _LOSS_GRID = 1e-4
 
@@ -41,10 +41,10 @@ def exact_gaussian_epsilon(mu: float, delta: float) -> float:
 
 
 def library_divergences(leaf: Leaf, relation: Relation, orders: tuple[float, ...]) -> np.ndarray:
-    """Renyi divergences of one mechanism; some may be NaN or negative, and then are no bound.
+    """Renyi divergences of one mechanism; a NaN or negative value is not a bound.
 
     Raises:
-      UnsupportedEvent: The library knows none under this relation.
+      UnsupportedEvent: The library has none for this relation.
     """
     accountant = rdp.RdpAccountant(orders, NeighboringRelation[relation.name])
     event = _dp_event(leaf, relation)
@@ -59,7 +59,7 @@ def library_divergences(leaf: Leaf, relation: Relation, orders: tuple[float, ...
 
 @contextlib.contextmanager
 def _quiet():
-    """Drops the library's log lines on orders without convergence; those are handled here."""
+    """Drops the library's log lines about orders without convergence; this module handles them."""
     logger = logging.getLogger("absl")
 
     def drop(record: logging.LogRecord) -> bool:
@@ -85,7 +85,7 @@ def _dp_event(leaf: Leaf, relation: Relation) -> dp_event.DpEvent:
     """The library's event for RDP, whose noise multipliers are relative to the sensitivity."""
     factor = relation.sensitivity_factor
     match leaf:
-        case elementary.Gaussian(z, q):
+        case elementary.GaussianTerm(z, q):
             if q < 1:
                 refuse_replace_one(leaf, relation)
             inner = dp_event.GaussianDpEvent(z / factor)
@@ -126,7 +126,7 @@ def _library_leaf(leaf: Leaf, relation: Relation) -> Any:
     neighbouring = NeighboringRelation[relation.name]
     options: dict[str, Any] = {"value_discretization_interval": _LOSS_GRID}
     match leaf:
-        case elementary.Gaussian(z, q):
+        case elementary.GaussianTerm(z, q):
             return pld_library.from_gaussian_mechanism(
                 z, sampling_prob=q, neighboring_relation=neighbouring, **options
             )
@@ -142,7 +142,7 @@ def _library_leaf(leaf: Leaf, relation: Relation) -> Any:
 
 
 def library_error(terms: Terms) -> float:
-    """How much less than the truth a delta of `library_losses` may be."""
+    """The largest error by which a delta of `library_losses` may be too small."""
     return _LIBRARY_ERROR * (1 + sum(count for _, count in terms) / 10_000)
 
 

@@ -1,14 +1,14 @@
-"""Composition of privacy losses by a tilted Fourier transform, with its own errors added.
+"""Composition of privacy losses by a tilted Fourier transform, with error bounds added.
 
-The sum S of all losses decides: delta(eps) = E[(1 - exp(eps - S))+]. A plain Fourier transform gives
-the law of S to about 1e-13 of its peak everywhere, which is nothing at a delta of 1e-5 and everything
-at 1e-13. So the laws are first tilted, p(l) exp(theta l) / M(theta), with theta such that the tilted
-sum has its peak where delta is wanted. An error that is small beside the peak is then small
-beside delta.
+The sum S of all losses determines delta(eps) = E[(1 - exp(eps - S))+]. A plain Fourier transform
+computes the law of S with an error of about 1e-13 of its peak. This is negligible for a delta of
+1e-5 and too large for 1e-13. So the laws are first tilted, p(l) exp(theta l) / M(theta), with theta
+such that the peak of the tilted sum is at the requested delta. An error that is small relative to
+the peak is then small relative to delta.
 
-What is not exact is added to delta, so that the result is a bound whatever theta and the window are:
-rounding errors of the transforms; mass above the window, by Chernoff's bound; mass that was cut off.
-Mass that wraps around into the window is counted once more.
+All errors are added to delta, so the result is a bound for every theta and window: rounding errors
+of the transforms; mass above the window, by Chernoff's bound; truncated mass. Mass that wraps
+around into the window is counted twice.
 
 Sources: Koskela, Jaelkoe, Honkela (2020) for the transform; Gopi, Lee, Wutschitz (2021) for windows; Zhu,
 Dong, Wang (2022) for delta from moments; docs/decisions/0038-tilted-composition.md.
@@ -21,21 +21,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from privacy.accounting.loss_distributions import Losses, losses, on_grid
-from privacy.accounting.terms import Gaussian, Laplace
+from privacy.accounting.terms import GaussianTerm, Laplace
 
-Parts = Sequence[tuple[Gaussian | Laplace, int]]
+Parts = Sequence[tuple[GaussianTerm | Laplace, int]]
 
-_ACCURACY = 1e-5  # of epsilon, as far as the grid decides
+_ACCURACY = 1e-5  # relative error of epsilon due to the grid
 _MAX_POINTS = 1 << 19
 _MAX_EDGES = 1 << 18
 _MIN_POINTS = 1 << 12
-_CUT = 1e-7  # of delta, that cutting and wrapping may cost
+_CUT = 1e-7  # relative error of delta due to truncation and wrapping
 _UNIT = 2.0**-53
 _TILTS = np.geomspace(1e-6, 1e12, 73)
 
 
 def composed_epsilon(parts: Parts, direction: str, delta: float) -> float:
-    """Epsilon of a composition at delta, for one direction; infinite if it cannot be told.
+    """Epsilon of a composition at delta, for one direction; infinite if it cannot be computed.
 
     Guarantees:
       Never below the true value of the composition of the pairs.
@@ -43,7 +43,7 @@ def composed_epsilon(parts: Parts, direction: str, delta: float) -> float:
     plan = _Moments.of(parts, direction, _CUT * delta / sum(n for _, n in parts))
     theta, log_delta = _rising(lambda t: math.log(delta) - plan.log_tail(t)), math.log(delta)
     found = _Curve.make(parts, direction, plan, theta, log_delta).epsilon(delta)
-    # Where large losses are rare, the tilted law has two peaks and the saddle point is neither.
+    # If large losses are rare, the tilted law has two peaks, and the saddle point is at neither.
     better = _rising(lambda t: plan.at(t)[1] - found) if math.isfinite(found) else theta
     if plan.exponent(better, found) < plan.exponent(theta, found) - 0.5:
         again = _Curve.make(parts, direction, plan, better, log_delta).epsilon(delta)
@@ -66,7 +66,8 @@ def composed_delta(parts: Parts, direction: str, epsilon: float) -> float:
 
 
 def stays_within(parts: Parts, direction: str, epsilon: float, delta: float) -> bool:
-    """Whether Chernoff's bound alone shows that a composition is (epsilon, delta) in one direction.
+    """Whether Chernoff's bound alone proves that a composition is (epsilon, delta) in one
+    direction.
 
     Source: E(1 - exp(eps - S))+ <= max_x (1 - exp(-x)) exp(-t x) times M(t) exp(-t eps), at any t.
     """
@@ -79,7 +80,7 @@ def stays_within(parts: Parts, direction: str, epsilon: float, delta: float) -> 
 
 
 def _rising(fun: Callable[[float], float]) -> float:
-    """About where a rising function crosses zero; 0 if it starts above."""
+    """Approximate zero of an increasing function; 0 if it starts above zero."""
     low, high = 1e-6, 1e12
     if fun(low) >= 0:
         return 0.0
@@ -158,7 +159,7 @@ class _Curve:
     def make(
         cls, parts: Parts, direction: str, plan: _Moments, theta: float, log_delta: float
     ) -> "_Curve":
-        """Chooses window and grid, and composes."""
+        """Chooses window and grid, and composes the losses."""
         low, high, step = _window(plan, theta, log_delta)
         _, mean, variance = plan.at(theta)
         count = sum(n for _, n in parts)
@@ -260,7 +261,7 @@ def _tilted(law: np.ndarray, index: np.ndarray, slope: float) -> tuple[np.ndarra
 def _curve(
     points: np.ndarray, tilted: np.ndarray, theta: float, log_moment: float, rest: float
 ) -> _Curve:
-    """Takes the tilt back; far below the peak that says nothing, and is left out."""
+    """Removes the tilt; omits points far below the peak, where the result has no precision."""
     exponent = log_moment - theta * points
     keep = exponent < 50.0
     if not keep.any():
@@ -268,7 +269,7 @@ def _curve(
     points, masses = points[keep], (tilted[keep] * np.exp(exponent[keep])) * (1 + 2.0**-36)
     pivot = float(points[np.argmax(tilted[keep])])
     slack = 2 * len(points) * _UNIT  # of a running sum of positive numbers
-    # Too small for a float, these are left out rather than taken for larger ones.
+    # These are too small for a float; omit them instead of replacing them by larger ones.
     seen = points - pivot <= 600.0
     others = np.where(seen, masses * np.exp(-np.clip(points - pivot, -600.0, 600.0)), 0.0)
     upper = np.cumsum(masses[::-1])[::-1] * (1 + slack)

@@ -1,9 +1,9 @@
-"""Privacy losses of one mechanism: where they lie, how probable they are, and their law on a grid.
+"""Privacy losses of one mechanism: their support, their probabilities, and their law on a grid.
 
-The privacy loss of a pair (P, Q) is L = log dP/dQ under P. For Gaussian and Laplace sums, sampled or
-not, it is an explicit monotone function of one number x, so an integral over x with positive
-terms gives every probability to a relative error near that of a float, however small it is. That
-is what a composition at a tiny delta needs, and what differences of distribution functions lose.
+The privacy loss of a pair (P, Q) is L = log dP/dQ under P. For Gaussian and Laplace sums, sampled
+or not, it is an explicit monotone function of one number x, so an integral over x with positive
+terms gives every probability to a relative error near that of a float, however small it is. A
+composition at a tiny delta needs this precision, which differences of distribution functions lose.
 
 A loss between two grid points is shared among them so that its mass under P and under Q is kept:
 the law on the grid dominates the true one, and differs from it by the square of the grid step.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from privacy.accounting.terms import Gaussian, Laplace
+from privacy.accounting.terms import GaussianTerm, Laplace
 from privacy.relations import Relation
 
 REMOVE, ADD, REPLACE = "remove", "add", "replace"
@@ -33,7 +33,7 @@ class Losses:
     Attributes:
       values: The points.
       masses: Their probabilities under P.
-      infinity: Probability of an infinite loss; everything that was cut off is put there.
+      infinity: Probability of an infinite loss, including the truncated probability.
     """
 
     values: np.ndarray
@@ -42,18 +42,18 @@ class Losses:
 
 
 def directions(relation: Relation) -> tuple[str, ...]:
-    """The pairs that have to be composed, each by itself; the larger delta counts."""
+    """The pairs to compose, each separately; the larger delta counts."""
     return (REPLACE,) if relation is Relation.REPLACE_ONE else (REMOVE, ADD)
 
 
-def losses(leaf: Gaussian | Laplace, direction: str, tail: float, grid: float | None) -> Losses:
+def losses(leaf: GaussianTerm | Laplace, direction: str, tail: float, grid: float | None) -> Losses:
     """The losses of one mechanism.
 
     Args:
       leaf: A Gaussian, or a Laplace sum that is not on a sample under "replace".
       direction: "remove", "add" or "replace".
-      tail: Probability that may be cut off, and is then counted as infinite.
-      grid: The points between which no panel of the integral reaches; None: no grid.
+      tail: Probability that may be truncated; it then counts as an infinite loss.
+      grid: Points that no panel of the integral crosses; None for no grid.
     """
     if isinstance(leaf, Laplace):
         return _laplace(leaf, direction, grid)
@@ -61,7 +61,7 @@ def losses(leaf: Gaussian | Laplace, direction: str, tail: float, grid: float | 
     far = min(_FARTHEST, math.sqrt(2 * max(1.0, -math.log(max(tail, 1e-300)))))
     low, high = -far * z - (1 if direction == REPLACE else 0), 1 + far * z
     centres = (-1, 0, 1) if direction == REPLACE else (0, 1)
-    apart = 2 * far * z < 1  # then there is next to no mass between the centres
+    apart = 2 * far * z < 1  # then there is almost no mass between the centres
     spans = [(c - far * z, c + far * z) for c in centres] if apart else [(low, high)]
     x, width = _panelled(_breaks(leaf, direction, spans, grid))
     value = _loss(x, z, q)
@@ -99,7 +99,9 @@ def _loss(x: np.ndarray, z: float, q: float) -> np.ndarray:
 
 
 def _mixed(exponent: np.ndarray, q: float) -> np.ndarray:
-    """The loss on a sample, log(1 - q + q exp(exponent)), of one that is `exponent` for everyone."""
+    """The loss on a sample, log(1 - q + q exp(exponent)), from the loss `exponent` with full
+    participation.
+    """
     if q == 1:
         return exponent
     value = np.log1p(q * np.expm1(np.minimum(exponent, 700.0)))
@@ -110,16 +112,16 @@ def _mixed(exponent: np.ndarray, q: float) -> np.ndarray:
 
 
 def _breaks(
-    leaf: Gaussian, direction: str, spans: list[tuple[float, float]], grid: float | None
+    leaf: GaussianTerm, direction: str, spans: list[tuple[float, float]], grid: float | None
 ) -> np.ndarray:
     """Points between which density and loss are smooth and the loss stays between grid points.
 
-    Between two spans lies one panel, whatever their distance in standard deviations.
+    Between two spans there is one panel, for any distance in standard deviations.
     """
     z, q = leaf.noise_multiplier, leaf.q
     low, high = spans[0][0], spans[-1][1]
     breaks = [np.linspace(a, b, math.ceil((b - a) / z * _PANELS) + 1) for a, b in spans]
-    if q < 1:  # where the client's part starts to matter, over a length of z^2
+    if q < 1:  # where the client's part becomes relevant, over a length of z^2
         turn = z**2 * (math.log1p(-q) - math.log(q)) + 0.5 + z**2 * np.linspace(-40, 40, 161)
         breaks += [turn, -turn] if direction == REPLACE else [turn]
     if grid is not None:
@@ -136,12 +138,14 @@ def _breaks(
 
 
 def _inverse(value: np.ndarray, z: float, q: float) -> np.ndarray:
-    """Where `_loss` takes a value; minus infinity for one that it never takes."""
+    """The point where `_loss` takes a value; minus infinity for a value that it never takes."""
     return z**2 * _unmixed(value, q) + 0.5
 
 
 def _unmixed(value: np.ndarray, q: float) -> np.ndarray:
-    """The exponent of which `_mixed` makes a value; minus infinity for one that it never makes."""
+    """The exponent for which `_mixed` gives a value; minus infinity for a value that it never
+    gives.
+    """
     if q == 1:
         return value
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -151,7 +155,9 @@ def _unmixed(value: np.ndarray, q: float) -> np.ndarray:
 
 
 def _inverse_replace(value: np.ndarray, z: float, q: float) -> np.ndarray:
-    """Where the difference of the losses at x and at -x takes a value: a quadratic in exp(x / z^2)."""
+    """The point where the difference of the losses at x and at -x takes a value: a quadratic in
+    exp(x / z^2).
+    """
     if q == 1:
         return z**2 * value / 2
     half = np.abs(value) / 2
@@ -163,7 +169,7 @@ def _inverse_replace(value: np.ndarray, z: float, q: float) -> np.ndarray:
 
 
 def _panelled(breaks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes of the Gauss-Legendre rule on every panel, and the width that each stands for."""
+    """The nodes of the Gauss-Legendre rule on every panel, and their weights."""
     middle, half = (breaks[1:] + breaks[:-1]) / 2, (breaks[1:] - breaks[:-1]) / 2
     x = (middle[:, None] + half[:, None] * _NODES).ravel()
     return x, (half[:, None] * _WEIGHTS).ravel()
@@ -174,7 +180,7 @@ def _beyond(distance: float) -> float:
 
 
 def _laplace(leaf: Laplace, direction: str, grid: float | None) -> Losses:
-    """Between the two centres the loss is a line; outside them it has one value each."""
+    """Between the two centres the loss is linear; outside it is constant on each side."""
     b, q = leaf.noise_multiplier, leaf.q
     if direction == REPLACE:  # only with q = 1: centres 2 apart
         b, direction = b / 2, REMOVE

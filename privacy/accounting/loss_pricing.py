@@ -1,10 +1,9 @@
-"""Loss pricing: epsilon and delta from the laws of privacy losses, the tightest of the accountants.
+"""Loss pricing: epsilon and delta from the laws of privacy losses, the tightest accountant.
 
-Losses of sampled Gaussians and Laplace mechanisms are our own
-(`privacy.accounting.loss_distributions`) and are composed with errors added
-(`privacy.accounting.loss_composition`); full Gaussians alone have an exact formula. Truncated
-samples are left to the library. Where losses do not fit on a grid, a coarser bound stands in, never
-a guess.
+`privacy.accounting.loss_distributions` computes the losses of sampled Gaussians and Laplace
+mechanisms, and `privacy.accounting.loss_composition` composes them with error bounds. Gaussians
+with full participation have an exact formula. The library handles truncated samples. If losses do
+not fit on a grid, a coarser bound is used, never a guess.
 
 >>> sampled = ((elementary.Gaussian(1.0, 0.01), 1000),)
 >>> round(loss_epsilon(sampled, 1e-5, Relation.ADD_OR_REMOVE_ONE), 2)
@@ -29,18 +28,18 @@ from privacy.errors import UnsupportedEvent
 from privacy.relations import Relation
 
 _TINY_DELTA = 1e-250
-# With less Gaussian noise, points some standard deviations apart are no longer distinct floats, and
-# with less Laplace noise the integral needs more points than its price, far above 100, is worth.
-_FINEST_NOISE = {elementary.Gaussian: 1e-6, elementary.Laplace: 1e-2}
+# With less Gaussian noise, points some standard deviations apart are no longer distinct floats.
+# With less Laplace noise, the integral needs too many points for an epsilon far above 100.
+_FINEST_NOISE = {elementary.GaussianTerm: 1e-6, elementary.Laplace: 1e-2}
 
 
 def loss_epsilon(terms: Terms, delta: float, relation: Relation) -> float:
-    """Epsilon of a composition; an upper bound, and close to the truth.
+    """Epsilon of a composition; a tight upper bound.
 
     Raises:
       UnsupportedEvent: A mechanism's losses are not known, or delta is too small for the library.
     """
-    if all(isinstance(leaf, elementary.Gaussian) and leaf.q == 1 for leaf, _ in terms):
+    if all(isinstance(leaf, elementary.GaussianTerm) and leaf.q == 1 for leaf, _ in terms):
         return gaussian_epsilon(math.sqrt(squared_gdp(terms, relation)), delta)
     return _composed_epsilon(terms, delta, relation)
 
@@ -71,7 +70,7 @@ def _composed_epsilon(terms: Terms, delta: float, relation: Relation) -> float:
 
 
 def loss_delta(terms: Terms, epsilon: float, relation: Relation) -> float:
-    """Delta of a composition; an upper bound, and close to the truth.
+    """Delta of a composition; a tight upper bound.
 
     Raises:
       UnsupportedEvent: A mechanism's losses are not known.
@@ -90,20 +89,20 @@ def loss_delta(terms: Terms, epsilon: float, relation: Relation) -> float:
     return min(farthest, max(composed_delta(parts, way, epsilon) for way in directions(relation)))
 
 
-def _is_too_fine(parts: list[tuple[elementary.Gaussian | elementary.Laplace, int]]) -> bool:
-    """Whether a mechanism's losses are not computed: epsilon is astronomical where they matter."""
+def _is_too_fine(parts: list[tuple[elementary.GaussianTerm | elementary.Laplace, int]]) -> bool:
+    """Whether a mechanism's losses are not computed, because its epsilon would be astronomical."""
     return any(leaf.noise_multiplier < _FINEST_NOISE[type(leaf)] for leaf, _ in parts)
 
 
 def _composable(
     terms: Terms, relation: Relation
-) -> list[tuple[elementary.Gaussian | elementary.Laplace, int]] | None:
+) -> list[tuple[elementary.GaussianTerm | elementary.Laplace, int]] | None:
     """The terms, full Gaussians merged, if the losses of all of them are known; else None."""
     full, parts = [], []
     for leaf, count in terms:
-        if isinstance(leaf, elementary.Gaussian) and leaf.q == 1:
+        if isinstance(leaf, elementary.GaussianTerm) and leaf.q == 1:
             full.append((leaf.noise_multiplier, count))
-        elif isinstance(leaf, elementary.Gaussian | elementary.Laplace):
+        elif isinstance(leaf, elementary.GaussianTerm | elementary.Laplace):
             if (
                 isinstance(leaf, elementary.Laplace)
                 and leaf.q < 1
@@ -114,18 +113,18 @@ def _composable(
         else:
             return None
     if full:
-        parts.append((elementary.Gaussian(elementary.joint_noise_multiplier(full)), 1))
+        parts.append((elementary.GaussianTerm(elementary.joint_noise_multiplier(full)), 1))
     return parts
 
 
 def _total_variation(
-    parts: list[tuple[elementary.Gaussian | elementary.Laplace, int]], relation: Relation
+    parts: list[tuple[elementary.GaussianTerm | elementary.Laplace, int]], relation: Relation
 ) -> float:
-    """At most this far apart are the outputs on neighbours: delta is never more."""
+    """An upper bound on the distance between outputs on neighbours, and so on delta."""
     total = 0.0
     for leaf, count in parts:
         shift = relation.sensitivity_factor / leaf.noise_multiplier
-        if isinstance(leaf, elementary.Gaussian):
+        if isinstance(leaf, elementary.GaussianTerm):
             total += count * leaf.q * math.erf(shift / math.sqrt(8))
         else:
             total += count * leaf.q * -math.expm1(-shift / 2)
@@ -133,13 +132,15 @@ def _total_variation(
 
 
 def _coarse_epsilon(terms: Terms, delta: float, relation: Relation) -> float:
-    """Where the losses do not fit on a grid: Renyi divergences, or the mechanisms without sampling."""
+    """The fallback if losses do not fit on a grid: Renyi divergences, or the mechanisms without
+    sampling.
+    """
     bounds = []
-    if all(isinstance(leaf, elementary.Gaussian | elementary.Laplace) for leaf, _ in terms):
+    if all(isinstance(leaf, elementary.GaussianTerm | elementary.Laplace) for leaf, _ in terms):
         full = tuple(
-            (elementary.Gaussian(leaf.noise_multiplier), count)
+            (elementary.GaussianTerm(leaf.noise_multiplier), count)
             for leaf, count in terms
-            if isinstance(leaf, elementary.Gaussian)
+            if isinstance(leaf, elementary.GaussianTerm)
         )
         pure = math.fsum(
             count * relation.sensitivity_factor / leaf.noise_multiplier

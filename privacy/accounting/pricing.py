@@ -1,15 +1,16 @@
-"""Accounting: from what was released to (epsilon, delta).
+"""Accounting: converts releases to (epsilon, delta).
 
-`epsilon` validates an event before it prices it, and prices the multiset of what it contains by
-one of four accountants: `"pld"` (privacy loss distributions: the tightest), `"rdp"` (Renyi
-divergences), `"gdp"` (exact, Gaussians with everyone taking part) and `"zcdp"`. They are in
-`loss_pricing`, `renyi_pricing` and `gaussian_pricing`.
+`epsilon` validates an event and prices its multiset of mechanisms by one of four accountants:
+`"pld"` (privacy loss distributions: the tightest), `"rdp"` (Renyi divergences), `"gdp"` (exact, for
+Gaussians with full participation) and `"zcdp"`. They are in `loss_pricing`, `renyi_pricing` and
+`gaussian_pricing`.
 
-The library is asked only for elementary curves of validated mechanisms (`library_curves`); the
-composition, the counts, the relation's factor and the conversion are our own. That is why a count at
-any depth is honoured, a replaced client counts twice in RDP too, and a divergence that is NaN or
-negative is an unusable order and not an epsilon of 0. Every number returned is an upper bound for the
-multiset; which multisets an analyst may choose after seeing outputs is the job of `filters` and `slots`.
+`library_curves` asks dp_accounting only for elementary curves of validated mechanisms. This package
+does the composition, the counts, the factor of the relation and the conversion itself. Therefore a
+count at any depth is used, a replaced client counts twice in RDP too, and a NaN or negative
+divergence is an unusable order and not an epsilon of 0. Every returned number is an upper bound for
+the multiset. `filters` and `slots` determine which multisets an analyst may choose after seeing
+outputs.
 
 >>> round(epsilon({"type": "gaussian", "noise_multiplier": 1.0}, 1e-5), 3)
 4.377
@@ -49,7 +50,8 @@ def epsilon(
 
     Guarantees:
       The composition of the event's mechanisms, each chosen in advance, is (epsilon, delta)-DP
-      under the relation. Never negative, never NaN; infinite only for a non-private part.
+      under the relation. The result is never negative and never NaN; it is infinite only for a
+      non-private part.
 
     Args:
       event: Canonical JSON event, see `privacy.accounting.events`.
@@ -58,7 +60,7 @@ def epsilon(
       relation: Neighbouring relation.
 
     Raises:
-      InvalidEvent: The event or delta makes no sense (a ValueError).
+      InvalidEvent: The event or delta is invalid (a ValueError).
       UnsupportedEvent: This accountant has no bound for the event under this relation.
 
     Source: The module's sources.
@@ -76,8 +78,8 @@ def delta(
     """The delta at which the event is (epsilon, delta)-DP; a dual of `epsilon`.
 
     Raises:
-      InvalidEvent: The event or epsilon makes no sense.
-      UnsupportedEvent: There is no bound, or the accountant is neither "pld" nor "rdp".
+      InvalidEvent: The event or epsilon is invalid.
+      UnsupportedEvent: No bound is known, or the accountant is neither "pld" nor "rdp".
     """
     terms, relation = parse_event(event), Relation.parse(relation)
     target = finite_number(epsilon, "epsilon")
@@ -102,7 +104,7 @@ def price(
     accountant: str = "pld",
     relation: str | Relation = Relation.ADD_OR_REMOVE_ONE,
 ) -> float:
-    """`epsilon` of already parsed terms; repeated questions are answered from a cache."""
+    """`epsilon` of parsed terms, with a cache."""
     delta, relation = open_unit(delta, "delta"), Relation.parse(relation)
     pricer = _PRICERS.get(accountant)
     if pricer is None:

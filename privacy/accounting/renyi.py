@@ -1,9 +1,9 @@
-"""Renyi divergences that are short formulas, and what they mean in (epsilon, delta).
+"""Renyi divergences with short formulas, and their conversion to (epsilon, delta).
 
-A divergence bound at order a > 1 turns into epsilon at every delta; any order gives a valid bound,
-so the best of a list may be taken for a *fixed* composition. Proved at integer orders only, and taken
-between them by convexity: noise added by clients inside a modular sum, and samples, Poisson or of a fixed
-size, of a mechanism known only by its divergences.
+A divergence bound at order a > 1 converts to epsilon at every delta. Every order gives a valid
+bound, so a *fixed* composition may use the best order of a list. Two bounds are proved at integer
+orders only and extended by convexity: noise added by clients inside a modular sum, and samples
+(Poisson or of a fixed size) of a mechanism given only by its divergences.
 
 >>> round(zcdp_epsilon(0.1, 1e-5), 3)
 1.914
@@ -19,7 +19,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from privacy.accounting.terms import DistributedDiscreteGaussian, FixedSizeSkellam, Skellam, ZCdp
+from privacy.accounting.terms import (
+    DistributedDiscreteGaussian,
+    FixedSizeSkellam,
+    SkellamTerm,
+    ZCdp,
+)
 
 _FINE_ORDERS = [1 + x / 10 for x in range(1, 100)]
 ORDERS = np.array([*_FINE_ORDERS, *range(11, 64), 128, 256, 512, 1024], dtype=np.float64)
@@ -41,7 +46,7 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
 
 
 def rdp_conversion(order: float, delta: float) -> float:
-    """What has to be added to a Renyi divergence of this order to get epsilon at delta."""
+    """The term to add to a Renyi divergence of this order to get epsilon at delta."""
     return math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
 
 
@@ -80,7 +85,7 @@ def at_integers(orders: tuple[float, ...], divergence: Callable[[int], float]) -
 
 
 def integer_noise_divergence(
-    leaf: DistributedDiscreteGaussian | Skellam | FixedSizeSkellam, a: int
+    leaf: DistributedDiscreteGaussian | SkellamTerm | FixedSizeSkellam, a: int
 ) -> float:
     """Divergence at order a of noise that clients add in integers.
 
@@ -89,7 +94,7 @@ def integer_noise_divergence(
     if isinstance(leaf, FixedSizeSkellam):
         rate = leaf.sample_size / leaf.dataset_size
         return fixed_size_divergence(rate, functools.partial(_skellam_divergence, leaf.noise), a)
-    if isinstance(leaf, Skellam):
+    if isinstance(leaf, SkellamTerm):
         if leaf.q < 1:
             return sampled_divergence(leaf.q, functools.partial(_skellam_divergence, leaf), a)
         return _skellam_divergence(leaf, a)
@@ -103,14 +108,14 @@ def integer_noise_divergence(
     )
 
 
-def _skellam_divergence(leaf: Skellam, a: int) -> float:
+def _skellam_divergence(leaf: SkellamTerm, a: int) -> float:
     small = ((2 * a - 1) * leaf.l2**2 + 6 * leaf.l1) / (4 * leaf.variance**2)
     return a * leaf.l2**2 / (2 * leaf.variance) + min(small, 1.5 * leaf.l1 / leaf.variance)
 
 
 @functools.lru_cache(maxsize=64)
 def convolution_gap(clients: int, local_sigma: float) -> float:
-    """tau: how far a sum of discrete Gaussians is from one, in log ratio.
+    """tau: the distance of a sum of discrete Gaussians from a discrete Gaussian, in log ratio.
 
     The terms only fall with k, so beyond a million each is bounded by the last one computed.
     """
@@ -145,13 +150,14 @@ def fixed_size_divergence(rate: float, divergence: Callable[[int], float], a: in
     """Divergence at order a of a mechanism on a sample of fixed size, from its own at orders up to a.
 
     Guarantees:
-      An upper bound under replace-one, for any mechanism whose divergence under replace-one is at most
-      `divergence`; at most its own at a, since sampling only mixes in pairs of laws that are no further
-      apart. Nothing is assumed of the ratio of its laws, which for Skellam noise has no bound.
+      An upper bound under replace-one, for any mechanism whose divergence under replace-one is at
+      most `divergence`; at most its own at a, since sampling only mixes in pairs of laws that are
+      no further apart. It assumes nothing about the ratio of the laws, which is unbounded for
+      Skellam noise.
 
     Args:
       rate: Members over population.
-      divergence: Of the mechanism on a cohort.
+      divergence: Divergence of the mechanism on a cohort.
       a: An integer order of at least 2.
 
     Source: Wang, Balle, Kasiviswanathan (2019), theorem 9, with an infinite divergence at infinity.
@@ -174,5 +180,5 @@ def fixed_size_divergence(rate: float, divergence: Callable[[int], float], a: in
 
 
 def sampled_zcdp_divergence(leaf: ZCdp, a: int) -> float:
-    """Divergence at order a of a Poisson sample of what is known by its zCDP statement."""
+    """Divergence at order a of a Poisson sample of a zCDP mechanism."""
     return sampled_divergence(leaf.q, lambda k: leaf.xi + leaf.rho * k, a)

@@ -1,8 +1,9 @@
-"""Renyi pricing: divergences of every mechanism at many orders, added up and turned into epsilon.
+"""Renyi pricing: adds the divergences of all mechanisms at many orders and converts them to
+epsilon.
 
-Divergences come from `privacy.accounting.renyi` where they are short formulas and from the library
-elsewhere. They add under composition, at every depth of counts. A divergence that is NaN or
-negative is an unusable order and not an epsilon of 0.
+`privacy.accounting.renyi` computes divergences with short formulas; the library computes the
+others. Divergences add under composition, at every depth of counts. A NaN or negative divergence is
+an unusable order and not an epsilon of 0.
 
 >>> terms = ((elementary.Gaussian(2.0), 8),)
 >>> renyi_divergence(terms, 3.0, Relation.ADD_OR_REMOVE_ONE)
@@ -40,7 +41,7 @@ def renyi_divergence(terms: Terms, order: float, relation: Relation) -> float:
 
 
 def renyi_epsilon(terms: Terms, delta: float, relation: Relation) -> float:
-    """Epsilon at the best order; infinite where no order can be used."""
+    """Epsilon at the best order; infinite if no order can be used."""
     best = math.inf
     for order, divergence in zip(ORDERS, _rdp_of(terms, relation), strict=True):
         if delta**2 + math.expm1(-divergence) > 0:
@@ -65,8 +66,8 @@ def _leaf_rdp(leaf: Leaf, relation: Relation, orders: tuple[float, ...]) -> np.n
     if isinstance(leaf, elementary.FixedSizeSkellam):
         _require_replace_one(leaf, relation)
         curve = at_integers(orders, functools.partial(integer_noise_divergence, leaf))
-    elif isinstance(leaf, elementary.DistributedDiscreteGaussian | elementary.Skellam):
-        if isinstance(leaf, elementary.Skellam) and leaf.q < 1:
+    elif isinstance(leaf, elementary.DistributedDiscreteGaussian | elementary.SkellamTerm):
+        if isinstance(leaf, elementary.SkellamTerm) and leaf.q < 1:
             refuse_replace_one(leaf, relation)
         curve = at_integers(orders, functools.partial(integer_noise_divergence, leaf))
     elif isinstance(leaf, elementary.ZCdp) and leaf.q < 1:
@@ -75,7 +76,9 @@ def _leaf_rdp(leaf: Leaf, relation: Relation, orders: tuple[float, ...]) -> np.n
     else:
         curve = library_divergences(leaf, relation, orders)
     curve = np.where(curve >= 0, curve, np.inf)
-    if isinstance(leaf, elementary.Gaussian):  # sampling never hurts, so q=1 bounds every order
+    if isinstance(
+        leaf, elementary.GaussianTerm
+    ):  # sampling never increases the divergence, so q=1 bounds every order
         mu = relation.sensitivity_factor / leaf.noise_multiplier
         curve = np.minimum(curve, np.array(orders) * mu**2 / 2)
     curve.flags.writeable = False

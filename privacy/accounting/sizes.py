@@ -1,9 +1,10 @@
-"""Sizes: where clients add the noise, how many they are is public.
+"""Sizes: if clients add the noise, the cohort size is public.
 
-The shares of n clients have n times the variance of one, so that a release of many numbers tells n. One
-client more is then one client *replaced* among n, and a Poisson sample hides nothing by its size:
-amplification by it is no bound, under any relation, and q = 1 is none either. What stays a bound is a
-size that is the same in both worlds: everyone, or a sample of fixed size under REPLACE_ONE.
+The shares of n clients have n times the variance of one share, so a release of many numbers reveals
+n. Adding a client then means *replacing* one of n clients, and the size of a Poisson sample hides
+nothing. Amplification by it gives no bound under any relation, nor does charging it with q = 1. A
+size that is the same in both worlds gives a bound: full participation, or a sample of fixed size
+under REPLACE_ONE.
 
 >>> size_of("fixed", 0.3, 200)
 60
@@ -19,8 +20,8 @@ from privacy.errors import SizeNotPublic
 from privacy.relations import Relation
 
 STATEMENT = (
-    "Clients add the noise, so that the size of every cohort is public: it can be read off a release."
-    " What is charged is a bound for those who know it."
+    "Clients add the noise, so the size of every cohort is public: a release reveals it. The "
+    "charge is a bound against observers who know the size."
 )
 _WAY_OUT = (
     "Use FixedSampling(population=..., size=...) on a ledger with relation='REPLACE_ONE' and an"
@@ -44,7 +45,7 @@ def takes_everyone(sampling: str, q: float, population: int) -> bool:
 
 
 def size_of(sampling: str, q: float, population: int) -> int | None:
-    """The number of clients in every draw of this kind; None where it varies."""
+    """The number of clients in every draw of this kind; None if it varies."""
     if takes_everyone(sampling, q, population):
         return population
     return round(q * population) if sampling == "fixed" else None
@@ -53,28 +54,28 @@ def size_of(sampling: str, q: float, population: int) -> int | None:
 def require_public_size(
     relation: Relation | None, sampling: str, q: float, population: int
 ) -> None:
-    """Refuses a draw whose clients add the noise and whose size is not the same in both worlds.
+    """Refuses a draw with noise by clients whose size differs between the two worlds.
 
     Args:
-      relation: The ledger's; None where it is not known yet, for what no relation allows.
+      relation: The ledger's; None if not known yet, to refuse only draws that no relation allows.
       sampling: "poisson" or "fixed".
       q: Sampling rate.
       population: Clients that may be drawn.
 
     Raises:
-      SizeNotPublic: A Poisson draw with q < 1 under any relation, or a sample of fixed size under one
-        that is not REPLACE_ONE.
+      SizeNotPublic: A Poisson draw with q < 1 under any relation, or a sample of fixed size under a
+        relation other than REPLACE_ONE.
     """
     if takes_everyone(sampling, q, population):
         return
     if sampling != "fixed":
         raise SizeNotPublic(
-            f"Expected cohorts of a public size for noise that clients add, got a {sampling} draw with"
-            f" q={q:g}: its size is secret, and the noise gives it away. {_WAY_OUT}"
+            f"Expected cohorts of a public size for noise that clients add, got a {sampling} draw "
+            f"with q={q:g}: its size is secret, and the noise reveals it. {_WAY_OUT}"
         )
     if relation not in (None, Relation.REPLACE_ONE):
         raise SizeNotPublic(
-            "Expected relation='REPLACE_ONE' for a sample of fixed size whose clients add the noise,"
-            f" got {relation}: a client that is added takes the place of another in the cohort, and"
-            f" moves the sum by two clip norms. {_WAY_OUT}"
+            "Expected relation='REPLACE_ONE' for a sample of fixed size whose clients add the "
+            f"noise, got {relation}: an added client replaces another one in the cohort and moves "
+            f"the sum by two clip norms. {_WAY_OUT}"
         )

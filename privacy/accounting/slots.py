@@ -2,14 +2,14 @@
 
 A plan is a multiset of slots. It is priced once, by the tightest accountant, before any output is
 seen; afterwards a release spends one slot that *dominates* it: the same relation and noise family,
-a sampling rate no larger and an effective noise multiplier no smaller. Which slot, when, and for
-what question may depend on everything seen so far: docs/ledger-slots.md proves that the plan's
-price holds all the same.
+a sampling rate no larger and an effective noise multiplier no smaller. The slot, the time and the
+query may depend on everything seen so far: docs/ledger-slots.md proves that the plan's price still
+holds.
 
 The effective multiplier of a cohort's releases is computed here from noise and sensitivity, never
 taken from the caller: z = (sum over groups of max over sums (Delta_k / sigma_k)^2)^(-1/2). Sums in
-one group are clipped jointly (the norm of the concatenation of x_k / C_k is at most 1), so that only
-the worst direction counts; sums in different groups add.
+one group are clipped jointly (the norm of the concatenation of x_k / C_k is at most 1), so only the
+worst direction counts; sums in different groups add.
 
 >>> sums = [Release(name, 1.0, 1.0, noise_std=3.0, group="all") for name in ("a", "b", "c")]
 >>> round(effective_noise_multiplier(sums, Relation.ADD_OR_REMOVE_ONE), 12)
@@ -45,10 +45,10 @@ TOTAL = "total"
 MIN_GRID_STD = 8.0
 MIN_SHARE_STD = 2.5
 # A discrete Gaussian is a randomised rounding of a continuous one whose variance is smaller by this
-# (docs/ledger-slots.md, section 1), which is what it is charged as.
+# (docs/ledger-slots.md, section 1), as which it is charged.
 _ROUNDING_VARIANCE = 4.0
 # Slots are priced with this much less noise, so that rounding errors of z and noise on a fine grid
-# still fit a slot of the same z. It changes epsilon by a few parts in a million.
+# still fit a slot of the same z. This changes epsilon by a few parts in a million.
 _PRICING_SLACK = 1e-6
 _MAX_REPORT_TYPES = 64
 
@@ -69,13 +69,13 @@ def _encodes(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Slot:
-    """`count` planned cohort draws, each with everything that is released on that draw.
+    """`count` planned cohort draws, each with all releases on that draw.
 
     Attributes:
       purpose: Whose budget pays.
       sampling_rate: Upper bound of the Poisson rate q of a draw; 1 means everyone.
       noise_multiplier: Lower bound of the joint effective multiplier of a draw's releases.
-      count: How many draws.
+      count: Number of draws.
     """
 
     purpose: str
@@ -93,7 +93,9 @@ class Slot:
 
     @property
     def weight(self) -> float:
-        """Orders slots by what one draw costs, so that a release spends the cheapest that fits."""
+        """Orders slots by the cost of one draw, so that a release spends the cheapest slot that
+        fits.
+        """
         return self.sampling_rate**2 * math.expm1(min(self.noise_multiplier**-2, 700.0))
 
 
@@ -104,17 +106,19 @@ class Release:
     Attributes:
       name: The sum's name in the program.
       clip_norm: Bound C of a client's contribution, in the model's units.
-      sensitivity: Delta, by how much one client moves the sum under the ledger's relation, in
+      sensitivity: Delta, the change of the sum by one client under the ledger's relation, in
         `units`; after rounding to a grid it exceeds clip_norm times the scale.
       noise_std: Standard deviation sigma per coordinate, in `units`; for noise added by clients,
-        that of the smallest number of honest survivors the release is allowed with.
+        that of the smallest allowed number of honest survivors.
       noise_party: "server" or "clients".
       units: "model" (floats) or "grid" (integer steps).
-      group: Sums that are clipped jointly share a group; None: clipped on its own.
+      group: Sums that are clipped jointly share a group; None if clipped separately.
       noise_kind: "gaussian", or "discrete_gaussian" on integers: needs units="grid" and a std of at
-        least 8 steps, and 2.5 for each client's share where clients add it; or "skellam" on integers.
-      min_survivors: Fewest survivors the noise was sized for; needed for discrete noise by clients.
-      l1_sensitivity: By how much one client moves the integers in L1 norm; needed for Skellam noise.
+        least 8 steps, and 2.5 for each client's share if clients add it; or "skellam" on integers.
+      min_survivors: Fewest survivors for which the noise was sized; required for discrete noise by
+        clients.
+      l1_sensitivity: The change of the integers by one client in L1 norm; required for Skellam
+        noise.
     """
 
     name: str
@@ -148,7 +152,9 @@ class Release:
             self._check_discrete()
         if self.noise_kind == "skellam":
             self._check_skellam()
-        if self.noise_kind != "gaussian":  # what cannot be drawn is refused before it is charged
+        if (
+            self.noise_kind != "gaussian"
+        ):  # noise that cannot be drawn is refused before it is charged
             check_noise(self.noise_kind, self.noise_std / math.sqrt(self.min_survivors or 1))
 
     def _check_skellam(self) -> None:
@@ -184,8 +190,9 @@ class Release:
 
     @property
     def charged_std(self) -> float:
-        """Standard deviation of the continuous Gaussian that it is charged as; for Skellam noise,
-        which is charged as itself, its own."""
+        """Standard deviation of the continuous Gaussian as which the noise is charged; for Skellam
+        noise, its own standard deviation.
+        """
         return charged_std(self.noise_std, self.noise_kind)
 
     def record(self) -> dict[str, Any]:
@@ -201,7 +208,7 @@ _CHOICES = {
 
 
 def charged_std(noise_std: float, noise_kind: str) -> float:
-    """The standard deviation that noise is charged at; discrete Gaussian noise at a little less.
+    """The charged standard deviation of noise; slightly less for discrete Gaussian noise.
 
     Raises:
       InvalidEvent: Discrete noise of fewer than 8 grid steps.
@@ -219,7 +226,7 @@ def charged_std(noise_std: float, noise_kind: str) -> float:
 def effective_noise_multiplier(
     releases: Sequence[Release], relation: Relation, *, charged: bool = False
 ) -> float:
-    """The z of the one Gaussian equal to everything released on one cohort draw.
+    """The z of the one Gaussian that is equivalent to all releases on one cohort draw.
 
     Guarantees:
       Under the relation, the releases' joint privacy loss is that of one Gaussian sum with noise
@@ -254,7 +261,7 @@ def effective_noise_multiplier(
 
 
 def expect_all(values: Any, kind: type, what: str, advice: str) -> None:
-    """Refuses what is no sequence of values of a kind."""
+    """Refuses a value that is not a sequence of a type."""
     if isinstance(values, kind) or not isinstance(values, Sequence) or isinstance(values, str):
         raise refusal(values, what, f"a sequence of {kind.__name__}s", advice, InvalidEvent)
     for value in values:
@@ -262,11 +269,11 @@ def expect_all(values: Any, kind: type, what: str, advice: str) -> None:
 
 
 def slot_terms(slots: Iterable[Slot]) -> Terms:
-    """The plan's mechanisms, with a hair less noise than declared."""
+    """The plan's mechanisms, with slightly less noise than declared."""
     pairs = []
     for slot in slots:
         z = slot.noise_multiplier * (1 - _PRICING_SLACK)
-        pairs.append((elementary.Gaussian(z, slot.sampling_rate), slot.count))
+        pairs.append((elementary.GaussianTerm(z, slot.sampling_rate), slot.count))
     return elementary.make_terms(pairs)
 
 
@@ -276,12 +283,12 @@ def fits_multiplier(noise_multiplier: float) -> float:
 
 
 def without_sampling(terms: Terms) -> Terms:
-    """The same mechanisms as seen by a server that knows who takes part (q = 1)."""
+    """The same mechanisms from the view of a server that knows who takes part (q = 1)."""
     pairs: list[tuple[elementary.Leaf, int]] = []
     for leaf, count in terms:
-        if isinstance(leaf, elementary.Gaussian | elementary.FixedSizeGaussian):
-            leaf = elementary.Gaussian(leaf.noise_multiplier)
-        elif isinstance(leaf, elementary.Skellam):
+        if isinstance(leaf, elementary.GaussianTerm | elementary.FixedSizeGaussian):
+            leaf = elementary.GaussianTerm(leaf.noise_multiplier)
+        elif isinstance(leaf, elementary.SkellamTerm):
             leaf = dataclasses.replace(leaf, q=1.0)
         elif isinstance(leaf, elementary.FixedSizeSkellam):
             leaf = leaf.noise
@@ -290,11 +297,13 @@ def without_sampling(terms: Terms) -> Terms:
 
 
 def tally_key(terms: Terms) -> str:
-    """The event to count a draw under: q rounded up and z down to three digits, to keep types few."""
+    """The event under which a draw is counted: q rounded up and z down to three digits, for few
+    types.
+    """
     pairs: list[tuple[elementary.Leaf, int]] = []
     for leaf, count in terms:
-        if isinstance(leaf, elementary.Gaussian):
-            leaf = elementary.Gaussian(
+        if isinstance(leaf, elementary.GaussianTerm):
+            leaf = elementary.GaussianTerm(
                 _three_digits(leaf.noise_multiplier, math.floor),
                 min(1.0, _three_digits(leaf.q, math.ceil)),
             )
@@ -311,13 +320,14 @@ def _three_digits(value: float, rounding: Callable[[float], int]) -> float:
 def report(terms: Terms, delta: float, relation: Relation) -> float:
     """Epsilon for a report, of any mixture of mechanisms.
 
-    By privacy loss distributions where all have one; else by Renyi divergences, or by those for the
-    mechanisms without one and half of delta for each kind, whichever says less.
+    Uses privacy loss distributions if all mechanisms have one. Otherwise it returns the smaller of
+    two bounds: Renyi divergences for all, or Renyi divergences only for the mechanisms without a
+    loss distribution, with half of delta for each kind.
 
     Raises:
       UnsupportedEvent: A mechanism has no bound at all under the relation.
     """
-    kinds = elementary.FixedSizeGaussian | elementary.Skellam | elementary.FixedSizeSkellam
+    kinds = elementary.FixedSizeGaussian | elementary.SkellamTerm | elementary.FixedSizeSkellam
     without = tuple(pair for pair in terms if isinstance(pair[0], kinds))
     rest = tuple(pair for pair in terms if pair not in without)
     bounds: list[float] = []
@@ -335,13 +345,13 @@ def report(terms: Terms, delta: float, relation: Relation) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a schedule would cost, before it runs.
+    """The planned cost of a schedule.
 
     Attributes:
-      released: Epsilon by purpose and in total for those who see only what is released.
+      released: Epsilon by purpose and in total for observers of the releases only.
       server: The same for a server that sees who takes part: no amplification by sampling.
-      fits: Whether every purpose's budget and the global one hold it.
-      accountant: What admits it: "pld" for slots, or a filter.
+      fits: Whether it fits every purpose's budget and the global one.
+      accountant: The accountant that admits it: "pld" for slots, or a filter.
     """
 
     released: Mapping[str, float]

@@ -1,10 +1,10 @@
-"""Terms: the elementary mechanisms of a composition, and how often each ran.
+"""Terms: the elementary mechanisms of a composition, with counts.
 
-Order does not matter to a fixed composition, so a composition is a multiset, and equal multisets
-are equal values. Releases by one sampled cohort compose *inside* the sampling: a Poisson sample of
-Gaussians with noise multipliers z_i is a Poisson sample of one Gaussian with
-z = (sum z_i^-2)^(-1/2). The likelihood ratio of the composition depends on the outputs only through
-one weighted sum of them, which is that Gaussian; so this is an equality, not a bound.
+The order of a fixed composition does not matter, so a composition is a multiset, and equal
+multisets are equal values. Releases on one sampled cohort compose *inside* the sampling: a Poisson
+sample of Gaussians with noise multipliers z_i is a Poisson sample of one Gaussian with z = (sum
+z_i^-2)^(-1/2). The likelihood ratio of the composition depends on the outputs only through one
+weighted sum, which is that Gaussian; so this is an equality, not a bound.
 
 >>> joint_noise_multiplier([(2.0, 4)])
 1.0
@@ -25,8 +25,8 @@ MAX_COUNT = 10**12
 
 
 @dataclass(frozen=True)
-class Gaussian:
-    """A Gaussian sum over a Poisson sample with rate q (q = 1: everyone)."""
+class GaussianTerm:
+    """A Gaussian sum over a Poisson sample with rate q (q = 1: full participation)."""
 
     noise_multiplier: float
     q: float = 1.0
@@ -88,7 +88,7 @@ class DistributedDiscreteGaussian:
 
 
 @dataclass(frozen=True)
-class Skellam:
+class SkellamTerm:
     """Skellam noise of the given total variance, in squared grid steps, over a Poisson sample."""
 
     variance: float
@@ -101,13 +101,13 @@ class Skellam:
 class FixedSizeSkellam:
     """Skellam noise over sample_size clients drawn without replacement from dataset_size.
 
-    The norms of `noise` are by how much *any* client, replaced by any other, moves the integers of one
-    cohort: the bound compares the target with the members whose place it takes, too.
+    The norms of `noise` are the largest change of the integers of one cohort if *any* client is
+    replaced by any other: the bound also compares the target with the members that it replaces.
     """
 
     dataset_size: int
     sample_size: int
-    noise: Skellam
+    noise: SkellamTerm
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,14 @@ class NonPrivate:
 
 
 Leaf = (
-    Gaussian
+    GaussianTerm
     | Laplace
     | ZCdp
     | FixedSizeGaussian
     | TruncatedGaussian
     | Tree
     | DistributedDiscreteGaussian
-    | Skellam
+    | SkellamTerm
     | FixedSizeSkellam
     | RepeatAndSelect
     | NonPrivate
@@ -141,7 +141,9 @@ Terms = tuple[tuple[Leaf, int], ...]
 
 
 def joint_noise_multiplier(multipliers: Sequence[tuple[float, int]]) -> float:
-    """The one Gaussian equal to Gaussians (z, count) on the same clients: (sum n/z^2)^(-1/2)."""
+    """The one Gaussian that is equivalent to Gaussians (z, count) on the same clients: (sum
+    n/z^2)^(-1/2).
+    """
     inverse = math.sqrt(
         math.fsum(count / z**2 if z > 1e-150 else math.inf for z, count in multipliers)
     )
@@ -153,7 +155,7 @@ def joint_noise_multiplier(multipliers: Sequence[tuple[float, int]]) -> float:
     return 1.0 / inverse
 
 
-def joint_skellam(parts: Sequence[tuple[Skellam, int]]) -> Skellam:
+def joint_skellam(parts: Sequence[tuple[SkellamTerm, int]]) -> SkellamTerm:
     """One Skellam mechanism that costs at least what the parts (leaf, count) on the same clients do.
 
     With v the least variance, l2^2 = v sum D2^2 / v_i and l1 = v sum D1 / v_i: in the divergence of
@@ -163,7 +165,7 @@ def joint_skellam(parts: Sequence[tuple[Skellam, int]]) -> Skellam:
     least = min(leaf.variance for leaf, _ in parts)
     squares = math.fsum(count * leaf.l2**2 / leaf.variance for leaf, count in parts)
     l1 = math.fsum(count * leaf.l1 / leaf.variance for leaf, count in parts)
-    return Skellam(least, math.sqrt(least * squares), least * l1)
+    return SkellamTerm(least, math.sqrt(least * squares), least * l1)
 
 
 def make_terms(pairs: Sequence[tuple[Leaf, int]]) -> Terms:

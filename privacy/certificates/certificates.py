@@ -1,13 +1,13 @@
-"""`Certificate`: what was proved about a program, bound to exactly that program.
+"""`Certificate`: the proved claims about a program, bound to exactly that program.
 
-The checker in `audits` issues certificates; a private run demands one. This module is the type alone:
-fields, JSON form, and the check that a certificate speaks about the program at hand, in the
+The checker in `audits` issues certificates, and a private run requires one. This module defines the
+type: its fields, its JSON form, and the check that a certificate covers the given program, in the
 environment in which it was issued, with every obligation acknowledged. A certificate is a record of
-public facts. It holds no data of any client.
+public facts. It holds no client data.
 
-A program is bound by its structural digest, which covers the bytes of captured constants; printed
-programs collide. The environment is bound because another JAX version or numeric flag may give the
-same program other arithmetic.
+A program is bound by its structural digest, which covers the bytes of captured constants; the text
+of a program would not be unique. The environment is bound because another JAX version or numeric
+flag may change the arithmetic of the same program.
 
 >>> Certificate.from_json(specimen().to_json()) == specimen()
 True
@@ -34,7 +34,7 @@ PROFILES = ("secagg", "secagg+dp")
 
 
 class CertificateError(PrivacyError):
-    """Root of what can be wrong with a certificate."""
+    """Root of the errors of certificates."""
 
 
 class CertificateMalformed(CertificateError, ValueError):
@@ -61,9 +61,9 @@ class Message:
     Attributes:
       kind: "broadcast" or "sum".
       name: Name in the program.
-      shape: At one client.
-      dtype: Of the leaf.
-      bytes: Per client and execution.
+      shape: Shape at one client.
+      dtype: Dtype of the leaf.
+      bytes: Bytes per client and execution.
       phase: Sums that must have finished; of a sum, including itself.
       count: Executions in one run.
       line: The user's source line.
@@ -81,14 +81,14 @@ class Message:
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """How much one client can change one sum.
+    """The maximum change of one sum by one client.
 
     Attributes:
       sum: Name of the sum.
       norm: Largest L2 norm of a contribution; a number, or an expression in server values.
       proof: "clip", "bounded operation", "recognised clip" or "constant".
       group: Sums with the same group share one joint clip; "" if alone.
-      unit: What `norm` is measured in for the joint clip of the group.
+      unit: The unit of `norm` in the joint clip of the group.
       slack: Factor by which rounding may exceed the norm.
     """
 
@@ -102,11 +102,11 @@ class Bound:
 
 @dataclasses.dataclass(frozen=True)
 class Obligation:
-    """Something proved under a condition that the run must meet.
+    """A claim that is proved under a condition on the run.
 
     Attributes:
-      rule: Rule id, by which it is acknowledged.
-      text: What the condition is.
+      rule: Rule id, which a run acknowledges.
+      text: The condition.
     """
 
     rule: str
@@ -125,13 +125,13 @@ class Certificate:
       arguments: Name, shape, dtype and placement of every argument leaf.
       schedule: Mode to messages, in program order.
       bounds: Mode to bounds of its sums, for profile "secagg+dp".
-      mechanism: Clip norms and noise that the bounds were compared with; empty if none.
+      mechanism: Clip norms and noise with which the bounds were compared; empty if there are none.
       purpose: Whose budget pays; empty if no mechanism.
       clients: Client state, residual bytes, whether a cohort is needed again.
       cohort: Numbers of clients for which the statement holds.
       obligations: Conditions that a run must acknowledge.
-      notes: Facts worth knowing.
-      assumptions: What no static proof covers.
+      notes: Further facts.
+      assumptions: Conditions that no static proof covers.
       evidence: Mode to the labels by which an independent verifier re-checks the proof.
     """
 
@@ -169,7 +169,7 @@ class Certificate:
 
     @property
     def id(self) -> str:
-        """SHA-256 of the JSON form: names the certificate in ledgers and transcripts."""
+        """SHA-256 of the JSON form, which identifies the certificate in ledgers and transcripts."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def check_binding(
@@ -214,7 +214,7 @@ class Certificate:
         return mode
 
     def check_cohort(self, clients: int) -> None:
-        """Refuses a cohort of a size for which nothing was proved.
+        """Refuses a cohort size that the certificate does not cover.
 
         Raises:
           CertificateMismatch: The size is outside the certified range (FAD605).
@@ -313,7 +313,7 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(body: dict[str, Any]) -> dict[str, Any]:
-    """Rebuilds records and tuples; every type is checked, because the text may be anybody's."""
+    """Rebuilds records and tuples and checks every type, because the text is untrusted."""
     made: dict[str, Any] = {}
     for name in ("digests", "environment", "mechanism", "clients", "evidence"):
         _require(isinstance(body[name], dict), f"an object as `{name}`", type(body[name]).__name__)
@@ -374,7 +374,7 @@ _ALLOWED: Mapping[Any, tuple[type, ...]] = {
 
 
 def specimen() -> Certificate:
-    """A small certificate, for documentation and tests."""
+    """A small certificate for documentation and tests."""
     return Certificate(
         subject="specimen",
         digests={"primal": "0" * 64},

@@ -1,9 +1,9 @@
-"""`CohortRange`: for how many clients a certificate's statement holds.
+"""`CohortRange`: the numbers of clients for which a certificate holds.
 
-A native program has no axis of clients, so its trace, its messages and its bounds are the same for every
-cohort; only integer sums, which wrap, set an upper limit. A program over stacked arrays can look at the
-number of its rows. Its range is open only if it was traced with a *symbolic* number of clients, under
-which Python code that branches on the number cannot be traced at all.
+A native program has no axis of clients, so its trace, its messages and its bounds are the same for
+every cohort. Only integer sums, which wrap, set an upper limit. A program over stacked arrays can
+read the number of its rows. Its range is open only if it was traced with a *symbolic* number of
+clients, because Python code that branches on a symbolic number cannot be traced.
 
 >>> CohortRange(2, 50, "integer sums").fault(51)
 'at most 50 clients (integer sums)'
@@ -23,7 +23,7 @@ class CohortRange:
     Attributes:
       minimum: Fewest clients.
       maximum: Most clients; None if there is no limit.
-      reason: Why the statement holds there and, if limited, not beyond.
+      reason: Why the certificate holds in the range and, if there is a limit, not beyond.
     """
 
     minimum: int
@@ -31,7 +31,7 @@ class CohortRange:
     reason: str
 
     def fault(self, clients: int) -> str | None:
-        """What a cohort of this size fails to be; None if it is in the range."""
+        """The condition that a cohort of this size violates; None if it is in the range."""
         if clients < self.minimum:
             return f"at least {self.minimum} clients ({self.reason})"
         if self.maximum is not None and clients > self.maximum:
@@ -39,7 +39,7 @@ class CohortRange:
         return None
 
     def up_to(self, limit: int, reason: str) -> "CohortRange":
-        """The range without what exceeds a limit."""
+        """The range up to a limit."""
         if self.maximum is not None and self.maximum <= limit:
             return self
         return CohortRange(self.minimum, limit, reason)

@@ -1,8 +1,8 @@
 """DSSE envelopes: bytes of a stated type, with Ed25519 signatures over both.
 
-What is signed is the pre-authentication encoding of type and payload, so that a payload that was signed
-as one thing cannot be passed off as another. The key id in an envelope only helps to find a key; it is
-never believed.
+The signature covers the pre-authentication encoding of type and payload, so a payload signed as one
+type cannot be used as another. The key id in an envelope only helps to find a key and is never
+trusted.
 
 >>> pae("http://example.com/HelloWorld", b"hello world")
 b'DSSEv1 29 http://example.com/HelloWorld 11 hello world'
@@ -37,7 +37,7 @@ class Signature:
     """One signature.
 
     Attributes:
-      keyid: A hint: the SHA-256 of the public key where this package signed.
+      keyid: A hint: the SHA-256 of the public key if this package signed.
       sig: 64 bytes.
     """
 
@@ -47,12 +47,12 @@ class Signature:
 
 @dataclasses.dataclass(frozen=True)
 class Envelope:
-    """A payload with its type and signatures; says nothing until it was opened with a trusted key.
+    """A payload with its type and signatures; untrusted until it is opened with a trusted key.
 
     Attributes:
-      payload: What was signed.
-      payload_type: How to read it.
-      signatures: At least one.
+      payload: The signed bytes.
+      payload_type: The type of the payload.
+      signatures: At least one signature.
     """
 
     payload: bytes
@@ -67,11 +67,11 @@ class Envelope:
 
         Args:
           trusted: Ed25519 public keys of 32 bytes, any of which suffices.
-          payload_type: The type that the caller is going to read.
+          payload_type: The type that the caller expects.
 
         Raises:
           SignatureRefused: No key verifies, or the envelope is of another type.
-          ValueError: A trusted key is no Ed25519 key, or one that anybody can sign for.
+          ValueError: A trusted key is not an Ed25519 key, or anyone can sign for it.
         """
         for key in trusted:
             fault = identity_key_fault(key)
@@ -87,8 +87,8 @@ class Envelope:
             )
         if self.payload_type != payload_type:
             raise SignatureRefused(
-                f"Expected an envelope of type {payload_type}, got {self.payload_type!r}. "
-                "The signature is good, but it is for something else."
+                f"Expected an envelope of type {payload_type}, got {self.payload_type!r}. The "
+                "signature is valid, but for another type."
             )
         return self.payload
 
@@ -107,7 +107,7 @@ class Envelope:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Envelope":
-        """Reads an envelope without believing it.
+        """Reads an envelope without verifying it.
 
         Raises:
           EnvelopeMalformed: Not JSON of this form, or base64 that does not decode.
@@ -156,7 +156,7 @@ def _signature(value: Any) -> Signature:
 
 
 def _decoded(value: Any, name: str) -> bytes:
-    """Standard or URL-safe base64, as the specification asks of verifiers."""
+    """Decodes standard or URL-safe base64, as the specification requires of verifiers."""
     if not isinstance(value, str):
         raise _malformed(f"base64 text as `{name}`", type(value).__name__)
     try:

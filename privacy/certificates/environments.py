@@ -1,4 +1,4 @@
-"""The environment of a proof: versions and numeric flags that may change what a program computes.
+"""The environment of a proof: versions and numeric flags that may change a program's results.
 
 >>> sorted(current_environment())[:2]
 ['enable_x64', 'jax']

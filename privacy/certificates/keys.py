@@ -3,7 +3,7 @@
     secfad new-key ci.pem            writes ci.pem (keep it secret) and ci.pem.pub (hand it out)
     openssl genpkey -algorithm ed25519 -out ci.pem     makes a file of the same form
 
-An Ed25519 key in DER is a fixed prefix and 32 bytes, so that there is exactly one accepted encoding and
+An Ed25519 key in DER is a fixed prefix and 32 bytes, so there is exactly one accepted encoding and
 nothing to parse.
 
 >>> public_from_pem(public_to_pem(bytes(31) + b"A"))[-1:]
@@ -35,11 +35,11 @@ class KeyMalformed(PrivacyError, ValueError):
 def new_key_files(
     path: str | Path, *, entropy: Callable[[int], bytes] = secrets.token_bytes
 ) -> tuple[Path, Path]:
-    """Writes a new private key, readable by its owner only, and its public half beside it.
+    """Writes a new private key, readable only by its owner, and its public half next to it.
 
     Args:
-      path: Of the private key; the public one gets the suffix `.pub`.
-      entropy: Gives secret bytes; the operating system's by default.
+      path: Path of the private key; the public key gets the suffix `.pub`.
+      entropy: Returns secret bytes; by default from the operating system.
 
     Returns:
       Both paths.
@@ -74,7 +74,7 @@ def read_public_key(path: str | Path) -> bytes:
     """The public key of a file, 32 bytes.
 
     Raises:
-      KeyMalformed: The file holds something else, or a key that anybody can sign for.
+      KeyMalformed: The file holds something else, or a key for which anyone can sign.
     """
     expect_path(path, "path", "Name the file of the public key.", KeyMalformed)
     return _acceptable(_body(Path(path), "PUBLIC KEY", _PUBLIC), str(path))
@@ -113,7 +113,7 @@ def _body(path: Path, label: str, prefix: bytes) -> bytes:
 
 
 def _unarmoured(text: str, label: str, prefix: bytes, where: str) -> bytes:
-    """The key's bytes; what is wrong is named, the text never shown."""
+    """The key's bytes; an error names the fault and never shows the text."""
     lines = [line.strip() for line in text.strip().splitlines()]
     if len(lines) < 3 or lines[0] != f"-----BEGIN {label}-----":
         got = lines[0].strip("-") if lines and lines[0].startswith("-----BEGIN ") else "other text"

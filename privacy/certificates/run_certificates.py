@@ -1,4 +1,4 @@
-"""The certificate of a run: whose it is, and that it is of exactly what will run.
+"""The certificate of a run: its signer, and its binding to the program that will run.
 
 Sources: docs/certificates.md; docs/decisions/0040-signed-certificates.md.
 """
@@ -16,15 +16,15 @@ def believed(
     certificate: Certificate | SignedCertificate,
     trusted_key: bytes | None,
 ) -> Certificate:
-    """The certificate, once its signature verified if there is a key to verify it with."""
+    """The certificate, after its signature is verified if there is a trusted key."""
     if trusted_key is None and isinstance(certificate, Certificate):
         return certificate
     if trusted_key is not None and isinstance(certificate, SignedCertificate):
         return verify_signature(certificate, trusted_key)
     expected = "a certificate" if trusted_key is None else "a signed certificate"
     raise RunRefused(
-        f"Expected {expected} of `{private_program.name}`, got {type(certificate).__name__}. "
-        "Call audits.certify(private_program) first; a signed one goes with its trusted_key."
+        f"Expected {expected} of `{private_program.name}`, got {type(certificate).__name__}. Call "
+        "audits.certify(private_program) first; pass a signed certificate with its trusted_key."
     )
 
 

@@ -2,10 +2,10 @@
 
     certificate --statement--> {subject: digests, predicateType, predicate: certificate} --seal--> envelope
 
-The subjects of the statement are the program's digests, one per certified mode, so that tools which know
-nothing of certificates can still find what it is about. A digest is the SHA-256 of the canonical form of
-a program. Unsigned certificates bind a run to a program; a signature also says who vouches that the
-checker ran.
+The subjects of the statement are the program's digests, one per certified mode, so tools that do
+not know certificates can still find its subject. A digest is the SHA-256 of the canonical form of a
+program. An unsigned certificate binds a run to a program; a signature also states who vouches that
+the checker ran.
 
 >>> from privacy.certificates.certificates import specimen
 >>> key = SigningKey(bytes(32))
@@ -31,7 +31,7 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 @dataclasses.dataclass(frozen=True)
 class SignedCertificate:
-    """A certificate that says nothing until its signature was verified.
+    """A signed certificate; untrusted until its signature is verified.
 
     Attributes:
       envelope: The signed statement.
@@ -45,10 +45,10 @@ class SignedCertificate:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "SignedCertificate":
-        """Reads an envelope without believing it.
+        """Reads an envelope without verifying it.
 
         Raises:
-          EnvelopeMalformed: The text is no DSSE envelope.
+          EnvelopeMalformed: The text is not a DSSE envelope.
         """
         return cls(Envelope.from_json(text))
 
@@ -57,7 +57,7 @@ def sign(certificate: Certificate, key: SigningKey) -> SignedCertificate:
     """Signs a certificate as an in-toto Statement.
 
     Args:
-      certificate: What the signer vouches for.
+      certificate: The certificate that the signer vouches for.
       key: An Ed25519 private key, for example from `privacy.certificates.keys.read_signing_key`.
     """
     payload = json.dumps(statement_of(certificate), sort_keys=True, separators=(",", ":"))
@@ -70,17 +70,17 @@ def verify_signature(
     """The certificate of an envelope that a trusted key signed.
 
     Guarantees:
-      What is returned was signed, byte for byte, by the holder of a trusted key, as a statement about
-      exactly the digests of the certificate.
+      The holder of a trusted key signed the returned certificate, byte for byte, as a statement
+      about exactly its digests.
 
     Args:
       signed: The envelope, or its text.
       trusted_key: Ed25519 public key of 32 bytes, or several of which one suffices.
 
     Raises:
-      EnvelopeMalformed: The text is no envelope.
+      EnvelopeMalformed: The text is not an envelope.
       SignatureRefused: No trusted key signed it, or it is signed as something else.
-      CertificateMalformed: The signed statement is not one about a program.
+      CertificateMalformed: The signed statement is not about a program.
     """
     if not isinstance(signed, SignedCertificate):
         signed = SignedCertificate.from_json(signed)
@@ -89,14 +89,14 @@ def verify_signature(
 
 
 def read_certificate(text: str | bytes, trusted_key: bytes | None = None) -> Certificate:
-    """A certificate from either form of file.
+    """Reads a certificate, signed or unsigned.
 
     Args:
       text: A certificate, or an envelope with one.
       trusted_key: If given, only an envelope with a signature of this key is accepted.
 
     Raises:
-      SignatureRefused: A key was given and the text is not signed, or one was not given and it is.
+      SignatureRefused: A key was given for an unsigned text, or no key for a signed one.
       CertificateError: The text is neither, or the signature does not verify.
     """
     signed = _looks_signed(text)
@@ -109,8 +109,8 @@ def read_certificate(text: str | bytes, trusted_key: bytes | None = None) -> Cer
         return verify_signature(text, trusted_key)
     if signed:
         raise SignatureRefused(
-            "Expected a trusted key for a signed certificate, got none: an envelope says nothing "
-            "before its signature is verified. Give the public key of its issuer."
+            "Expected a trusted key for a signed certificate, got none: an envelope is untrusted "
+            "before its signature is verified. Pass the public key of its issuer."
         )
     return Certificate.from_json(text)
 
@@ -126,11 +126,12 @@ def statement_of(certificate: Certificate) -> dict[str, Any]:
 
 
 def certificate_of(payload: str | bytes) -> Certificate:
-    """Reads a statement. Fields that the statement layer does not know are ignored, as it demands.
+    """Reads a statement. Ignores fields that are unknown to the statement layer, as in-toto
+    requires.
 
     Raises:
-      CertificateMalformed: Another statement or predicate type, a predicate that is no certificate, or
-        subjects that are not its digests.
+      CertificateMalformed: Another statement or predicate type, a predicate that is not a
+        certificate, or subjects that are not its digests.
     """
     try:
         found = json.loads(payload)

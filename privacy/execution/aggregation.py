@@ -1,10 +1,10 @@
-"""The DP aggregator: one round's uploads become noisy sums through secure aggregation.
+"""The DP aggregator: turns the uploads of one round into noisy sums by secure aggregation.
 
-Every client flattens what it sends, each sum in units of its clip norm, rotates it if asked, and rounds
-it to an integer grid at random, re-checking the integer norm; the integers cross in one SecAgg vector.
-Discrete Gaussian noise is added by the server to the decoded integer sum, or by every client to its
-integers before they are masked, as Skellam noise always is. The sensitivity that is charged is that of
-the *integers*: rounding is part of the mechanism.
+Every client flattens its contributions, each in units of its clip norm, and rotates them if
+requested. It rounds them randomly to an integer grid and re-checks the integer norm. The integers
+are sent in one SecAgg vector. The server adds discrete Gaussian noise to the decoded integer sum,
+or every client adds its share to its integers before masking; clients always add Skellam noise. The
+charged sensitivity is that of the *integers*: rounding is part of the mechanism.
 
     contribution x_k -> x_k / C_k (-> rotated) -> integers, norm <= bound (-> + share of noise) -> ring
     -> SecAgg -> integer sum (-> + noise) (-> rotated back) -> times C_k / grid
@@ -51,7 +51,7 @@ class Group:
       first: Index of the first sum of the group.
       last: One past the last.
       bound: Largest L2 norm of one client's integers.
-      noise_std: Of the noise on the integer sum, in grid steps.
+      noise_std: Standard deviation of the noise on the integer sum, in grid steps.
       rotated: Whether the integers are of rotated vectors, padded to a power of two.
       noise_kind: Family of the noise.
     """
@@ -71,7 +71,7 @@ class Group:
 
     @property
     def width(self) -> int:
-        """Integers that cross for the group."""
+        """Integers sent for the group."""
         return padded_size(self.size) if self.rotated else self.size
 
     @property
@@ -80,11 +80,13 @@ class Group:
         return charged_std(self.noise_std, self.noise_kind) / self.bound
 
     def share_std(self, mechanism: Mechanism, clients: int) -> float:
-        """Of one client's noise: the guaranteed survivors' shares add up to `noise_std`."""
+        """Standard deviation of one client's noise: the guaranteed survivors' shares sum to
+        `noise_std`.
+        """
         return self.noise_std / mechanism.guaranteed_survivors(clients) ** 0.5
 
     def load(self, mechanism: Mechanism, clients: int) -> Load:
-        """What the group puts into the ring; the server's noise too, if a sum may wrap."""
+        """The group's load on the ring, including the server's noise if a sum may wrap."""
         if not mechanism.by_clients and not self.rotated:
             return Load(clients, self.bound, self.width)
         total = self.noise_std**2 / clients
@@ -93,7 +95,7 @@ class Group:
 
 
 def groups(release: PlannedRelease, mechanism: Mechanism) -> tuple[Group, ...]:
-    """How a round is clipped: all sums together, or each by itself."""
+    """The clip groups of a round: all sums jointly, or each sum separately."""
     count = len(release.sums)
     spans = [(0, count)] if mechanism.joint else [(i, i + 1) for i in range(count)]
     found = []
@@ -120,17 +122,17 @@ def modulus_bits(release: PlannedRelease, mechanism: Mechanism, clients: int) ->
 def charged_releases(
     releases: Sequence[PlannedRelease], mechanism: Mechanism, clients: int, factor: int = 1
 ) -> list[Release]:
-    """What a ledger is told about one evaluation: every sum of every round, with its noise.
+    """The releases of one evaluation for the ledger: every sum of every round, with its noise.
 
     Raises:
       MechanismError: A round's sums and noise fit no ring.
       InvalidEvent: The noise is too small to be charged, or larger than can be drawn.
 
     Args:
-      releases: Of a private program.
+      releases: The releases of a private program.
       mechanism: Its mechanism.
       clients: Members of the cohort.
-      factor: By how many clip norms one client can move a sum under the ledger's relation.
+      factor: The change of a sum by one client under the ledger's relation, in clip norms.
     """
     by_clients = mechanism.by_clients
     fewest = mechanism.guaranteed_survivors(clients) if by_clients else None
@@ -165,21 +167,21 @@ class SecureAggregator:
     """Aggregates the uploads of one evaluation; called by `secfad.execute`.
 
     Attributes:
-      releases: What the program is expected to send, round by round.
+      releases: The expected uploads of the program, by round.
       mechanism: Clip norms and noise.
-      expected_size: Public number of clients, which constants are multiplied by.
+      expected_size: Public number of clients, by which constants are multiplied.
       context: Bound into every round of the protocol.
       fidelity: "protocol", or "ideal" masks.
       faults: Round to scripted faults of clients.
       before_noise: Called once, before the first noise is drawn.
-      sums: Graph and adversary of the protocol, and what it assumes.
+      sums: Graph, adversary and assumptions of the protocol.
       stream: Secret randomness of rounding, of rotations and of noise.
       released: The noisy sums of every round so far.
       survivors: Clients in the sums so far; pinned after the first round.
       bytes_up: Serialised bytes per client and round that clients sent.
-      bytes_down: The same for what they received from the protocol.
+      bytes_down: Serialised bytes per client and round that clients received from the protocol.
       transcripts: Of every round, with distributed noise only: a transcript holds the decoded sum,
-        which has no noise yet if the server adds it.
+        to which the server has not yet added its noise.
     """
 
     releases: Sequence[PlannedRelease]
@@ -291,7 +293,9 @@ class SecureAggregator:
         return np.concatenate([self._drawn(part.noise_std, (part.width,)) for part in parts])
 
     def _wrapped(self, total: np.ndarray, release: PlannedRelease, clients: int) -> np.ndarray:
-        """A noisy sum in the ring of the sum, so that a wrap of a rotated sum cannot be seen."""
+        """A noisy sum reduced to the ring of the sum, so that a wrap of a rotated sum is not
+        visible.
+        """
         if not self.mechanism.rotation:
             return total
         bits = modulus_bits(release, self.mechanism, clients)
@@ -326,8 +330,8 @@ class SecureAggregator:
 def _bounded(contributions: np.ndarray) -> np.ndarray:
     """Contributions in clip norms, zero for a client whose clip failed.
 
-    A compiler may reorder the arithmetic before a clip, so that an overflow gets past it. Refusing
-    the round for it would say something about one client.
+    A compiler may reorder the arithmetic before a clip, so an overflow can pass the clip. Refusing
+    the round would reveal something about one client.
     """
     sound = np.all(np.abs(contributions) <= _CLIPPED, axis=1, keepdims=True)
     return np.where(sound, contributions, 0.0)

@@ -1,15 +1,17 @@
-"""Clip activity: whether a clip bound binds nearly always or hardly ever, from released sums alone.
+"""Clip activity: estimates from released sums whether a clip bound is active nearly always or
+hardly ever.
 
-A bound far above what clients send wastes budget: noise is scaled to the bound. A bound that binds for
-everyone throws the lengths of contributions away. Clients' norms are private, but the released sum is
-not: its norm, less what noise adds to it, says how long contributions are on average *along the sum*.
+A bound far above the contributions wastes budget, because noise scales with the bound. A bound that
+is active for everyone discards the lengths of contributions. The norms of clients are private, but
+the released sum is not. Its norm, corrected for the noise, estimates the mean length of
+contributions *along the sum*.
 
     |sum| > HIGH * cohort   only if contributions have nearly the bound's length and agree
     |sum| < LOW * cohort    only if they are far shorter than the bound, or cancel each other
 
-With adaptive clipping the number of clients below the bound is itself released and charged, which
-answers the question without "or cancel". A finding is made only if noise and the unknown size of the
-cohort explain it with at most the stated probability; otherwise nothing is said. Small cohorts and
+With adaptive clipping the number of clients below the bound is itself released and charged. This
+count excludes the case "or cancel". A finding is made only if noise and the unknown cohort size
+explain it with at most the stated probability; otherwise there is no finding. Small cohorts and
 large models often give no verdict.
 
 >>> round(noise_square_above(size=1, std=1.0, mean=0.0, exponent=math.log(1e6)), 1)
@@ -32,8 +34,8 @@ from privacy.mechanisms.adaptive import COUNT
 from privacy.mechanisms.privatization import PrivateProgram
 
 HIGH, LOW = 0.9, 0.1
-# A count says "hardly ever" if at most this share of clients is clipped, "nearly always" if at most
-# this share is not.
+# A count gives "hardly ever" if at most this share of clients is clipped, and "nearly always" if at
+# most this share is not.
 RARE = 0.05
 FALSE_ALARM = 1e-3
 Finding = Literal["", "nearly always", "hardly ever"]
@@ -48,15 +50,15 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class ClipActivity:
-    """What released sums say about one clip bound.
+    """The estimate for one clip bound from released sums.
 
     Attributes:
       sums: Names of the sums that share the bound.
-      share: Estimate of the contributions' mean length along the sum, in units of the bound; for a
-        count, of the share of clients that are clipped.
+      share: Estimated mean length of the contributions along the sum, in units of the bound; for a
+        count, the estimated share of clipped clients.
       finding: "nearly always" or "hardly ever" active, or "" for no verdict.
-      false_alarm: Probability of a finding, over noise and cohorts, where it is not so.
-      releases: How many releases were looked at.
+      false_alarm: Probability of a false finding, over noise and cohorts.
+      releases: Number of releases used.
     """
 
     sums: tuple[str, ...]
@@ -67,7 +69,7 @@ class ClipActivity:
 
     @property
     def statement(self) -> str:
-        """The finding as a sentence, with what to do; "" without one."""
+        """The finding as a sentence with a remedy; "" without a finding."""
         if not self.finding:
             return ""
         found = f"contributions have {self.share:.2f} of its length along their sum"
@@ -85,7 +87,7 @@ def norm_squares(
     """The squared norm of every released sum in units of its bound, for `metrics.jsonl`.
 
     Args:
-      private_program: What was evaluated.
+      private_program: The evaluated program.
       rounds: For every round, the released sums.
     """
     found = []
@@ -112,9 +114,9 @@ def clip_activity(
     """Judges every bound of a program by all its evaluations; see `activity_of_norms`.
 
     Args:
-      private_program: What was evaluated.
-      records: What `norm_squares` gave for each evaluation.
-      sampling: How cohorts were drawn.
+      private_program: The evaluated program.
+      records: The result of `norm_squares` for each evaluation.
+      sampling: The sampling of the cohorts.
     """
     mechanism = private_program.mechanism
     parts = [group for release in private_program.releases for group in groups(release, mechanism)]
@@ -126,7 +128,7 @@ def clip_activity(
         names = tuple(planned.name for planned in part.release.sums[part.first : part.last])
         std = part.noise_std / mechanism.grid
         if names == (COUNT,):
-            # In units of the indicator; every client has one, so its own bound always binds.
+            # In units of the indicator; every client has one, so its own bound is always active.
             unit = part.release.sums[part.first].clip_norm
             counts = [record[index]["count"] for record in records]
             spread_std = std * unit * spread
@@ -160,17 +162,17 @@ def activity_of_norms(
     """Judges a bound by the squared norms of the noisy sums it was used for.
 
     Guarantees:
-      If in no release the contributions' sum is longer than HIGH times the number of clients asked,
-      in bounds, "nearly always" is found with probability at most `false_alarm`; if in no release it
-      is shorter than LOW times that, so is "hardly ever". Valid for rounds that depend on earlier
-      releases, if looked at once.
+      If in no release the norm of the sum, in units of the bound, exceeds HIGH times the number of
+      clients asked, the probability of "nearly always" is at most `false_alarm`. If in no release
+      it is below LOW times that number, the same holds for "hardly ever". Valid for rounds that
+      depend on earlier releases, if evaluated once.
 
     Args:
       squares: Squared norm of each noisy sum, in units of the bound.
       sums: Their names.
-      size: Numbers in a sum.
+      size: Number of entries of a sum.
       std: Standard deviation of the noise, in units of the bound; the smallest possible.
-      sampling: How cohorts were drawn.
+      sampling: The sampling of the cohorts.
       spread: Largest possible over smallest standard deviation of the noise.
       answering: Smallest share of a cohort that answers.
       false_alarm: See above.
@@ -204,15 +206,17 @@ def activity_of_counts(
     """Judges a bound by the released counts of `privacy.mechanisms.adaptive`.
 
     Guarantees:
-      If in no release more than 1 - RARE of the cohort is below the bound, "hardly ever" is found with
-      probability at most `false_alarm`; if in no release fewer than RARE of it are, so is "nearly
-      always". Valid for rounds that depend on earlier releases, if looked at once.
+      If in no release more than 1 - RARE of the cohort is below the bound, the probability of
+      "hardly ever" is at most `false_alarm`. If in no release less than RARE of it is, the same
+      holds for "nearly always". Valid for rounds that depend on earlier releases, if evaluated
+      once.
 
     Args:
-      counts: Noisy sum over clients of a half where the norm is below the bound, less a half elsewhere.
-      sums: Names of what is clipped.
+      counts: Noisy sum over clients of plus a half if the norm is below the bound, else minus a
+        half.
+      sums: Names of the clipped sums.
       std: Standard deviation of the noise on a sum.
-      sampling: How cohorts were drawn.
+      sampling: The sampling of the cohorts.
       false_alarm: See above.
     """
     rounds, total = len(counts), math.fsum(counts)
@@ -228,7 +232,9 @@ def activity_of_counts(
 
 
 def cohort_range(sampling: Sampling, failure: float, draws: int = 1) -> tuple[float, float]:
-    """Fewest and most clients in so many draws, each side left with at most this probability."""
+    """Bounds on the fewest and most clients in a number of draws, each side with this error
+    probability.
+    """
     mean = draws * sampling.expected_size
     if sampling.kind != "poisson" or sampling.rate == 1:
         return mean, mean
@@ -238,6 +244,8 @@ def cohort_range(sampling: Sampling, failure: float, draws: int = 1) -> tuple[fl
 
 
 def noise_square_above(*, size: int, std: float, mean: float, exponent: float) -> float:
-    """What |m + noise|^2 exceeds with probability at most exp(-exponent), for |m| <= mean."""
+    """The value that |m + noise|^2 exceeds with probability at most exp(-exponent), for |m| <=
+    mean.
+    """
     spread = math.sqrt((std**4 * size + 2 * (std * mean) ** 2) * exponent)
     return std**2 * size + mean**2 + 2 * spread + 2 * std**2 * exponent

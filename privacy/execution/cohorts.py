@@ -1,9 +1,9 @@
-"""Cohorts: who takes part in an evaluation, drawn as it is charged.
+"""Cohorts: the clients of an evaluation, drawn as the ledger charges them.
 
-A sampling scheme draws members with the operating system's randomness and says the rate that a
-ledger charges. A cohort has a random name; the ledger never sees who is in it. Two evaluations by
-one cohort are one draw (they compose *inside* the sampling), two draws compose outside, and which of
-the two happens is visible in the code: use the same `Cohort` object, or draw again.
+A sampling scheme draws members with the operating system's randomness and states the rate that a
+ledger charges. A cohort has a random name; the ledger never sees its members. Two evaluations on
+one cohort are one draw (they compose *inside* the sampling), and two draws compose outside. The
+code shows which of the two applies: it uses the same `Cohort` object, or it draws again.
 
 Sources: Abadi et al. (2016) for Poisson sampling; docs/privacy-model.md, "Cohorts".
 """
@@ -30,7 +30,7 @@ class Cohort:
       sampling: The scheme that drew it.
 
     Raises:
-      MechanismError: A member is there twice, or is not of the population.
+      MechanismError: A member occurs twice, or is not in the population.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Cohort:
         advice = "Draw a cohort by sampling.draw(); a client is in it once or not at all."
         expect(self.id, str, "id", "a name", advice, MechanismError)
         expect_sampling(self.sampling, MechanismError)
-        # A client that is in twice would move a sum twice as far as is charged.
+        # A client that occurs twice would change a sum by twice the charged sensitivity.
         members, population = np.asarray(self.members), self.sampling.population
         if members.ndim != 1 or members.dtype.kind not in "iu":
             raise refusal(self.members, "members", "indices of clients", advice, MechanismError)
@@ -63,7 +63,7 @@ class Sampling(Protocol):
 
     @property
     def kind(self) -> str:
-        """What a ledger calls it."""
+        """The name of the scheme in a ledger."""
         ...
 
     @property
@@ -82,7 +82,7 @@ class Sampling(Protocol):
 
 
 def expect_sampling(sampling: Any, error: type[PrivacyError] = RunRefused) -> None:
-    """Refuses what is no way to draw cohorts."""
+    """Refuses a value that is not a sampling scheme."""
     needed = ("population", "kind", "rate", "expected_size", "draw")
     if isinstance(sampling, type) or not all(hasattr(sampling, name) for name in needed):
         advice = (

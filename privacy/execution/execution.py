@@ -1,12 +1,12 @@
-"""`run`: one private evaluation. Here certificate, budget, aggregation and noise meet.
+"""`run`: one private evaluation, which joins certificate, budget, aggregation and noise.
 
     certificate matches -> arguments are sound -> reserve -> every round: clip, encode, SecAgg, noise
     -> journal -> commit
 
-`run` builds its own aggregator, so none can be slipped in, and executes the projected stages of the
-certified program, so that the server's part never holds a client's value. With everyone, whatever fails
-before the first noise is drawn is given back; from then on, and for any draw by chance, the charge stays,
-also if the process dies.
+`run` builds its own aggregator, so nobody can substitute another one. It executes the projected
+stages of the certified program, so the server's part never holds a client's value. With full
+participation, a failure before the first noise is drawn refunds the charge. After that, and for any
+random draw, the charge stays, even if the process dies.
 
 Sources: docs/privacy-model.md; docs/ledger-slots.md.
 """
@@ -28,7 +28,7 @@ from privacy.execution.aggregation import Faults, SecureAggregator, charged_rele
 from privacy.execution.clip_activity import norm_squares
 from privacy.execution.cohorts import Cohort
 from privacy.execution.refused_draws import by_chance, require_usable
-from privacy.execution.releases import Question, Released, ReleaseJournal
+from privacy.execution.releases import Released, ReleaseJournal, ReleaseKey
 from privacy.execution.run_arguments import check_run, check_stacked
 from privacy.execution.secure_sums import Adversary, GraphChoice, SecureSums
 from privacy.ledger.ledger import Ledger
@@ -49,28 +49,29 @@ from secfad.inner import (
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a private evaluation gave.
+    """The result of a private evaluation.
 
     Attributes:
-      value: The computation's result at the server, made of noisy sums; None in place of what
-        stays at the clients.
-      at_clients: What stays at the clients, stacked over the cohort, and None in place of the rest.
-        It holds raw client values: a simulation has them, a server never does. A replay computes it
-        again, from the arguments that it was given.
-      seq: The ledger's record that paid.
-      noise_multiplier: Joint multiplier of everything released.
+      value: The computation's result at the server, computed from noisy sums; None in place of
+        client results.
+      at_clients: The client results, stacked over the cohort; None in place of server results. They
+        are raw client values: a simulation has them, a server never does. A replay recomputes them
+        from its arguments.
+      seq: The ledger's record of the charge.
+      noise_multiplier: Joint multiplier of all releases.
       releases: Names of the sums of every round.
-      bytes_up: Bytes that one client sent, on average over the cohort; 0 for a replay. They depend on
-        how many clients the cohort had, which is no one else's business: see `privacy.execution.traffic`.
-      bytes_down: Bytes that one client received, broadcasts included; 0 for a replay.
+      bytes_up: Bytes that one client sent, on average over the cohort; 0 for a replay. They depend
+        on the secret cohort size: see `privacy.execution.traffic`.
+      bytes_down: Bytes that one client received, including broadcasts; 0 for a replay.
       replayed: The release came from the journal and nothing was charged.
-      transcripts: Of secure aggregation, one per round, with distributed noise. With central noise
-        there are none: a transcript holds the decoded sum, before the server adds noise.
+      transcripts: Of secure aggregation, one per round, with distributed noise. Empty with central
+        noise, because a transcript holds the decoded sum before the server adds noise.
       norm_squares: The squared norm of the released sums under each bound, for
-      `privacy.execution.clip_activity`.
-      secure_sums: What secure aggregation assumed: graph, adversary, colluding and dropped clients, and
-        the probabilities; see `privacy.execution.secure_sums`. Nothing of it depends on who took part.
-      digest: Of what was released; what a ledger commits.
+        `privacy.execution.clip_activity`.
+      secure_sums: The assumptions of secure aggregation: graph, adversary, colluding and dropped
+        clients, and the probabilities; see `privacy.execution.secure_sums`. They do not depend on
+        who took part.
+      digest: Digest of the releases, which a ledger commits.
       survivors: Positions in the cohort of the clients that are in the sums, as secret as the cohort;
         None for all of them, and for a replay.
     """
@@ -90,9 +91,9 @@ class Result:
     survivors: tuple[int, ...] | None = field(default=None, repr=False)
 
     def public_record(self) -> dict[str, Any]:
-        """What may be written down about the release: nothing that follows from who took part.
+        """The public facts about the release, independent of who took part.
 
-        Bytes are left out, because they depend on how many clients the cohort had.
+        Bytes are omitted, because they depend on the cohort size.
         """
         return {"seq": self.seq, "replayed": self.replayed, "clipping": list(self.norm_squares)}
 
@@ -140,43 +141,47 @@ def run(
     Guarantees:
       Only noisy sums leave the aggregator; they are released after a reservation of their full
       price is durable. A run that was refused, or failed before noise was drawn, released nothing.
-      It costs nothing, unless chance drew the cohort and its size was refused or the sums failed:
-      see `privacy.execution.refused_draws`. With a journal, a repeated (run_id, round, purpose)
-      with the same program, mechanism and server arguments returns the same release without a
-      second charge if it was released, and otherwise pays anew; with other ones it is refused. What
-      it returns is what the ledger committed. The first run with a `Ledger` object verifies the
-      whole ledger.
+      It costs nothing, unless the cohort is random and its size was refused or the sums failed: see
+      `privacy.execution.refused_draws`. With a journal, a repeated (run_id, round, purpose) with
+      the same program, mechanism and server arguments returns the same release without a second
+      charge if it was released, and otherwise pays again; with others it is refused. The returned
+      release is the one that the ledger committed. The first run with a `Ledger` object verifies
+      the whole ledger.
 
     Args:
-      private_program: From `privatize`.
+      private_program: The result of `privatize`.
       args: The computation's arguments; client arguments stacked over `cohort.members`.
-      certificate: From `audits.certify`, of exactly this program; signed if there is a trusted key.
-      ledger: Pays.
+      certificate: The result of `audits.certify` for exactly this program; signed if there is a
+        trusted key.
+      ledger: The ledger that is charged.
       cohort: One draw, used for all rounds of this evaluation.
-      run_id: With `round`, names the evaluation.
+      run_id: Identifies the evaluation, together with `round`.
       round: Number of the evaluation in the run.
-      journal: Where releases are made durable.
+      journal: The journal that makes releases durable.
       fidelity: "protocol" runs every message of secure aggregation; "ideal" draws cancelling masks.
-      graph: "complete": every client exchanges keys with every other; "ring": with as few as the bounds
-        below allow; "auto": the ring in large cohorts, see `privacy.execution.secure_sums`.
+      graph: "complete": every client exchanges keys with every other; "ring": with as few as the
+        fractions below allow; "auto": the ring in large cohorts, see
+        `privacy.execution.secure_sums`.
       adversary: "semi-honest", or "active" with signed keys and confirmed survivors.
       corrupt: Fraction of a cohort that may collude with the server.
-      dropout: Fraction of a cohort that may drop out; with noise by clients at least those that its
-        price allows to be missing.
+      dropout: Fraction of a cohort that may drop out; with noise by clients at least the fraction
+        that its price allows to be missing.
       faults: Upload number to scripted faults; see `secagg.simulate`.
-      acknowledge: Rule ids of the certificate's obligations that the caller takes on.
+      acknowledge: Rule ids of the certificate's obligations that the caller accepts.
       trusted_key: Ed25519 public key that must have signed the certificate; see `privacy.certificates.keys`.
-      keep: Called with a new result before its release is durable, so that clients keep theirs
-        before a server has its own; not called for a replay.
+      keep: Called with a new result before its release is durable, so that clients store their
+        results before the server does; not called for a replay.
 
     Raises:
       CertificateError: No certificate, one of another program, environment or number of clients, or
         one that the trusted key did not sign.
-      RunRefused: Arguments or cohort do not fit, or the cohort not the assumptions about it.
+      RunRefused: Arguments or cohort do not match the program, or the cohort violates the
+        assumptions.
       SizeNotPublic: Clients add the noise, and the size of the cohort would be a secret.
-      MechanismError: The assumptions make no sense, or are not analysed together.
-      ResumeRefused: The journal answers another question, or holds releases that the ledger forgot.
-      JournalCorrupt: The journal does not hold what the ledger committed.
+      MechanismError: The assumptions are invalid, or their combination is not supported.
+      ResumeRefused: The release in the journal has another key, or the ledger lacks releases of the
+        journal.
+      JournalCorrupt: The journal does not hold the committed release.
       LedgerCorrupt: The ledger does not verify.
       BudgetExceeded: The ledger has no room; nothing was written.
       secagg.Aborted: Too few clients answered; nothing was released.
@@ -194,9 +199,9 @@ def run(
     if journal is not None:
         journal.check(ledger)
     require_usable(private_program, ledger, cohort, proved, sums, journal, run_id, round)
-    question = _checked_question(private_program, args, cohort, ledger.id)
+    key = _checked_key(private_program, args, cohort, ledger.id)
     draw, engine = _Draw(run_id, round, cohort), _Engine(sums, fidelity, faults)
-    earlier = _journalled(private_program, draw, ledger, journal, question)
+    earlier = _journalled(private_program, draw, ledger, journal, key)
     if earlier is not None:
         return _replay(private_program, args, cohort, sums, *earlier)
     aggregator, reservation = _reserved(private_program, draw, engine, ledger)
@@ -205,16 +210,16 @@ def run(
     result = _result(private_program, value, aggregator, reservation, released)
     keep(result)
     if journal is not None:
-        journal.write(reservation.seq, released, question)
+        journal.write(reservation.seq, released, key)
     survivors = len(aggregator.survivors or ()) if aggregator.distributed else None
     reservation.commit(released.digest, survivors)
     return result
 
 
-def _checked_question(
+def _checked_key(
     private_program: PrivateProgram, args: Sequence[Any], cohort: Cohort, ledger: str
-) -> Question:
-    """Refuses arguments that do not fit, and a server's that are not finite."""
+) -> ReleaseKey:
+    """Refuses arguments that do not match the program, and server arguments that are not finite."""
     program = private_program.program
     try:
         leaves = checked_arguments(program, args)
@@ -232,7 +237,7 @@ def _checked_question(
             f"Expected client arguments for the {len(cohort.members)} members of the cohort, got {size}."
             " Stack the data of cohort.members, in that order."
         )
-    # The server's only: a refusal is seen outside, and must not depend on one client's data.
+    # Check server arguments only: a refusal is visible and must not depend on one client's data.
     paths = jax.tree_util.tree_leaves_with_path(tuple(args))
     for leaf, place, (path, _) in zip(leaves, program.in_placements, paths):
         floating = place is SERVER and jnp.issubdtype(leaf.dtype, jnp.inexact)
@@ -242,11 +247,13 @@ def _checked_question(
                 "infinity. Nothing was sent or charged; find the step that made it."
             )
     mechanism = private_program.mechanism.record()
-    return Question.of(program, leaves, ledger=ledger, mechanism=mechanism)
+    return ReleaseKey.of(program, leaves, ledger=ledger, mechanism=mechanism)
 
 
 def _check_size(private_program: PrivateProgram, cohort: Cohort, ledger: Ledger) -> None:
-    """Refuses a cohort that its sampling cannot have drawn; with noise by clients, a secret size."""
+    """Refuses a cohort that its sampling cannot have drawn, and a secret size with noise by
+    clients.
+    """
     kind, rate, population = cohort.sampling.kind, cohort.sampling.rate, cohort.sampling.population
     if population != ledger.charter.population:
         raise RunRefused(
@@ -270,9 +277,9 @@ def _journalled(
     draw: _Draw,
     ledger: Ledger,
     journal: ReleaseJournal | None,
-    question: Question,
+    key: ReleaseKey,
 ) -> tuple[Reservation, Released] | None:
-    """A release of the same evaluation that is durable; commits it if a crash came in between."""
+    """A durable release of the same evaluation; commits it if a crash prevented the commit."""
     if journal is None:
         return None
     for reservation in reversed(
@@ -281,7 +288,7 @@ def _journalled(
         state = reservation.state
         if state not in ("open", "committed"):
             continue
-        released = journal.read(reservation.seq, question, committed=reservation.digest)
+        released = journal.read(reservation.seq, key, committed=reservation.digest)
         if released is None:
             continue
         if state == "open":
@@ -298,7 +305,7 @@ def _replay(
     reservation: Reservation,
     released: Released,
 ) -> Result:
-    """The server's part again, on the sums that were released."""
+    """Runs the server's part again on the released sums."""
     size = cohort.sampling.expected_size
     rounds = iter(released.rounds)
 
@@ -325,13 +332,13 @@ def _replay(
 
 
 def _executed(program: Program, args: Sequence[Any], aggregate: Aggregator, size: float) -> Any:
-    """The result, with JAX's hunt for NaN off: it would stop a round because of one client's data."""
+    """The result, with JAX's NaN debugging off: it would stop a round because of one client's data."""
     with jax.debug_nans(False), jax.debug_infs(False):
         return execute(program, *args, aggregate=aggregate, public_size=size)
 
 
 def _by_place(private_program: PrivateProgram, value: Any) -> tuple[Any, Any]:
-    """Splits a result into what the server has and what stays at the clients."""
+    """Splits a result into server results and client results."""
     places = private_program.program.out_placements
     leaves, tree = jax.tree.flatten(value)
     server = [None if place is CLIENTS else leaf for leaf, place in zip(leaves, places)]

@@ -1,8 +1,8 @@
 """Queries: the certified private programs that a training algorithm may ask.
 
-An `Algorithm` brings its state, its update and the computations that it asks; `Algorithm.queries`
-privatizes and certifies all of them before the first round, and `Query.slot` says what a ledger must
-hold for them.
+An `Algorithm` consists of its state, its update and the computations that it asks.
+`Algorithm.queries` privatizes and certifies all of them before the first round. `Query.slot`
+returns the slot that a ledger must declare for a query.
 
 Source: docs/architecture.md, "From a program to a private run".
 """
@@ -37,13 +37,13 @@ class Query:
     """A certified private program that a training algorithm may ask.
 
     Attributes:
-      program: From `privatize`.
-      certificate: From `audits.certify`.
-      acknowledge: Rule ids of the certificate's obligations that the caller takes on.
-      keep: Where clients keep what they are left with, a tree prefix of the result like `out_axes` of
-        `jax.vmap`: the name of a client argument for a part that stays at the clients, None for a
-        part that the server has. For a result (delta, control) it is `(None, "own")` if the next
-        question shall find `control` in its client argument `own`.
+      program: The result of `privatize`.
+      certificate: The result of `audits.certify`.
+      acknowledge: Rule ids of the certificate's obligations that the caller accepts.
+      keep: Where clients keep their results: a tree prefix of the result, like `out_axes` of
+        `jax.vmap`. It has the name of a client argument for each client result and None for each
+        server result. For a result (delta, control) it is `(None, "own")` if the next query reads
+        `control` from its client argument `own`.
     """
 
     program: PrivateProgram
@@ -60,17 +60,17 @@ class Query:
 
     @property
     def noise_multiplier(self) -> float:
-        """Of the one Gaussian that everything released by one evaluation is charged as."""
+        """Noise multiplier of the one Gaussian as which all releases of one evaluation are charged."""
         mechanism = self.program.mechanism
         parts = [group for release in self.program.releases for group in groups(release, mechanism)]
         return joint_noise_multiplier([(part.charged_multiplier, 1) for part in parts])
 
     def slot(self, sampling: Sampling, count: int) -> Slot:
-        """What a ledger must plan for asking this `count` times.
+        """The slot that a ledger must declare for `count` evaluations.
 
         Raises:
           SizeNotPublic: Clients add the noise, and cohorts are Poisson samples.
-          MechanismError: The draws are no Poisson Gaussians, which alone have slots; see `draws`.
+          MechanismError: The draws are not Poisson Gaussians; only these have slots. See `draws`.
         """
         expect_sampling(sampling)
         self.check_sampling(sampling, None)
@@ -84,7 +84,8 @@ class Query:
         return Slot(self.program.purpose, sampling.rate, self.noise_multiplier, count)
 
     def draws(self, sampling: Sampling, count: int, relation: str | Relation) -> Draws:
-        """Asking this `count` times, as a ledger charges it under a relation: for `privacy.ledger.planning`.
+        """`count` evaluations, as a ledger charges them under a relation; for
+        `privacy.ledger.planning`.
 
         Raises:
           SizeNotPublic: Clients add the noise, and the size of a cohort would be a secret.
@@ -102,7 +103,7 @@ class Query:
         return Draws(self.program.purpose, terms, count)
 
     def check_sampling(self, sampling: Sampling, relation: Relation | None) -> None:
-        """Refuses cohorts on which this cannot be asked under a relation, or under any (None).
+        """Refuses sampling that the query does not support under a relation, or under any (None).
 
         Raises:
           SizeNotPublic: Clients add the noise, and the size of a cohort would be a secret.
@@ -116,10 +117,10 @@ class Question:
     """A computation that an algorithm asks, before it is made private.
 
     Attributes:
-      computation: From server and client arguments to what the server learns.
-      specs: What the server or one client holds of each argument.
-      purpose: Whose budget pays.
-      keep: Where clients keep what they are left with; see `Query`.
+      computation: Maps server and client arguments to the value that the server learns.
+      specs: The shape of each argument at the server or at one client.
+      purpose: The purpose whose budget pays.
+      keep: Where clients keep their results; see `Query`.
     """
 
     computation: Computation
@@ -130,14 +131,13 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Algorithm:
-    """A training algorithm: what `train` needs besides clients, cohorts and a ledger.
+    """A training algorithm: the input of `train` in addition to clients, cohorts and a ledger.
 
     Attributes:
       state: The server's state before the first round.
       update: One round.
-      questions: Name to what is asked under it.
-      client: What each client keeps before the first round, by client argument; for most algorithms
-        nothing.
+      questions: Name to question.
+      client: The initial client state, by client argument; empty for most algorithms.
     """
 
     state: Any
@@ -146,7 +146,7 @@ class Algorithm:
     client: Mapping[str, Any] = field(default_factory=dict)
 
     def client_state(self, population: int) -> dict[str, Any]:
-        """What `train` holds for all clients before the first round: a row of `client` for each."""
+        """The initial client state of `train`: one row of `client` for each client."""
 
         def repeated(leaf: Any) -> np.ndarray:
             array = np.asarray(leaf)
@@ -161,17 +161,17 @@ class Algorithm:
         *,
         acknowledge: tuple[str, ...] = (),
     ) -> dict[str, Query]:
-        """Makes every question private and certifies it; nothing is sent or charged.
+        """Privatizes and certifies every question; sends and charges nothing.
 
         Args:
-          mechanisms: One for each question, by name.
+          mechanisms: One mechanism for each question, by name.
           certify: `audits.certify`.
-          acknowledge: Obligations to take on, such as FAD306 for reverse mode, which goes back to
-            the same clients.
+          acknowledge: Obligations to accept, such as FAD306 for reverse mode, which needs the same
+            clients again.
 
         Raises:
           MechanismError: The mechanisms are not those of the questions.
-          RunRefused: `certify` or `acknowledge` is something else.
+          RunRefused: `certify` or `acknowledge` has another type.
           audits.CertificationError: A program does not pass.
         """
         expect_function(certify, "certify", _CERTIFY)

@@ -1,9 +1,9 @@
-"""Refused draws: a cohort that chance drew and that cannot be used is charged all the same.
+"""Refused draws: a random draw that cannot be used is still charged.
 
-A Poisson draw whose size cannot be used says something about who takes part, and drawing again until
-one fits is sampling at a higher rate than is charged. So does a draw, also of a fixed size, whose sums
-fail because too few of its clients answer. Such a draw is reserved and never voided: it costs what a
-release of it would have cost. Where chance decides nothing, nothing is charged.
+A Poisson draw with an unusable size reveals something about who takes part, and drawing again until
+one fits would sample at a higher rate than the charged one. The same holds for a draw, also of a
+fixed size, whose sums fail because too few of its clients answer. Such a draw is reserved and never
+voided: it costs as much as its release would have cost. Draws without randomness are not charged.
 
 Source: docs/privacy-model.md, "Cohorts".
 """
@@ -25,22 +25,22 @@ from privacy.mechanisms.privatization import PrivateProgram
 
 
 def by_chance(cohort: Cohort) -> bool:
-    """Whether chance decides who is in a cohort, so that what becomes of it tells who is."""
+    """Whether the members of a cohort are random, so that the outcome of the draw reveals them."""
     sampling = cohort.sampling
     return not takes_everyone(sampling.kind, sampling.rate, sampling.population)
 
 
 def require_large_enough(cohort: Cohort) -> None:
-    """Refuses a cohort in whose sum a client would stand out.
+    """Refuses a cohort that is too small to hide a client in its sum.
 
     Raises:
       CohortTooSmall: It has fewer than three members.
     """
     if len(cohort.members) < MIN_COHORT:
         raise CohortTooSmall(
-            f"Expected at least {MIN_COHORT} clients, got {len(cohort.members)}: a sum over fewer hides"
-            " nobody. Raise the sampling rate: a draw that is refused for its size is charged, since"
-            " draws until one fits are no sample at the stated rate."
+            f"Expected at least {MIN_COHORT} clients, got {len(cohort.members)}: a sum over fewer "
+            "hides nobody. Raise the sampling rate: a draw that is refused for its size is "
+            "charged, since repeating draws until one fits would not sample at the stated rate."
         )
 
 
@@ -54,12 +54,13 @@ def require_usable(
     run_id: str,
     round: int,
 ) -> None:
-    """Refuses a cohort of a size that cannot be summed or is not certified, and charges it if chance drew it.
+    """Refuses a cohort size that cannot be summed or is not certified, and charges it if it is
+    random.
 
     Raises:
-      RunRefused: At the expected size nothing can be summed: what was drawn decides nothing, and nothing
-        is charged.
-      PrivacyError: The cohort's own size is refused.
+      RunRefused: Even the expected size cannot be summed. The draw decides nothing and is not
+        charged.
+      PrivacyError: The size of this cohort is refused.
     """
     mechanism, size = private_program.mechanism, len(cohort.members)
     sums.require(mechanism, max(MIN_COHORT, math.floor(cohort.sampling.expected_size + 0.5)))
@@ -79,7 +80,7 @@ def was_released(
     run_id: str,
     round: int,
 ) -> bool:
-    """Whether the journal holds a release of this evaluation, which a repetition only reads."""
+    """Whether the journal holds a release of this evaluation, so that a repetition only reads it."""
     found = ledger.find(run_id, round, purpose=private_program.purpose)
     return any(r.state in ("open", "committed") and journal.holds(r.seq) for r in found)
 
@@ -94,19 +95,19 @@ def charged_if_refused(
     round: int,
     released: bool,
 ) -> Iterator[None]:
-    """Charges a draw by chance whose size the block refuses.
+    """Charges a random draw whose size the block refuses.
 
     Args:
-      private_program: What was to be evaluated.
-      ledger: Pays.
+      private_program: The program to evaluate.
+      ledger: The ledger that is charged.
       cohort: The draw.
-      run_id: Of the evaluation.
-      round: Of the evaluation.
+      run_id: The run of the evaluation.
+      round: The round of the evaluation.
       released: Whether the evaluation was released before, so that the draw decides nothing.
 
     Raises:
       BudgetExceeded: The ledger has no room for the draw either.
-      PrivacyError: What the block raised.
+      PrivacyError: The error that the block raised.
     """
     try:
         yield

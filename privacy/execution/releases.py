@@ -1,12 +1,12 @@
-"""`ReleaseJournal`: what was released, durable before the ledger says so.
+"""`ReleaseJournal`: makes releases durable before the ledger commits them.
 
 A crash between a release and the next checkpoint must not cost a second release. Every released
-array is therefore written, with a hash, before its reservation is committed. A run that asks again
-for the same round gets the journalled arrays, and nothing is charged; arrays are noisy sums, so the
-journal is as public as the model. A release answers one question, a program with a mechanism at given
-server arguments under one ledger, and is refused as the answer to any other. Once its reservation is
-committed it must be what was committed; before, only its own hash speaks for it, so that a crash between
-journal and commit is repaired without a second charge. A file is never overwritten.
+array is therefore written, with a hash, before its reservation is committed. A run that repeats the
+round gets the journalled arrays without a charge. The arrays are noisy sums, so the journal is as
+public as the model. Each release has a key: the ledger, the program, its mechanism and the server
+arguments. A request with any other key is refused. After the commit, a release must match the
+committed digest. Before the commit, only its own hash protects it, so a crash between journal and
+commit is repaired without a second charge. A file is never overwritten.
 
 Source: docs/ledger-slots.md, section 4, for the order of the steps.
 """
@@ -39,7 +39,7 @@ class Released:
 
     Attributes:
       rounds: For every round, the released sums.
-      digest: SHA-256 of all of it, as hexadecimal digits.
+      digest: SHA-256 of all sums, as hexadecimal digits.
     """
 
     rounds: tuple[tuple[np.ndarray, ...], ...]
@@ -58,14 +58,14 @@ class Released:
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a release answers.
+class ReleaseKey:
+    """The key of a release: the evaluation that it belongs to.
 
     Attributes:
       ledger: Id of the ledger that paid.
       program: Digest of the program.
       mechanism: Digest of the mechanism's record: noise, clip norms, grid.
-      arguments: Digest of the values that the server put into it; client data are not in it.
+      arguments: Digest of the server arguments; client data are not included.
     """
 
     ledger: str
@@ -76,8 +76,8 @@ class Question:
     @classmethod
     def of(
         cls, program: Program, leaves: Sequence[Any], *, ledger: str, mechanism: Mapping[str, Any]
-    ) -> "Question":
-        """The question that a program asks with these flat arguments."""
+    ) -> "ReleaseKey":
+        """The key of a program with these flat arguments."""
         hasher = hashlib.sha256(b"secfad-question-1")
         for leaf, place in zip(leaves, program.in_placements):
             if place is SERVER:
@@ -89,7 +89,7 @@ class Question:
 
 
 def _update(hasher: Any, array: np.ndarray) -> None:
-    """Hashes dtype, shape and bytes, so that no two arrays look alike."""
+    """Hashes dtype, shape and bytes, so that distinct arrays have distinct hashes."""
     header = f"{array.dtype.str}{array.shape}".encode()
     hasher.update(len(header).to_bytes(8, "big") + header + array.tobytes())
 
@@ -98,10 +98,10 @@ class ReleaseJournal:
     """A folder with one file per released evaluation, named by the ledger's record.
 
     Args:
-      path: The folder of one ledger; it is made if missing.
+      path: The folder of one ledger; it is created if missing.
 
     Raises:
-      RunRefused: It is no path, or there is something else.
+      RunRefused: It is not a path, or the path is not a folder.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -119,17 +119,17 @@ class ReleaseJournal:
         return self.path / f"release-{seq:08d}.npz"
 
     def holds(self, seq: int) -> bool:
-        """Whether there is a file for the release of a record."""
+        """Whether a file exists for the release of a record."""
         return self._file(seq).exists()
 
     def check(self, ledger: Ledger) -> None:
-        """Refuses a ledger that has forgotten a release of this journal.
+        """Refuses a ledger that lacks a release of this journal.
 
-        A release is written between `open` and `commit`, so that the ledger has its reservation. One
-        that it does not have was charged in a newer copy of the ledger's file, or in another ledger.
+        A release is written between `open` and `commit`, so the ledger has its reservation. A
+        missing reservation was charged in a newer copy of the ledger's file, or in another ledger.
 
         Raises:
-          ResumeRefused: There is such a release.
+          ResumeRefused: The ledger lacks a release.
         """
         with storage(self.path):
             names = [_NAME.fullmatch(name) for name in os.listdir(self.path)]
@@ -148,16 +148,16 @@ class ReleaseJournal:
                 )
         self._known = (ledger, found)
 
-    def write(self, seq: int, released: Released, question: Question) -> None:
+    def write(self, seq: int, released: Released, key: ReleaseKey) -> None:
         """Makes a release durable: on return it survives a crash of the machine.
 
         Args:
           seq: The ledger's record.
-          released: What was released.
-          question: What it answers.
+          released: The released sums.
+          key: The key of the release.
 
         Raises:
-          JournalCorrupt: Something else is there under this record. It is left as it is.
+          JournalCorrupt: Another release exists for this record. It is left unchanged.
           StorageFailed: The disk is full or cannot be written; the charge stays.
         """
         buffer = io.BytesIO()
@@ -170,14 +170,14 @@ class ReleaseJournal:
             buffer,
             allow_pickle=False,
             counts=np.array([len(sums) for sums in released.rounds], np.int64),
-            digest=np.array(_bound(seq, released, question)),
-            question=np.array(json.dumps(asdict(question))),
+            digest=np.array(_bound(seq, released, key)),
+            question=np.array(json.dumps(asdict(key))),
             **arrays,
         )
         try:
             write_durably(self._file(seq), buffer.getvalue(), replace=False)
         except FileExistsError:
-            there = self.read(seq, question)
+            there = self.read(seq, key)
             if there is None or there.digest != released.digest:
                 raise JournalCorrupt(
                     f"Expected no release of record {seq} yet, got another one in {self._file(seq)}. It is"
@@ -185,19 +185,17 @@ class ReleaseJournal:
                     " Restore the newest copy, or use another folder; the charge stays."
                 ) from None
 
-    def read(
-        self, seq: int, question: Question, *, committed: str | None = None
-    ) -> Released | None:
+    def read(self, seq: int, key: ReleaseKey, *, committed: str | None = None) -> Released | None:
         """The release of a ledger record, or None if it was never made durable.
 
         Args:
           seq: The record.
-          question: What is asked now.
+          key: The requested key.
           committed: The digest that the ledger committed; None if a crash came before.
 
         Raises:
-          JournalCorrupt: The file exists and does not hold what was written, or what was committed.
-          ResumeRefused: It answers another question.
+          JournalCorrupt: The file exists but does not hold the written or committed release.
+          ResumeRefused: The release has another key.
           StorageFailed: The file cannot be opened.
         """
         file = self._file(seq)
@@ -209,13 +207,13 @@ class ReleaseJournal:
                 tuple(data[f"{i}.{j}"] for j in range(count))
                 for i, count in enumerate(data["counts"])
             )
-            stated, answered = str(data["digest"]), Question(**json.loads(str(data["question"])))
+            stated, stored = str(data["digest"]), ReleaseKey(**json.loads(str(data["question"])))
         except (Damaged, ValueError, KeyError, TypeError) as error:
             raise self._corrupt(file) from error
         released = Released.of(rounds)
-        if _bound(seq, released, answered) != stated:
+        if _bound(seq, released, stored) != stated:
             raise self._corrupt(file)
-        _check_question(file, answered, question)
+        _check_key(file, stored, key)
         if committed is not None and released.digest != committed:
             raise JournalCorrupt(
                 f"Expected in {file} what the ledger committed in record {seq} ({committed[:16]}…), got"
@@ -235,14 +233,14 @@ _NAME = re.compile(r"release-(\d+)\.npz")
 _RELEASED = ([("open",)], [("committed",)])
 
 
-def _bound(seq: int, released: Released, question: Question) -> str:
-    """SHA-256 of a release together with what it is the release of."""
-    said = canonical_json([seq, released.digest, asdict(question)])
+def _bound(seq: int, released: Released, key: ReleaseKey) -> str:
+    """SHA-256 of a release together with its key."""
+    said = canonical_json([seq, released.digest, asdict(key)])
     return hashlib.sha256(b"secfad-journal-2" + said).hexdigest()
 
 
-def _check_question(file: Path, answered: Question, asked: Question) -> None:
-    """Refuses a release as the answer to anything but its own question."""
+def _check_key(file: Path, stored: ReleaseKey, requested: ReleaseKey) -> None:
+    """Refuses a release with another key."""
     remedies = {
         "ledger": "Each ledger has a journal of its own: use another folder.",
         "program": "The program was changed: use another run_id, so that it is charged for itself.",
@@ -252,7 +250,7 @@ def _check_question(file: Path, answered: Question, asked: Question) -> None:
         " remove the file to release the round again; the earlier charge stays.",
     }
     for what, remedy in remedies.items():
-        came, wanted = getattr(answered, what), getattr(asked, what)
+        came, wanted = getattr(stored, what), getattr(requested, what)
         if came != wanted:
             raise ResumeRefused(
                 f"Expected a release for the present {what} ({wanted[:16]}…) in {file}, got one for"

@@ -1,6 +1,6 @@
-"""What `run` and `train` are given: of the right kind, before anything is sent, charged or written.
+"""Checks the arguments of `run` and `train` before anything is sent, charged or written.
 
-Source: `privacy.checking`, for how a refusal reads.
+Source: `privacy.checking`, for the form of the errors.
 """
 
 from collections.abc import Mapping
@@ -47,10 +47,10 @@ def check_run(
     trusted_key: Any,
     keep: Any,
 ) -> None:
-    """Refuses what `run` cannot be called with.
+    """Refuses invalid arguments of `run`.
 
     Raises:
-      RunRefused: An argument is of another kind.
+      RunRefused: An argument has another type.
     """
     advice = "Call privacy.privatize(computation, *specs, mechanism=...)."
     expect(private_program, PrivateProgram, "private_program", "a private program", advice)
@@ -91,12 +91,12 @@ def check_training(
     measure: Any,
     observe: Any,
 ) -> None:
-    """Refuses what `train` cannot be called with.
+    """Refuses invalid arguments of `train`.
 
     Raises:
-      RunRefused: An argument is of another kind, or cohorts are of another population than the
+      RunRefused: An argument has another type, or cohorts come from another population than the
         ledger's.
-      MechanismError: A leaf of the state is no array of numbers.
+      MechanismError: A leaf of the state is not an array of numbers.
     """
     expect_function(update, "update", "It takes the state and `ask`, and returns the next state.")
     check_state(state)
@@ -123,13 +123,13 @@ def check_training(
 
 
 def check_state(state: Any) -> None:
-    """Refuses a server state that no checkpoint could hold."""
+    """Refuses a server state that a checkpoint cannot hold."""
     for leaf in jax.tree.leaves(state):
         as_array(leaf)
 
 
 def check_queries(queries: Any) -> None:
-    """Refuses what is no mapping from names to queries."""
+    """Refuses a value that is not a mapping from names to queries."""
     if isinstance(queries, Mapping):
         programs = [n for n, one in queries.items() if isinstance(one, PrivateProgram)]
         if programs:
@@ -144,19 +144,19 @@ def check_queries(queries: Any) -> None:
 
 
 def check_run_id(run_id: Any) -> None:
-    """Refuses what is no name of a run."""
+    """Refuses a value that is not a name of a run."""
     if not isinstance(run_id, str) or not run_id:
         raise refusal(run_id, "run_id", "a name", "Name the run in the ledger by a string.")
 
 
 def check_faults(faults: Any) -> None:
-    """Refuses what gives no faults."""
+    """Refuses a value that does not return faults."""
     advice = "It takes an upload's number, as `lambda upload: [secagg.Drop(0, 'mask')]`."
     expect_function(faults, "faults", advice)
 
 
 def check_held(held: Any, name: str) -> dict[str, Any]:
-    """What `clients` gave, if it is client arguments by name."""
+    """Returns the result of `clients` if it is a mapping from names to client arguments."""
     if not isinstance(held, Mapping):
         raise refusal(
             held,
@@ -168,11 +168,11 @@ def check_held(held: Any, name: str) -> dict[str, Any]:
 
 
 def check_next_state(new: Any, old: Any) -> None:
-    """Refuses a next state from which no resume would be possible.
+    """Refuses a next state from which a run could not resume.
 
     Raises:
-      MechanismError: It has another structure or other shapes than the one before. The round does
-        not count; what it released is in the journal and is not charged again.
+      MechanismError: It has another structure or other shapes than the previous state. The round
+        does not count; its releases are in the journal and are not charged again.
     """
     try:
         check_state(new)
@@ -190,10 +190,10 @@ def check_next_state(new: Any, old: Any) -> None:
 
 
 def check_stacked(program: Program, args: Any, clients: int) -> str:
-    """A hint for client arguments that do not fit: whether specs had an axis of clients.
+    """A hint for client arguments with wrong shapes: whether the specs had an axis of clients.
 
     Args:
-      program: What was traced.
+      program: The traced program.
       args: Its arguments.
       clients: Members of the cohort.
     """

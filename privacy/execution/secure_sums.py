@@ -1,10 +1,10 @@
-"""How the sums of a run are made securely: on which graph, and against whom.
+"""The secure sums of a run: their graph and their adversary.
 
-A run states its assumptions once: how many clients may collude with the server and how many may drop
-out. On the complete graph every client exchanges keys with every other; on the ring with the fewest
-neighbours that the assumptions allow, which is what makes large cohorts affordable. The ring's claims
-are of probability and hold for no more drop-outs than were stated, so with more of them the run is
-aborted and nothing is released.
+A run states its assumptions once: how many clients may collude with the server, and how many may
+drop out. On the complete graph every client exchanges keys with every other client. On the ring it
+exchanges keys with the fewest neighbours that the assumptions allow, which makes large cohorts
+affordable. The ring's claims are probabilistic and hold only up to the stated drop-outs. With more
+drop-outs the run aborts and releases nothing.
 
 >>> sums = SecureSums()
 >>> sums.graph_of(99, fewest=3), sums.graph_of(1000, fewest=3)
@@ -34,18 +34,19 @@ Adversary = Literal["semi-honest", "active"]
 
 @dataclass(frozen=True, kw_only=True)
 class SecureSums:
-    """What secure aggregation of a run assumes, and the graph that follows from it.
+    """The assumptions of a run's secure aggregation, and the resulting graph.
 
     Guarantees:
-      Of every round the server learns one sum, over the reported survivors. On the ring: but with
-      probability 2**-SECURITY_BITS, if at most the stated clients collude and the drop-outs do not
-      depend on the ring. A round with no more drop-outs than were stated, or than noise by clients is
-      charged for, is completed on the ring but with probability 2**-CORRECTNESS_BITS, and on the
-      complete graph always if more than half of the clients stay (active: two thirds).
+      In every round the server learns one sum, over the reported survivors. On the ring this fails
+      with probability at most 2**-SECURITY_BITS, if at most the stated clients collude and the
+      drop-outs do not depend on the ring. A round with no more drop-outs than stated, or than the
+      charge for noise by clients allows, completes. On the ring this fails with probability at most
+      2**-CORRECTNESS_BITS; on the complete graph it always holds if more than half of the clients
+      stay (active: two thirds).
 
     Attributes:
-      graph: "complete"; "ring"; or "auto", the ring from RING_FROM clients on against the semi-honest
-        server, wherever there is one, and the complete graph otherwise.
+      graph: "complete"; "ring"; or "auto": the ring for RING_FROM or more clients against the
+        semi-honest server, if a ring exists, and otherwise the complete graph.
       adversary: "semi-honest": the server follows the protocol. "active": it may send anything; clients
         sign their keys and confirm the survivors. That is analysed on the complete graph only.
       corrupt: Fraction of a cohort's clients that may collude with the server.
@@ -81,8 +82,8 @@ class SecureSums:
         """The parameters of one secure sum.
 
         Guarantees:
-          A released sum has at least the clients whose noise was charged, if clients add it. On the
-          ring, no more clients are missing than the ring was sized for.
+          If clients add the noise, a released sum includes at least as many clients as the charge
+          assumes. On the ring, no more clients are missing than its size allows.
 
         Raises:
           RunRefused: No parameters meet the assumptions for this number of clients.
@@ -109,12 +110,12 @@ class SecureSums:
         """Refuses a number of clients for which no parameters meet the assumptions.
 
         Raises:
-          RunRefused: There are none.
+          RunRefused: No such parameters exist.
         """
         self.parameters(mechanism, clients=clients, length=0, modulus_bits=1)
 
     def fewest(self, mechanism: Mechanism, clients: int) -> int:
-        """The least survivors of a released sum: those whose noise was charged, if clients add it."""
+        """The fewest survivors of a released sum: those whose noise was charged, if clients add it."""
         if not mechanism.by_clients:
             return MIN_COHORT
         return max(MIN_COHORT, mechanism.guaranteed_survivors(clients))
@@ -134,10 +135,10 @@ class SecureSums:
         return "ring"
 
     def _ring(self, clients: int, fewest: int) -> dict[str, Any]:
-        """How a ring is sized so that `fewest` survivors, or the stated drop-outs, are enough.
+        """The size of a ring for which `fewest` survivors, or the stated drop-outs, are enough.
 
-        The ring is drawn among those who announced keys. Where others were missing by then, the
-        corrupt ones are a greater part of it.
+        The ring is drawn among the clients that announced keys. If others are missing by then, the
+        corrupt clients are a larger fraction of it.
         """
         gone = math.floor(self.dropout * clients)
         if fewest > MIN_COHORT:
@@ -151,7 +152,7 @@ class SecureSums:
         }
 
     def record(self, mechanism: Mechanism) -> dict[str, Any]:
-        """The assumptions as JSON; nothing of it depends on the size of a cohort."""
+        """The assumptions as JSON; independent of the size of a cohort."""
         dropout = self.dropout
         if mechanism.by_clients:
             dropout = max(dropout, 1 - mechanism.honest_survivors)
@@ -186,4 +187,4 @@ class SecureSums:
 
 
 STANDARD = SecureSums()
-"""What a run assumes if it says nothing."""
+"""The default assumptions of a run."""

@@ -1,9 +1,9 @@
 """Traffic: the bytes of one client in one evaluation, for a public number of clients.
 
-How many bytes a client of a real cohort sends depends on how many clients the cohort had, and that
-number is as secret as the cohort: the released view of a budget assumes that it is not known. What is
-reported is therefore counted on a rehearsal: the same program and mechanism, with every message of
-the protocol, among the expected number of clients, who all send zeros.
+The number of bytes that a client of a real cohort sends depends on the cohort size. The size is as
+secret as the cohort: the released view of a budget assumes that it is not known. The reported bytes
+are therefore counted in a rehearsal with the same program and mechanism and every message of the
+protocol. The rehearsal has the expected number of clients, and all of them send zeros.
 
 Source: docs/privacy-model.md, "What the figures cost".
 """
@@ -25,8 +25,8 @@ class Traffic:
     """Bytes of one client in one evaluation.
 
     Attributes:
-      up: Sent.
-      down: Received, broadcasts included.
+      up: Bytes sent.
+      down: Bytes received, including broadcasts.
     """
 
     up: float
@@ -36,12 +36,12 @@ class Traffic:
 def public_traffic(
     private_program: PrivateProgram, expected_size: float, sums: SecureSums = STANDARD
 ) -> Traffic:
-    """Counts the bytes of a rehearsal; nothing of it depends on client data or on a cohort.
+    """Counts the bytes of a rehearsal; the result does not depend on client data or on a cohort.
 
     Args:
-      private_program: From `privatize`.
+      private_program: The result of `privatize`.
       expected_size: Public number of clients, rounded up.
-      sums: As in the run.
+      sums: The secure sums of the run.
     """
     advice = "Call privacy.privatize(computation, *specs, mechanism=...)."
     expect(private_program, PrivateProgram, "private_program", "a private program", advice)

@@ -1,8 +1,8 @@
-"""Admission: whether a plan or a draw fits, decided inside the ledger's write lock.
+"""Admission: decides inside the ledger's write lock whether a plan or a draw fits.
 
-A plan on a "pld" ledger is priced together with everything declared before it, once per purpose and
-once for all. A draw spends the cheapest slot that dominates it; without one it is paid from filters,
-if its purpose has any. What is refused is not written.
+A plan on a "pld" ledger is priced together with all earlier plans, once per purpose and once in
+total. A draw spends the cheapest slot that dominates it. Without such a slot it is paid from
+filters, if its purpose has any. A refused plan or draw is not written.
 
 Sources: docs/ledger-slots.md, sections 2 and 3.
 """
@@ -33,8 +33,8 @@ def admit_plan(store: Store, charter: Charter, slots: Sequence[Slot]) -> dict[st
     """Returns the filter costs of a plan that fits.
 
     Raises:
-      BudgetExceeded: It does not, together with everything declared before.
-      InvalidEvent: A purpose is unknown, or runs on a filter of its own.
+      BudgetExceeded: It does not fit together with all earlier plans.
+      InvalidEvent: A purpose is unknown, or it runs on its own filter.
     """
     for slot in slots:
         charter.check_purpose(slot.purpose)
@@ -48,7 +48,7 @@ def admit_plan(store: Store, charter: Charter, slots: Sequence[Slot]) -> dict[st
 
 
 def plan_costs(charter: Charter, slots: Sequence[Slot]) -> dict[str, int]:
-    """What slots cost in each filter of a ledger that has filters for everything."""
+    """The costs of slots in each filter of a ledger that has filters for all purposes."""
     costs: dict[str, int] = {}
     for slot in slots:
         for scope, units in charter.costs(slot.purpose, slot_terms([slot])).items():
@@ -57,10 +57,10 @@ def plan_costs(charter: Charter, slots: Sequence[Slot]) -> dict[str, int]:
 
 
 def plan_price(charter: Charter, slots: Sequence[Slot], scope: str) -> float:
-    """Epsilon of the slots of a scope, at the delta of what it may plan.
+    """Epsilon of the slots of a scope, at the delta of its planned budget.
 
     Raises:
-      InvalidEvent: The scope runs on a filter of its own.
+      InvalidEvent: The scope runs on its own filter.
     """
     if scope in charter.rules:
         raise InvalidEvent(
@@ -89,7 +89,7 @@ def _admit_by_price(store: Store, charter: Charter, slots: Sequence[Slot]) -> No
 
 
 def _fitting_noise(store: Store, charter: Charter, slots: Sequence[Slot], scope: str) -> str:
-    """The noise with which a refused plan would fit, in words."""
+    """A sentence about the noise with which a refused plan would fit."""
     declared, budget = stored_slots(store, "declared"), charter.planned_budget(scope)
     mine = [slot for slot in slots if scope in (TOTAL, slot.purpose)]
 
@@ -123,7 +123,7 @@ def payment(
     z: float | None,
     terms: elementary.Terms,
 ) -> dict[str, Any]:
-    """How a draw is paid: the cheapest slot that dominates it, else filter costs.
+    """The payment of a draw: the cheapest slot that dominates it, else filter costs.
 
     Args:
       store: The ledger's file.
@@ -131,11 +131,11 @@ def payment(
       purpose: Whose budget pays.
       sampling: "poisson" or "fixed".
       q: Sampling rate.
-      z: Multiplier of the Gaussian that it is charged as; None if it is of another family.
+      z: Multiplier of the Gaussian as which it is charged; None for another family.
       terms: The draw's mechanism.
 
     Raises:
-      BudgetExceeded: Neither is there.
+      BudgetExceeded: There is neither a slot nor room in a filter.
     """
     if z is not None and is_poisson(sampling, q):
         query = (
@@ -162,12 +162,12 @@ def _check_draw(
     needed: str,
     terms: elementary.Terms,
 ) -> None:
-    """`check_filter`, whose refusal also says what noise would fit."""
+    """`check_filter` with an error that also states the noise that would fit."""
     try:
         check_filter(store, charter, scope, units, needed)
     except BudgetExceeded as error:
         leaf = terms[0][0]
-        if not isinstance(leaf, elementary.Gaussian | elementary.FixedSizeGaussian):
+        if not isinstance(leaf, elementary.GaussianTerm | elementary.FixedSizeGaussian):
             raise
         own, count = leaf, terms[0][1]
         rows = store.select(
@@ -190,7 +190,7 @@ def _check_draw(
 
 
 def is_poisson(sampling: str, q: float) -> bool:
-    """Whether a draw is a Poisson sample or everyone, as those of slots are."""
+    """Whether a draw is a Poisson sample or full participation, like the draws of slots."""
     return sampling == "poisson" or q == 1
 
 
@@ -225,14 +225,14 @@ def _no_slot(
 
 
 def exceeded_filters(store: Store, costs: Mapping[str, int]) -> list[str]:
-    """The scopes whose filters do not hold these costs beside what was spent."""
+    """The scopes whose filters have no room for these costs."""
     with store.reading() as connection:
         rows = connection.execute("SELECT scope, capacity - spent FROM filters").fetchall()
     return [scope for scope, left in rows if costs.get(scope, 0) > left]
 
 
 def check_filter(store: Store, charter: Charter, scope: str, units: int, needed: str) -> None:
-    """Raises `BudgetExceeded` if a scope's filter does not hold the cost."""
+    """Raises `BudgetExceeded` if a scope's filter has no room for the cost."""
     rows = store.select("SELECT capacity, spent FROM filters WHERE scope = ?", (scope,), (int, int))
     if not rows:
         raise unreadable(store.path, f"the filter of {scope!r} is missing")

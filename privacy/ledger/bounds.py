@@ -1,9 +1,9 @@
-"""Bounds: charges of older versions whose price was no bound.
+"""Bounds: charges of older versions whose price is not a bound.
 
-Noise that clients add shows how many they are, so that a Poisson draw with q < 1 must not be
-amplified by a secret size (`privacy.accounting.sizes`). Older versions charged such draws all the
-same. A ledger that holds one is read as what it is: no released-model view is known, the server
-view holds as it was, and nothing more is reserved.
+Noise by clients reveals their number, so a Poisson draw with q < 1 has no amplification by a secret
+size (`privacy.accounting.sizes`). Older versions charged such draws with amplification. For a
+ledger with such a charge no released view is known. Its server view still holds, and it accepts no
+further reservations.
 
 Source: docs/decisions/0037-noise-by-clients-needs-public-sizes.md.
 """
@@ -27,10 +27,10 @@ _SUSPECT = (
 
 
 class Bounds:
-    """Which charges of a ledger have a price that was no bound, kept up to date.
+    """The charges of a ledger whose price is not a bound, updated incrementally.
 
     Args:
-      store: The ledger's file; its records are only ever appended, so that each is read once.
+      store: The ledger's file; records are only appended, so each is read once.
     """
 
     def __init__(self, store: Store):
@@ -39,7 +39,7 @@ class Bounds:
         self._suspects: list[int] = []
 
     def charges(self) -> dict[int, str]:
-        """Record to purpose of those that were not voided."""
+        """Record number to purpose of these charges, without voided ones."""
         with self._store.reading() as connection:
             last = connection.execute("SELECT max(seq) FROM records").fetchone()[0]
             rows = connection.execute(_SUSPECT, (self._read, _BY_CLIENTS)).fetchall()
@@ -51,18 +51,18 @@ class Bounds:
 
     @property
     def statement(self) -> str:
-        """What is wrong, or ""."""
+        """Description of the problem, or ""."""
         found = self.charges()
         if not found:
             return ""
         return (
-            f"No bound is known for the released view: {len(found)} draws, the first in record"
-            f" {min(found)}, were Poisson samples to which clients added the noise, and the noise gives"
-            " the secret size away. The server view holds as it is. Nothing more can be reserved."
+            f"No bound is known for the released view: {len(found)} draws, the first in record "
+            f"{min(found)}, were Poisson samples to which clients added the noise, and the noise "
+            "reveals the secret size. The server view still holds. Nothing more can be reserved."
         )
 
     def require(self) -> None:
-        """Raises `NoBoundKnown` if there is such a charge."""
+        """Raises `NoBoundKnown` if the ledger has such a charge."""
         if statement := self.statement:
             raise NoBoundKnown(
                 f"Expected a ledger whose charges are bounds, got one that holds others. {statement}"
@@ -77,14 +77,14 @@ class Bounds:
         return {scope: math.inf if scope in scopes else value for scope, value in spent.items()}
 
     def marked_plan(self, plan: Plan) -> Plan:
-        """A plan on such a ledger, marked as `marked` does, does not fit."""
+        """Marks a plan like `marked`; on such a ledger it does not fit."""
         if not self.charges():
             return plan
         return replace(plan, released=self.marked(plan.released), fits=False)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Sentences without which the epsilons of the ledger are not understood; maybe none."""
+        """Remarks that are necessary to interpret the epsilons of the ledger; may be empty."""
         if statement := self.statement:
             return (statement,)
         query = "SELECT 1 FROM records WHERE kind = 'reserve' AND instr(text, ?) > 0 LIMIT 1"

@@ -1,9 +1,9 @@
-"""Charter: what a ledger fixes at its genesis and never changes.
+"""Charter: the terms that a ledger fixes at its genesis.
 
-The relation, the population, the budgets and how they are enforced. Under "pld" the global budget
-is spent through slots; purposes named in `unplanned` run on filters instead, and their whole budgets
-are set aside from the global one, because (epsilon, delta) pairs fixed in advance add. Under a
-filter, one rule holds for every purpose and for all together.
+The terms are the relation, the population, the budgets and their enforcement. Under "pld" the
+global budget is spent through slots. Purposes named in `unplanned` run on filters instead; their
+whole budgets are set aside from the global one, because (epsilon, delta) pairs that are fixed in
+advance add. Under a filter, one rule holds for every purpose and for the total.
 
 >>> charter = make_charter(Budget(4, 1e-5), population=100, accountant="gdp")
 >>> charter.rules
@@ -35,10 +35,10 @@ class Charter:
     """The terms of a ledger.
 
     Attributes:
-      budget: For everything together.
-      purposes: Budgets of their own; empty: the three of `PURPOSES` share the global one.
+      budget: The global budget.
+      purposes: Budgets of single purposes; if empty, the three of `PURPOSES` share the global one.
       relation: Neighbouring relation.
-      population: Number of clients the budget speaks of.
+      population: Number of clients that the budget covers.
       accountant: "pld", or the filter of the whole ledger.
       rules: The filter of each scope that has one; a scope is a purpose or "total".
     """
@@ -68,7 +68,7 @@ class Charter:
 
     @classmethod
     def read(cls, body: Mapping[str, Any]) -> "Charter":
-        """Reads what `record` wrote."""
+        """Reads the result of `record`."""
         return cls(
             Budget(**body["budget"]),
             {name: Budget(**budget) for name, budget in body["purposes"].items()},
@@ -84,11 +84,11 @@ class Charter:
         return tuple(self.purposes) or PURPOSES
 
     def budget_of(self, scope: str) -> Budget:
-        """The budget of a purpose, or of everything."""
+        """The budget of a purpose, or the global one."""
         return self.purposes.get(scope, self.budget)
 
     def planned_budget(self, scope: str) -> Budget:
-        """What slots may use: for "total", the budget less what is set aside for filters."""
+        """The budget of slots; for "total", the budget minus the budgets set aside for filters."""
         if scope in self.purposes:
             return self.purposes[scope]
         aside = [self.purposes[name] for name in self.rules if name != TOTAL]
@@ -113,7 +113,7 @@ class Charter:
             )
 
     def costs(self, purpose: str, terms: Terms) -> dict[str, int]:
-        """What terms cost in each filter that a purpose's work goes through; maybe none."""
+        """The costs of terms in each filter of a purpose; may be empty."""
         scopes = [scope for scope in (purpose, TOTAL) if scope in self.rules]
         return {scope: self.rules[scope].cost(terms, self.relation) for scope in scopes}
 
@@ -161,7 +161,7 @@ def read_genesis(store: Store, genesis: Record) -> tuple[str, Charter]:
     """A ledger's id and charter, from its first record.
 
     Raises:
-      LedgerCorrupt: They are not what a ledger of this format writes.
+      LedgerCorrupt: The record is not of this format.
     """
     try:
         body = genesis.body
@@ -169,9 +169,7 @@ def read_genesis(store: Store, genesis: Record) -> tuple[str, Charter]:
             raise ValueError(f"its format is not {FORMAT}")
         return check_name(body["ledger_id"], "a ledger's id"), Charter.read(body)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise unreadable(
-            store.path, f"a genesis record that says nothing usable ({error})"
-        ) from error
+        raise unreadable(store.path, f"an invalid genesis record ({error})") from error
 
 
 def _with_order(accountant: str, budget: Budget, relation: Relation, slots: Sequence[Slot]) -> str:

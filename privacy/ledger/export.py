@@ -1,8 +1,8 @@
 """Export: the chain of a ledger as lines of JSON, and back.
 
-One record per line, with its hash. An import verifies the chain and that every record keeps the
-rules of the ledger, and rebuilds the totals from them; it never trusts a total in a file. Give the
-head you expect (from a checkpoint or a result file) so that a chain that was cut short is refused.
+One record per line, with its hash. An import verifies the chain and the rules of every record, and
+rebuilds the totals from the records. It never trusts a total in a file. Pass the expected head
+(from a checkpoint or a result file) to refuse a truncated chain.
 
 >>> import tempfile, pathlib
 >>> from privacy.budgets import Budget
@@ -34,10 +34,10 @@ from privacy.ledger.verification import replay
 
 
 def export_ledger(ledger: Ledger, path: str | os.PathLike[str]) -> str:
-    """Writes all records to a new file and returns the head it ends in.
+    """Writes all records to a new file and returns the last head.
 
     Raises:
-      LedgerError: Something exists at path.
+      LedgerError: The path exists.
       LedgerUnavailable: The file cannot be written there.
       LedgerCorrupt: The chain is broken; nothing is written.
     """
@@ -66,17 +66,17 @@ def export_ledger(ledger: Ledger, path: str | os.PathLike[str]) -> str:
 def import_ledger(
     source: str | os.PathLike[str], path: str | os.PathLike[str], *, head: str | None = None
 ) -> Ledger:
-    """Makes a ledger from an export.
+    """Creates a ledger from an export.
 
     Args:
       source: Lines written by `export_ledger`.
-      path: Must be free.
+      path: A free path.
       head: A hash that the export must contain.
 
     Raises:
-      LedgerCorrupt: Naming the first bad record; no file is left.
+      LedgerCorrupt: The error names the first bad record; no file remains.
       LedgerUnavailable: The source cannot be read, or the file cannot be written.
-      LedgerError: Something exists at path.
+      LedgerError: The path exists.
     """
     expect_path(source, "source", "Name the file of an export.", LedgerError)
     expect_path(path, "path", "Name a new file for the ledger.", LedgerError)
@@ -94,7 +94,7 @@ def import_ledger(
 
 
 def read_records(source: str | os.PathLike[str]) -> Iterator[Record]:
-    """Reads an export line by line, without judging the chain.
+    """Reads an export line by line, without checking the chain.
 
     Raises:
       LedgerCorrupt: A line is not a record.

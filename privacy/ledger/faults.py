@@ -1,8 +1,8 @@
-"""Faults: what SQLite says about a ledger's file, as the errors of this package.
+"""Faults: converts SQLite errors about a ledger's file to the errors of this package.
 
-A file that cannot be written or read *now*, because the disk is full, the folder is read-only or
-another program holds the lock, keeps its charges: `LedgerUnavailable`, and the same step can be tried
-again. Everything else means that the file is not what a ledger wrote: `LedgerCorrupt`.
+If a file cannot be written or read *now* (a full disk, a read-only folder, a lock of another
+program), its charges stay and the step can be repeated: `LedgerUnavailable`. Every other error
+means that the file does not hold a ledger's content: `LedgerCorrupt`.
 
 >>> full = sqlite3.OperationalError("database or disk is full")
 >>> full.sqlite_errorcode = sqlite3.SQLITE_FULL
@@ -19,7 +19,8 @@ from pathlib import Path
 
 from privacy.errors import LedgerCorrupt, LedgerError, LedgerUnavailable
 
-# Result codes that say nothing about the content; an extended code has its primary one in 8 bits.
+# Result codes that are not about the content; the low 8 bits of an extended code are the primary
+# one.
 _REMEDIES = {
     sqlite3.SQLITE_FULL: "The disk is full: make room",
     sqlite3.SQLITE_READONLY: "The file or its folder cannot be written: check permissions and mount",
@@ -35,7 +36,7 @@ _REMEDIES = {
 
 
 def typed(path: Path, error: Exception) -> LedgerError:
-    """The error of this package for one of SQLite or of its bindings."""
+    """The error of this package for an error of SQLite or of its bindings."""
     remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
     if remedy is None:
         return unreadable(path, error)
@@ -47,7 +48,7 @@ def typed(path: Path, error: Exception) -> LedgerError:
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Raises what SQLite raises inside as typed errors about the file at path."""
+    """Converts SQLite errors inside to typed errors about the file at path."""
     try:
         yield
     except (sqlite3.Error, sqlite3.Warning, UnicodeError) as error:
@@ -63,7 +64,7 @@ def unreadable(path: Path, reason: object) -> LedgerCorrupt:
 
 
 def not_writable(path: Path, error: OSError) -> LedgerUnavailable:
-    """The error for a file of a ledger that the operating system does not let us write or read."""
+    """The error for a ledger file that the operating system refuses to write or read."""
     return LedgerUnavailable(
         f"Expected a place for a file at {path}, got: {error}. Check the folder, its permissions and"
         " the room on the disk, then try again."

@@ -3,11 +3,12 @@ r"""The ledger: one budget per population, reserved before a cohort is contacted
     reserve ----> open ----> commit        budget is taken at reserve
         \--> void                          and comes back only here, before any noise is drawn
 
-A reservation that was never committed counts as spent: after a crash nobody knows what left the
-machine. Planned work declares slots (`privacy.accounting.slots`), priced once by PLD; unplanned work goes
-through a filter (`privacy.accounting.filters`). Every release is checked against its purpose's budget and the
-global one. The file is append-only and hash-chained; put `Ledger.head` into checkpoints, and refuse
-to resume on a ledger that is not its descendant: an older copy of the file would be a refund.
+A reservation that was never committed counts as spent: after a crash nobody knows which values left
+the machine. Planned work declares slots (`privacy.accounting.slots`), priced once by PLD; unplanned
+work is charged to a filter (`privacy.accounting.filters`). Every release is checked against its
+purpose's budget and the global one. The file is append-only and hash-chained; put `Ledger.head`
+into checkpoints, and refuse to resume on a ledger that is not its descendant: an older copy of the
+file would be a refund.
 
 >>> import tempfile, pathlib
 >>> path = pathlib.Path(tempfile.mkdtemp()) / "ledger.db"
@@ -57,22 +58,21 @@ from privacy.relations import Relation
 
 
 def expect_ledger(value: Any, error: type[PrivacyError] = LedgerError) -> "Ledger":
-    """The value, if it is an open ledger."""
+    """Returns the value if it is an open ledger."""
     advice = "Call privacy.Ledger.open(path), or privacy.Ledger.create(path, budget, ...)."
     return expect(value, Ledger, "ledger", "an open ledger", advice, error)
 
 
 class Ledger:
-    """An append-only record of what a population's data was used for, and its budget.
+    """An append-only record of all uses of a population's data, and its budget.
 
     Guarantees:
-      Everything released through open reservations, however adaptively chosen, is
-      (epsilon, delta)-DP for the ledger's budget and relation, one client being the unit, against
-      those who see the releases and not who takes part; they may know how many did where clients add
-      the noise. What one purpose adds to all others is
-      bounded by its own budget in the same sense. This holds across processes, crashes and retries,
-      given that no release happens without an open reservation and that noise, clipping and
-      sampling are as declared in it.
+      Everything released through open reservations, however adaptively chosen, is (epsilon,
+      delta)-DP for the ledger's budget and relation, with one client as the unit, against observers
+      who see the releases but not who takes part. If clients add the noise, the observers may know
+      the number of participants. A purpose's own budget bounds, in the same sense, what the purpose
+      adds to all others. This holds across processes, crashes and retries, if every release has an
+      open reservation and if noise, clipping and sampling are as declared in it.
 
     Source: docs/ledger-slots.md.
     """
@@ -103,26 +103,26 @@ class Ledger:
         unplanned: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> "Ledger":
-        """Makes a new ledger, with a first plan.
+        """Creates a new ledger with a first plan.
 
         Args:
-          path: Must be free.
-          budget: For everything together.
-          population: Number of clients the budget speaks of.
-          purposes: Budgets of their own for some purposes; without any, the three of `PURPOSES`
-            share the global one.
-          relation: Neighbouring relation, for ever.
+          path: A free path.
+          budget: The global budget.
+          population: Number of clients that the budget covers.
+          purposes: Budgets of single purposes; without any, the three of `PURPOSES` share the
+            global one.
+          relation: Neighbouring relation; it never changes.
           slots: Plan, priced before anything is released.
-          accountant: "pld" admits planned work only, at its tightest price. "rdp@ORDER", "gdp" or
+          accountant: "pld" admits only planned work, at the tightest price. "rdp@ORDER", "gdp" or
             "zcdp" also admit unplanned work; "rdp" takes the best order for the plan.
           unplanned: With "pld", purposes that run on a filter instead of slots, as
             {"evaluation": "rdp@8"}. Their whole budgets are set aside from the global one.
           clock: Returns seconds since the epoch, for the records.
 
         Raises:
-          LedgerError: Something exists at path.
+          LedgerError: The path exists.
           LedgerUnavailable: The file cannot be written there.
-          BudgetExceeded: The plan does not fit; no file is left.
+          BudgetExceeded: The plan does not fit; no file remains.
         """
         expect_path(path, "path", "Name a file for the ledger.", LedgerError)
         charter = make_charter(
@@ -151,10 +151,10 @@ class Ledger:
         """Opens an existing ledger and checks its newest record.
 
         Warns:
-          NoBoundWarning: It holds charges of an older version whose price was no bound.
+          NoBoundWarning: It holds charges of an older version whose price is not a bound.
 
         Raises:
-          LedgerError: There is none.
+          LedgerError: The ledger does not exist.
           LedgerUnavailable: It cannot be read now.
           LedgerCorrupt: It is damaged. `verify` checks all of it.
         """
@@ -186,22 +186,22 @@ class Ledger:
     # Planning.
 
     def declare(self, slots: Sequence[Slot], *, data_independent: bool = False) -> Plan:
-        """Adds slots, priced together with everything declared before.
+        """Adds slots, priced together with all earlier slots.
 
-        Before the first release every plan is data-independent. Later, on a "pld" ledger, say so
-        with data_independent=True, which is recorded: a plan chosen from what was released (longer
+        Before the first release every plan is data-independent. Later, on a "pld" ledger, state
+        this with data_independent=True, which is recorded. A plan chosen from releases (longer
         training because the loss is still falling) must be paid from a filter instead.
 
         Raises:
           BudgetExceeded: It does not fit; nothing is declared.
-          LedgerError: Releases were made and the plan was not said to be independent of them.
+          LedgerError: Releases were made, and the plan was not declared independent of them.
         """
         expect_all(slots, Slot, "slots", "Pass [privacy.Slot(...)] or [query.slot(...)].")
         with self.store.transaction():
             return self._declare(slots, data_independent=data_independent)
 
     def plan(self, slots: Sequence[Slot] = ()) -> Plan:
-        """What everything declared and these slots cost, in both views; writes nothing."""
+        """The cost of all declared slots and these slots, in both views; writes nothing."""
         expect_all(slots, Slot, "slots", "Pass [privacy.Slot(...)] or [query.slot(...)].")
         return quote(self.store, self.charter, self.bounds, slots)
 
@@ -238,27 +238,27 @@ class Ledger:
         cohort_id: str,
         sampling: str = "poisson",
     ) -> Reservation:
-        """Charges one cohort draw, with everything that will be released on it.
+        """Charges one cohort draw with all its releases.
 
-        Call before the cohort is contacted. Releases inside may be adaptive as long as all of them
-        are listed here at their worst.
+        Call this before the cohort is contacted. Releases inside may be adaptive if all of them are
+        listed here with their worst case.
 
         Args:
           purpose: Whose budget pays.
-          sampling_rate: The draw's q; 1 for everyone or, with noise by the server, when the sampling
-            is not known.
+          sampling_rate: The draw's q; 1 for full participation or, with noise by the server, for
+            unknown sampling.
           releases: Every noisy sum of this draw.
-          run_id: The run; with round, what `find` looks for.
+          run_id: The run; `find` searches for it and the round.
           round: At least 0.
           cohort_id: Random name of the draw, never the list of members.
           sampling: "poisson", or "fixed" for round(q x population) clients without replacement.
 
         Raises:
-          BudgetExceeded: No slot dominates it and no filter holds it. Nothing was written.
+          BudgetExceeded: No slot dominates it and no filter has room for it. Nothing was written.
           CohortReused: This draw was charged before.
           SizeNotPublic: Clients add noise, and the size of the draw would be a secret.
-          NoBoundKnown: The ledger holds charges whose price was no bound.
-          InvalidEvent: A number that makes no sense.
+          NoBoundKnown: The ledger holds charges whose price is not a bound.
+          InvalidEvent: A number is invalid.
         """
         self.charter.check_purpose(purpose)
         z = effective_noise_multiplier(releases, self.charter.relation)
@@ -301,20 +301,20 @@ class Ledger:
     # Reading.
 
     def spent(self, view: str = "released") -> dict[str, float]:
-        """Epsilon by purpose, and of all together under "total", each at its budget's delta.
+        """Epsilon by purpose, and of all purposes under "total", each at its budget's delta.
 
-        What was reserved and not voided counts. The numbers are a report of what the same draws
-        would cost had they been planned; what may still be spent is decided by slots and filters.
+        All reservations that were not voided count. The numbers report the cost of the same draws
+        if they had been planned. Slots and filters decide what may still be spent.
 
         Args:
-          view: "released" for those who see only what is released; "server" for a server that sees
-            who takes part, and so without amplification by sampling. Infinite where no bound is known;
-            `ledger.bounds.remarks` says why.
+          view: "released" for observers of the releases only; "server" for a server that sees who
+            takes part, without amplification by sampling. Infinite if no bound is known;
+            `ledger.bounds.remarks` gives the reason.
         """
         return spent(self.store, self.charter, self.bounds, view)
 
     def remaining(self, purpose: str) -> Remaining:
-        """What a purpose may still do."""
+        """The remaining budget of a purpose."""
         return remaining(self.store, self.charter, self.bounds, purpose)
 
     @property
@@ -327,20 +327,20 @@ class Ledger:
         return self.store.with_hash(head) is not None
 
     def verify(self) -> None:
-        """Checks every record, what each rests on, and every total.
+        """Checks every record, the numbers that it depends on, and every total.
 
         Guarantees:
-          No plan and no draw was charged less than its numbers cost, but for the room that
-          `privacy.ledger.rules` states; and the totals are those of the records.
+          Every plan and draw was charged at least the cost of its numbers, up to the tolerance in
+          `privacy.ledger.rules`, and the totals are those of the records.
 
         Raises:
-          LedgerCorrupt: Naming the first bad record.
+          LedgerCorrupt: The error names the first bad record.
         """
         ledger_verification.verify(self.store)
         self._verified = True
 
     def verify_once(self) -> None:
-        """Verifies unless this object did before; `privacy.run` and `privacy.train` begin with it."""
+        """Verifies once per object; `privacy.run` and `privacy.train` call it first."""
         if not self._verified:
             self.verify()
 

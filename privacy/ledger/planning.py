@@ -1,8 +1,8 @@
-"""Planning: what a schedule of draws costs on a filter, before anything is released.
+"""Planning: the cost of a schedule of draws on a filter, before anything is released.
 
 Slots are Poisson Gaussians; draws of a fixed size, and Skellam noise, are paid from a filter on the
-Renyi divergence at one order. `filter_for` chooses that order for a schedule, `quote` prices it in both
-views and says whether the budgets hold it.
+Renyi divergence at one order. `filter_for` chooses this order for a schedule. `quote` prices the
+schedule in both views and says whether it fits the budgets.
 
 >>> terms = ((FixedSizeGaussian(1000, 50, 4.0), 1),)
 >>> schedule = [Draws("training", terms, 100)]
@@ -25,9 +25,9 @@ from privacy.accounting.slots import TOTAL, Plan, expect_all, report, without_sa
 from privacy.accounting.terms import (
     FixedSizeGaussian,
     FixedSizeSkellam,
-    Gaussian,
+    GaussianTerm,
     Leaf,
-    Skellam,
+    SkellamTerm,
     Terms,
     make_terms,
 )
@@ -39,7 +39,8 @@ from privacy.ledger.ledger import Ledger, expect_ledger
 from privacy.ledger.reports import spent_mechanisms
 from privacy.relations import Relation
 
-# The load of a budget falls to its best order and rises from there; high orders are dear to compute.
+# The load of a budget decreases up to its best order and increases after it; high orders are
+# expensive to compute.
 _ORDERS = (*range(2, 33), 40, 48, 64, 96, 128, 192, 256)
 _PAST_THE_BEST = 4
 _MOST_NOISE = 1e6
@@ -49,12 +50,12 @@ _FULL = 1 - 1e-9
 
 @dataclass(frozen=True)
 class Draws:
-    """`count` planned cohort draws, as what a ledger charges for each.
+    """`count` planned cohort draws, each with the mechanism that a ledger charges.
 
     Attributes:
       purpose: Whose budget pays.
       terms: The mechanism of one draw.
-      count: How many draws.
+      count: Number of draws.
     """
 
     purpose: str
@@ -69,14 +70,14 @@ def filter_for(
     purposes: Mapping[str, Budget] | None = None,
     relation: str | Relation,
 ) -> str:
-    """The accountant under which a schedule uses least of its budgets, as "rdp@ORDER".
+    """The accountant for which a schedule uses the smallest part of its budgets, as "rdp@ORDER".
 
     The order must be chosen from the plan, before any output is seen.
 
     Args:
-      schedule: Everything that is planned.
-      budget: For everything together.
-      purposes: Budgets of their own for some purposes.
+      schedule: All planned draws.
+      budget: The global budget.
+      purposes: Budgets of single purposes.
       relation: Neighbouring relation of the ledger.
 
     Raises:
@@ -94,15 +95,15 @@ def quote(
     relation: str | Relation,
     accountant: str | None = None,
 ) -> Plan:
-    """What a schedule costs, in both views; see `Plan`.
+    """The cost of a schedule in both views; see `Plan`.
 
     Guarantees:
       `fits` says that a new ledger with this accountant admits every draw of the schedule.
 
     Args:
-      schedule: Everything that is planned.
-      budget: For everything together.
-      purposes: Budgets of their own for some purposes.
+      schedule: All planned draws.
+      budget: The global budget.
+      purposes: Budgets of single purposes.
       relation: Neighbouring relation of the ledger.
       accountant: "rdp@ORDER"; that of `filter_for` by default.
     """
@@ -116,14 +117,14 @@ def quote(
         limit = budgets.get(scope, budget)
         released[scope] = report(terms, limit.delta, relation)
         server[scope] = report(without_sampling(terms), limit.delta, relation)
-        # Draw by draw, as a ledger adds them: each cost is rounded up.
+        # Add draw by draw, like a ledger: each cost is rounded up.
         mine = [d for d in schedule if scope in (TOTAL, d.purpose)]
         fits &= sum(d.count * rule.cost(d.terms, relation) for d in mine) <= rule.capacity(limit)
     return Plan(released, server, fits, accountant)
 
 
 def quote_on(ledger: Ledger, schedule: Sequence[Draws]) -> Plan:
-    """What a schedule costs together with everything that a ledger was charged for; writes nothing.
+    """The cost of a schedule together with all charges of a ledger; writes nothing.
 
     Guarantees:
       `fits` says that the ledger's filters admit every draw of the schedule now.
@@ -165,12 +166,12 @@ def best_load(
     relation: Relation,
     purposes: Mapping[str, Budget] | None = None,
 ) -> float:
-    """Share of the fullest budget's capacity that a schedule uses, at the order at which it is least."""
+    """The share of the fullest budget's capacity that a schedule uses, at the best order."""
     return _best_order(schedule, budget, purposes or {}, relation)[1] / _FULL
 
 
 def louder(draws: Draws, factor: float) -> Draws:
-    """The same draws with noise of this many times the standard deviation."""
+    """The same draws with the standard deviation of the noise multiplied by a factor."""
     return Draws(
         draws.purpose, tuple((_louder(leaf, factor), n) for leaf, n in draws.terms), draws.count
     )
@@ -183,12 +184,14 @@ def noise_that_fits(
     purposes: Mapping[str, Budget] | None = None,
     relation: str | Relation,
 ) -> dict[str, float]:
-    """By how much each purpose's noise must grow for a schedule to fit; 1 where it need not.
+    """The factors by which the noise of each purpose must grow for a schedule to fit; 1 if it need
+    not.
 
-    Purposes are first brought within their own budgets, then all alike within the global one.
+    It first brings each purpose within its own budget, then all purposes by one factor within the
+    global one.
 
     Raises:
-      BudgetExceeded: No noise is enough: the budgets hold nothing at any order.
+      BudgetExceeded: No noise is enough: the budgets have no capacity at any order.
     """
     _expect_plan(schedule, budget, purposes)
     relation, limits = Relation.parse(relation), purposes or {}
@@ -214,8 +217,8 @@ def _least(fits: Callable[[float], bool]) -> float:
         low, high = high, 2 * high
         if high > _MOST_NOISE:
             raise BudgetExceeded(
-                "Expected budgets that hold the schedule with some noise, got ones that hold nothing."
-                " Use a larger epsilon.",
+                "Expected budgets that fit the schedule with some noise, got ones without "
+                "capacity. Use a larger epsilon.",
                 purpose=None,
                 needed="any noise",
                 left="nothing",
@@ -227,9 +230,9 @@ def _least(fits: Callable[[float], bool]) -> float:
 
 
 def _louder(leaf: Leaf, factor: float) -> Leaf:
-    if isinstance(leaf, Gaussian | FixedSizeGaussian):
+    if isinstance(leaf, GaussianTerm | FixedSizeGaussian):
         return replace(leaf, noise_multiplier=leaf.noise_multiplier * factor)
-    if isinstance(leaf, Skellam):
+    if isinstance(leaf, SkellamTerm):
         return replace(leaf, variance=leaf.variance * factor**2)
     if isinstance(leaf, FixedSizeSkellam):
         return replace(leaf, noise=_louder(leaf.noise, factor))
@@ -239,7 +242,7 @@ def _louder(leaf: Leaf, factor: float) -> Leaf:
 def _best_order(
     schedule: Sequence[Draws], budget: Budget, purposes: Mapping[str, Budget], relation: Relation
 ) -> tuple[int, float]:
-    """The order at which the fullest budget is least full, and how full it is there."""
+    """The order that minimises the load of the fullest budget, and this load."""
     scopes = [
         (terms, {**purposes, TOTAL: budget}.get(scope, budget))
         for scope, terms in _by_scope(schedule).items()
@@ -254,7 +257,7 @@ def _best_order(
 
 
 def _by_scope(schedule: Sequence[Draws]) -> dict[str, Terms]:
-    """The terms of each purpose, and of everything."""
+    """The terms of each purpose, and of all purposes."""
     scopes = {TOTAL: list(schedule)}
     for draws in schedule:
         scopes.setdefault(draws.purpose, []).append(draws)
@@ -265,6 +268,6 @@ def _by_scope(schedule: Sequence[Draws]) -> dict[str, Terms]:
 
 
 def _load(terms: Terms, budget: Budget, order: int, relation: Relation) -> float:
-    """Share of a budget's capacity at an order that terms use."""
+    """The share of a budget's capacity at an order that terms use."""
     capacity = budget.epsilon - rdp_conversion(order, budget.delta)
     return renyi_divergence(terms, order, relation) / capacity if capacity > 0 else math.inf

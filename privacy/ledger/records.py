@@ -1,9 +1,9 @@
 """Records: the hash chain of a ledger.
 
 A record is a sequence number, a kind, a JSON body and the hash of its predecessor. Its own hash
-covers all four, with a tag for this format, so that changing, dropping or swapping a record breaks
-the chain at that record. A chain cannot show that its *end* was cut off; for that its head is
-stored elsewhere, in checkpoints and result files (`Ledger.is_descendant_of`).
+covers all four and a tag for this format, so changing, dropping or swapping a record breaks the
+chain at that record. A chain cannot show that its *end* was cut off, so its head is also stored
+elsewhere, in checkpoints and result files (`Ledger.is_descendant_of`).
 
 >>> first = Record.after(None, "genesis", {"population": 100})
 >>> Record.after(first, "reserve", {}).prev == first.hash
@@ -35,7 +35,7 @@ class Record:
       seq: 0 for genesis, then consecutive.
       kind: One of `KINDS`.
       prev: Hash of the record before, 64 zeros for genesis.
-      text: The body as canonical JSON; these bytes are what is hashed.
+      text: The body as canonical JSON; the hash covers these bytes.
       hash: SHA-256 over everything above.
     """
 
@@ -71,7 +71,7 @@ def check_chain(records: Iterable[Record]) -> Iterator[Record]:
     """Yields the records as long as they form a chain.
 
     Raises:
-      LedgerCorrupt: Naming the first record that is missing, out of place or altered.
+      LedgerCorrupt: The error names the first record that is missing, out of order or altered.
     """
     previous = None
     for record in records:

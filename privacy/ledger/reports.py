@@ -1,8 +1,8 @@
-"""Reports: what a ledger's plan costs, what was spent, and what may still be done.
+"""Reports: the planned cost, the spent budget and the remaining budget of a ledger.
 
-Nothing here decides. A draw is admitted by slots and filters (`privacy.ledger.admission`), and a report
-says what the same draws would cost had they been planned, in the released view or in that of a server
-which sees who takes part. No bound is known for charges that `privacy.ledger.bounds` names.
+Reports decide nothing. Slots and filters admit draws (`privacy.ledger.admission`). A report states
+the cost of the same draws if they had been planned, in the released view or in the view of a server
+that sees who takes part. No bound is known for the charges in `privacy.ledger.bounds`.
 
 Source: docs/ledger-slots.md, section 3.
 """
@@ -26,13 +26,13 @@ from privacy.ledger.store import Store
 
 @dataclass(frozen=True)
 class Remaining:
-    """What a purpose may still do.
+    """The remaining budget of a purpose.
 
     Attributes:
-      epsilon: Its budget less what was spent, in the released-model view. Nominal: it is a report;
-        what decides are the slots and the filter.
-      slots: Declared slots not yet spent, with the number left.
-      filter_fraction: Share of its filter's capacity that is left; None without a filter.
+      epsilon: Its budget minus the spent epsilon, in the released view. This is only a report; the
+        slots and the filter decide.
+      slots: Declared slots that are not yet spent, with their number.
+      filter_fraction: Remaining share of its filter's capacity; None without a filter.
     """
 
     epsilon: float
@@ -41,7 +41,7 @@ class Remaining:
 
 
 def quote(store: Store, charter: Charter, bounds: Bounds, slots: Sequence[Slot]) -> Plan:
-    """What everything declared and these slots cost; see `Ledger.plan`."""
+    """The cost of all declared slots and these slots; see `Ledger.plan`."""
     with store.reading():
         every = [*stored_slots(store, "declared"), *slots]
         found = plan(every, charter.budget, purposes=charter.purposes, relation=charter.relation)
@@ -53,7 +53,7 @@ def quote(store: Store, charter: Charter, bounds: Bounds, slots: Sequence[Slot])
 
 
 def spent(store: Store, charter: Charter, bounds: Bounds, view: str) -> dict[str, float]:
-    """Epsilon of what was spent, by purpose and in total; see `Ledger.spent`."""
+    """Spent epsilon by purpose and in total; see `Ledger.spent`."""
     if view not in ("released", "server"):
         raise InvalidEvent(f"Expected view 'released' or 'server', got {view!r}.")
     result = _spent_epsilon(store, charter, released=view == "released")
@@ -61,7 +61,7 @@ def spent(store: Store, charter: Charter, bounds: Bounds, view: str) -> dict[str
 
 
 def remaining(store: Store, charter: Charter, bounds: Bounds, purpose: str) -> Remaining:
-    """What a purpose may still do; see `Ledger.remaining`."""
+    """The remaining budget of a purpose; see `Ledger.remaining`."""
     charter.check_purpose(purpose)
     if bounds.charges():
         return Remaining(0.0, (), 0.0)
@@ -76,7 +76,7 @@ def remaining(store: Store, charter: Charter, bounds: Bounds, purpose: str) -> R
 
 
 def spent_mechanisms(store: Store) -> dict[str, list[tuple[elementary.Leaf, int]]]:
-    """What was reserved and not voided, by purpose: slots at their declared size, and tallies."""
+    """The reservations that were not voided, by purpose: slots at their declared size, and tallies."""
     result: dict[str, list[tuple[elementary.Leaf, int]]] = {}
     with store.reading():
         for slot in stored_slots(store, "spent"):
@@ -89,7 +89,7 @@ def spent_mechanisms(store: Store) -> dict[str, list[tuple[elementary.Leaf, int]
 
 
 def _tallied(store: Store, event: str) -> elementary.Terms:
-    """The mechanism that draws without a slot are counted under.
+    """The mechanism under which draws without a slot are counted.
 
     Raises:
       LedgerCorrupt: The table of tallies was damaged.
@@ -97,14 +97,14 @@ def _tallied(store: Store, event: str) -> elementary.Terms:
     try:
         return events.parse_event(json.loads(event))
     except (ValueError, RecursionError) as error:
-        raise unreadable(store.path, f"a tally that is no event ({error})") from error
+        raise unreadable(store.path, f"a tally that is not an event ({error})") from error
 
 
 def _spent_epsilon(store: Store, charter: Charter, *, released: bool) -> dict[str, float]:
-    """Epsilon of what was spent, by purpose and in total, each at its budget's delta.
+    """Spent epsilon by purpose and in total, each at its budget's delta.
 
-    Of a "pld" ledger with filters beside slots, the total is at most what the parts cost at the
-    deltas set aside for them; and spent slots never cost more than the plan that they are part of.
+    For a "pld" ledger with filters and slots, the total is at most the cost of the parts at the
+    deltas set aside for them. Spent slots never cost more than their plan.
     """
     view = (lambda terms: terms) if released else without_sampling
     mechanisms, result = spent_mechanisms(store), {}
@@ -121,7 +121,7 @@ def _spent_epsilon(store: Store, charter: Charter, *, released: bool) -> dict[st
 
     for name in charter.names:
         result[name] = priced(name, [name], charter.budget_of(name))
-    # Only there are budgets set aside; where all runs on filters, they may overlap.
+    # Only there are budgets set aside; if everything runs on filters, budgets may overlap.
     aside = [n for n in charter.rules if n != TOTAL] if charter.accountant == "pld" else []
     planned = [name for name in charter.names if name not in aside]
     if not aside:

@@ -2,10 +2,10 @@
 
     reserve --> open --> commit
 
-Reserve comes before the cohort is contacted, open when noise was drawn and before anything leaves,
-commit when the released arrays are known. Whatever stops in between stays spent; only a reservation
-that was never opened can be voided. Made by `Ledger.reserve`, found again by `Ledger.find`; the
-example is in `privacy.ledger.ledger`.
+`reserve` comes before the cohort is contacted, `open` after noise was drawn and before anything is
+released, `commit` when the released arrays are known. A reservation that stops in between stays
+spent; only a reservation that was never opened can be voided. `Ledger.reserve` creates reservations
+and `Ledger.find` finds them; `privacy.ledger.ledger` has an example.
 
 Sources: docs/ledger-slots.md, section 4.
 """
@@ -30,13 +30,13 @@ class Reservation:
     Attributes:
       store: The ledger's file.
       clock: Seconds since the epoch, for the records of its steps.
-      seq: Its record's number; a retry is a new number, so noise keys derived from it are fresh.
-      purpose: Whose budget paid.
-      run_id: The run it was made for.
-      round: The round of that run.
+      seq: Its record's number; a retry has a new number, so noise keys derived from it are fresh.
+      purpose: The charged purpose.
+      run_id: Its run.
+      round: Its round in that run.
       cohort_id: Random name of the draw.
       sampling_rate: The draw's q.
-      noise_multiplier: The joint effective multiplier that the ledger computed.
+      noise_multiplier: The joint effective multiplier computed by the ledger.
     """
 
     store: Store = field(repr=False, compare=False)
@@ -55,13 +55,13 @@ class Reservation:
         query = "SELECT state FROM reservations WHERE seq = ?"
         rows = self.store.select(query, (self.seq,), (str,))
         if not rows:
-            raise unreadable(self.store.path, f"no reservation {self.seq}, which was there before")
+            raise unreadable(self.store.path, f"no reservation {self.seq}, which existed before")
         return rows[0][0]
 
     @property
     def digest(self) -> str | None:
         """Hash of the released arrays that the ledger committed; None before a commit."""
-        query = (  # from the reservation onward, so that it ends within a few records
+        query = (  # from the reservation onward, so the search ends within a few records
             "SELECT json_extract(text, '$.digest') FROM records WHERE seq > ? AND kind = 'commit'"
             " AND json_extract(text, '$.reservation') = ? ORDER BY seq LIMIT 1"
         )
@@ -69,19 +69,19 @@ class Reservation:
         return rows[0][0] if rows else None
 
     def open(self) -> Record:
-        """Records that noise was drawn, before anything leaves. From here on it is spent.
+        """Records that noise was drawn, before anything is released. From here on it is spent.
 
         Raises:
-          ReservationState: It was opened before, or voided. Never draw its noise again.
+          ReservationState: It was already opened or voided. Never draw its noise again.
         """
         return self._step("open", {"reservation": self.seq})
 
     def commit(self, digest: str, survivors: int | None = None) -> Record:
-        """Records what was released.
+        """Records the released arrays.
 
         Args:
           digest: Hash of the released arrays.
-          survivors: Clients whose values are in the sums, where that number is public.
+          survivors: Number of clients in the sums, if it is public.
 
         Raises:
           ReservationState: It is not open, or fewer survived than the noise was sized for.
@@ -93,10 +93,10 @@ class Reservation:
         return self._step("commit", body)
 
     def void(self) -> Record:
-        """Gives the charge back. Possible only while no noise was drawn.
+        """Refunds the charge. Possible only before noise is drawn.
 
         Raises:
-          ReservationState: It was opened, or voided before.
+          ReservationState: It was already opened or voided.
         """
         return self._step("void", {"reservation": self.seq})
 
@@ -151,12 +151,12 @@ def _reservation(
         body = store.body(seq)
         q, z = float(body["sampling"]["q"]), float(body["noise_multiplier"])
     except (KeyError, TypeError, ValueError) as error:
-        raise unreadable(store.path, f"record {seq} is no reservation") from error
+        raise unreadable(store.path, f"record {seq} is not a reservation") from error
     return Reservation(store, clock, seq, purpose, run_id, round, cohort, q, z)
 
 
 def seconds(clock: Callable[[], float]) -> float:
-    """What a clock says.
+    """The time of a clock.
 
     Raises:
       InvalidEvent: It is not a finite number, which no record could hold.

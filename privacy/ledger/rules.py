@@ -1,12 +1,12 @@
-"""Rules: what a record must say, computed again from what it rests on.
+"""Rules: recomputes the numbers in every record from their inputs.
 
-A chain shows that nothing was changed after it was written; it does not show that what was written
-is right. So every number that decides is recomputed when a chain is verified or imported: capacities
-from the budgets, costs and multipliers from the releases, the prices of plans from their slots. What
-cannot be recomputed are the ledger's premises: its budgets, its plans, and which draws happened.
+A chain shows that no record was changed after it was written. It does not show that the records are
+correct. So verification and import recompute every number that a decision uses: capacities from the
+budgets, costs and multipliers from the releases, the prices of plans from their slots. The ledger's
+premises cannot be recomputed: its budgets, its plans, and the draws that happened.
 
-A record may charge more than this version of the library would, never less, but for `EPSILON_ROOM` and
-`ROOM`: two versions of an accountant need not agree in the last digits.
+A record may charge more than this version of the library would, but never less, up to
+`EPSILON_ROOM` and `ROOM`: two versions of an accountant need not agree in the last digits.
 
 >>> from privacy.budgets import Budget
 >>> charter = make_charter(Budget(4, 1e-5), population=100, accountant="gdp")
@@ -43,16 +43,16 @@ from privacy.ledger.records import FORMAT
 EPSILON_ROOM = 1e-4
 """Relative room for the price of a plan: the grid of privacy losses on which it is computed."""
 ROOM = 1e-9
-"""Relative room for multipliers, rates, costs and capacities; the latter have one unit more."""
+"""Relative room for multipliers, rates, costs and capacities; the latter two have one unit more."""
 _SEEN = 4096
-# How a leaf's fields grow with what it reveals: down, up; others must be equal.
+# The direction in which a leaf's fields reveal more: down or up; other fields must be equal.
 _LESS_NOISE = ("noise_multiplier", "variance")
 _MORE_REACH = ("q", "l1", "l2")
 
 
 @dataclass(frozen=True)
 class _Draw:
-    """What the releases of a reservation amount to."""
+    """The joint mechanism of a reservation's releases."""
 
     terms: elementary.Terms
     charged: float | None
@@ -60,7 +60,7 @@ class _Draw:
 
 
 class Rules:
-    """Checks the records of one chain, in order, and at the end the price of all plans."""
+    """Checks the records of one chain in order, and finally the price of all plans."""
 
     def __init__(self):
         self._charter: Charter | None = None
@@ -71,16 +71,16 @@ class Rules:
 
     @property
     def charter(self) -> Charter:
-        """The ledger's charter, once its genesis was checked."""
+        """The ledger's charter, after its genesis was checked."""
         assert self._charter is not None  # the chain begins with a genesis record
         return self._charter
 
     def check(self, seq: int, kind: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Checks one record; for a void, returns the reservation that it gives back, if it can.
+        """Checks one record; for a void, returns the refunded reservation if it exists.
 
         Raises:
-          LedgerError: A number does not follow from what it rests on.
-          ValueError, KeyError, TypeError: A field is missing or has a value that makes no sense.
+          LedgerError: A number does not follow from its inputs.
+          ValueError, KeyError, TypeError: A field is missing or has an invalid value.
         """
         finite_number(body["time"], "a time")
         if kind in ("genesis", "plan", "reserve"):
@@ -98,8 +98,8 @@ class Rules:
     def finish(self) -> None:
         """Prices all plans of a "pld" ledger together.
 
-        A part of a plan never costs more than the whole, so that one price a scope is enough; only
-        where that one is too high are the plans priced one after the other, to name the first bad one.
+        A part of a plan never costs more than the whole, so one price per scope is enough. Only if
+        it is too high, the plans are priced one after the other to name the first bad one.
 
         Raises:
           LedgerCorrupt: A plan costs more than its budget.
@@ -187,7 +187,7 @@ class Rules:
             self._survivors[seq] = draw.survivors
 
     def _draw(self, body: Mapping[str, Any], kind: str, q: float) -> _Draw:
-        """The draw of a reservation; equal ones are computed once."""
+        """The draw of a reservation; equal draws are computed once."""
         fields = ("sampling", "releases", "event", "noise_multiplier", "charged_multiplier")
         key = canonical_json([body[field] for field in fields])
         if key not in self._seen:
@@ -197,8 +197,8 @@ class Rules:
         return self._seen[key]
 
     def _computed(self, body: Mapping[str, Any], kind: str, q: float) -> _Draw:
-        # Older versions took a Poisson draw's price to hold whoever adds the noise. Such charges are
-        # what they were charged as; that the price was no bound is for `privacy.ledger.bounds` to say.
+        # Older versions charged a Poisson draw the same price whoever adds the noise. Accept such
+        # charges here; `privacy.ledger.bounds` reports that their price is not a bound.
         charter = self.charter
         releases = [Release(**entry) for entry in body["releases"]]
         if [release.record() for release in releases] != body["releases"]:
@@ -223,7 +223,7 @@ class Rules:
 
 
 def _at_most(recorded: Any, computed: float, what: str) -> None:
-    """Refuses a number that lets more be spent than what it was computed from."""
+    """Refuses a number that allows more spending than its inputs."""
     units = isinstance(computed, int)
     if units and type(recorded) is not int:
         raise InvalidEvent(f"Expected {what} in whole units, got {recorded!r}.")
@@ -242,7 +242,7 @@ def _check_costs(recorded: Mapping[str, Any], computed: Mapping[str, int]) -> No
 
 
 def _check_terms(event: Any, computed: elementary.Terms, what: str) -> None:
-    """Refuses an event that reveals less than the mechanisms it stands for."""
+    """Refuses an event that reveals less than its mechanisms."""
     recorded = parse_event(json.loads(event) if isinstance(event, str) else event)
     same = [n for _, n in recorded] == [n for _, n in computed]
     if not same or not all(_covers(a, b) for (a, _), (b, _) in zip(recorded, computed)):
@@ -254,7 +254,7 @@ def _covers(recorded: elementary.Leaf, computed: elementary.Leaf) -> bool:
         return False
     for field in dataclasses.fields(computed):
         said, true = getattr(recorded, field.name), getattr(computed, field.name)
-        if isinstance(true, elementary.Skellam):
+        if isinstance(true, elementary.SkellamTerm):
             covered = _covers(said, true)
         elif field.name in _LESS_NOISE:
             covered = said <= true * (1 + ROOM)

@@ -1,7 +1,7 @@
-"""Spending: how much of a ledger's budget was used after each part of its draws.
+"""Spending: the used budget of a ledger after each part of its draws.
 
-The records say which draw spent which slot, so that any prefix of them can be priced as `Ledger.spent`
-prices all. Like `spent` this is a report, not the basis of a decision: slots and filters decide.
+The records state which draw spent which slot, so any prefix of them can be priced like
+`Ledger.spent`. This is a report, like `spent`; slots and filters decide.
 
 Source: docs/ledger-slots.md, section 3.
 """
@@ -25,10 +25,10 @@ VIEWS = ("released", "server")
 
 @dataclass(frozen=True)
 class Spent:
-    """What had been spent after some of the draws.
+    """The spent budget after some of the draws.
 
     Attributes:
-      draws: Cohort draws charged so far, voided ones left out.
+      draws: Cohort draws charged so far, without voided ones.
       epsilon: View to scope to epsilon, for every purpose that has spent anything, and "total".
     """
 
@@ -41,7 +41,7 @@ def spending(ledger: Ledger, *, points: int = 8) -> list[Spent]:
 
     Args:
       ledger: Any ledger.
-      points: Of the curve; each costs as much as two calls of `Ledger.spent`.
+      points: Number of points of the curve; each costs as much as two calls of `Ledger.spent`.
     """
     expect_ledger(ledger)
     expect_count(points, "points", "It counts points of the curve.", least=1, error=LedgerError)
@@ -59,7 +59,7 @@ def spending(ledger: Ledger, *, points: int = 8) -> list[Spent]:
     return curve
 
 
-# A draw is counted as its purpose with the slot or the event that it spent.
+# A draw counts as its purpose with its spent slot or event.
 _Charge = tuple[str, int | None, str | None]
 
 

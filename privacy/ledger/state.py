@@ -1,9 +1,9 @@
-"""State: what the records of a ledger add up to, kept in tables beside them.
+"""State: the totals of a ledger's records, in tables of the same file.
 
-`apply` is the only place where a record changes a total, so a charge, an import and a
-verification follow the same rules: verification replays the chain into an empty database and
-compares. The rules are also constraints of the tables: a slot cannot be spent beyond its count,
-nor a filter beyond its capacity, whatever asks for it.
+`apply` is the only place where a record changes a total, so charges, imports and verification
+follow the same rules: verification replays the chain into an empty database and compares. The rules
+are also constraints of the tables: no caller can spend a slot beyond its count or a filter beyond
+its capacity.
 
 >>> connection = sqlite3.connect(":memory:", isolation_level=None)
 >>> create_tables(connection)
@@ -57,13 +57,13 @@ CREATE TABLE reservations (
 CREATE INDEX reservations_by_round ON reservations (run_id, round);
 """
 
-# Which state a record expects its reservation in.
+# The state that each kind of record expects of its reservation.
 BEFORE = {"open": "reserved", "commit": "open", "void": "reserved"}
 AFTER = {"open": "open", "commit": "committed", "void": "void"}
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Makes the empty tables of a ledger, inside the caller's transaction if there is one."""
+    """Creates the empty tables of a ledger, inside the caller's transaction if there is one."""
     statements, pending = [], ""
     for line in _SCHEMA.splitlines(keepends=True):
         pending += line
@@ -88,11 +88,11 @@ def apply(
       seq: The record's number.
       kind: The record's kind.
       body: The record's body.
-      voided: For a void, the body of the reservation that it gives back.
+      voided: For a void, the body of the refunded reservation.
 
     Raises:
-      sqlite3.IntegrityError: It would spend more than there is, or re-use a cohort.
-      ReservationState: Its reservation is not in the state that this step needs.
+      sqlite3.IntegrityError: It would exceed a total or reuse a cohort. ReservationState: Its
+      reservation is not in the state required for this step.
     """
     if kind == "genesis":
         for scope, rule in body["filters"].items():
@@ -109,7 +109,7 @@ def apply(
     else:
         _advance(connection, kind, body["reservation"])
         if kind == "void":
-            assert voided is not None  # whoever reads a void has its reservation at hand
+            assert voided is not None  # the caller passes the reservation of a void
             _charge(connection, voided, -1)
 
 

@@ -1,10 +1,10 @@
-"""Store: one SQLite file that survives crashes and serves several processes.
+"""Store: one SQLite file that survives crashes and supports several processes.
 
-Rollback journal with synchronous=EXTRA: when an append has returned, it is on disk, also after a
-power cut, and a copy of the one file is a whole ledger (a write-ahead log would keep committed
-charges beside it). Every append runs in a BEGIN IMMEDIATE transaction, so that reading what is left
-and spending it cannot be separated by another process. An append costs the same for a ledger of
-ten records or a hundred thousand.
+The store uses a rollback journal with synchronous=EXTRA. When an append returns, it is on disk,
+even after a power cut, and a copy of the file is a whole ledger (a write-ahead log would keep
+committed charges in a second file). Every append runs in a BEGIN IMMEDIATE transaction, so no other
+process can spend between reading the remaining budget and spending it. An append costs the same for
+a ledger of ten records or a hundred thousand.
 
 >>> import tempfile, pathlib
 >>> path = pathlib.Path(tempfile.mkdtemp()) / "ledger.db"
@@ -36,7 +36,7 @@ _TYPES = (int, str, str, str, str)
 
 
 class Store:
-    """A connection to one ledger file. Not to be carried through a fork."""
+    """A connection to one ledger file. Do not use it in a forked process."""
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
@@ -53,10 +53,10 @@ class Store:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], fill: Callable[["Store"], Any]) -> "Store":
-        """Makes a new file with the records that fill appends; all of them or no file.
+        """Creates a new file with the records that `fill` appends; all of them or no file.
 
         Raises:
-          LedgerError: Something exists at path. It is left as it is.
+          LedgerError: The path exists. It is left unchanged.
           LedgerUnavailable: The file cannot be written there.
         """
         path = Path(path)
@@ -94,7 +94,7 @@ class Store:
 
         Raises:
           LedgerUnavailable: The disk is full, the file is read-only, or another program holds it.
-          LedgerCorrupt: The file is damaged, or its totals are: they would not take what they offer.
+          LedgerCorrupt: The file is damaged, or its totals are inconsistent.
         """
         with self._lock, translated(self.path):
             connection = self.reader()
@@ -108,7 +108,7 @@ class Store:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """All queries inside see the ledger at one moment.
+        """All queries inside see one snapshot of the ledger.
 
         Raises:
           LedgerUnavailable: Another program holds the file, or the disk fails.
@@ -126,7 +126,7 @@ class Store:
                     _end(connection)
 
     def select(self, query: str, values: Sequence[Any], types: Sequence[type]) -> list[tuple]:
-        """The rows of a query, every value of the type that a ledger keeps in its column.
+        """The rows of a query, with every value checked against the type of its column.
 
         Raises:
           LedgerCorrupt: A value is of another type: the file was damaged.
@@ -138,7 +138,7 @@ class Store:
         return rows
 
     def reader(self) -> sqlite3.Connection:
-        """The connection, for queries; refuses a closed one, and one that came through a fork."""
+        """The connection for queries; refuses a closed one, and one from before a fork."""
         if forks.generation() != self._owner:
             raise LedgerError(
                 f"Expected the process {self._owner[1]} that opened the ledger, got a fork of it, "
@@ -178,10 +178,10 @@ class Store:
         return self._one("WHERE seq = ?", seq)
 
     def body(self, seq: int) -> dict[str, Any]:
-        """What the record with this number says.
+        """The body of the record with this number.
 
         Raises:
-          LedgerCorrupt: There is none, or it is not a JSON object.
+          LedgerCorrupt: The record is missing or is not a JSON object.
         """
         record = self.get(seq)
         try:
@@ -201,7 +201,7 @@ class Store:
         return self._one("WHERE hash = ?", value)
 
     def records(self) -> Iterator[Record]:
-        """All records in order; call inside `reading` for those of one moment."""
+        """All records in order; call inside `reading` for one snapshot."""
         with translated(self.path):
             for row in self.reader().execute(f"SELECT {_COLUMNS} FROM records ORDER BY seq"):
                 _check_types(self.path, row, _TYPES)
@@ -236,7 +236,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _end(connection: sqlite3.Connection) -> None:
-    """Rolls back; a disk that failed may have done it already."""
+    """Rolls back, unless a failed disk has done it already."""
     with contextlib.suppress(sqlite3.Error):
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -250,7 +250,7 @@ def _check_types(path: Path, row: Sequence[Any], types: Sequence[type]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the new name durable; without it a power cut could lose the file."""
+    """Makes the new file name durable; otherwise a power cut could lose the file."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

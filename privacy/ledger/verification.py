@@ -1,9 +1,10 @@
-"""Verification: a ledger's records, checked one by one and added up again.
+"""Verification: checks a ledger's records one by one and recomputes the totals.
 
-`replay` reads a chain: every record continues the one before, says what follows from what it rests
-on (`privacy.ledger.rules`), and fits the totals (`privacy.ledger.state`). `verify` replays the chain of
-a file into an empty database and compares its totals with the file's, so that an edited total is found
-before it is spent. Both take time proportional to the records; each distinct mechanism is priced once.
+`replay` reads a chain. It checks that every record continues the previous one, follows from its
+inputs (`privacy.ledger.rules`), and fits the totals (`privacy.ledger.state`). `verify` replays the
+chain of a file into an empty database and compares its totals with the file's, so an edited total
+is detected before it is spent. Both take time proportional to the records; each distinct mechanism
+is priced once.
 
 Sources: docs/ledger-slots.md, section 4.
 """
@@ -21,7 +22,7 @@ from privacy.ledger.rules import Rules
 from privacy.ledger.state import apply, create_tables, schema, totals
 from privacy.ledger.store import Store
 
-# What a body that is not a record's can raise; out of room on the disk is not among it.
+# The errors that an invalid body can raise, without those of a full disk.
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 _REFUSED = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 
@@ -29,11 +30,11 @@ _REFUSED = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingE
 def replay(
     records: Iterable[Record], connection: sqlite3.Connection, *, keep: bool = False
 ) -> Record:
-    """Checks a chain and adds it up in a database with empty tables; returns its last record.
+    """Replays a chain into a database with empty tables; returns its last record.
 
     Args:
       records: The chain.
-      connection: Its tables take the totals.
+      connection: A database whose tables receive the totals.
       keep: Whether the records are stored there too.
 
     Raises:
@@ -67,7 +68,8 @@ def verify(store: Store) -> None:
     """Replays the whole chain and compares it with the file's totals.
 
     Raises:
-      LedgerCorrupt: Naming the first bad record, or the totals that do not follow from the chain.
+      LedgerCorrupt: The error names the first bad record, or the totals that do not follow from the
+        chain.
     """
     replica = sqlite3.connect(":memory:", isolation_level=None)
     try:

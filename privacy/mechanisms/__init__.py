@@ -1,1 +1,1 @@
-"""Mechanisms, and the programs that are bound to them."""
+"""Mechanisms, and the programs that are clipped for them."""

@@ -1,9 +1,9 @@
 """Adaptive clipping: a clip norm that follows a quantile of the clients' norms.
 
-The clip norm is server state. Each client divides its contribution by the broadcast norm, so that
-what it sends is bounded by 1 whatever the norm is, and adds one number: plus or minus a half, for
-whether its norm was below. The noisy mean of that number says which way to move the clip norm. The
-number is a sum like any other: it is clipped, noised and charged.
+The clip norm is server state. Each client divides its contribution by the broadcast norm, so its
+message is bounded by 1 for any norm. It adds one number, plus or minus a half, which says whether
+its norm was below. The noisy mean of this number determines the direction in which the clip norm
+moves. The sum of this number is clipped, noised and charged like any other.
 
 >>> float(updated(1.0, fraction_below=0.5, quantile=0.5))
 1.0
@@ -25,16 +25,16 @@ from secfad import clip
 # The sum of the indicators under this name is read as a count of clients by
 # `privacy.execution.clip_activity`.
 COUNT = "clients_below"
-# The norm never leaves this range, whatever noise does to the quantile.
+# The norm never leaves this range, whatever the noise.
 SMALLEST, LARGEST = 1e-8, 1e8
 
 
 @dataclass(frozen=True)
 class AdaptiveClip:
-    """How a clip norm follows the clients' norms.
+    """The parameters of an adaptive clip norm.
 
     Attributes:
-      initial: Before the first round.
+      initial: The clip norm before the first round.
       quantile: Target fraction of clients below it.
       rate: Step size in the logarithm; 0 keeps the norm and only counts.
     """
@@ -58,7 +58,7 @@ class AdaptiveClip:
 
 
 def normalised(tree: Any, clip_norm: Any) -> tuple[Any, jax.Array]:
-    """A contribution in units of the clip norm, and whether it was below.
+    """A contribution in units of the clip norm, and an indicator of whether it was below.
 
     For client code: `clip_norm` is the broadcast norm. Sum both in one message, with the clip norms
     1 for the tree and 0.5 for the indicator, each by itself (`joint=False`).

@@ -1,4 +1,4 @@
-"""`typical_norms`: how large contributions are, for choosing clip norms.
+"""`typical_norms`: the norms of contributions, for choosing clip norms.
 
 Sources: Andrew et al. (2021) for the median as a clip norm; `privacy.mechanisms.adaptive` finds it privately.
 """
@@ -14,14 +14,14 @@ from secfad.inner import Aggregate, Upload, plain_sum
 
 
 def typical_norms(computation: Computation, args: Sequence[Any]) -> dict[str, float]:
-    """Sum name to the median norm over clients of what they add to it, at most over the rounds.
+    """Sum name to the median over clients of their contributions' norms, maximised over the rounds.
 
-    Computed in the clear and charged to nobody: for public or simulated data only. Norms of private data
-    say something about them; for those take `privacy.mechanisms.adaptive`.
+    The norms are computed in the clear and not charged: use only public or simulated data. Norms of
+    private data reveal something about them; use `privacy.mechanisms.adaptive` instead.
 
     Args:
-      computation: What will be made private.
-      args: Its arguments; those of clients stacked.
+      computation: The computation that will be privatized.
+      args: Its arguments, with client arguments stacked.
 
     Returns:
       A `clip_norm` for a mechanism.

@@ -1,9 +1,9 @@
-"""Mechanisms: how much a client may add to a sum, and how much noise hides it.
+"""Mechanisms: the bound on a client's contribution to a sum, and the noise that hides it.
 
-A closed set, because a mechanism that the accountant does not know has no price. Both clip what a
-client sends in one round and add noise of a stated multiple of that bound to the sum: `Gaussian` by
-the server or by clients, `Skellam` by clients. Noise and bound are compared at the same point: on the
-sum, never on a mean.
+The set is closed, because a mechanism that the accountant does not know has no price. Both
+mechanisms clip the contributions of a client in one round and add noise of a stated multiple of
+that bound to the sum: `Gaussian` by the server or by clients, `Skellam` by clients. Noise and bound
+are compared at the same point: on the sum, never on a mean.
 
 >>> Gaussian(noise_multiplier=1.2, clip_norm={"delta": 0.5, "loss*": 2.0}).clip_norm_of("loss.tangent")
 2.0
@@ -29,7 +29,7 @@ PURPOSES: tuple[str, ...] = ("training", "hypergradient", "evaluation")
 
 @dataclass(frozen=True, kw_only=True)
 class Mechanism(abc.ABC):
-    """What all mechanisms have in common; use `Gaussian` or `Skellam`.
+    """The common base of all mechanisms; use `Gaussian` or `Skellam`.
 
     Attributes:
       noise_multiplier: Standard deviation of the noise on a sum over the largest L2 norm of one
@@ -41,11 +41,11 @@ class Mechanism(abc.ABC):
         1. Otherwise each sum by itself, and the ledger composes them.
       grid: Integer steps per clip norm in the fixed-point encoding that is aggregated.
       honest_survivors: For noise by clients, the fraction of the cohort that is guaranteed to be
-        honest and to answer. Their shares alone make up the noise; with fewer survivors than that
-        the release is withheld, and with all of them the noise is larger than charged.
-      rotation: Clients rotate what they send by a random Hadamard transform that all share, and the
-        server rotates the sum back. No coordinate stands out then, so that a smaller ring holds the
-        sum: see `privacy.noise.capacity`.
+        honest and to answer. Their shares alone amount to the charged noise. With fewer survivors
+        the release is withheld; with all clients the noise is larger than charged.
+      rotation: Clients rotate their contributions by a shared random Hadamard transform, and the
+        server rotates the sum back. Then no coordinate is large, so a smaller ring holds the sum:
+        see `privacy.noise.capacity`.
     """
 
     kind: ClassVar[str]
@@ -142,12 +142,12 @@ class Gaussian(Mechanism):
 
 @dataclass(frozen=True, kw_only=True)
 class Skellam(Mechanism):
-    """Clipped sums with Skellam noise, which every client adds a share of.
+    """Clipped sums with Skellam noise, of which every client adds a share.
 
-    A Skellam number is the difference of two Poisson counts, and sums of such numbers are Skellam
-    again, exactly: whatever the shares' size, the survivors' noise has the law that is charged. That
-    law has no privacy loss distribution in closed form for vectors; it is priced by its Renyi divergence,
-    so on a ledger with a filter, as in accountant="rdp@8". See decision 0036.
+    A Skellam number is the difference of two Poisson counts, and sums of such numbers are exactly
+    Skellam again. For any size of the shares, the survivors' noise therefore has the charged law.
+    That law has no privacy loss distribution in closed form for vectors; it is priced by its Renyi
+    divergence, so on a ledger with a filter, as in accountant="rdp@8". See decision 0036.
 
     Guarantees:
       One round releases sums with a Renyi divergence at every integer order of at most that of
@@ -162,19 +162,19 @@ class Skellam(Mechanism):
 
     @property
     def by_clients(self) -> bool:
-        """Always: the server never holds a sum without noise."""
+        """Always true: the server never holds a sum without noise."""
         return True
 
 
 def split_noise(noise_multiplier: float, shares: Mapping[str, float]) -> dict[str, float]:
-    """Noise multipliers of several sums of one round that together cost what one sum would.
+    """Noise multipliers of several sums of one round that together cost as much as one sum.
 
     Guarantees:
       sum_k z_k^-2 = z^-2, so that separately clipped sums with these multipliers have the joint
       multiplier z.
 
     Args:
-      noise_multiplier: z, of the round.
+      noise_multiplier: The multiplier z of the round.
       shares: Sum name to its share of the round's privacy loss; scaled to add to 1.
 
     Source: Gaussian composition; McMahan et al. (2018), section 3.

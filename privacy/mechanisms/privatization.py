@@ -1,12 +1,12 @@
-"""`privatize`: a clip before every sum of a computation, also of a derivative.
+"""`privatize`: inserts a clip before every sum of a computation or derivative.
 
-The computation is traced, whatever mode of differentiation it came from, and rebuilt with one clip
-per round: everything that a client sends in that round is scaled together, so that the round is one
-Gaussian release. Clips are put into the *derived* program. Differentiating a clipped program would
-not do: the derivative of a clip is not clipped.
+`privatize` traces the computation, which may be a derivative in any mode, and rebuilds it with one
+clip per round. All contributions of a client in a round are scaled together, so the round is one
+Gaussian release. Clips are inserted into the *derived* program, because the derivative of a clip is
+not clipped.
 
-What `mean` divides by is not a release: a sum of constants is replaced by the public expected size of
-the cohort when the program runs; see `privacy.execution.execution`.
+The denominator of a `mean` is not a release: when the program runs, a sum of constants is replaced
+by the public expected size of the cohort; see `privacy.execution.execution`.
 
 Sources: McMahan et al. (2018), section 3; docs/privacy-model.md.
 """
@@ -57,7 +57,7 @@ class PlannedSum:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRelease:
-    """What one round of an evaluation releases.
+    """The releases of one round of an evaluation.
 
     Attributes:
       sums: In the order in which they are sent.
@@ -73,7 +73,7 @@ class PlannedRelease:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PrivateProgram:
-    """A program in which every sum is clipped, and the mechanism that it was clipped for.
+    """A program with clipped sums, and its mechanism.
 
     Attributes:
       program: The clipped program.
@@ -111,7 +111,7 @@ def privatize(
     Raises:
       MechanismError: A sum has no clip norm or is not floating point, the purpose is unknown, or
         the number of releases is not bounded before the run.
-      PlacementError: A value is used where it does not live.
+      PlacementError: A value is used at another placement than its own.
     """
     if purpose not in PURPOSES:
         raise MechanismError(f"Expected a purpose among {PURPOSES}, got {purpose!r}.")
@@ -124,8 +124,8 @@ def privatize(
     releases = tuple(_releases(plain.schedule, mechanism))
     if not releases:
         raise MechanismError(
-            f"`{computation.name}` sends nothing from clients to the server, so there is nothing to "
-            "make private. Run it with secfad.execute."
+            f"`{computation.name}` sends nothing from clients to the server, so there is nothing "
+            "to privatize. Run it with secfad.execute."
         )
 
     def clipped(*args: Any) -> Any:
@@ -139,7 +139,7 @@ def privatize(
 
 
 def _releases(plan: Schedule, mechanism: Mechanism) -> list[PlannedRelease]:
-    """The releases of one evaluation, loops written out."""
+    """The releases of one evaluation, with loops unrolled."""
     found: list[PlannedRelease] = []
     for item in plan.items:
         if isinstance(item, Round):
@@ -164,8 +164,8 @@ def _nested_releases(item: Nested, mechanism: Mechanism) -> list[PlannedRelease]
             return []
     if any(body != bodies[0] for body in bodies):
         raise MechanismError(
-            "Expected branches that release the same sums, got different ones. Which branch is taken "
-            "depends on the data of the run, and a budget is reserved before it."
+            "Expected branches that release the same sums, got different ones. The branch depends "
+            "on the data of the run, and the budget is reserved before the run."
         )
     return bodies[0]
 
@@ -181,7 +181,7 @@ def _release(uploads: Sequence[Sum], block: Block, mechanism: Mechanism) -> Plan
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """The names of a round's sums, numbered where two are alike."""
+    """The names of a round's sums, with numbers for duplicates."""
     seen: dict[str, int] = {}
     unique = []
     for name in names:

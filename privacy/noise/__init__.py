@@ -1,1 +1,1 @@
-"""Exact samplers of noise on the integer grid, and the way from reals to it."""
+"""Exact samplers of noise on the integer grid, and quantization to it."""

@@ -1,10 +1,11 @@
 """Capacity: the ring that holds a noisy sum of integers without wrapping.
 
-Integers of n clients add up to at most n D2 in a coordinate, D2 being the L2 bound of one client's vector.
-Rotated, a coordinate of the sum is n D2 / sqrt(m) times a sub-Gaussian number, plus at most 1 for each
-client's rounding. Noise by clients adds the noise of all n shares, noise by the server its own where the
-sum may wrap. Both tails are bounded by Chernoff, for all coordinates of a round together. A wrap would give
-a wrong number, never a less private one: what is released is the noisy sum, reduced mod 2^b.
+The integers of n clients sum to at most n D2 in a coordinate, where D2 is the L2 bound of one
+client's vector. Rotated, a coordinate of the sum is n D2 / sqrt(m) times a sub-Gaussian number,
+plus at most 1 for each client's rounding. Noise by clients adds the noise of all n shares; noise by
+the server adds its own noise if the sum may wrap. Chernoff's bound limits both tails, for all
+coordinates of a round together. A wrap would give a wrong number, never a less private one: the
+release is the noisy sum reduced mod 2^b.
 
 >>> ring_bits([Load(clients=100, bound=65536.0, size=1 << 20)])
 24
@@ -23,13 +24,15 @@ from typing import Literal
 from privacy.errors import MechanismError
 
 WRAP_PROBABILITY = 2.0**-40
-"""Of any wrap in one round; exactly zero without rotation and without noise by clients."""
+"""The probability of any wrap in one round; exactly zero without rotation and without noise by
+clients.
+"""
 MAX_BITS = 64
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one group of jointly clipped sums puts into the ring.
+    """The load of one group of jointly clipped sums on the ring.
 
     Attributes:
       clients: Members of the cohort.
@@ -48,7 +51,9 @@ class Load:
     share_variance: float = 0.0
 
     def largest(self, wrap_probability: float) -> float:
-        """What no coordinate of the sum exceeds in magnitude, but with this probability."""
+        """The bound that any coordinate of the sum exceeds in magnitude with at most this
+        probability.
+        """
         log_odds = math.log(4 * self.size / wrap_probability)  # half of it to each tail, two sides
         signal = self.clients * math.floor(self.bound)
         if self.rotated:
@@ -69,8 +74,8 @@ def ring_bits(
 
     Args:
       loads: The groups of the round.
-      wrap_probability: Of the round as a whole.
-      least: A ring that is not to be undercut.
+      wrap_probability: Probability of a wrap in the round as a whole.
+      least: The smallest allowed modulus_bits.
 
     Raises:
       MechanismError: No ring of up to 64 bits is enough.
@@ -79,8 +84,8 @@ def ring_bits(
     bits = math.ceil(largest).bit_length() + 1
     if bits > MAX_BITS:
         raise MechanismError(
-            f"Expected sums and noise that fit a ring of {MAX_BITS} bits, got ones that need {bits}. "
-            "Use a coarser grid, fewer clients or less noise."
+            f"Expected sums and noise that fit a ring of {MAX_BITS} bits, got ones that need "
+            f"{bits}. Use a coarser grid, fewer clients or less noise."
         )
     return max(least, bits)
 

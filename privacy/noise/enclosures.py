@@ -1,9 +1,9 @@
-"""Enclosures: integer bounds around irrational probabilities, refined when a draw needs it.
+"""Enclosures: integer bounds of irrational probabilities, refined when a draw needs it.
 
 A sampler is exact if it compares uniform random bits with the true probability. Probabilities such
-as exp(-x^2 / 2 sigma^2) are irrational, so they are kept as integer intervals; a draw whose first 32
-bits fall inside an interval takes more bits and a narrower interval until it is decided. Nothing
-here is a float.
+as exp(-x^2 / 2 sigma^2) are irrational, so they are represented by integer intervals. A draw whose
+first 32 bits are inside an interval uses more bits and a narrower interval until it is decided.
+This module uses no floats.
 
 >>> low, high = exp_interval(Fraction(1), 40)
 >>> low <= 0.36787944117144233 * 2**40 <= high
@@ -28,7 +28,7 @@ _GUARD = 64
 
 
 class Words(Protocol):
-    """Where more random bits come from; see `privacy.noise.samplers.Stream`."""
+    """A source of random bits; see `privacy.noise.samplers.Stream`."""
 
     def bytes(self, count: int, /) -> bytes:
         """Fresh random bytes."""

@@ -1,13 +1,14 @@
-"""Quantization: from clipped floats to integers whose norm is still bounded.
+"""Quantization: rounds clipped floats to integers with a bounded norm.
 
 Rounding a vector of norm C on a grid of `scale` steps per unit can raise its norm by as much as
-sqrt(d) steps. The noise has to be calibrated to the norm *after* rounding, so this module rounds at
-random, checks the integer norm, and draws again when it is above a bound D2 that most draws keep:
+sqrt(d) steps. The noise must be calibrated to the norm *after* rounding. This module therefore
+rounds randomly, checks the integer norm, and draws again if it exceeds a bound D2 that most draws
+satisfy:
 
     D2^2 = min{ s^2 C^2 + d/4 + sqrt(2 ln(1/beta)) (s C + sqrt(d)/2),  (s C + sqrt(d))^2 }
 
-A draw passes with probability at least 1 - beta. What leaves a client has a norm of at most D2
-whatever happens: after 64 draws the vector is shrunk toward zero without randomness.
+A draw passes with probability at least 1 - beta. A client always sends a norm of at most D2: after
+64 draws the vector is shrunk toward zero without randomness.
 
 >>> round(integer_norm_bound(1.0, 100.0, 10_000), 2)
 112.47
@@ -32,7 +33,7 @@ _LARGEST = 2.0**62
 def integer_norm_bound(
     clip_norm: float, scale: float, dimension: int, beta: float = math.exp(-0.5)
 ) -> float:
-    """D2: an L2 bound in grid steps that a rounded vector keeps with probability 1 - beta.
+    """D2: an L2 bound in grid steps that a rounded vector satisfies with probability 1 - beta.
 
     Args:
       clip_norm: L2 bound C of the float vector.
@@ -63,7 +64,7 @@ def round_within(x: np.ndarray, scale: float, bound: float, stream: Stream) -> n
 
     Guarantees:
       Every vector along the last axis has an integer norm of at most bound, computed in integers.
-      Up to what is repeated for the bound's sake, the rounding is unbiased.
+      The rounding is unbiased, except for draws that are repeated because of the bound.
 
     Args:
       x: Finite float64, vectors along the last axis, clipped so that scale * norm <= bound.

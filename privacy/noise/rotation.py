@@ -1,9 +1,9 @@
 """Rotation: a random orthonormal map, shared by a round, that spreads a vector over its coordinates.
 
-A client's vector may have all its norm in one coordinate, and a ring must then hold many times the
-norm. After random signs and a Hadamard transform, R = H diag(signs) / sqrt(m), every coordinate is a sum
-of independent signs: its tail is that of a Gaussian of deviation norm / sqrt(m), whatever the vector.
-Norms do not change, so neither does what a client adds to the privacy loss.
+If a client's vector has all its norm in one coordinate, the ring must hold many times the norm.
+After random signs and a Hadamard transform, R = H diag(signs) / sqrt(m), every coordinate is a sum
+of independent signs: for every vector, its tail is that of a Gaussian of deviation norm / sqrt(m).
+Norms do not change, so the privacy loss of a client does not change either.
 
 >>> turned = Rotation(3, b"a public seed of the round")
 >>> turned.forward(np.array([[3.0, 0.0, 4.0]])).shape

@@ -1,16 +1,16 @@
-"""Samplers: exact integer noise from a cryptographic stream, a vector at a time.
+"""Samplers: vectors of exact integer noise from a cryptographic stream.
 
-Noise for differential privacy must have the distribution that was charged, to the last bit: a
-Gaussian rounded from floats leaks through its low bits. Here all decisions compare random integers
-with rational or enclosed probabilities (`privacy.noise.enclosures`); no float enters.
+Noise for differential privacy must have exactly the charged distribution: a Gaussian rounded from
+floats leaks through its low bits. All decisions compare random integers with rational or enclosed
+probabilities (`privacy.noise.enclosures`), without floats.
 
-Discrete Gaussian and Laplace: |x| = block x width + offset, with width a power of two near a 16th of
-the scale. The block is found in a table of cumulative weights by 32 random bits, the offset is
-uniform, and x is accepted with probability exp(-gamma), gamma rational and below 1/2, by a series of
-Bernoulli trials; about 97 of 100 are. In the rare cases in which 32 bits do not decide a
-comparison, more are drawn. Skellam noise is the difference of two Poisson counts from such tables.
+Discrete Gaussian and Laplace: |x| = block x width + offset, with width a power of two near a 16th
+of the scale. The block is found in a table of cumulative weights by 32 random bits, the offset is
+uniform, and x is accepted with probability exp(-gamma), gamma rational and below 1/2, by a series
+of Bernoulli trials; about 97 of 100 are. In the rare case that 32 bits do not decide a comparison,
+more bits are drawn. Skellam noise is the difference of two Poisson counts from such tables.
 
-The stream is an argument. There is no default, so no weak generator can slip in.
+The stream is an argument without a default, so no weak generator is used by mistake.
 
 >>> class Zeros:
 ...     def bytes(self, count): return bytes(count)
@@ -111,11 +111,11 @@ def skellam(variance: Scale, size: Size, stream: Stream) -> np.ndarray:
 
 
 def check_noise(kind: str, std: float) -> None:
-    """Refuses noise that no sampler here draws, before anything depends on it.
+    """Refuses noise that no sampler of this module supports, before anything depends on it.
 
     Args:
       kind: "discrete_gaussian" or "skellam".
-      std: Of what one party draws, in grid steps.
+      std: Standard deviation of one party's noise, in grid steps.
 
     Raises:
       InvalidEvent: It is too small or too large.
@@ -171,7 +171,7 @@ def _poisson_sampler(mean: Fraction) -> Callable[[int, Stream], np.ndarray]:
 
 
 def _search(table: Table, words: np.ndarray, stream: Stream) -> np.ndarray:
-    """The outcome of each 32-bit word, with more bits where they do not decide."""
+    """The outcome of each 32-bit word, with more bits if needed."""
     index = np.searchsorted(table.floors, words, side="right")
     for place in np.flatnonzero(words < table.blurred[index]):
         index[place] = table.resolve(int(words[place]), stream)

@@ -2,15 +2,16 @@
 
     delta = mean of what clients' models moved,    model <- server optimizer(model, delta)
 
-Every client has the same weight: a weight that depends on the client's data would be a further
-release. The delta is asked as "training", is paid by the purpose training, and everything that the
-optimizer makes of it is post-processing.
+All clients have equal weights: a weight that depends on client data would be a further release. The
+question "training" asks for the delta and charges it to the purpose training. The optimizer is
+post-processing.
 
-With `AdaptiveClip` the clip norm is state too: clients send their delta in units of it and whether they
-were below, and the count, a sum like any other, moves it.
+With `AdaptiveClip` the clip norm is state too. Clients send their delta in units of the clip norm
+and an indicator of whether they were below. The sum of the indicators, which is released like any
+other sum, moves the clip norm.
 
-With `scaffold` clients correct their steps by control variates, of which each keeps its own: it is
-client state, and stays with its client from round to round.
+With `scaffold` clients correct their steps by control variates. Each client's control variate is
+client state and stays with its client from round to round.
 
 Sources: Reddi et al. (2021), Algorithm 1; McMahan et al. (2018) for the mean under privacy; Andrew et al.
 (2021), Algorithm 1, for adaptive clipping; Karimireddy et al. (2020), Algorithm 1, and Noble, Bellet,
@@ -50,10 +51,10 @@ def check_local(
     *,
     name: str = "local",
 ) -> None:
-    """Refuses a loss or a local update that does not work on what one client holds.
+    """Refuses a loss or a local update that does not accept the data of one client.
 
     Raises:
-      MechanismError: So it is; the text says what they were given.
+      MechanismError: They fail; the text states their arguments.
     """
     expect_function(loss, "loss", "It takes a model and a batch.", MechanismError)
     expect_function(local, name, _LOCAL, MechanismError)
@@ -76,7 +77,7 @@ def fedopt(
     """Federated optimization as an algorithm for `train`.
 
     Args:
-      loss: Of a model on a batch of a client's examples.
+      loss: Loss of a model on a batch of a client's examples.
       model: The model before the first round.
       one_client: What one client holds: shapes and dtypes, passed to `local`.
       optimizer: Treats the mean delta as a gradient; `optax.sgd(1.0)` is FedAvg.
@@ -88,7 +89,7 @@ def fedopt(
       State {"model", "optimizer"}, with "clip_norm" if adaptive; question "training".
 
     Raises:
-      MechanismError: An argument is of another kind, or does not work on what one client holds.
+      MechanismError: An argument has another type, or does not accept the data of one client.
     """
     model = as_arrays(model)
     expect_optimizer(optimizer, "optimizer")
@@ -137,14 +138,14 @@ def scaffold(
 ) -> Algorithm:
     """SCAFFOLD as an algorithm for `train`: pass `client_state=algorithm.client_state(population)`.
 
-    A client sends how far it moved and how its control variate changed, both clipped; what it keeps
-    is its own and is not clipped.
+    A client sends its model change and the change of its control variate, both clipped. The control
+    variate that it keeps is not clipped.
 
     Args:
-      loss: Of a model on a batch of a client's examples.
+      loss: Loss of a model on a batch of a client's examples.
       model: The model before the first round.
       one_client: What one client holds: shapes and dtypes.
-      learning_rate: Of local training.
+      learning_rate: Learning rate of local training.
       optimizer: Treats the mean delta as a gradient; `optax.sgd(1.0)` is the paper's.
       fraction: Share of the population that takes part in a round, `sampling.rate`.
 
@@ -153,7 +154,7 @@ def scaffold(
       client state "own".
 
     Raises:
-      MechanismError: An argument is of another kind, or does not work on what one client holds.
+      MechanismError: An argument has another type, or does not accept the data of one client.
 
     Source: Karimireddy et al. (2020), Algorithm 1, option II.
     """
@@ -215,10 +216,10 @@ def _scaled_delta(loss: Loss, local: LocalUpdate) -> fad.Computation:
 
 
 def as_arrays(tree: Tree) -> Tree:
-    """The tree with arrays for leaves, so that every round sees the same dtypes.
+    """Converts the leaves to arrays, so that every round has the same dtypes.
 
     Raises:
-      MechanismError: A leaf is no array of numbers.
+      MechanismError: A leaf is not an array of numbers.
     """
     for leaf in jax.tree.leaves(tree):
         as_array(leaf)

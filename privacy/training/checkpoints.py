@@ -1,12 +1,12 @@
-"""Checkpoints of a training run: state and ledger head, old or new and never half.
+"""Checkpoints of a training run: state and ledger head, written atomically.
 
-One file, written to a draft, synced and renamed. The ledger itself is never inside: restoring a
-checkpoint must not restore a budget. A checkpoint names the run it belongs to and the head of the
-ledger when it was written, and is refused with a ledger that does not contain that history, because
-such a ledger forgot charges.
+A checkpoint is one file, written to a draft, synced and renamed. It never contains the ledger:
+restoring a checkpoint must not restore a budget. It names its run and the head of the ledger when
+it was written. It is refused with a ledger that does not contain this head, because such a ledger
+lacks charges.
 
-Leaves come back with the bits, shape and dtype they were written with, also those that NumPy has no
-name for (bfloat16, 8-bit floats).
+Leaves keep their bits, shape and dtype, including dtypes without a NumPy name (bfloat16, 8-bit
+floats).
 
 Sources: docs/ledger-slots.md, section 4; docs/decisions/0033-own-checkpoints.md.
 """
@@ -38,10 +38,10 @@ class Checkpoint:
       round: Rounds finished.
       state: The server's state, a tree of arrays.
       ledger_head: Head of the ledger at that moment.
-      stopped: Why the run ended for good before its planned rounds, or "".
-      clients: Digest of what clients keep after that round, or "" for nothing; see
+      stopped: The reason why the run ended before its planned rounds, or "".
+      clients: Digest of the client state after that round, or "" if there is none; see
         `privacy.training.client_files`.
-      metrics: Digest of the lines of metrics up to that round, or "" where none was taken.
+      metrics: Digest of the lines of metrics up to that round, or "" if there is none.
     """
 
     run_id: str
@@ -57,7 +57,7 @@ class CheckpointFile:
     """One file that always holds the newest finished checkpoint.
 
     Args:
-      path: Of the file; its folder is made if missing.
+      path: Path of the file; its folder is created if missing.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -69,7 +69,7 @@ class CheckpointFile:
 
         Raises:
           MechanismError: A leaf of the state is not an array of numbers.
-          StorageFailed: The disk is full or cannot be written; the old checkpoint is still there.
+          StorageFailed: The disk is full or cannot be written; the old checkpoint is unchanged.
         """
         leaves, tree = jax.tree.flatten(checkpoint.state)
         arrays = [as_array(leaf) for leaf in leaves]
@@ -95,11 +95,11 @@ class CheckpointFile:
         Args:
           like: A state of the expected structure.
           ledger: The run's ledger.
-          run_id: The run that asks.
+          run_id: The current run.
 
         Raises:
-          ResumeRefused: The file is damaged, is of another run, holds another kind of state, or is
-            not of this ledger's history.
+          ResumeRefused: The file is damaged, belongs to another run or another ledger, or holds
+            another kind of state.
           StorageFailed: The file cannot be opened.
         """
         if not self.path.exists():

@@ -1,14 +1,15 @@
-"""What clients keep, on disk: a simulation's secret, in a folder of its own.
+"""Client state on disk: secret data of a simulation, in a separate folder.
 
 A real client would hold these rows on its own device. A simulation has them in one folder, which is
-as secret as the data; checkpoint, journal and metrics beside it stay as public as the model.
+as secret as the data. The checkpoint, the journal and the metrics next to it are as public as the
+model.
 
     kept-SEQ.npz     what a released question left its clients with, durable before the release is
     state-ROUND.npz  the rows of the whole population after a round, durable before its checkpoint
 
-A checkpoint holds the digest of the rows of its round, so that server and clients always resume
-together; a kept file holds the digest of its release, so that a replayed release finds the rows that
-its own cohort was left with. After a checkpoint only the rows it names remain.
+A checkpoint holds the digest of the rows of its round, so server and clients always resume
+together. A kept file holds the digest of its release, so a replayed release finds the rows of its
+own cohort. After a checkpoint only its rows remain.
 
 Source: docs/ledger-slots.md, section 4, for the order of the steps.
 """
@@ -33,11 +34,11 @@ Tree = Any
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """What one released question left its clients with; never released itself.
+    """The client results of one released question; never released themselves.
 
     Attributes:
-      seq: The ledger's record that paid for the question.
-      release: Digest of what was released.
+      seq: The ledger's record of the charge.
+      release: Digest of the release.
       members: The clients that keep it, increasing.
       rows: Client argument to a tree with one row for each of them.
     """
@@ -49,30 +50,30 @@ class Kept:
 
 
 class ClientFiles:
-    """The folder of what clients keep.
+    """The folder of client state.
 
     Args:
-      path: The folder; it is made, readable by its owner only, with the first file.
+      path: The folder; it is created with the first file, readable only by its owner.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
 
     def write_kept(self, kept: Kept) -> None:
-        """Makes what a question left its clients with durable; call before its release is."""
+        """Makes the client results of a question durable; call this before its release is durable."""
         head = {"release": kept.release}
         self._write(self._kept(kept.seq), head, {"members": kept.members, "rows": dict(kept.rows)})
 
     def read_kept(self, seq: int, release: str, *, like: Mapping[str, Tree]) -> Kept:
-        """What the clients of a released question were left with.
+        """The client results of a released question.
 
         Args:
-          seq: The ledger's record that paid for it.
-          release: Digest of what was released.
+          seq: The ledger's record of the charge.
+          release: Digest of the release.
           like: Client argument to a tree of the expected structure.
 
         Raises:
-          ResumeRefused: There is none, or it is damaged or of another release.
+          ResumeRefused: The file is missing, damaged or of another release.
         """
         file = self._kept(seq)
         form = {"members": np.zeros(0), "rows": dict(like)}
@@ -82,14 +83,14 @@ class ClientFiles:
         return Kept(seq, release, found["members"], found["rows"])
 
     def write_state(self, round: int, state: Mapping[str, Tree]) -> str:
-        """Makes the rows of all clients after a round durable; returns their digest."""
+        """Makes the rows of all clients after a round durable and returns their digest."""
         return self._write(self._state(round), {"round": round}, dict(state))
 
     def read_state(self, round: int, digest: str, *, like: Mapping[str, Tree]) -> dict[str, Tree]:
         """The rows of all clients after a round, with the digest that its checkpoint holds.
 
         Raises:
-          ResumeRefused: There are none, or others.
+          ResumeRefused: The rows are missing, or they are others.
         """
         file = self._state(round)
         _, found, stated = self._read(file, dict(like), _RESTORE)
@@ -98,7 +99,7 @@ class ClientFiles:
         return found
 
     def forget(self, *, but: int) -> None:
-        """Removes all files but the rows of one round: what is before it is in them."""
+        """Removes all files except the rows of one round, which include all earlier results."""
         for file in (*self.path.glob("kept-*.npz"), *self.path.glob("state-*.npz")):
             if file != self._state(but):
                 file.unlink()

@@ -1,20 +1,20 @@
-"""Client hyperparameters: what clients are told with the model, and how their sums depend on it.
+"""Client hyperparameters: numbers sent with the model, and derivatives of the sums by them.
 
-`hyper["client"]` travels with the model. A client's contribution is differentiated by it where it is made,
-and the derivatives are sums like any other:
+`hyper["client"]` is broadcast with the model. Clients differentiate their contributions with
+respect to it, and the derivatives are sums like any other:
 
     delta_i = x - local(x)                                    d delta_i / d learning_rate, ...
     delta_i = clip((x - local(x)) / clip_norm, 1)             with a `clip_norm`
     weight_i delta_i, weight_i                                with a `weight`
 
-The server joins the released sums to the mean delta of the same hyperparameters, differentiably:
+The server combines the released sums to the mean delta, differentiably in the same hyperparameters:
 delta = clip_norm sum(weight_i delta_i) / sum(weight_i). It is post-processing.
 
-What a client adds to a sum is bounded by the mechanism's clip norm, which `privatize` puts behind all of
-this: the learned numbers scale what is sent, and never what is charged. A learned `clip_norm` is the unit in
-which clients send, so that a round's noise, of a fixed multiple of the *mechanism's* clip norm in that
-unit, is as large as the learned number says; a learned one that is too large, too small or negative costs
-accuracy, not privacy.
+The mechanism's clip norm bounds the contributions of a client, because `privatize` clips after all
+of this. The learned numbers scale the contributions, never the charge. A learned `clip_norm` is the
+unit of the contributions. The noise of a round is a fixed multiple of the *mechanism's* clip norm
+in this unit, so it scales with the learned number. A learned number that is too large, too small or
+negative costs accuracy, not privacy.
 
 Sources: Rush, Charles, Garrett (JMLR 2024), Fig. 12, for learned weights; Andrew et al. (2021) for sums in
 units of a clip norm; docs/privacy-model.md, "Learned numbers and fixed bounds".
@@ -31,18 +31,20 @@ from secfad.algorithms.local import LocalUpdate
 from secfad.algorithms.trees import Loss, Tree, subtract
 
 Weight = Callable[[Tree, Tree], Any]
-"""From the client hyperparameters and what a client holds to the client's weight, best at most 1."""
+"""Maps the client hyperparameters and a client's data to the client's weight, which should be at
+most 1.
+"""
 
 CLIP_NORM = "clip_norm"
-# A mean weight below this is taken for it: noise must not turn a step around, or blow it up.
+# Lower bound of a mean weight: noise must not reverse or blow up a step.
 LEAST_WEIGHT = 1e-2
 
 
 def training(loss: Loss, local: LocalUpdate, weight: Weight | None = None) -> fad.Computation:
     """`(hyper_client, model, batches) -> (sums, tangents)`, as means over the expected cohort.
 
-    The sums are "delta" and, with a weight, "weight"; `joined` makes the mean delta of them. The tangents
-    d(sums)/d(hyper_client) are () where there is nothing to learn.
+    The sums are "delta" and, with a weight, "weight"; `joined` computes the mean delta from them.
+    The tangents d(sums)/d(hyper_client) are () if there is nothing to learn.
     """
 
     @fad.computation(client=fad.SERVER, model=fad.SERVER, batches=fad.CLIENTS)
@@ -76,7 +78,7 @@ def _means(sums: Mapping[str, Tree], suffix: str) -> dict[str, Tree]:
 
 
 def joined(client: Tree, sums: Mapping[str, Tree]) -> Tree:
-    """The mean delta that the server's optimizer takes, of released sums."""
+    """The mean delta for the server's optimizer, from released sums."""
     delta = sums["delta"]
     if "weight" in sums:
         whole = jnp.maximum(sums["weight"], LEAST_WEIGHT)

@@ -1,14 +1,15 @@
-"""Client state: what clients keep from one round to the next, in a simulation.
+"""Client state: values that clients keep between rounds, in a simulation.
 
-A computation may leave results at its clients: control variates, personal layers, the state of their
-optimizers. `Query.keep` names the client argument under which each of them is kept, and a run holds
-one row of it for every member of the population. A cohort's rows become arguments of its next
-questions, and are replaced by what its clients are left with. Nothing of it is released.
+A computation may leave results at its clients: control variates, personal layers, the state of
+their optimizers. `Query.keep` names the client argument for each of them, and a run holds one row
+of it for every member of the population. The rows of a cohort are arguments of its next questions,
+and the new client results replace them. No part of them is released.
 
     rows of the cohort -> question -> what stays at the clients -> pending -> the round counts -> rows
 
-A client keeps what a question left it with if its contribution counted and if the round counts; a
-client that dropped out keeps what it had. Questions later in a round see what earlier ones left.
+A client keeps its results of a question if its contribution was counted and the round counts. A
+client that dropped out keeps its old rows. Later questions of a round see the results of earlier
+ones.
 
 >>> state = ClientState({"own": np.zeros((4, 2))}, population=4)
 >>> state.hold({"own": np.ones((1, 2))}, np.array([2]))
@@ -72,7 +73,7 @@ class ClientState:
         return self._held
 
     def rows(self, name: str, members: np.ndarray) -> Tree:
-        """What these clients have of one argument, with what this round's questions left."""
+        """The rows of these clients for one argument, including results of this round's questions."""
         found = jax.tree.map(lambda leaf: leaf[members], self._held[name])
         for holders, held in self._pending:
             if name in held:
@@ -81,18 +82,18 @@ class ClientState:
         return found
 
     def hold(self, rows: Mapping[str, Tree], members: np.ndarray) -> None:
-        """What a question of this round left these clients with."""
+        """Holds the results of these clients of a question of this round."""
         self._pending.append((np.asarray(members), rows))
 
     def end_round(self) -> None:
-        """The round counts: what its questions left is what clients have."""
+        """Counts the round: the results of its questions become the rows."""
         for members, rows in self._pending:
             for name, tree in rows.items():
                 _replace(self._held[name], members, tree)
         self._pending.clear()
 
     def drop(self) -> None:
-        """The round does not count."""
+        """Discards the results of the round."""
         self._pending.clear()
 
 
@@ -105,11 +106,11 @@ def _population_leaf(leaf: Any, name: str, population: int) -> np.ndarray:
     array = as_array(leaf)
     if array.shape[:1] != (population,):
         raise RunRefused(
-            f"Expected client_state[{name!r}] with a leading axis of the population of {population}, "
-            f"got shape {array.shape}. Stack what every client holds before the first round, for "
+            f"Expected client_state[{name!r}] with a leading axis of the population of "
+            f"{population}, got shape {array.shape}. Stack the initial value of every client, for "
             f"example np.zeros(({population}, ...))."
         )
-    # JAX computes in the canonical dtype; kept rows must come back in the one they are stored in.
+    # JAX computes in the canonical dtype; kept rows must be stored in their original dtype.
     return np.array(array, canonical_dtype(array))
 
 
@@ -123,7 +124,7 @@ class _Leaf:
 
 
 def kept_parts(query: Query, values: Sequence[Any]) -> dict[str, Tree]:
-    """Client argument to the part of a flat result that is kept under it.
+    """Client argument to the kept part of a flat result.
 
     Raises:
       RunRefused: `keep` is not a tree prefix of the result, or has a name twice.
@@ -153,12 +154,12 @@ def kept_parts(query: Query, values: Sequence[Any]) -> dict[str, Tree]:
 
 
 def kept_names(query: Query) -> tuple[str, ...]:
-    """The client arguments under which a query keeps something."""
+    """The client arguments that a query keeps."""
     return tuple(kept_parts(query, _result(query)))
 
 
 def kept_by(query: Query, result: Result, members: np.ndarray) -> Kept:
-    """What a new result left the clients with whose contributions counted."""
+    """The new results of the clients whose contributions counted."""
     leaves = query.program.program.out_tree.flatten_up_to(result.at_clients)
     counted = slice(None) if result.survivors is None else np.sort(np.array(result.survivors, int))
     rows = jax.tree.map(lambda leaf: np.asarray(leaf)[counted], kept_parts(query, leaves))
@@ -172,11 +173,11 @@ _HOW = (
 
 
 def check_kept(queries: Mapping[str, Query], state: ClientState, sampling: Sampling) -> None:
-    """Refuses a run that would lose what belongs to clients, or that has no price for it.
+    """Refuses a run that would lose client state, or that has no price for it.
 
     Raises:
-      RunRefused: A query leaves something at its clients that nothing keeps, or keeps it under a name
-        or in a form that `client_state` does not have; nothing was sent or charged.
+      RunRefused: A query has a client result that nothing keeps, or keeps it under a name or in a
+        form that `client_state` does not have; nothing was sent or charged.
     """
     if state.names and sampling.kind != "poisson" and sampling.rate < 1:
         raise RunRefused(
@@ -254,7 +255,7 @@ def _described(form: tuple[Any, Sequence[tuple[tuple[int, ...], Any]]]) -> str:
 
 
 def held_by_clients(query: Query) -> dict[str, Tree]:
-    """The arguments that are placed at the clients, with what one client holds of each."""
+    """The client arguments, with the shape of each at one client."""
     program = query.program.program
     avals = [
         _Leaf(a.shape, a.dtype, p) for a, p in zip(program.jaxpr.in_avals, program.in_placements)

@@ -1,8 +1,8 @@
-"""`hypergradient_descent`: hyperparameters learned while the model is, ready for `train`.
+"""`hypergradient_descent`: learns hyperparameters together with the model, for `train`.
 
-A round asks how clients move the model ("training"), and how their loss at a new model changes with
-the hyperparameters ("hypergradient"). Between the two lies only the server's step, which is
-differentiated where it happens, at the server, on released values:
+A round has two questions: the model delta ("training"), and the derivative of the clients' loss at
+a new model with respect to the hyperparameters ("hypergradient"). Between them is only the server's
+step, which the server differentiates on released values:
 
     delta, d delta/d hyper_client     training clients
     x', T = d x'/d hyper              server step, differentiated in forward mode
@@ -11,8 +11,8 @@ differentiated where it happens, at the server, on released values:
 sequential (Fig. 4): judges get the new model of the same round. parallel (Fig. 5): judges get the
 present model and the tangents kept from the round before, while the training clients train from it;
 no further contact, and hyperparameters lag by a round. With a *fresh* cohort the two questions are
-two draws, each paid by its own purpose; with the *same* cohort they are one program, one draw and one
-charge of the purpose training, because releases of one draw compose inside the sampling.
+two draws, each charged to its own purpose. With the *same* cohort they are one program, one draw
+and one charge to the purpose training, because releases on one draw compose inside the sampling.
 
 Source: Rush, Charles, Garrett (JMLR 2024), Algorithm 2, Figs. 4, 5 and 12.
 """
@@ -40,13 +40,13 @@ from secfad.algorithms.trees import Loss, Tree, subtract, whole
 
 
 class Learner(NamedTuple):
-    """What the server holds between rounds.
+    """The server's state between rounds.
 
     Attributes:
       hyper: {"server": ..., "client": ...}, trees of numbers.
-      hyper_state: Of the optimizer that learns them.
+      hyper_state: State of the optimizer that learns them.
       model: The model.
-      state: Of the server optimizer.
+      state: State of the server optimizer.
       tangents: d(model)/d(hyper), kept from the last step for the parallel form.
     """
 
@@ -76,7 +76,7 @@ def hypergradient_descent(
     """Federated hypergradient descent as an algorithm for `train`.
 
     Args:
-      loss: Of a model on a batch of a client's examples.
+      loss: Loss of a model on a batch of a client's examples.
       model: The model before the first round.
       one_client: What one client holds: shapes and dtypes.
       hyper: {"server": tree, "client": tree}: all of it is learned. Use {} for a part with nothing to
@@ -85,18 +85,20 @@ def hypergradient_descent(
         number per layer), what `weight` reads (an `exponent`), and a `clip_norm`. With a clip norm
         clients send in units of it, and the mechanism's clip norm of "delta" is 1; see
         `privacy.training.client_hyper`.
-      optimizer: From `hyper["server"]` to the Optax optimizer of the server.
-      local: What clients do with the model and `hyper["client"]`.
+      optimizer: Maps `hyper["server"]` to the Optax optimizer of the server.
+      local: The local update of clients, from the model and `hyper["client"]`.
       hyper_optimizer: Optax optimizer of the hyperparameters.
       project: Keeps them in range after each step.
       judge: A client's loss at a model; `loss` on all its examples by default.
-      weight: From `hyper["client"]` and what a client holds to its weight in the mean delta, for example
-        `lambda h, own: size(own) ** h["exponent"]` with sizes in (0, 1]; equal weights by default. The
-        sum of weights is released too. Judges have equal weights.
+      weight: Maps `hyper["client"]` and a client's data to its weight in the mean delta, for
+        example `lambda h, own: size(own) ** h["exponent"]` with sizes in (0, 1]; equal weights by
+        default. The sum of weights is released too. Judges have equal weights.
       form: "sequential" or "parallel".
-      cohort: Who judges: "fresh" draws again, "same" asks the training cohort in the same program.
-      mode: Of the judges' derivative. "forward" releases one number per hyperparameter, the others a
-        vector as long as the model, of which the hypergradient is post-processing.
+      cohort: The judging cohort: "fresh" draws again, "same" asks the training cohort in the same
+        program.
+      mode: Mode of the judges' derivative. "forward" releases one number per hyperparameter. The
+        others release a vector as long as the model, from which the hypergradient is
+        post-processed.
 
     Returns:
       State `Learner`. Questions "training" (sums "delta", with a weight "weight", and, with client
@@ -105,8 +107,8 @@ def hypergradient_descent(
       sums. Client argument `batches`.
 
     Raises:
-      MechanismError: An option that is none, an argument of another kind, or a function that does not
-        work on what it will be given.
+      MechanismError: `form`, `cohort` or `mode` is not one of the known values, an argument has
+        another type, or a function does not accept its arguments.
     """
     for name, value, known in (
         ("form", form, ("sequential", "parallel")),
@@ -150,7 +152,7 @@ def _check_functions(
     judge: Any,
     weight: Any,
 ) -> None:
-    """Refuses functions of another kind, or that do not work on what they will be given."""
+    """Refuses arguments that are not functions, and functions that do not accept their arguments."""
     advice = (
         "Pass a function of hyper['server'], such as secfad.algorithms.fedopt.fedavgm or "
         "lambda h: optax.sgd(h['learning_rate'])."
@@ -283,14 +285,14 @@ class _Rules:
         hyper, hyper_state = was.hyper, was.hyper_state
         if slope is not None:
             hyper, hyper_state = self._descend(hyper, hyper_state, slope)
-        # Clients trained before this round's slope arrived: their part of hyper lags by a round.
+        # Clients trained before this round's slope arrived, so their part of hyper lags by a round.
         in_use = {"server": hyper["server"], "client": was.hyper["client"]}
         model, state, tangents = self._step(in_use, was.model, was.state, released)
         return Learner(hyper, hyper_state, model, state, tangents)
 
 
 def _moves(tangents: Tree) -> bool:
-    """Whether the model depends on the hyperparameters yet: before the first step it does not."""
+    """Whether the model depends on the hyperparameters; before the first step it does not."""
     return any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(tangents))
 
 
@@ -303,7 +305,7 @@ def _no_tangents(model: Tree, hyper: Tree) -> Tree:
 def _questions(
     parts: _Parts, learner: Learner, one_client: Any, form: str, cohort: str
 ) -> dict[str, Question]:
-    """What is asked, with what the server and one client hold."""
+    """The questions, with the shapes of their arguments at the server and one client."""
     hyper, model, held = specs_of(learner.hyper), specs_of(learner.model), specs_of(one_client)
     tangents = specs_of(_no_tangents(learner.model, learner.hyper))
     if cohort == "fresh":

@@ -1,8 +1,8 @@
-"""Metrics of a training run: one JSON line for every finished round, no more and no fewer.
+"""Metrics of a training run: exactly one JSON line for every finished round.
 
-A line is durable before the checkpoint of its round. A crash in between leaves one line too many,
-which a resume drops, so that the file always tells the same story as the checkpoint. Line 0 is the
-state before the first round.
+A line is durable before the checkpoint of its round. A crash in between leaves one line too many. A
+resume drops it, so the file always agrees with the checkpoint. Line 0 is the state before the first
+round.
 
 >>> import tempfile
 >>> file = MetricsFile(Path(tempfile.mkdtemp()) / "metrics.jsonl")
@@ -40,7 +40,7 @@ class MetricsFile:
         """Adds the line of a round, durably.
 
         Raises:
-          StorageFailed: The disk is full or cannot be written; the lines before are as they were.
+          StorageFailed: The disk is full or cannot be written; earlier lines are unchanged.
         """
         with storage(self.path), open(self.path, "ab") as file:
             end = file.tell()
@@ -54,11 +54,11 @@ class MetricsFile:
                 raise
 
     def read(self) -> list[dict[str, Any]]:
-        """The lines in order; a last one that a crash cut off is left out."""
+        """The lines in order, without a last line that a crash cut off."""
         return [line for line, _ in self._lines()]
 
     def _lines(self) -> list[tuple[dict[str, Any], bytes]]:
-        """The lines and their bytes, up to the first that is none."""
+        """The lines and their bytes, up to the first invalid one."""
         if not self.path.exists():
             return []
         with storage(self.path):
@@ -75,7 +75,7 @@ class MetricsFile:
         return lines
 
     def digest(self) -> str:
-        """SHA-256 of all lines, which the checkpoint of their round keeps."""
+        """SHA-256 of all lines, for the checkpoint of their round."""
         return _digest(self._lines())
 
     def clear(self) -> None:
@@ -84,14 +84,14 @@ class MetricsFile:
             self.path.unlink(missing_ok=True)
 
     def keep(self, rounds: int, digest: str = "") -> None:
-        """Drops what a crash left after the line of round `rounds`.
+        """Drops lines that a crash left after the line of round `rounds`.
 
         Args:
-          rounds: Of the checkpoint.
-          digest: Of the lines up to it, by `digest`; "" for a checkpoint that keeps none.
+          rounds: Number of rounds of the checkpoint.
+          digest: The `digest` of the lines up to it; "" for a checkpoint without one.
 
         Raises:
-          ResumeRefused: The lines up to it are not all there, or were altered.
+          ResumeRefused: Lines up to it are missing or were altered.
         """
         lines = self._lines()[: rounds + 1]
         whole = [line.get("round") for line, _ in lines] == list(range(rounds + 1))

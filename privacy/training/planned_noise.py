@@ -1,8 +1,8 @@
-"""`calibrated`: the mechanisms whose planned draws use up a budget, and no more.
+"""`calibrated`: the mechanisms whose planned draws use up a budget exactly.
 
-A ledger charges a draw for all that is released on it, a hair less noise than stated, and the rounding of
-discrete noise. Noise for a budget must count all of that, or the plan is refused, or its draws are. So
-the search here prices the very slots that the programs' queries will declare.
+A ledger charges a draw for all its releases, with slightly less noise than stated, and for the
+rounding of discrete noise. If the noise for a budget ignores this, the ledger refuses the plan or
+its draws. So the search prices exactly the slots that the queries of the programs will declare.
 
 >>> from privacy.execution.cohorts import PoissonSampling
 >>> sampling = PoissonSampling(10_000, 0.01)
@@ -32,7 +32,7 @@ from privacy.mechanisms.mechanisms import Gaussian, Mechanism
 from privacy.mechanisms.privatization import PrivateProgram
 from privacy.relations import Relation
 
-# Prices of nearly equal noise differ by less than this where they should not differ.
+# Numerical error of the prices of nearly equal noise.
 _ROOM = 1 - 2e-6
 Asked = int | tuple[int, int] | tuple[int, PrivateProgram]
 
@@ -48,31 +48,31 @@ def calibrated(
     shares: Mapping[str, float] | None = None,
     relation: str | Relation = Relation.ADD_OR_REMOVE_ONE,
 ) -> dict[str, Mechanism]:
-    """The mechanism of each purpose with which all planned draws fit into a budget, exactly.
+    """The mechanism of each purpose for which all planned draws fit exactly into a budget.
 
     Guarantees:
       A new ledger with this budget, these purposes and this relation admits the slots that
-      `Query.slot(sampling, count)` makes of programs with these mechanisms and, for cohorts of a fixed size,
-      all draws under accountant=privacy.ledger.planning.filter_for(..., purposes=...). Noise smaller by a
-      thousandth would be refused.
+      `Query.slot(sampling, count)` makes of programs with these mechanisms and, for cohorts of a
+      fixed size, all draws under accountant=privacy.ledger.planning.filter_for(..., purposes=...).
+      Noise that is smaller by a thousandth would be refused.
 
     Args:
-      budget: For everything together.
-      sampling: How cohorts are drawn.
+      budget: The global budget.
+      sampling: The sampling of the cohorts.
       draws: Purpose to the number of evaluations. A program that releases several times in one
         evaluation, or clips sums separately, is written (evaluations, releases), where sums that are clipped
         separately count each; or (evaluations, private program), privatized like `like`.
-      clip_norm: That of every mechanism; not beside `like`.
-      like: A mechanism, or one for each purpose, to take all but the amount of noise from: kind,
-        clip norms, joint or separate, grid, who adds the noise. Noise multipliers keep their
-        ratios, between sums and, without shares, between purposes.
-      purposes: Budgets of their own for some purposes, as in `Ledger.create`.
+      clip_norm: The clip norm of every mechanism; not allowed together with `like`.
+      like: A mechanism, or one for each purpose, that determines everything except the amount of
+        noise: kind, clip norms, joint or separate clipping, grid, who adds the noise. Noise
+        multipliers keep their ratios, between sums and, without shares, between purposes.
+      purposes: Budgets of single purposes, as in `Ledger.create`.
       shares: Purpose to its share of the privacy loss; by default the ratios of noise multipliers
         are those of `like`, and all are equal with `clip_norm`.
       relation: Neighbouring relation of the ledger.
 
     Raises:
-      MechanismError: The mechanisms are not Gaussian, or a purpose is not known.
+      MechanismError: The mechanisms are not Gaussian, or a purpose is unknown.
       SizeNotPublic: Clients add the noise, and the size of a cohort would be a secret.
       BudgetExceeded: No noise is enough.
     """
@@ -127,7 +127,7 @@ def _within_one_filter(
     limits: Mapping[str, Budget],
     relation: Relation,
 ) -> dict[str, float]:
-    """The same noise, or as much more for all alike as it takes where all budgets share one order."""
+    """The same noise, or more by one common factor if all budgets share one order."""
 
     def load(factor: float) -> float:
         plans = [(wanted[name], factor * z) for name, z in noise.items()]
@@ -152,12 +152,12 @@ def _least(load: Callable[[float], float], guess: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class _Wanted:
-    """What one purpose plans.
+    """The plan of one purpose.
 
     Attributes:
       purpose: Its name.
       count: Evaluations.
-      template: The mechanism but for the amount of noise.
+      template: The mechanism without the amount of noise.
       parts: Of each clipped group of one evaluation, its noise relative to the others' and its bound in
         grid steps.
     """
@@ -182,7 +182,7 @@ class _Wanted:
                 f"Expected a private program beside the draws of {name!r}, got {releases!r}: noise"
                 " multipliers for separate sums need to know the sums. Pass (draws, privatize(...))."
             )
-        else:  # rounding makes the true bound a little larger, so that this errs upwards
+        else:  # rounding makes the true bound slightly larger, so this errs upwards
             one = (template.noise_multiplier, float(template.grid))
             parts = [one] * positive_count(releases, "releases")
         return cls(name, positive_count(count, "draws"), template, tuple(parts))
@@ -193,7 +193,7 @@ class _Wanted:
         return joint_noise_multiplier([(ratio, 1) for ratio, _ in self.parts])
 
     def scale(self, multiplier: float) -> float:
-        """What to multiply the parts' noise by, for a joint multiplier as a ledger charges it."""
+        """The factor of the parts' noise for a joint multiplier as a ledger charges it."""
 
         def charged(factor: float) -> float:
             pairs = [
@@ -231,7 +231,7 @@ _Plans = Sequence[tuple[_Wanted, float]]
 
 
 def _slot_load(plans: _Plans, sampling: Sampling, budget: Budget, relation: Relation) -> float:
-    """Share of a budget that the slots use."""
+    """The share of a budget that the slots use."""
     slots = [Slot(one.purpose, sampling.rate, z, one.count) for one, z in plans]
     found = price(slot_terms(slots), budget.delta, relation=relation)
     return found / (budget.epsilon * _ROOM)
@@ -244,7 +244,9 @@ def _filter_load(
     relation: Relation,
     limits: Mapping[str, Budget] | None = None,
 ) -> float:
-    """Share of a filter's capacity at the best order; with limits, of the fullest budget's."""
+    """The used share of a filter's capacity at the best order; with limits, of the fullest
+    budget's.
+    """
     size = round(sampling.expected_size)
     schedule = [
         Draws(one.purpose, ((FixedSizeGaussian(sampling.population, size, z), 1),), one.count)
@@ -254,7 +256,7 @@ def _filter_load(
 
 
 def _guess(plans: _Plans, sampling: Sampling, budget: Budget, relation: Relation) -> float:
-    """About the factor of the noise that fits: many small draws are about one Gaussian."""
+    """An estimate of the factor of the noise: many small draws are approximately one Gaussian."""
     target = math.log(budget.epsilon)
 
     def cost(factor: float) -> float:

@@ -1,9 +1,10 @@
-"""The files of a training run in its folder, and the order in which a round becomes durable.
+"""The files of a training run, and the order in which a round becomes durable.
 
     kept rows -> release journal -> ledger         of every question, see `privacy.execution.execution`
     metrics -> rows of all clients -> checkpoint   of the round
 
-A crash between two of them leaves what the checkpoint does not count; the next call drops it.
+A crash between two of them leaves files that the checkpoint does not count; the next call drops
+them.
 
 Source: docs/ledger-slots.md, section 4.
 """
@@ -25,7 +26,7 @@ from privacy.training.metrics import MetricsFile
 
 
 class RunFiles:
-    """The files of a run in its folder, and what its clients keep."""
+    """The files of a run in its folder, and its client state."""
 
     def __init__(self, folder: Path, kept: ClientState):
         self.journal = ReleaseJournal(folder / "releases")
@@ -40,7 +41,7 @@ class RunFiles:
         ledger: Ledger,
         measure: Callable[[Any], Mapping[str, float]],
     ) -> Checkpoint:
-        """Where an earlier call ended; `first` where there was none."""
+        """The end of an earlier call; `first` without an earlier call."""
         found = self.checkpoint.read(like=first.state, ledger=ledger, run_id=first.run_id)
         self.journal.check(ledger)
         if found is None:
@@ -61,7 +62,7 @@ class RunFiles:
         return found
 
     def end_round(self, line: Mapping[str, Any], checkpoint: Checkpoint) -> None:
-        """Metrics and what clients keep are durable before the checkpoint that counts the round."""
+        """Makes metrics and client state durable before the checkpoint that counts the round."""
         self.metrics.append(line)
         checkpoint = replace(checkpoint, metrics=self.metrics.digest())
         self.kept.end_round()
@@ -76,10 +77,10 @@ class RunFiles:
 def round_line(
     done: int, measured: Mapping[str, float], results: Mapping[str, Result]
 ) -> dict[str, Any]:
-    """What is written about a round: public, whoever took part.
+    """The line of a round: public, and independent of who took part.
 
     Raises:
-      MechanismError: What was measured is no mapping from names to numbers.
+      MechanismError: The measurement is not a mapping from names to numbers.
     """
     releases = {name: result.public_record() for name, result in results.items()}
     advice = "Return plain numbers by name, as {'loss': 0.5}."

@@ -1,18 +1,18 @@
-"""`train`: the loop that spends the budget, round by round, and survives crashes.
+"""`train`: the training loop, which spends the budget round by round and survives crashes.
 
 A training algorithm is a function from the server's state to the next one that may *ask* certified
-private programs. Each question is one draw of a cohort, one reservation and one release; asking twice
-with the same cohort is refused by the ledger, because two questions to one cohort belong into one
+private programs. Each question is one draw of a cohort, one reservation and one release. The ledger
+refuses a second question to the same cohort, because two questions to one cohort must be one
 program. After every round the state is checkpointed with the head of the ledger. Ready-made
 algorithms are in `privacy.training.algorithms` and `privacy.training.hypergradients`.
 
     update(state, ask):  delta = ask("training", model);  gradient = ask("hypergradient", ...);  ...
 
-What a question leaves at its clients stays theirs: `client_state` holds it for every member of the
-population, and the next question that a client is drawn for finds it; see `privacy.training.client_state`.
+Client results of a question stay with their clients: `client_state` holds them for every member of
+the population, and the next question to a client reads them; see `privacy.training.client_state`.
 
-A crash repeats its round: what was released is taken from the journal without a charge, what was only
-reserved stays spent. When the budget ends, training ends, with the state it has reached.
+After a crash the round is repeated: releases are read from the journal without a charge, and mere
+reservations stay spent. When the budget ends, training ends with the current state.
 
 Sources: Rush, Charles, Garrett (JMLR 2024), Figs. 4-5; docs/ledger-slots.md, section 4.
 """
@@ -51,10 +51,10 @@ ClientData = Callable[[np.ndarray], Mapping[str, Any]]
 
 
 class Ask(Protocol):
-    """Asks a query on a fresh cohort and gives its released value.
+    """Asks a query on a fresh cohort and returns its released value.
 
-    Server arguments are given in the order of the computation's parameters; client arguments are the
-    cohort's. Each query can be asked once per round.
+    Pass server arguments in the order of the computation's parameters; the client arguments are
+    those of the cohort. Each query can be asked once per round.
     """
 
     def __call__(self, name: str, *server_arguments: Any) -> Any:
@@ -63,13 +63,14 @@ class Ask(Protocol):
 
 
 class LastRound(Exception):
-    """Raised by an update whose budget ended half-way: its round counts, and is the last.
+    """Raised by an update whose budget ended during the round: the round counts, and it is the last
+    one.
 
-    Without it the round would be dropped, and with it what was already paid for.
+    Without it the round would be dropped, including its paid releases.
 
     Attributes:
-      state: The server's state after what could be done.
-      reason: Why nothing follows.
+      state: The server's state after the completed part.
+      reason: Why training ends.
     """
 
     def __init__(self, state: Any, reason: str):
@@ -80,18 +81,17 @@ class LastRound(Exception):
 
 @dataclass(frozen=True)
 class Trained:
-    """Where training ended.
+    """The result of training.
 
     Attributes:
       state: The server's state.
-      rounds: Rounds finished, those before a resume included.
+      rounds: Finished rounds, including those before a resume.
       stopped: Why it ended before the planned rounds, or "".
-      metrics: One entry per round, beginning with the state before the first: what `measure` gave,
-        and under "releases" what is public about each release.
-      clipping: Query to what its releases, all together, say about its clip bounds: read
-        `statement` where there is one.
-      client_state: What every client keeps, stacked over the population: a simulation's secret, like
-        the data.
+      metrics: One entry per round, beginning with the initial state: the result of `measure`, and
+        under "releases" the public facts about each release.
+      clipping: Query to the estimates for its clip bounds from all its releases; read `statement`
+        if it is not empty.
+      client_state: The state of every client, stacked over the population; as secret as the data.
     """
 
     state: Any
@@ -126,44 +126,45 @@ def train(
     """Trains for a number of rounds, or for as many as the ledger pays for.
 
     Guarantees:
-      Every value that `update` gets was released through the ledger. A repeated call with the same
-      folder continues after the last finished round and charges nothing twice. What a question leaves
-      at a client reaches no one else: not `update`, the journal, the metrics or the checkpoint.
+      Every value that `update` receives was released through the ledger. A repeated call with the
+      same folder resumes after the last finished round and charges nothing twice. Client results of
+      a question reach nobody else: not `update`, the journal, the metrics or the checkpoint.
 
     Args:
-      update: One round: the state and `ask` to the next state; deterministic, as a crash repeats it.
+      update: One round: maps the state and `ask` to the next state. It must be deterministic,
+        because a crash repeats it.
       state: A tree of arrays, the server's state before the first round.
       queries: Name to certified program.
-      clients: Indices of a cohort's members to its client arguments by parameter name, stacked; those
-        in `client_state` apart.
-      sampling: How cohorts are drawn.
-      ledger: Pays.
-      rounds: In all, those of earlier calls included.
-      run_id: Names the run in the ledger; the query's name is added to it.
-      folder: For the journal, the checkpoint and `metrics.jsonl`, all of them as public as the model,
-        and for the folder `clients` of what clients keep, which is as secret as the data.
-      client_state: Client argument to what every client keeps under it before the first round, with a
-        leading axis of the population. After a round that counts, the members of its cohorts whose
-        contributions counted keep what the query's `keep` names; all others keep what they had. It is
-        written anew after every round.
+      clients: Maps the indices of a cohort's members to its stacked client arguments by parameter
+        name, without those in `client_state`.
+      sampling: The sampling of the cohorts.
+      ledger: The ledger that is charged.
+      rounds: Total number of rounds, including those of earlier calls.
+      run_id: Name of the run in the ledger; the query's name is appended.
+      folder: Folder for the journal, the checkpoint and `metrics.jsonl`, which are as public as the
+        model, and for the folder `clients` of client state, which is as secret as the data.
+      client_state: Client argument to its initial value for every client, with a leading axis of
+        the population. After a round that counts, the members of its cohorts whose contributions
+        counted keep the results named by the query's `keep`; all others keep their old rows. It is
+        rewritten after every round.
       fidelity: See `run`.
       graph: See `run`.
       adversary: See `run`.
       corrupt: See `run`.
       dropout: See `run`.
       faults: See `run`; the same for every question.
-      measure: What to write to `metrics.jsonl` of a state; must not look at client data.
+      measure: Maps a state to the numbers in `metrics.jsonl`; must not use client data.
       observe: Called with the newest line at the start and after each round, when it is durable.
 
     Raises:
-      ResumeRefused: The checkpoint or the journal is of another run, state or ledger, or the ledger is
-        an old copy.
-      LedgerCorrupt: The ledger does not verify, which is found before anything is asked.
+      ResumeRefused: The checkpoint or the journal belongs to another run, state or ledger, or the
+        ledger is an old copy.
+      LedgerCorrupt: The ledger does not verify; this is checked before the first question.
       StorageFailed: The disk is full or cannot be written; call again once there is room.
-      RunRefused: A query leaves something at its clients that nothing keeps.
+      RunRefused: A query has a client result that nothing keeps.
       SizeNotPublic: Clients add the noise of a query, and the size of a cohort would be a secret.
-      NoBoundKnown: The ledger holds charges whose price was no bound.
-      PrivacyError: A question was refused; finished rounds are in the checkpoint.
+      NoBoundKnown: The ledger holds charges whose price is not a bound.
+      PrivacyError: A question was refused; the checkpoint holds the finished rounds.
     """
     check_training(
         update=update, state=state, queries=queries, clients=clients, sampling=sampling,
@@ -273,7 +274,7 @@ class _Questions:
         return result.value
 
     def _require_members(self, name: str, query: Query, cohort: Cohort) -> None:
-        """Refuses a draw of too few before `clients` is asked for their data."""
+        """Refuses a draw that is too small before calling `clients`."""
         evaluation: Any = {"run_id": f"{self.run_id}/{name}", "round": self.round}
         released = was_released(query.program, self.ledger, self.home.journal, **evaluation)
         with charged_if_refused(
@@ -282,13 +283,14 @@ class _Questions:
             require_large_enough(cohort)
 
     def _held(self, name: str, query: Query, members: np.ndarray) -> dict[str, Any]:
-        """The client arguments of a cohort: from `clients`, and what its members keep."""
+        """The client arguments of a cohort: from `clients` and from client state."""
         held, state = check_held(self.clients(members), name), self.home.kept
         both = sorted(set(held) & set(state.names))
         if both:
             raise MechanismError(
                 f"Expected client arguments for {name!r} from `clients` or from client_state, got "
-                f"({', '.join(both)}) from both. What clients keep is theirs: leave it out of `clients`."
+                f"({', '.join(both)}) from both. Client state stays with the clients: omit it from "
+                "`clients`."
             )
         mine = [argument for argument in held_by_clients(query) if argument in state.names]
         return held | {argument: state.rows(argument, members) for argument in mine}

@@ -1,7 +1,7 @@
-"""Trials: what a user's functions make of the shapes that they will see, before a program is made.
+"""Trials: evaluates a user's functions on the shapes of their arguments before tracing a program.
 
-A function that does not work on what one client holds is found where it is handed over, and the refusal
-says what it was given. Nothing is computed; only shapes are followed.
+If a function does not accept the data of one client, the error appears where the function is
+passed, and states its arguments. Only shapes are evaluated.
 
 >>> try:
 ...     tried("loss", lambda x: x["missing"], {"a": 1.0}, advice="Name it.")
@@ -31,13 +31,13 @@ def tried(what: str, function: Callable[..., Tree], *given: Tree, advice: str) -
     """The shapes that a function returns.
 
     Args:
-      what: Its argument's name.
+      what: The name of the argument.
       function: The user's.
-      *given: Shapes or values of what it is called with.
-      advice: What to do if it does not work.
+      *given: Shapes or values of its arguments.
+      advice: The remedy in the error.
 
     Raises:
-      MechanismError: It does not work on them.
+      MechanismError: The function fails on these arguments.
     """
     try:
         return jax.eval_shape(function, *given)
@@ -52,7 +52,7 @@ def tried(what: str, function: Callable[..., Tree], *given: Tree, advice: str) -
 
 
 def expect_scalar(what: str, result: Tree, advice: str) -> None:
-    """Refuses what is no single floating-point number."""
+    """Refuses a value that is not a single floating-point number."""
     good = isinstance(result, jax.ShapeDtypeStruct) and result.shape == ()
     if not good or not jax.numpy.issubdtype(result.dtype, jax.numpy.floating):
         raise MechanismError(
@@ -61,7 +61,7 @@ def expect_scalar(what: str, result: Tree, advice: str) -> None:
 
 
 def expect_like(what: str, result: Tree, model: Tree, advice: str) -> None:
-    """Refuses what has another structure or other shapes than a model."""
+    """Refuses a value with another structure or other shapes than a model."""
     same = jax.tree.structure(result) == jax.tree.structure(model) and [
         np.shape(leaf) for leaf in jax.tree.leaves(result)
     ] == [np.shape(leaf) for leaf in jax.tree.leaves(model)]
@@ -73,7 +73,7 @@ def expect_like(what: str, result: Tree, model: Tree, advice: str) -> None:
 
 
 def expect_optimizer(value: Any, what: str) -> optax.GradientTransformation:
-    """The value, if it is an Optax optimizer."""
+    """Returns the value if it is an Optax optimizer."""
     if not isinstance(value, optax.GradientTransformation):
         advice = "Pass for example optax.sgd(1.0)."
         raise refusal(value, what, "an Optax optimizer", advice, MechanismError)

@@ -134,7 +134,7 @@ def test_the_default_folder_is_the_next_free_one_or_the_newest(tmp_path):
 def test_two_processes_cannot_run_in_one_folder(tmp_path):
     folder = RunFolder(tmp_path)
     other = RunFolder(tmp_path).locked()
-    with folder.locked(), pytest.raises(FolderOccupied, match="another one holds"), other:
+    with folder.locked(), pytest.raises(FolderOccupied, match="another process holds"), other:
         pass
 
 

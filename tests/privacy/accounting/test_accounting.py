@@ -14,7 +14,7 @@ import privacy
 from privacy.accounting import pricing as accounting
 from privacy.accounting.events import parse_event
 from privacy.accounting.renyi_pricing import renyi_divergence
-from privacy.accounting.terms import Gaussian
+from privacy.accounting.terms import GaussianTerm
 from privacy.errors import InvalidEvent, UnsupportedEvent
 from privacy.relations import Relation
 
@@ -142,12 +142,12 @@ def test_orders_that_do_not_converge_are_bounded_by_the_unsampled_curve():
 
 
 def test_a_divergence_that_comes_out_negative_is_not_taken_for_zero():
-    leaf, order = Gaussian(1e9, 0.5), 3.0
+    leaf, order = GaussianTerm(1e9, 0.5), 3.0
     upstream = rdp.RdpAccountant([order])
     upstream.compose(dp_accounting.PoissonSampledDpEvent(0.5, dp_accounting.GaussianDpEvent(1e9)))
     assert upstream.rdp[0] < 0
-    paid = renyi_divergence(((Gaussian(100.0), 1),), order, Relation.ADD_OR_REMOVE_ONE)
-    both = ((Gaussian(100.0), 1), (leaf, 10**12))
+    paid = renyi_divergence(((GaussianTerm(100.0), 1),), order, Relation.ADD_OR_REMOVE_ONE)
+    both = ((GaussianTerm(100.0), 1), (leaf, 10**12))
     assert renyi_divergence(both, order, Relation.ADD_OR_REMOVE_ONE) > paid
 
 

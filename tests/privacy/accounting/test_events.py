@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privacy.accounting.events import MAX_DEPTH, canonical_json, event_of, parse_event
-from privacy.accounting.terms import Gaussian, joint_noise_multiplier
+from privacy.accounting.terms import GaussianTerm, joint_noise_multiplier
 from privacy.errors import InvalidEvent, UnsupportedEvent
 
 GAUSSIAN = {"type": "gaussian", "noise_multiplier": 1.0}
@@ -93,7 +93,7 @@ def test_releases_on_one_cohort_are_one_gaussian_inside_the_sample():
     parts = [{"type": "gaussian", "noise_multiplier": z} for z in (2.0, 3.0, 6.0)]
     sample = {"type": "poisson", "q": 0.2, "event": {"type": "composed", "events": parts}}
     ((leaf, count),) = parse_event(sample)
-    assert isinstance(leaf, Gaussian)
+    assert isinstance(leaf, GaussianTerm)
     assert count == 1
     assert leaf.q == 0.2
     assert math.isclose(leaf.noise_multiplier, (1 / 4 + 1 / 9 + 1 / 36) ** -0.5, rel_tol=1e-15)
@@ -205,7 +205,7 @@ def test_samples_without_a_bound_are_refused(inner):
 def test_numpy_numbers_are_numbers():
     event = {"type": "gaussian", "noise_multiplier": np.float64(2.0)}
     counted = {"type": "self_composed", "event": event, "count": np.int64(3)}
-    assert parse_event(counted) == ((Gaussian(2.0), 3),)
+    assert parse_event(counted) == ((GaussianTerm(2.0), 3),)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

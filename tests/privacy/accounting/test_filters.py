@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from privacy.accounting.filters import UNITS, Filter, best_order
 from privacy.accounting.pricing import price
-from privacy.accounting.terms import Gaussian, make_terms
+from privacy.accounting.terms import GaussianTerm, make_terms
 from privacy.budgets import Budget
 from privacy.errors import InvalidEvent, UnsupportedEvent
 from privacy.relations import Relation
@@ -27,10 +27,10 @@ def admitted(rule, budget, leaf, relation=ADD):
 @pytest.mark.parametrize(
     ("rule", "budget", "leaf", "count"),
     [
-        ("rdp@3.8", Budget(8.0, 1e-5), Gaussian(2.0, 0.05), 3371),
-        ("rdp@6", BUDGET, Gaussian(1.0, 0.01), 3835),
-        ("gdp", BUDGET, Gaussian(10.0), 85),
-        ("zcdp", BUDGET, Gaussian(10.0), 74),
+        ("rdp@3.8", Budget(8.0, 1e-5), GaussianTerm(2.0, 0.05), 3371),
+        ("rdp@6", BUDGET, GaussianTerm(1.0, 0.01), 3835),
+        ("gdp", BUDGET, GaussianTerm(10.0), 85),
+        ("zcdp", BUDGET, GaussianTerm(10.0), 74),
     ],
 )
 def test_filters_admit_exactly_as_many_releases_as_their_capacity_holds(rule, budget, leaf, count):
@@ -38,13 +38,13 @@ def test_filters_admit_exactly_as_many_releases_as_their_capacity_holds(rule, bu
 
 
 def test_a_replaced_client_costs_four_times_as_much():
-    assert admitted("gdp", BUDGET, Gaussian(10.0), Relation.REPLACE_ONE) == 85 // 4
+    assert admitted("gdp", BUDGET, GaussianTerm(10.0), Relation.REPLACE_ONE) == 85 // 4
 
 
 def test_the_best_order_of_a_plan_admits_most():
-    terms = ((Gaussian(1.0, 0.01), 3000),)
+    terms = ((GaussianTerm(1.0, 0.01), 3000),)
     order = best_order(terms, BUDGET, ADD)
-    counts = {a: admitted(f"rdp@{a}", BUDGET, Gaussian(1.0, 0.01)) for a in (5, 6, 7)}
+    counts = {a: admitted(f"rdp@{a}", BUDGET, GaussianTerm(1.0, 0.01)) for a in (5, 6, 7)}
     assert counts[order] == max(counts.values())
 
 
@@ -68,7 +68,7 @@ def test_rules_round_trip_as_text(rule):
 
 def test_a_sample_has_no_price_under_gdp():
     with pytest.raises(UnsupportedEvent, match="q=1"):
-        Filter.parse("gdp").cost(((Gaussian(1.0, 0.5), 1),), ADD)
+        Filter.parse("gdp").cost(((GaussianTerm(1.0, 0.5), 1),), ADD)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -79,7 +79,7 @@ def test_a_sample_has_no_price_under_gdp():
 )
 def test_one_charge_of_n_never_costs_more_than_n_charges(rule, z, count):
     rule = Filter.parse(rule)
-    together, single = (rule.cost(((Gaussian(z), n),), ADD) for n in (count, 1))
+    together, single = (rule.cost(((GaussianTerm(z), n),), ADD) for n in (count, 1))
     assert 0 < together <= count * single
     assert together >= count * (single - 2) * (1 - 1e-9)
 
@@ -88,22 +88,22 @@ def test_one_charge_of_n_never_costs_more_than_n_charges(rule, z, count):
 @given(st.lists(st.floats(0.5, 20.0), min_size=1, max_size=5), st.sampled_from(["rdp@6", "gdp"]))
 def test_what_fits_a_filter_is_within_the_budget_by_pld(zs, rule):
     rule = Filter.parse(rule)
-    terms = make_terms([(Gaussian(z), 1) for z in zs])
+    terms = make_terms([(GaussianTerm(z), 1) for z in zs])
     if rule.cost(terms, ADD) <= rule.capacity(BUDGET):
         assert price(terms, BUDGET.delta) <= BUDGET.epsilon * (1 + 1e-9)
 
 
 def test_costs_are_integers_rounded_up_and_nothing_is_free():
-    tiny = Filter.parse("gdp").cost(((Gaussian(1e12), 1),), ADD)
+    tiny = Filter.parse("gdp").cost(((GaussianTerm(1e12), 1),), ADD)
     assert tiny == 1
     assert isinstance(tiny, int)
-    assert Filter.parse("gdp").cost(((Gaussian(1.0), 1),), ADD) >= UNITS
+    assert Filter.parse("gdp").cost(((GaussianTerm(1.0), 1),), ADD) >= UNITS
 
 
 # The analyst: Gaussian with z=1.5, then one of two mechanisms, chosen from the realised loss.
 
-FIRST = Gaussian(1.5)
-OPTIONS = (Gaussian(1 / 0.641), Gaussian(0.197, 3e-5))
+FIRST = GaussianTerm(1.5)
+OPTIONS = (GaussianTerm(1 / 0.641), GaussianTerm(0.197, 3e-5))
 
 
 def hockey_stick(leaf, t):

@@ -15,7 +15,7 @@ import privacy
 from privacy.accounting.events import event_of, parse_event
 from privacy.accounting.renyi_pricing import renyi_divergence
 from privacy.accounting.slots import without_sampling
-from privacy.accounting.terms import FixedSizeSkellam, Skellam, joint_skellam
+from privacy.accounting.terms import FixedSizeSkellam, SkellamTerm, joint_skellam
 from privacy.errors import UnsupportedEvent
 from privacy.relations import Relation
 
@@ -59,7 +59,7 @@ def populations(population, largest):
 def test_the_charge_is_above_every_explicit_pair(population, size, variance, largest):
     reach = int(60 + 20 * math.sqrt(variance) + 4 * max(ORDERS) * largest)
     # Also where the target moves by less: what counts is by how much any client could.
-    leaf = FixedSizeSkellam(population, size, Skellam(variance, 2.0 * largest, 2.0 * largest))
+    leaf = FixedSizeSkellam(population, size, SkellamTerm(variance, 2.0 * largest, 2.0 * largest))
     for one, other in populations(population, largest):
         laws = [law_of_release(clients, size, variance, reach) for clients in (one, other)]
         for order in ORDERS:
@@ -69,7 +69,7 @@ def test_the_charge_is_above_every_explicit_pair(population, size, variance, lar
 
 
 def test_sampling_is_worth_something_and_everyone_is_the_mechanism_itself():
-    noise = Skellam(4e6, 2000.0, 2000.0)
+    noise = SkellamTerm(4e6, 2000.0, 2000.0)
     whole = renyi_divergence(((noise, 1),), 4, REPLACE)
     costs = [
         renyi_divergence(((FixedSizeSkellam(1000, size, noise), 1),), 4, REPLACE)
@@ -92,7 +92,7 @@ def test_much_noise_costs_little_more_than_gaussian_noise():
 
 
 def test_orders_between_integers_and_very_quiet_noise_are_bounded_too():
-    leaf = FixedSizeSkellam(10, 3, Skellam(1.0, 50.0, 50.0))
+    leaf = FixedSizeSkellam(10, 3, SkellamTerm(1.0, 50.0, 50.0))
     curve = [renyi_divergence(((leaf, 1),), a, REPLACE) for a in (1.5, 2, 2.5, 3, 40, 1024)]
     assert curve == sorted(curve)
     assert all(math.isfinite(value) for value in curve)
@@ -100,13 +100,13 @@ def test_orders_between_integers_and_very_quiet_noise_are_bounded_too():
 
 @pytest.mark.parametrize("relation", ["ADD_OR_REMOVE_ONE", "REPLACE_SPECIAL"])
 def test_other_relations_have_no_bound(relation):
-    terms = ((FixedSizeSkellam(10, 3, Skellam(9.0, 2.0, 2.0)), 1),)
+    terms = ((FixedSizeSkellam(10, 3, SkellamTerm(9.0, 2.0, 2.0)), 1),)
     with pytest.raises(UnsupportedEvent, match="REPLACE_ONE"):
         renyi_divergence(terms, 4, Relation.parse(relation))
 
 
 def test_events_are_read_back_and_a_server_sees_the_cohort():
-    noise = Skellam(50.0, 3.0, 9.0)
+    noise = SkellamTerm(50.0, 3.0, 9.0)
     terms = ((FixedSizeSkellam(10, 3, noise), 4),)
     assert parse_event(event_of(terms)) == terms
     assert without_sampling(terms) == ((noise, 4),)

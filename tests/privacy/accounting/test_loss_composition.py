@@ -11,7 +11,7 @@ from privacy.accounting.loss_composition import composed_delta, composed_epsilon
 from privacy.accounting.loss_distributions import losses, on_grid
 from privacy.accounting.pricing import price
 from privacy.accounting.slots import Slot
-from privacy.accounting.terms import Gaussian, Laplace, TruncatedGaussian, make_terms
+from privacy.accounting.terms import GaussianTerm, Laplace, TruncatedGaussian, make_terms
 from privacy.budgets import Budget
 from privacy.errors import BudgetExceeded, InvalidEvent, UnsupportedEvent
 from privacy.ledger.ledger import Ledger
@@ -21,7 +21,7 @@ NOISE = 1e-6
 
 
 def terms_of(schedule):
-    return make_terms([(Gaussian(z, q), count) for z, q, count in schedule])
+    return make_terms([(GaussianTerm(z, q), count) for z, q, count in schedule])
 
 
 @pytest.mark.sample(quick=8)
@@ -45,7 +45,7 @@ def test_epsilon_is_a_bound_and_tight_at_every_delta(schedule, delta, relation):
 
 @pytest.mark.parametrize("direction", ["remove", "add", "replace"])
 def test_delta_and_epsilon_of_a_composition_are_inverse(direction):
-    parts = [(Gaussian(1.0, 0.02), 500), (Laplace(8.0), 3)]
+    parts = [(GaussianTerm(1.0, 0.02), 500), (Laplace(8.0), 3)]
     for delta in (1e-3, 1e-9, 1e-13):
         epsilon = composed_epsilon(parts, direction, delta)
         assert composed_delta(parts, direction, epsilon) == pytest.approx(delta, rel=1e-4)
@@ -56,7 +56,7 @@ def test_delta_and_epsilon_of_a_composition_are_inverse(direction):
 def test_one_gaussian_is_the_closed_form(mu, delta):
     if 2 * delta > math.erf(mu / math.sqrt(8)):
         return  # epsilon is 0
-    epsilon = composed_epsilon([(Gaussian(2 / mu), 4)], "remove", delta)
+    epsilon = composed_epsilon([(GaussianTerm(2 / mu), 4)], "remove", delta)
     true = float(reference.gaussian_delta(mu, epsilon))
     assert true <= delta * (1 + 1e-9)
     assert true >= delta * 0.99
@@ -64,7 +64,7 @@ def test_one_gaussian_is_the_closed_form(mu, delta):
 
 @pytest.mark.parametrize("direction", ["remove", "add", "replace"])
 @pytest.mark.parametrize(
-    "leaf", [Gaussian(1.0, 0.01), Gaussian(0.05, 0.3), Gaussian(20.0), Laplace(2.0)]
+    "leaf", [GaussianTerm(1.0, 0.01), GaussianTerm(0.05, 0.3), GaussianTerm(20.0), Laplace(2.0)]
 )
 def test_the_law_on_the_grid_keeps_the_mass_of_both_sides(leaf, direction):
     grid = 1e-2 / leaf.noise_multiplier
@@ -123,7 +123,9 @@ def test_next_to_no_noise_shows_whoever_is_drawn(z, relation):
 
 
 def test_little_noise_needs_no_more_panels_than_much():
-    sizes = {z: len(losses(Gaussian(z, 0.1), "remove", 1e-20, None).values) for z in (1e-6, 1.0)}
+    sizes = {
+        z: len(losses(GaussianTerm(z, 0.1), "remove", 1e-20, None).values) for z in (1e-6, 1.0)
+    }
     assert sizes[1e-6] < 3 * sizes[1.0]
 
 

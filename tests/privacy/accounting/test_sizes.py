@@ -19,7 +19,7 @@ import secfad as fad
 from privacy.accounting.filters import Filter
 from privacy.accounting.pricing import price
 from privacy.accounting.sizes import STATEMENT
-from privacy.accounting.terms import FixedSizeGaussian, FixedSizeSkellam, Gaussian
+from privacy.accounting.terms import FixedSizeGaussian, FixedSizeSkellam, GaussianTerm
 from privacy.errors import InvalidEvent, MechanismError, RunRefused, SizeNotPublic, UnsupportedEvent
 from privacy.execution.execution import run
 from privacy.ledger.planning import Draws, filter_for, louder, noise_that_fits, quote, quote_on
@@ -107,7 +107,7 @@ def test_a_ready_slot_does_not_help(ledger_of):
 @pytest.mark.parametrize("relation", ["ADD_OR_REMOVE_ONE", "REPLACE_SPECIAL"])
 def test_a_sample_of_fixed_size_needs_a_replaced_client(mechanism, relation, ledger_of):
     with ledger_of(relation) as ledger:
-        with pytest.raises(SizeNotPublic, match="takes the place of another"):
+        with pytest.raises(SizeNotPublic, match="replaces another one"):
             ask(mechanism, ledger, FIXED.draw())
         assert ledger.head == next(ledger.entries()).hash
     with pytest.raises(SizeNotPublic):
@@ -235,12 +235,12 @@ def test_the_reference_composes_gaussians_to_their_closed_form_from_below():
 )
 def test_what_is_refused_has_no_bound_by_amplification(others, q, z, rounds, honest):
     true = explicit_pairs.poisson_known_size(others, q, z, rounds, honest, DELTA)
-    assert true > 1.5 * price(((Gaussian(z, q), rounds),), DELTA)
+    assert true > 1.5 * price(((GaussianTerm(z, q), rounds),), DELTA)
 
 
 def test_charging_everyone_would_not_have_been_a_bound():
     true = explicit_pairs.poisson_known_size(39, 0.25, 2.0, 1, 0.75, DELTA)
-    assert true > 1.1 * price(((Gaussian(2.0), 1),), DELTA)
+    assert true > 1.1 * price(((GaussianTerm(2.0), 1),), DELTA)
 
 
 @pytest.mark.parametrize(
@@ -364,5 +364,5 @@ def test_a_quote_on_a_ledger_counts_what_was_charged(ledger_of):
         many = [dataclasses.replace(further[0], count=10**6)]
         assert not quote_on(ledger, many).fits
     with ledger_of("ADD_OR_REMOVE_ONE", "pld") as planned:
-        unpaid = Draws("training", ((Gaussian(9.0), 1),), 1)
+        unpaid = Draws("training", ((GaussianTerm(9.0), 1),), 1)
         assert not quote_on(planned, [unpaid]).fits

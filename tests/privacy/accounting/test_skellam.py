@@ -15,7 +15,7 @@ from privacy.accounting.draws import draw_terms
 from privacy.accounting.events import event_of, parse_event
 from privacy.accounting.filters import Filter
 from privacy.accounting.renyi_pricing import renyi_divergence
-from privacy.accounting.terms import Gaussian, Skellam, joint_skellam
+from privacy.accounting.terms import GaussianTerm, SkellamTerm, joint_skellam
 from privacy.errors import InvalidEvent, SizeNotPublic, UnsupportedEvent
 from privacy.relations import Relation
 
@@ -56,7 +56,7 @@ GRID = list(
 
 @pytest.mark.parametrize(("variance", "shift"), GRID)
 def test_the_charged_divergence_is_above_the_true_one(variance, shift):
-    leaf = Skellam(variance, float(np.linalg.norm(shift)), float(np.abs(shift).sum()))
+    leaf = SkellamTerm(variance, float(np.linalg.norm(shift)), float(np.abs(shift).sum()))
     for order in ORDERS:
         true = sum(exact_divergence(variance, s, order) for s in shift)
         charged = renyi_divergence(((leaf, 1),), order, ADD)
@@ -73,7 +73,7 @@ def test_the_charged_divergence_is_above_the_true_one(variance, shift):
 def test_between_integer_orders_the_charge_is_above_the_true_divergence_too(
     order, variance, shift, q
 ):
-    terms = ((Skellam(variance, float(shift), float(shift), q), 1),)
+    terms = ((SkellamTerm(variance, float(shift), float(shift), q), 1),)
     true = exact_divergence(variance, shift, order, q)
     charged = renyi_divergence(terms, order, ADD)
     assert charged >= true * (1 - 1e-9)
@@ -86,7 +86,7 @@ def test_between_integer_orders_the_charge_is_above_the_true_divergence_too(
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("variance", "shift"), [(9.0, 3), (40.0, 5), (400.0, 20), (4.0, 1)])
 def test_a_poisson_sample_is_charged_above_the_true_divergence(q, reverse, variance, shift):
-    leaf = Skellam(variance, float(shift), float(shift), q)
+    leaf = SkellamTerm(variance, float(shift), float(shift), q)
     for order in ORDERS:
         true = exact_divergence(variance, shift, order, q, reverse)
         charged = renyi_divergence(((leaf, 1),), order, ADD)
@@ -103,7 +103,7 @@ def test_the_oracle_is_near_the_gaussian_and_knows_the_law_of_the_sampler():
 
 
 def test_divergence_rises_with_norms_rate_and_order_and_falls_with_noise():
-    base = Skellam(500.0, 20.0, 200.0, 0.1)
+    base = SkellamTerm(500.0, 20.0, 200.0, 0.1)
 
     def cost(**changes):
         return renyi_divergence(((dataclasses.replace(base, **changes), 1),), 8, ADD)
@@ -127,7 +127,7 @@ def test_joining_parts_never_makes_them_cheaper():
         parts = []
         for _ in range(rng.integers(1, 5)):
             l2 = float(rng.uniform(1, 30))
-            parts.append((Skellam(float(rng.uniform(1, 2000)), l2, l2 * rng.uniform(1, 20)), 2))
+            parts.append((SkellamTerm(float(rng.uniform(1, 2000)), l2, l2 * rng.uniform(1, 20)), 2))
         joint = ((joint_skellam(parts), 1),)
         for order in (2, 7, 40):
             apart = sum(n * renyi_divergence(((leaf, 1),), order, ADD) for leaf, n in parts)
@@ -135,7 +135,7 @@ def test_joining_parts_never_makes_them_cheaper():
 
 
 def test_events_of_samples_are_read_back_as_the_same_terms():
-    terms = ((Skellam(50.0, 3.0, 9.0, 0.25), 4), (Skellam(50.0, 3.0, 9.0), 1))
+    terms = ((SkellamTerm(50.0, 3.0, 9.0, 0.25), 4), (SkellamTerm(50.0, 3.0, 9.0), 1))
     assert set(parse_event(event_of(terms))) == set(terms)
     twice = {"type": "skellam", "variance": 50.0, "l2": 3.0, "l1": 9.0, "rounds": 2}
     ((leaf, count),) = parse_event({"type": "poisson", "q": 0.5, "event": twice})
@@ -254,4 +254,4 @@ def test_a_ledger_of_gaussian_slots_refuses_skellam_noise_with_the_remedy(tmp_pa
 
 def test_gaussian_draws_are_what_they_were():
     ((leaf, _),) = draw_terms([Release("g", 1.0, 1.0, 2.0)], ADD, "poisson", 0.3, population=9)
-    assert leaf == Gaussian(2.0, 0.3)
+    assert leaf == GaussianTerm(2.0, 0.3)

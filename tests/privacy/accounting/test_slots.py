@@ -18,7 +18,7 @@ from privacy.accounting.slots import (
     slot_terms,
     tally_key,
 )
-from privacy.accounting.terms import Gaussian
+from privacy.accounting.terms import GaussianTerm
 from privacy.budgets import Budget
 from privacy.errors import InvalidEvent
 from privacy.relations import Relation
@@ -39,8 +39,8 @@ def test_sums_clipped_jointly_cost_as_much_as_the_loudest():
 def test_sums_clipped_apart_add_in_inverse_squares():
     sums = [release(name, 2.0, 6.0) for name in "abc"]
     assert math.isclose(effective_noise_multiplier(sums, ADD), 3 / math.sqrt(3), rel_tol=1e-15)
-    assert math.isclose(price(((Gaussian(3.0), 1),), 1e-5), 1.271, rel_tol=1e-3)
-    separate = Gaussian(effective_noise_multiplier(sums, ADD))
+    assert math.isclose(price(((GaussianTerm(3.0), 1),), 1e-5), 1.271, rel_tol=1e-3)
+    separate = GaussianTerm(effective_noise_multiplier(sums, ADD))
     assert math.isclose(price(((separate, 1),), 1e-5), 2.341, rel_tol=1e-3)
 
 
@@ -198,7 +198,7 @@ def test_plan_shows_both_views_by_purpose_and_in_total():
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.floats(1e-6, 1.0), st.floats(1e-2, 1e3))
 def test_tallies_round_to_more_sampling_and_less_noise(q, z):
-    ((leaf, count),) = parse_event(json.loads(tally_key(((Gaussian(z, q), 1),))))
+    ((leaf, count),) = parse_event(json.loads(tally_key(((GaussianTerm(z, q), 1),))))
     assert count == 1
     assert leaf.q >= q * (1 - 1e-12)
     assert leaf.noise_multiplier <= z * (1 + 1e-12)

@@ -18,7 +18,7 @@ import secagg
 import secfad as fad
 from privacy.accounting.events import parse_event
 from privacy.accounting.renyi_pricing import renyi_divergence
-from privacy.accounting.terms import Skellam
+from privacy.accounting.terms import SkellamTerm
 from privacy.certificates.certificates import CertificateMismatch
 from privacy.errors import MechanismError
 from privacy.execution.aggregation import SecureAggregator, groups, modulus_bits
@@ -147,7 +147,7 @@ def test_skellam_noise_is_charged_as_skellam_noise(ledger):
     body = reserved(ledger)
     ((leaf, count),) = parse_event(body["event"])
     (release,) = body["releases"]
-    assert isinstance(leaf, Skellam)
+    assert isinstance(leaf, SkellamTerm)
     assert count == 1
     assert body["charged_multiplier"] is None
     assert leaf.variance == pytest.approx(release["noise_std"] ** 2, rel=1e-11)
@@ -236,7 +236,7 @@ def test_two_rounds_on_one_cohort_are_one_charge_that_bounds_both(ledger):
     assert [release["name"] for release in releases] == ["0:first", "1:model.cotangent"]
     for order in (2, 4, 16):
         apart = sum(
-            renyi_divergence(((Skellam(r["noise_std"] ** 2, r["sensitivity"], r["l1_sensitivity"]), 1),),
+            renyi_divergence(((SkellamTerm(r["noise_std"] ** 2, r["sensitivity"], r["l1_sensitivity"]), 1),),
                              order, ledger.charter.relation)
             for r in releases
         )  # fmt: skip

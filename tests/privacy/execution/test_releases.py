@@ -8,9 +8,9 @@ import pytest
 
 import secfad as fad
 from privacy.errors import JournalCorrupt, ResumeRefused
-from privacy.execution.releases import Question, Released, ReleaseJournal
+from privacy.execution.releases import Released, ReleaseJournal, ReleaseKey
 
-QUESTION = Question("1d", "ab" * 32, "0e" * 32, "ef" * 32)
+KEY = ReleaseKey("1d", "ab" * 32, "0e" * 32, "ef" * 32)
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def released():
 
 
 def test_release_comes_back_bit_for_bit(tmp_path, released):
-    ReleaseJournal(tmp_path).write(7, released, QUESTION)
-    again = ReleaseJournal(tmp_path).read(7, QUESTION)
+    ReleaseJournal(tmp_path).write(7, released, KEY)
+    again = ReleaseJournal(tmp_path).read(7, KEY)
     assert again.digest == released.digest
     for a, b in zip(again.rounds, released.rounds):
         for x, y in zip(a, b):
@@ -29,35 +29,35 @@ def test_release_comes_back_bit_for_bit(tmp_path, released):
 
 
 def test_unwritten_release_is_none(tmp_path):
-    assert ReleaseJournal(tmp_path).read(1, QUESTION) is None
+    assert ReleaseJournal(tmp_path).read(1, KEY) is None
 
 
 def test_partial_file_of_a_crash_is_no_release(tmp_path, released):
     journal = ReleaseJournal(tmp_path)
-    journal.write(3, released, QUESTION)
+    journal.write(3, released, KEY)
     (tmp_path / "release-00000003.npz").rename(tmp_path / "release-00000003.partial")
-    assert journal.read(3, QUESTION) is None
+    assert journal.read(3, KEY) is None
 
 
 def test_any_flipped_byte_of_the_values_is_found(tmp_path, released):
     journal = ReleaseJournal(tmp_path)
-    journal.write(3, released, QUESTION)
+    journal.write(3, released, KEY)
     file = tmp_path / "release-00000003.npz"
     data = bytearray(file.read_bytes())
     position = data.index(np.arange(3.0).tobytes()) + 9
     data[position] ^= 1
     file.write_bytes(bytes(data))
     with pytest.raises(JournalCorrupt, match="hash does not match"):
-        journal.read(3, QUESTION)
+        journal.read(3, KEY)
 
 
 def test_truncated_file_is_found(tmp_path, released):
     journal = ReleaseJournal(tmp_path)
-    journal.write(3, released, QUESTION)
+    journal.write(3, released, KEY)
     file = tmp_path / "release-00000003.npz"
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(JournalCorrupt):
-        journal.read(3, QUESTION)
+        journal.read(3, KEY)
 
 
 def test_digest_depends_on_shape_dtype_and_order(released):
@@ -82,34 +82,34 @@ def test_digest_depends_on_shape_dtype_and_order(released):
 )
 def test_release_is_no_answer_to_another_question(tmp_path, released, field, advice):
     journal = ReleaseJournal(tmp_path)
-    journal.write(3, released, QUESTION)
+    journal.write(3, released, KEY)
     with pytest.raises(ResumeRefused, match=f"present {field} .*{advice}"):
-        journal.read(3, replace(QUESTION, **{field: "cd" * 32}))
+        journal.read(3, replace(KEY, **{field: "cd" * 32}))
 
 
 def test_release_is_what_the_ledger_committed(tmp_path, released):
     journal = ReleaseJournal(tmp_path)
-    journal.write(3, released, QUESTION)
-    assert journal.read(3, QUESTION, committed=released.digest) is not None
+    journal.write(3, released, KEY)
+    assert journal.read(3, KEY, committed=released.digest) is not None
     with pytest.raises(JournalCorrupt, match="what the ledger committed"):
-        journal.read(3, QUESTION, committed="00" * 32)
+        journal.read(3, KEY, committed="00" * 32)
 
 
 def test_release_of_one_record_is_not_that_of_another(tmp_path, released):
     journal = ReleaseJournal(tmp_path)
-    journal.write(3, released, QUESTION)
+    journal.write(3, released, KEY)
     (tmp_path / "release-00000003.npz").rename(tmp_path / "release-00000006.npz")
     with pytest.raises(JournalCorrupt):
-        journal.read(6, QUESTION)
+        journal.read(6, KEY)
 
 
 def test_a_release_is_never_overwritten(tmp_path, released):
     journal = ReleaseJournal(tmp_path)
-    journal.write(3, released, QUESTION)
+    journal.write(3, released, KEY)
     before = (tmp_path / "release-00000003.npz").read_bytes()
-    journal.write(3, released, QUESTION)  # the same again, as after a crash
+    journal.write(3, released, KEY)  # the same again, as after a crash
     with pytest.raises(JournalCorrupt, match="an older copy"):
-        journal.write(3, Released.of([[np.zeros(2)]]), QUESTION)
+        journal.write(3, Released.of([[np.zeros(2)]]), KEY)
     assert (tmp_path / "release-00000003.npz").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["release-00000003.npz"]
 
@@ -121,7 +121,7 @@ def test_question_depends_on_server_values_and_not_on_client_data():
 
     program = fad.trace(distance, jnp.zeros(2), jnp.zeros(2))
     digests = {
-        Question.of(
+        ReleaseKey.of(
             program, [jnp.array(model), jnp.array(data)], ledger="1d", mechanism={}
         ).arguments
         for model, data in (

@@ -23,12 +23,12 @@ from privacy.errors import (
     ResumeRefused,
     StorageFailed,
 )
-from privacy.execution.releases import Question, Released, ReleaseJournal
+from privacy.execution.releases import Released, ReleaseJournal, ReleaseKey
 from privacy.ledger.export import export_ledger, import_ledger
 from privacy.training.checkpoints import Checkpoint, CheckpointFile
 from privacy.training.metrics import MetricsFile
 
-QUESTION = Question("1d", "ab" * 32, "0e" * 32, "ef" * 32)
+KEY = ReleaseKey("1d", "ab" * 32, "0e" * 32, "ef" * 32)
 RELEASED = Released.of([[np.arange(6.0), np.float32(2)], [np.ones((2, 3), np.int64)]])
 STATE = {"model": jnp.arange(5.0), "count": jnp.int32(3)}
 
@@ -122,13 +122,13 @@ def test_many_damaged_exports(ledger, tmp_path):
 
 def check_journals(folder, count, seed):
     journal = ReleaseJournal(folder)
-    journal.write(3, RELEASED, QUESTION)
+    journal.write(3, RELEASED, KEY)
     file, rng = folder / "release-00000003.npz", random.Random(seed)
     original, found = file.read_bytes(), 0
     for _ in range(count):
         file.write_bytes(damaged(original, rng))
         try:
-            read = journal.read(3, QUESTION)
+            read = journal.read(3, KEY)
         except PrivacyError:
             found += 1
         else:
@@ -264,13 +264,13 @@ def test_a_full_disk_leaves_the_files_of_a_run_as_they_were(tmp_path, ledger, fu
     metrics.append({"round": 0})
     for write in (
         lambda: metrics.append({"round": 1}),
-        lambda: journal.write(3, RELEASED, QUESTION),
+        lambda: journal.write(3, RELEASED, KEY),
         lambda: file.write(Checkpoint("run", 4, STATE, ledger.head)),
     ):
         with full_disk(), pytest.raises(StorageFailed, match="Make room on the disk"):
             write()
     assert metrics.read() == [{"round": 0}]
-    assert journal.read(3, QUESTION) is None
+    assert journal.read(3, KEY) is None
     assert file.read(like=STATE, ledger=ledger, run_id="run") is None
     assert [entry.name for entry in tmp_path.rglob(".*")] == []
     metrics.append({"round": 1})

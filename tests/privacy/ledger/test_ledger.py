@@ -8,7 +8,7 @@ from ledgers import BUDGET, PLAN, finish, release, reserve
 
 from privacy import Budget, BudgetExceeded, Ledger, LedgerCorrupt, Release, Slot
 from privacy.accounting.pricing import price
-from privacy.accounting.terms import Gaussian
+from privacy.accounting.terms import GaussianTerm
 from privacy.errors import CohortReused, InvalidEvent, LedgerError, ReservationState
 
 
@@ -87,7 +87,7 @@ def test_replace_one_ledgers_demand_the_doubled_sensitivity(create):
         reserve(ledger)
     doubled = Release("delta", clip_norm=2.0, sensitivity=4.0, noise_std=2.0)
     assert reserve(ledger, releases=[doubled]).noise_multiplier == 1.0
-    assert ledger.spent()["total"] > price(((Gaussian(1.0, 0.01), 1),), 1e-5)
+    assert ledger.spent()["total"] > price(((GaussianTerm(1.0, 0.01), 1),), 1e-5)
 
 
 def test_a_cohort_can_be_charged_once_whatever_its_state(create):

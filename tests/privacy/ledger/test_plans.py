@@ -9,7 +9,7 @@ from ledgers import BUDGET, finish, reserve
 
 from privacy import Budget, BudgetExceeded, Ledger, Release, Slot
 from privacy.accounting.pricing import price
-from privacy.accounting.terms import Gaussian
+from privacy.accounting.terms import GaussianTerm
 from privacy.errors import InvalidEvent, LedgerError
 
 # Plans and budgets.
@@ -43,9 +43,11 @@ def test_each_purpose_and_all_together_are_held_to_their_budgets(create):
 
 def test_later_plans_are_priced_on_top_of_everything_declared(create):
     ledger = create(Budget(2.0, 1e-5), slots=[Slot("training", 1.0, 5.0, 3)])
-    one = price(((Gaussian(5.0), 3),), 1e-5)
+    one = price(((GaussianTerm(5.0), 3),), 1e-5)
     quote = ledger.declare([Slot("training", 1.0, 5.0, 2)])
-    assert math.isclose(quote.released["total"], price(((Gaussian(5.0), 5),), 1e-5), rel_tol=1e-5)
+    assert math.isclose(
+        quote.released["total"], price(((GaussianTerm(5.0), 5),), 1e-5), rel_tol=1e-5
+    )
     assert quote.released["total"] > one
     assert ledger.remaining("training").slots == (Slot("training", 1.0, 5.0, 5),)
     head = ledger.head
@@ -155,7 +157,7 @@ def test_unplanned_purposes_are_paid_from_what_was_set_aside(create):
     with pytest.raises(InvalidEvent, match="runs on rdp@20"):
         ledger.declare([Slot("evaluation", 0.1, 6.0, 1)])
     tight = [Slot("training", 1.0, 1.35, 1)]
-    assert 2.5 < price(((Gaussian(1.35), 1),), 1e-5) < 3.5
+    assert 2.5 < price(((GaussianTerm(1.35), 1),), 1e-5) < 3.5
     with pytest.raises(BudgetExceeded):
         create(Budget(3.2, 1e-5), slots=tight, purposes=purposes, unplanned=unplanned)
     with pytest.raises(BudgetExceeded, match="sum below"):
@@ -185,9 +187,9 @@ def test_spent_shows_both_views_by_purpose_and_in_total(create):
         reserve(ledger)
     reserve(ledger, purpose="evaluation", q=0.1, z=9.0)
     released, server = ledger.spent(), ledger.spent("server")
-    expected = price(((Gaussian(1.0, 0.01), 3),), 1e-5)
+    expected = price(((GaussianTerm(1.0, 0.01), 3),), 1e-5)
     assert math.isclose(released["training"], expected, rel_tol=1e-5)
-    assert math.isclose(server["training"], price(((Gaussian(1.0), 3),), 1e-5), rel_tol=1e-5)
+    assert math.isclose(server["training"], price(((GaussianTerm(1.0), 3),), 1e-5), rel_tol=1e-5)
     assert released["hypergradient"] == 0
     assert max(released["training"], released["evaluation"]) < released["total"] < server["total"]
     assert released["total"] <= ledger.plan().released["total"]

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from privacy.accounting.slots import Release, Slot, report
-from privacy.accounting.terms import FixedSizeGaussian, Gaussian, Skellam, make_terms
+from privacy.accounting.terms import FixedSizeGaussian, GaussianTerm, SkellamTerm, make_terms
 from privacy.budgets import Budget
 from privacy.ledger.ledger import Ledger
 from privacy.relations import Relation
@@ -86,14 +86,14 @@ def test_slots_beside_samples_of_a_fixed_size_are_reported_within_the_budget(tmp
 
 MIXTURES = [
     (Relation.REPLACE_ONE, FixedSizeGaussian(100, 10, 6.0)),
-    (Relation.REPLACE_ONE, Skellam(900.0, 2.0, 4.0)),
-    (Relation.ADD_OR_REMOVE_ONE, Skellam(900.0, 2.0, 4.0)),
+    (Relation.REPLACE_ONE, SkellamTerm(900.0, 2.0, 4.0)),
+    (Relation.ADD_OR_REMOVE_ONE, SkellamTerm(900.0, 2.0, 4.0)),
 ]
 
 
 @pytest.mark.parametrize(("relation", "leaf"), MIXTURES)
 def test_a_mixture_is_at_most_the_sum_of_its_kinds_at_half_of_delta(relation, leaf):
-    sampled, other = make_terms([(Gaussian(3.0, 0.1), 20)]), make_terms([(leaf, 5)])
+    sampled, other = make_terms([(GaussianTerm(3.0, 0.1), 20)]), make_terms([(leaf, 5)])
     both = report(make_terms([*sampled, *other]), 1e-6, relation)
     halves = report(sampled, 5e-7, relation) + report(other, 5e-7, relation)
     assert max(report(sampled, 1e-6, relation), report(other, 1e-6, relation)) < both

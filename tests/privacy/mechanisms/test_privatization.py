@@ -184,7 +184,7 @@ def test_program_without_uploads_is_refused():
         return fad.broadcast(w) + x
 
     spec = jax.ShapeDtypeStruct((), FLOAT)
-    with pytest.raises(MechanismError, match="nothing to make private"):
+    with pytest.raises(MechanismError, match="nothing to privatize"):
         privatize(local, spec, spec, mechanism=LOOSE)
 
 
