@@ -15,7 +15,7 @@ counts again.
 >>> add = lambda total, _: (total + fad.sum(1.0), None)
 >>> loop = jax.make_jaxpr(lambda: jax.lax.scan(add, 0.0, length=3)[0])()
 >>> [e.primitive.name for e in loop.eqns[-1].params["jaxpr"].eqns]
-['iteration', 'federated_sum', 'add']
+['federated_iteration', 'federated_sum', 'add']
 
 Source: docs/decisions/0043-messages-are-bound-to-iterations.md.
 """
@@ -51,7 +51,7 @@ from secfad.jaxprs.equations import (
 from secfad.jaxprs.rewriting import Rewriter
 
 # Gives its first operand; the second is the count of the iteration.
-iteration_p = identity_primitive("iteration")
+iteration_p = identity_primitive("federated_iteration")
 
 _COUNT = ShapedArray((), np.dtype(np.int32))
 _BOUND = jax.make_jaxpr(iteration_p.bind)(0.0, np.int32(0)).eqns[0]
