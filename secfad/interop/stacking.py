@@ -66,6 +66,22 @@ def dressed(value: Any, axis: int | None) -> Any:
     return value if axis is None else Stacked(value, axis)
 
 
+def is_row(value: Any, axis: int | None) -> bool:
+    """Whether `row` can take a value apart: one that is not stacked, or stacked there."""
+    if isinstance(value, Stacked) or axis is None:
+        return axis_of(value) == axis
+    return (isinstance(value, Spread) and axis == 0) or jnp.shape(whole(value))[axis] == 1
+
+
+def row(value: Any, axis: int | None) -> Any:
+    """One of the rows of a value along an axis; without an axis the value as it is."""
+    if isinstance(value, Stacked) or axis is None:
+        return bare(value)
+    if isinstance(value, Spread) and axis == 0:
+        return value.own
+    return jnp.squeeze(whole(value), axis)
+
+
 def stacked_at(value: Any, axis: int | None, equation: JaxprEqn) -> Any:
     """The array behind a value that must be stacked at this axis, or not at all."""
     if axis_of(value) == axis:

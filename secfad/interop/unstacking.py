@@ -12,15 +12,14 @@ refused with the user's line: what looks at several clients is no broadcast and 
 7.0
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import jax.numpy as jnp
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, JaxprEqn
 from secfad.errors import TranslationError
-from secfad.interop.axes import ELEMENTWISE, RULES, Refused, one_row
+from secfad.interop.axes import effect, one_client
+from secfad.interop.axis_rules import Kind, Refused, Replicated, Summed
 from secfad.interop.control import control
 from secfad.interop.stacking import (
     MARKERS,
@@ -29,8 +28,11 @@ from secfad.interop.stacking import (
     add_axis_p,
     axis_of,
     bare,
+    dressed,
+    is_row,
     refused,
     remove_axis_p,
+    row,
     stacked_at,
     whole,
 )
@@ -66,6 +68,21 @@ def unstack(
         stacked[:] = [isinstance(x, Stacked) for x in results]
     return [bare(x) for x in results]
 
+
+# What to do instead, for each kind of refusal.
+_REMEDIES: Mapping[Kind, str] = {
+    "reduces": "Only drjax.reduce_sum, reduce_mean and reduce_weighted_mean add up clients; nothing else "
+    "can cross to the server",
+    "orders": "Bisect for an order statistic by sums, for instance",
+    "picks": "Let clients opt out by weights of zero",
+    "merges": "Rearrange what each client has inside drjax.map_fn",
+    "mixes": "Do it inside drjax.map_fn, and exchange information by sums",
+    "fills": "All clients take part; let some opt out by weights of zero",
+    "repeats": "Use drjax.broadcast for what all clients should have",
+    "depends_on_position": "Make what differs between clients an argument placed at the clients",
+    "unknown": "Outside of drjax.map_fn only what is known to keep clients apart is translated. Do it "
+    "inside drjax.map_fn",
+}
 
 _is_marked = Inside(lambda equation: equation.primitive in MARKERS)
 
@@ -122,16 +139,19 @@ class _Reader(Evaluator):
         return results if own is None else [Spread(*pair) for pair in zip(results, own)]
 
     def _row(self, equation: JaxprEqn, values: list[Any]) -> list[Any] | None:
-        """One row of an ordinary result, where all of them are certainly equal."""
-        if equation.primitive.name == "broadcast_in_dim":
-            params = one_row(equation.params, self.size)
-            if params is not None:
-                return _jax.evaluate(equation.replace(params=params), [whole(values[0])])
-        if equation.primitive.name in ELEMENTWISE and any(isinstance(x, Spread) for x in values):
-            rows = [x.own if isinstance(x, Spread) else x for x in values]
-            if all(isinstance(x, Spread) or jnp.ndim(x) == 0 for x in values):
-                return _jax.evaluate(equation, rows)
-        return None
+        """One row of ordinary results, where all of them are certainly equal."""
+        axes = [0 if isinstance(x, Spread) else None for x in values]
+        try:
+            found = effect(equation, axes, self.size)
+        except Refused:
+            return None
+        if isinstance(found, Summed):
+            return None
+        after = (found.axis,) if isinstance(found, Replicated) else found.axes
+        pairs = found.takes.items()
+        if set(after) != {0} or not all(is_row(values[i], axis) for i, axis in pairs):
+            return None
+        return one_client(found, equation, [row(values[i], axis) for i, axis in pairs])
 
     def _stacked(self, equation: JaxprEqn, values: list[Any]) -> list[Any]:
         primitive = equation.primitive
@@ -141,33 +161,18 @@ class _Reader(Evaluator):
             raise refused(
                 equation, "has its own derivative rule around clients' values. Call it in map_fn"
             )
-        if primitive.name in ELEMENTWISE:
-            return self._entrywise(equation, values)
-        rule = RULES.get(primitive.name)
-        if rule is None:
-            raise refused(
-                equation,
-                "may mix the values of clients; outside of drjax.map_fn only arithmetic entry by entry "
-                "is translated. Do it inside drjax.map_fn",
-            )
         try:
-            shape = equation.invars[0].aval.shape  # type: ignore[attr-defined]
-            params, axis = rule(equation.params, values[0].axis, shape)
+            found = effect(equation, [axis_of(x) for x in values], self.size)
         except Refused as reason:
-            raise refused(equation, str(reason)) from None
-        own = _jax.evaluate(equation.replace(params=params), [values[0].own])
-        return [Stacked(x, axis) for x in own]
+            raise refused(equation, f"{reason}. {_REMEDIES[reason.kind]}") from None
+        assert not isinstance(found, Replicated)
+        if isinstance(found, Summed):
+            raise refused(equation, f"reduces the axis of clients. {_REMEDIES['reduces']}")
+        own = [self._own(equation, values[i], axis) for i, axis in found.takes.items()]
+        results = one_client(found, equation, own)
+        return [dressed(x, axis) for x, axis in zip(results, found.axes)]
 
-    def _entrywise(self, equation: JaxprEqn, values: list[Any]) -> list[Any]:
-        axis = next(x.axis for x in values if isinstance(x, Stacked))
-
-        def own(value: Any) -> Any:
-            if isinstance(value, Stacked | Spread):
-                return stacked_at(value, axis, equation)
-            if jnp.ndim(value) == 0:
-                return value
-            if jnp.shape(value)[axis] == 1:
-                return jnp.squeeze(value, axis)
-            return stacked_at(value, axis, equation)
-
-        return [Stacked(x, axis) for x in _jax.evaluate(equation, [own(x) for x in values])]
+    def _own(self, equation: JaxprEqn, value: Any, axis: int | None) -> Any:
+        if not isinstance(value, Stacked) and is_row(value, axis):
+            return row(value, axis)
+        return stacked_at(value, axis, equation)

@@ -63,7 +63,7 @@ REFUSED = {
     "maximum": (lambda m, d: jnp.max(d), "reduces the axis of clients"),
     "mean by hand": (lambda m, d: jnp.mean(d, axis=0), "reduces the axis of clients"),
     "median": (lambda m, d: jnp.median(d, axis=0), "reduces the axis of clients"),
-    "order": (lambda m, d: jnp.sort(d, axis=0), "may mix the values of clients"),
+    "order": (lambda m, d: jnp.sort(d, axis=0), "sorts the clients"),
     "one client": (lambda m, d: d[0], "picks some of the clients"),
     "roll": (lambda m, d: drjax.reduce_sum(jnp.roll(d, 1, axis=0)), "picks some of the clients"),
     "merge": (lambda m, d: d.reshape(-1), "merges the axis of clients"),
@@ -72,7 +72,7 @@ REFUSED = {
         "one value at the clients throughout",
     ),
     "products": (lambda m, d: d @ d.T, "may mix the values of clients"),
-    "pairs": (lambda m, d: d[:, None] - d[None], "one value at the clients throughout"),
+    "pairs": (lambda m, d: d[:, None] - d[None], "combines values of different clients"),
     "client after client": (
         lambda m, d: jax.lax.scan(lambda c, x: (c + x, None), m, d)[0],
         "goes from client to client",
