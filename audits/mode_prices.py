@@ -79,7 +79,7 @@ def mode_prices(
     """
     position = positions(computation, specs, arguments)
     found = plan(computation, *specs, argnums=position)
-    scalar = [spec(v.aval).shape for v in found.value.block.results] == [()]
+    scalar = [spec(v.aval).shape for v in found.value.placed.results] == [()]
     derive = value_and_grad if scalar else jacobian
     mechanism = privacy.Gaussian(noise_multiplier=setting.noise_multiplier, clip_norm=1.0)
     prices = []

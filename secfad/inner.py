@@ -4,13 +4,13 @@ Nothing else of secfad's rooms is imported from outside (`tests/test_architectur
 `secfad` itself, these may change from version to version.
 
 - Programs of JAX and their equations: `any_inside`, `as_call`, `bodies`, `broadcast_p`, `clip_p`,
-  `ClosedJaxpr`, `dce`, `dependent_results`, `equations` (the views of them), `evaluate`,
-  `foreign_code`, `hide_file_from_tracebacks`, `Interpreter`, `is_known_dtype`, `is_registered`,
-  `Jaxpr`, `JaxprEqn`, `Literal`, `live`, `Primitive`, `read`, `spec`, `sub_jaxprs`, `sum_p`,
-  `user_line`, `Var`, `without_counts`.
-- Placed programs, their schedules and costs: `as_struct`, `Atom`, `Block`, `canonical_dtype`,
-  `Costs`, `costs`, `Loop`, `Nested`, `no_collection`, `normalise`, `place`, `Round`, `Schedule`,
-  `schedule`, `Sum`, `timetable`, `While`.
+  `ClosedJaxpr`, `dce`, `dependent_results`, `equations` (the views of them), `evaluate`, `Evaluator`,
+  `foreign_code`, `hide_file_from_tracebacks`, `is_known_dtype`, `is_registered`, `Jaxpr`,
+  `JaxprEqn`, `Literal`, `live`, `Primitive`, `read`, `spec`, `sub_jaxprs`, `sum_p`, `user_line`,
+  `Var`, `without_counts`.
+- Placed programs, their schedules and costs: `as_struct`, `canonical_dtype`, `Costs`, `costs`,
+  `Nested`, `no_collection`, `normalise`, `place`, `Placed`, `Round`, `Schedule`, `schedule`,
+  `timetable`.
 - Derivatives and their plans: `Mode`, `modes_table`, `positions`.
 - Engines: `Aggregate`, `Aggregator`, `checked_arguments`, `cohort_size`, `label`, `plain_sum`,
   `Upload`.
@@ -45,8 +45,8 @@ from secfad.jaxprs.dependence import dependent_results as dependent_results
 from secfad.jaxprs.equations import any_inside as any_inside
 from secfad.jaxprs.equations import as_call as as_call
 from secfad.jaxprs.equations import bodies as bodies
-from secfad.jaxprs.interpreting import Interpreter as Interpreter
-from secfad.jaxprs.interpreting import read as read
+from secfad.jaxprs.evaluation import Evaluator as Evaluator
+from secfad.jaxprs.evaluation import read as read
 from secfad.jaxprs.iterations import without_counts as without_counts
 from secfad.jaxprs.origins import foreign_code as foreign_code
 from secfad.jaxprs.origins import is_known_dtype as is_known_dtype
@@ -54,16 +54,12 @@ from secfad.jaxprs.origins import is_registered as is_registered
 from secfad.jaxprs.slices import live as live
 from secfad.primitives import broadcast_p as broadcast_p
 from secfad.primitives import sum_p as sum_p
-from secfad.programs.blocks import Atom as Atom
-from secfad.programs.blocks import Block as Block
-from secfad.programs.blocks import Loop as Loop
-from secfad.programs.blocks import Sum as Sum
-from secfad.programs.blocks import While as While
 from secfad.programs.costs import Costs as Costs
 from secfad.programs.costs import costs as costs
 from secfad.programs.cutting import schedule as schedule
 from secfad.programs.inference import place as place
 from secfad.programs.normalization import normalise as normalise
+from secfad.programs.placed import Placed as Placed
 from secfad.programs.scheduling import timetable as timetable
 from secfad.programs.stages import Nested as Nested
 from secfad.programs.stages import Round as Round

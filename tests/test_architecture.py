@@ -105,7 +105,7 @@ def test_sensitive_libraries_have_one_importer(module):
 # Who knows how JAX lays out calls, loops and branches. The verifier shares no code with the checker.
 LAYOUT = {"num_consts", "num_carry", "cond_nconsts", "body_nconsts", "const_lengths"}
 LAYOUT |= {"cond_jaxpr", "body_jaxpr", "call_jaxpr", "jaxprs", "branches"}
-KNOWS_LAYOUT = {"secfad/programs/inference.py", "audits/checking/verification.py"}
+KNOWS_LAYOUT = {"audits/checking/verification.py"}
 # Who walks through equations beside `secfad.jaxprs`. The list may only become shorter.
 WALKS = {
     "secfad/derivatives/factoring.py",

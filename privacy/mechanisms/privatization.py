@@ -13,7 +13,7 @@ Sources: McMahan et al. (2018), section 3; docs/privacy-model.md.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -24,20 +24,21 @@ from privacy.errors import MechanismError
 from privacy.mechanisms.mechanisms import PURPOSES, Mechanism
 from secfad import CLIENTS, Computation, Program, clip, trace
 from secfad.inner import (
-    Atom,
-    Block,
-    Interpreter,
-    Loop,
+    Evaluator,
+    Jaxpr,
     Nested,
+    Placed,
     Round,
     Schedule,
-    Sum,
-    While,
+    equations,
     read,
     spec,
     sum_p,
     timetable,
 )
+
+Sum = equations.Sum
+View = equations.View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,7 @@ def privatize(
         )
 
     def clipped(*args: Any) -> Any:
-        results = _Clipped(mechanism).run(plain.block, jax.tree.leaves(args))
+        results = _Clipped(plain.placed, mechanism).run(plain.placed.closed, jax.tree.leaves(args))
         return jax.tree.unflatten(plain.out_tree, results)
 
     rebuilt = Computation(
@@ -143,7 +144,7 @@ def _releases(plan: Schedule, mechanism: Mechanism) -> list[PlannedRelease]:
     found: list[PlannedRelease] = []
     for item in plan.items:
         if isinstance(item, Round):
-            release = _release(item.uploads, plan.block, mechanism)
+            release = _release(item.uploads, plan.placed, mechanism)
             found += [release] if release.sums else []
         elif isinstance(item, Nested):
             found += _nested_releases(item, mechanism)
@@ -153,9 +154,9 @@ def _releases(plan: Schedule, mechanism: Mechanism) -> list[PlannedRelease]:
 def _nested_releases(item: Nested, mechanism: Mechanism) -> list[PlannedRelease]:
     bodies = [_releases(body, mechanism) for body in item.bodies]
     match item.step:
-        case Loop():
+        case equations.Scan():
             return bodies[0] * item.step.length
-        case While():
+        case equations.While():
             if any(bodies):
                 raise MechanismError(
                     "Expected a number of releases that is known before the run, got sums inside a "
@@ -170,10 +171,10 @@ def _nested_releases(item: Nested, mechanism: Mechanism) -> list[PlannedRelease]
     return bodies[0]
 
 
-def _release(uploads: Sequence[Sum], block: Block, mechanism: Mechanism) -> PlannedRelease:
+def _release(uploads: Sequence[Sum], placed: Placed, mechanism: Mechanism) -> PlannedRelease:
     sums = []
     for step, name in zip(uploads, unique_names([step.name for step in uploads])):
-        sent = _sent(step, block)
+        sent = _sent(step, placed)
         if sent:
             size = sum(math.prod(spec(v.aval).shape) for v in sent)
             sums.append(PlannedSum(name, mechanism.clip_norm_of(step.name), size))
@@ -190,8 +191,8 @@ def unique_names(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def _sent(step: Sum, block: Block) -> list[Atom]:
-    sent = [v for v in step.inputs if block.placement(v) is CLIENTS]
+def _sent(step: Sum, placed: Placed) -> list[equations.Atom]:
+    sent = [v for v in step.inputs if placed.placement(v) is CLIENTS]
     for atom in sent:
         if not jnp.issubdtype(spec(atom.aval).dtype, jnp.floating):
             raise MechanismError(
@@ -201,25 +202,28 @@ def _sent(step: Sum, block: Block) -> list[Atom]:
     return sent
 
 
-class _Clipped(Interpreter):
-    """Evaluates a block tick by tick, with a clip before the uploads of each tick."""
+class _Clipped(Evaluator):
+    """Evaluates a program tick by tick, with a clip before the uploads of each tick."""
 
-    def __init__(self, mechanism: Mechanism):
+    def __init__(self, placed: Placed, mechanism: Mechanism):
+        self.placed = placed
         self.mechanism = mechanism
 
-    def steps(self, block: Block, env: dict) -> None:
-        table = timetable(block)
-        for step in (*table.constants, *table.sizes):
-            self.step(step, block, env)
+    def equations(self, jaxpr: Jaxpr, env: MutableMapping) -> None:
+        table = timetable(self.placed.inside(jaxpr))
+        self._steps([*table.constants, *table.sizes], env)
         for tick in table.ticks:
-            for step in (*tick.server, *tick.downloads, *tick.client):
-                self.step(step, block, env)
-            self._uploads(tick.uploads, block, env)
-            for step in tick.structured:
-                self.step(step, block, env)
+            self._steps([*tick.server, *tick.downloads, *tick.client], env)
+            self._uploads(tick.uploads, env)
+            self._steps(tick.driven, env)
 
-    def _uploads(self, uploads: Sequence[Sum], block: Block, env: dict) -> None:
-        sent = [(step, i) for step in uploads for i in _sent_positions(step, block)]
+    def _steps(self, steps: Sequence[View], env: MutableMapping) -> None:
+        for step in steps:
+            results = self.equation(step.equation, [read(env, v) for v in step.inputs])
+            env.update(zip(step.outputs, results))
+
+    def _uploads(self, uploads: Sequence[Sum], env: MutableMapping) -> None:
+        sent = [(step, i) for step in uploads for i in _sent_positions(step, self.placed)]
         values = [read(env, step.inputs[i]) for step, i in sent]
         norms = [self.mechanism.clip_norm_of(step.name) for step, _ in sent]
         if self.mechanism.joint:
@@ -239,5 +243,5 @@ class _Clipped(Interpreter):
         return bounded
 
 
-def _sent_positions(step: Sum, block: Block) -> list[int]:
-    return [i for i, v in enumerate(step.inputs) if block.placement(v) is CLIENTS]
+def _sent_positions(step: Sum, placed: Placed) -> list[int]:
+    return [i for i, v in enumerate(step.inputs) if placed.placement(v) is CLIENTS]

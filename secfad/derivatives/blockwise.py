@@ -15,8 +15,8 @@ from typing import Any
 from secfad import _jax
 from secfad.derivatives.jacobians import sum_with_jacobians
 from secfad.derivatives.slicing import Slice
+from secfad.jaxprs.equations import Sum
 from secfad.primitives import broadcast_p, sum_p
-from secfad.programs.blocks import Sum
 
 # Under the standard cost model this much upload weighs as much as one contact.
 SMALL_BYTES = 250_000

@@ -13,7 +13,7 @@ Values, and forward mode with results at the server, keep the `cond`.
 Source: docs/decisions/0042-branches-are-selected.md.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any
 
 import jax
@@ -21,14 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from secfad import _jax
-from secfad._jax import Var
+from secfad._jax import ClosedJaxpr, JaxprEqn, Var
 from secfad.computations import Computation
-from secfad.jaxprs.interpreting import Interpreter, read
+from secfad.jaxprs.equations import Cond, Message, Sum, communicates, view, views
+from secfad.jaxprs.evaluation import Evaluator, read
 from secfad.placements import CLIENTS
-from secfad.primitives import broadcast_p, sum_p
-from secfad.programs.blocks import Block, Branch, Broadcast, Sum, communicates, inner_blocks
+from secfad.primitives import broadcast_p
 from secfad.programs.inference import place
 from secfad.programs.normalization import normalise
+from secfad.programs.placed import Control, Placed
 from secfad.programs.tracing import flat_placements
 
 # What the message is called that tells the clients which branch counts.
@@ -47,38 +48,46 @@ def with_selected_branches(computation: Computation, specs: tuple, mode: str) ->
     source, out_tree = computation.traced(specs)
     normal = normalise(source, erase_rules=False, keep_rules=True)
     placements, origins = flat_placements(computation, specs)
-    block = place(normal, placements, origins, keep_rules=True)
+    placed = place(normal, placements, origins, keep_rules=True)
 
     def fun(*args: Any) -> Any:
-        selecting = _Selecting(only_at_clients=mode == "forward")
-        return jax.tree.unflatten(out_tree, selecting.run(block, jax.tree.leaves(args)))
+        selecting = _Selecting(placed, only_at_clients=mode == "forward")
+        return jax.tree.unflatten(out_tree, selecting.run(placed.closed, jax.tree.leaves(args)))
 
     return fun
 
 
-class _Selecting(Interpreter):
-    """Evaluates blocks with every branch computed and each result selected."""
+class _Selecting(Evaluator):
+    """Evaluates programs with every branch computed and each result selected."""
 
-    def __init__(self, only_at_clients: bool):
+    def __init__(self, placed: Placed, only_at_clients: bool):
+        self.placed = placed
         self.only_at_clients = only_at_clients
 
-    def branch(self, step: Branch, values: Sequence[Any]) -> list[Any]:
+    def enters(self, equation: JaxprEqn) -> bool:
+        """Whether it is control flow of the server."""
+        return self.placed.is_driven(view(equation))
+
+    def cond(self, cond: Cond, values: Sequence[Any]) -> list[Any]:
         """Evaluates all branches and selects among their results."""
-        at_clients = [_is_at_clients(step, i) for i in range(len(step.outputs))]
+        at_clients = [_is_at_clients(cond, i, self.placed) for i in range(len(cond.outputs))]
         if self.only_at_clients and not any(at_clients):
-            return super().branch(step, values)
-        select = _Selection(values[0], len(step.branches))
-        rows = self._results(step.branches, select, values[1:])
-        return [select(c, v, at) for *c, v, at in zip(*rows, step.outputs, at_clients)]
+            return super().cond(cond, values)
+        index, operands = cond.split(values)
+        select = _Selection(index, len(cond.branches))
+        rows = self._results(cond.branches, select, operands)
+        return [select(c, v, at) for *c, v, at in zip(*rows, cond.outputs, at_clients)]
 
     def _results(
-        self, branches: Sequence[Block], select: "_Selection", operands: Sequence[Any]
+        self, branches: Sequence[ClosedJaxpr], select: "_Selection", operands: Sequence[Any]
     ) -> list[list[Any]]:
         """The results of every branch."""
-        if len(set(map(_messages, branches))) > 1 or None in map(_messages, branches):
+        messages = {_messages(branch) for branch in branches}
+        if len(messages) > 1 or None in messages:
             return [self.run(body, operands) for body in branches]
-        envs = [dict(b.constants) | dict(zip(b.inputs, operands)) for b in branches]
-        walks = [self._between_messages(b, env) for b, env in zip(branches, envs)]
+        placed = [self.placed.inside(branch) for branch in branches]
+        envs = [b.captured | dict(zip(b.inputs, operands)) for b in placed]
+        walks = [self._between_messages(b, env) for b, env in zip(placed, envs)]
         for steps in zip(*walks, strict=True):
             columns = zip(*([read(env, v) for v in m.inputs] for m, env in zip(steps, envs)))
             sent = [
@@ -86,33 +95,34 @@ class _Selecting(Interpreter):
                 for column, v in zip(columns, steps[0].inputs)
             ]
             with _jax.at_line(steps[0].equation):
-                primitive = sum_p if isinstance(steps[0], Sum) else broadcast_p
-                received = primitive.bind(*sent, name=steps[0].name)
+                received = steps[0].equation.primitive.bind(*sent, name=steps[0].name)
             for message, env in zip(steps, envs):
                 env.update(zip(message.outputs, received))
-        return [[read(env, v) for v in b.results] for b, env in zip(branches, envs)]
+        return [[read(env, v) for v in b.results] for b, env in zip(placed, envs)]
 
-    def _between_messages(self, block: Block, env: dict[Var, Any]) -> Iterator[Broadcast | Sum]:
-        """Evaluates a block; stops at each message, whose results the caller has to provide."""
-        for step in block.steps:
-            if isinstance(step, Broadcast | Sum):
+    def _between_messages(self, placed: Placed, env: MutableMapping[Var, Any]) -> Iterator[Message]:
+        """Evaluates a program; stops at each message, whose results the caller has to provide."""
+        for step in placed.steps:
+            if isinstance(step, Message):
                 yield step
             else:
-                self.step(step, block, env)
+                values = [read(env, v) for v in step.inputs]
+                env.update(zip(step.outputs, self.equation(step.equation, values)))
 
 
-def _is_at_clients(step: Branch, output: int) -> bool:
-    return any(b.placement(b.results[output]) is CLIENTS for b in step.branches)
+def _is_at_clients(cond: Cond, output: int, placed: Placed) -> bool:
+    return any(placed.placement(b.jaxpr.outvars[output]) is CLIENTS for b in cond.branches)
 
 
-def _messages(block: Block) -> tuple | None:
-    """The messages of a block in order, as far as two must agree to be one; None inside of loops."""
-    if any(communicates(inner) for step in block.steps for inner in inner_blocks(step)):
+def _messages(branch: ClosedJaxpr) -> tuple | None:
+    """The messages of a branch in order, as far as two must agree to be one; None inside of loops."""
+    steps = [step for step in views(branch.jaxpr) if communicates(step.equation)]
+    if any(isinstance(step, Control) for step in steps):
         return None
-    return tuple(_form(s) for s in block.steps if isinstance(s, Broadcast | Sum))
+    return tuple(_form(step) for step in steps if isinstance(step, Message))
 
 
-def _form(step: Broadcast | Sum) -> tuple:
+def _form(step: Message) -> tuple:
     kinds = [_jax.spec(v.aval) for v in step.inputs]
     return type(step), step.name, tuple((kind.shape, kind.dtype) for kind in kinds)
 

@@ -23,10 +23,9 @@ import numpy as np
 from secfad import _jax
 from secfad.derivatives.slicing import Slice
 from secfad.errors import ModeError
-from secfad.jaxprs.equations import WHILE
+from secfad.jaxprs.equations import WHILE, Sum
 from secfad.jaxprs.linearity import is_linear
 from secfad.primitives import broadcast_p, in_long, sum_p
-from secfad.programs.blocks import Sum
 
 LARGE_JACOBIAN = 4_000_000
 _CUSTOM_VJP = frozenset({_jax.jax_primitives.custom_vjp_call_p})

@@ -14,7 +14,7 @@ Source: Rush, Charles, Garrett (JMLR 2024), section 3.3 and Table 3.
 """
 
 from collections import ChainMap
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import jax
@@ -25,14 +25,24 @@ from secfad.computations import Computation
 from secfad.derivatives.jacobians import sum_with_jacobians
 from secfad.derivatives.slicing import Slice, Slicer
 from secfad.errors import ModeError
-from secfad.jaxprs.activity import active_outputs, active_variables, loop_carries
-from secfad.jaxprs.dependence import union
-from secfad.jaxprs.equations import CUSTOM_RULES, communicates, every_equation
-from secfad.jaxprs.interpreting import Interpreter, read
+from secfad.jaxprs.dependence import active_operands, active_variables, dependent_outputs, union
+from secfad.jaxprs.equations import (
+    CUSTOM_RULES,
+    Atom,
+    Broadcast,
+    Scan,
+    Sum,
+    View,
+    While,
+    communicates,
+    every_equation,
+    variables,
+)
+from secfad.jaxprs.evaluation import Evaluator, read
 from secfad.placements import CLIENTS
-from secfad.programs.blocks import Atom, Block, Broadcast, Loop, Step, Sum, While
 from secfad.programs.inference import place
 from secfad.programs.normalization import normalise
+from secfad.programs.placed import Placed
 from secfad.programs.tracing import flat_placements
 
 
@@ -60,14 +70,14 @@ def surrogate(
     placements, origins = flat_placements(computation, specs)
     normal = normalise(source, erase_rules=False, open_calls=True)
     active = [i in argnums for i, spec in enumerate(specs) for _ in jax.tree.leaves(spec)]
-    block = place(normal, placements, origins, keep_rules=True)
+    placed = place(normal, placements, origins, keep_rules=True)
     wanted = None
     if has_aux and out_tree.children():
-        wanted = _leading_to(block, block.results[: out_tree.children()[0].num_leaves])
+        wanted = _leading_to(placed, placed.results[: out_tree.children()[0].num_leaves])
 
     def fun(*args: Any) -> Any:
-        mixed = _Mixed(computation.name, active, summing, wanted=wanted)
-        results = mixed.run(block, jax.tree.leaves(args))
+        mixed = _Mixed(computation.name, placed, active, summing, wanted=wanted)
+        results = mixed.run(placed.closed, jax.tree.leaves(args))
         return jax.tree.unflatten(out_tree, results)
 
     return fun
@@ -85,8 +95,8 @@ def _require_no_communicating_rules(name: str, jaxpr: Jaxpr) -> None:
             )
 
 
-class _Mixed(Interpreter):
-    """Evaluates blocks with every active sum replaced by one that brings its own derivative.
+class _Mixed(Evaluator):
+    """Evaluates a program with every active sum replaced by one that brings its own derivative.
 
     Client values carry no derivative here: what of them matters to a sum is in its slice.
     """
@@ -94,122 +104,125 @@ class _Mixed(Interpreter):
     def __init__(
         self,
         name: str,
+        placed: Placed,
         active_inputs: Sequence[int],
         summing: Callable[[str, Slice, Sum], Callable],
         outer: "tuple[Slicer, Mapping[Var, Any]] | None" = None,
         atoms: Sequence[Atom] = (),
         wanted: set[Var] | None = None,
     ):
-        """Makes an interpreter of one block.
+        """Makes an evaluator of one program.
 
         Args:
           name: Of the computation, for errors.
-          active_inputs: Which inputs of the block are active.
+          placed: The program.
+          active_inputs: Which of its inputs are active.
           summing: What becomes of an active sum.
-          outer: The slicer and the values of the block around it.
-          atoms: The leading inputs of the block, as atoms of the block around it.
+          outer: The slicer and the values of the program around it.
+          atoms: Its leading inputs, as atoms of the program around it.
           wanted: What leads to a result that is differentiated; None if everything may.
         """
         self.name = name
-        self.flags = active_inputs
+        self.placed = placed
         self.summing = summing
-        self.outer = outer
-        self.atoms = atoms
-        self.wanted = wanted
-
-    def steps(self, block: Block, env: dict[Var, Any]) -> None:
-        """Evaluates the steps of a block."""
-        active = active_variables(block, self.flags)
+        self.active = active = active_variables(placed.jaxpr, active_inputs)
         entering = {
             v: atom
-            for v, atom in zip(block.inputs, self.atoms)
-            if v in active and block.placements[v] is CLIENTS
+            for v, atom in zip(placed.inputs, atoms)
+            if v in active and placed.places[v] is CLIENTS
         }
-        slicer = Slicer(block, active, self.name, self.outer[0] if self.outer else None, entering)
-        # Values of the blocks around are in reach: a slice may begin there.
-        scope = ChainMap(env, self.outer[1]) if self.outer else env  # type: ignore[arg-type]
-        for step in block.steps:
-            if isinstance(step, Sum) and any(_member(v, active) for v in step.inputs):
-                results = self._summed(step, slicer, scope)
-                env.update(zip(step.outputs, results))
-                continue
+        self.slicer = Slicer(placed, active, name, outer[0] if outer else None, entering)
+        self.around = outer[1] if outer else {}
+        self.wanted = wanted
+
+    def equations(self, jaxpr: Jaxpr, env: MutableMapping[Var, Any]) -> None:
+        """Evaluates the equations of the program."""
+        active, placed = self.active, self.placed
+        assert jaxpr is placed.jaxpr
+        # Values of the programs around are in reach: a slice may begin there.
+        scope = ChainMap(env, self.around)  # type: ignore[arg-type]
+        for step in placed.steps:
             inside = [_member(v, active) for v in step.inputs]
-            self._inner(step, inside, slicer, scope).step(step, block, env)
+            if isinstance(step, Sum) and any(inside):
+                results = self._summed(step, scope)
+            else:
+                values = [read(env, v) for v in step.inputs]
+                results = self._inner(step, inside, scope).equation(step.equation, values)
             if isinstance(step, Broadcast):
                 # Those that are not active may be what a derivative of this derivative is for.
-                moving = [v for v in step.outputs if v in active]
-                env.update((v, jax.lax.stop_gradient(env[v])) for v in moving)
-        for result in block.results:
-            if _member(result, active) and block.placement(result) is CLIENTS:
+                received = zip(step.outputs, results)
+                results = [jax.lax.stop_gradient(x) if v in active else x for v, x in received]
+            env.update(zip(step.outputs, results))
+        for result in placed.results:
+            if _member(result, active) and placed.placement(result) is CLIENTS:
                 raise ModeError(
                     f"`{self.name}` returns a client value that depends on the differentiated "
                     "argument; mixed mode has no derivative for it. Use mode='forward'."
                 )
 
-    def _inner(
-        self, step: Step, inside: Sequence[int], slicer: Slicer, scope: Mapping[Var, Any]
-    ) -> Interpreter:
-        """The interpreter of the bodies of a step."""
-        if isinstance(step, While) and any(inside):
-            raise ModeError(
-                f"`{self.name}` communicates under a data-dependent loop "
-                f"({_jax.user_line(step.equation)}); its Jacobians have no fixed number. "
-                "Use mode='forward', or mode='reverse' if it is a linear solver's."
-            )
-        if not isinstance(step, Loop):
-            return Interpreter()
-        split = step.constants + step.carries
-        carries = loop_carries(step, inside)
-        flags = [*inside[: step.constants], *carries, *inside[split:]]
-        _require_no_client_state(self.name, step, flags)
-        wanted = None if self.wanted is None else _wanted_inside(step, self.wanted)
-        atoms = step.inputs[: step.constants]
-        return _Mixed(self.name, flags, self.summing, (slicer, scope), atoms, wanted)
+    def _inner(self, step: View, inside: Sequence[int], scope: Mapping[Var, Any]) -> Evaluator:
+        """The evaluator of a step, and so of its bodies."""
+        if not self.placed.is_driven(step) or not isinstance(step, Scan | While):
+            return Evaluator()
+        if isinstance(step, While):
+            if any(inside):
+                raise ModeError(
+                    f"`{self.name}` communicates under a data-dependent loop ({step.line}); "
+                    "its Jacobians have no fixed number. "
+                    "Use mode='forward', or mode='reverse' if it is a linear solver's."
+                )
+            return Evaluator()
+        body = self.placed.inside(step.body)
+        flags = active_operands(step, inside)
+        _require_no_client_state(self.name, step, body, flags)
+        wanted = None if self.wanted is None else _wanted_inside(step, body, self.wanted)
+        outer = self.slicer, scope
+        return _Mixed(self.name, body, flags, self.summing, outer, step.consts, wanted)
 
-    def _summed(self, step: Sum, slicer: Slicer, scope: Mapping[Var, Any]) -> list[Any]:
-        local = slicer.slice(step, [self.wanted is None or v in self.wanted for v in step.outputs])
+    def _summed(self, step: Sum, scope: Mapping[Var, Any]) -> list[Any]:
+        local = self.slicer.slice(
+            step, [self.wanted is None or v in self.wanted for v in step.outputs]
+        )
         sources = [read(scope, v) for v in local.sources]
         constants = [read(scope, v) for v in local.constants]
         return self.summing(self.name, local, step)(sources, constants)
 
 
-def _require_no_client_state(name: str, step: Loop, flags: Sequence[int]) -> None:
+def _require_no_client_state(name: str, step: Scan, body: Placed, flags: Sequence[int]) -> None:
     """Refuses a loop into or out of which a differentiated client value goes by iterations."""
-    body, active = step.body, active_variables(step.body, flags)
-    entering = body.inputs[step.constants :]
+    active = active_variables(body.jaxpr, flags)
+    entering = body.inputs[len(step.consts) :]
     if any(_member(v, active) and body.placement(v) is CLIENTS for v in (*entering, *body.results)):
         raise ModeError(
             f"`{name}` has a loop through which clients carry a value that depends on the "
-            f"differentiated argument ({_jax.user_line(step.equation)}); mixed mode has no derivative "
+            f"differentiated argument ({step.line}); mixed mode has no derivative "
             "for it. Use mode='reverse' or mode='forward'."
         )
 
 
-def _leading_to(block: Block, results: Sequence[Atom]) -> set[Var]:
-    """The variables of a block that the derivatives of some of its results depend on."""
-    found = {v for v in results if isinstance(v, Var)}
-    for step in reversed(block.steps):
+def _leading_to(placed: Placed, results: Sequence[Atom]) -> set[Var]:
+    """The variables of a program that the derivatives of some of its results depend on."""
+    found = {*variables(results)}
+    for step in reversed(placed.steps):
         if any(v in found for v in step.outputs):
             bits = [1 << i for i in range(len(step.inputs))]
-            reads = active_outputs(step, bits)
+            reads = dependent_outputs(step.equation, bits, derivative=True)
             read = union(m for v, m in zip(step.outputs, reads) if v in found)
-            found.update(
-                v for v, bit in zip(step.inputs, bits) if read & bit and isinstance(v, Var)
-            )
+            found.update(variables(v for v, bit in zip(step.inputs, bits) if read & bit))
     return found
 
 
-def _wanted_inside(step: Loop, wanted: set[Var]) -> set[Var]:
+def _wanted_inside(step: Scan, body: Placed, wanted: set[Var]) -> set[Var]:
     """What leads to the wanted outputs of a loop, in its body."""
     outputs = [v in wanted for v in step.outputs]
-    carries = step.body.inputs[step.constants :][: step.carries]
+    carry = step.split(body.inputs)[1]
     while True:
-        found = _leading_to(step.body, [v for v, w in zip(step.body.results, outputs) if w])
+        found = _leading_to(body, [v for v, w in zip(body.results, outputs) if w])
         # A later iteration wants what an earlier one carries to it.
-        later = [w or v in found for v, w in zip(carries, outputs)]
-        if later == outputs[: step.carries]:
+        later = [w or v in found for v, w in zip(carry, outputs)]
+        if later == outputs[: len(carry)]:
             return found
-        outputs[: step.carries] = later
+        outputs[: len(carry)] = later
 
 
 def _member(atom: Atom, variables: Container[Var]) -> bool:

@@ -95,7 +95,7 @@ def plan(
     """
     argnums = checked_argnums(computation, argnums)
     value = trace(computation, *specs)
-    results = jax.tree.unflatten(value.out_tree, [_jax.spec(v.aval) for v in value.block.results])
+    results = jax.tree.unflatten(value.out_tree, [_jax.spec(v.aval) for v in value.placed.results])
     if has_aux:
         results = separated(computation.name, results)[0]
     scalar = [leaf.shape for leaf in jax.tree.leaves(results)] == [()]

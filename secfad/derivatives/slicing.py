@@ -13,9 +13,9 @@ from secfad import _jax
 from secfad._jax import Jaxpr, Var
 from secfad.errors import ModeError
 from secfad.jaxprs.dependence import dependent_results, is_differentiable
-from secfad.jaxprs.equations import OWN_DERIVATIVE, Inside, bodies
+from secfad.jaxprs.equations import OWN_DERIVATIVE, Atom, Broadcast, Inside, Sum, View, bodies
 from secfad.placements import CLIENTS
-from secfad.programs.blocks import Atom, Block, Broadcast, Local, Sum
+from secfad.programs.placed import Placed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,42 +49,42 @@ class Slice:
 
 
 class Slicer:
-    """Finds slices in a block, and in the blocks around it."""
+    """Finds slices in a placed program, and in those around it."""
 
     def __init__(
         self,
-        block: Block,
+        placed: Placed,
         active: Mapping[Var, int],
         name: str,
         outer: "Slicer | None" = None,
         entering: Mapping[Var, Atom] | None = None,
     ):
-        """Reads a block.
+        """Reads a program.
 
         Args:
-          block: The block.
+          placed: The program.
           active: Its active variables.
           name: Of the computation, for errors.
-          outer: The slicer of the block around it.
-          entering: Inputs of the block that are active client values, with the atom of the outer
-            block that each stands for.
+          outer: The slicer of the program around it.
+          entering: Inputs that are active client values, with the atom of the program around it that
+            each stands for.
         """
         self.name = name
         self.active = {**active, **outer.active} if outer else active
         self.sender: dict[Var, tuple[str, Atom]] = dict(outer.sender) if outer else {}
-        self.maker: dict[Var, Local] = dict(outer.maker) if outer else {}
+        self.maker: dict[Var, View] = dict(outer.maker) if outer else {}
         self.order: dict[int, int] = dict(outer.order) if outer else {}
         self.alias: dict[Var, Atom] = dict(outer.alias) if outer else {}
         self.alias.update(entering or {})
-        for step in block.steps:
+        for step in placed.steps:
             self.order[id(step)] = len(self.order)
             if isinstance(step, Broadcast):
                 for source, target in zip(step.inputs, step.outputs):
                     if target in active:
                         self.sender[target] = (step.name, source)
             elif (
-                isinstance(step, Local)
-                and step.placement is CLIENTS
+                not placed.is_driven(step)
+                and placed.place_of(step) is CLIENTS
                 and any(v in active for v in step.outputs)
             ):
                 self.maker.update(dict.fromkeys(step.outputs, step))
@@ -97,7 +97,7 @@ class Slicer:
     def slice(self, step: Sum, wanted: Sequence[bool]) -> Slice:
         """The slice of a sum with an active operand, given which of its results are wanted."""
         operands = [self._now(v) for v in step.inputs]
-        steps: dict[int, Local] = {}
+        steps: dict[int, View] = {}
         roots: dict[Var, None] = {}
         stack = [v for v in operands if isinstance(v, Var)]
         while stack:

@@ -18,7 +18,6 @@ from secfad import _jax
 from secfad.computations import Computation
 from secfad.derivatives.explanations import untraceable
 from secfad.placements import CLIENTS
-from secfad.programs.blocks import has_branches
 from secfad.programs.scheduling import one_contact
 from secfad.programs.tracing import trace_flat
 
@@ -89,8 +88,8 @@ class Traced(Computation):
         """What the modes need to know; raises PlacementError if the program is badly placed."""
         program = trace_flat(self, self.specs)
         return Traits(
-            one_contact(program.block),
-            has_branches(program.block),
+            one_contact(program.placed),
+            program.placed.has_branches(),
             CLIENTS in program.out_placements,
         )
 

@@ -23,8 +23,8 @@ from secfad.engines.contacts import Contact, contact, read_later
 from secfad.engines.fusing import over_clients
 from secfad.engines.running import ClientValue, Environment, Runner, Values, differs
 from secfad.engines.sharding import Layout
-from secfad.placements import CLIENTS
-from secfad.programs.blocks import Branch, Loop
+from secfad.jaxprs.equations import Scan
+from secfad.placements import CLIENTS, Placement
 from secfad.programs.stages import Round, Schedule, Stage
 
 
@@ -88,7 +88,7 @@ class _Chunked(Runner):
         totals = [t.astype(s.dtype) for t, s in zip(totals, specs)]
         return totals, [self.chunks.joined(*pieces) for pieces in zip(*state)]
 
-    def scan(self, step: Loop, iteration: Callable, carries: Values, columns: Values) -> Values:
+    def scan(self, step: Scan, iteration: Callable, carries: Values, columns: Values) -> Values:
         def uniform(carries: Values, slices: Values) -> tuple[Values, Values]:
             carries, rows = iteration(carries, slices)
             return self._uniform(carries), rows
@@ -104,10 +104,12 @@ class _Chunked(Runner):
             goes_on, lambda carries: self._uniform(iteration(carries)), self._uniform(carries)
         )
 
-    def switch(self, step: Branch, index: Any, branches: list, operands: Values) -> Values:
+    def switch(
+        self, index: Any, branches: list, operands: Values, places: list[Placement | None]
+    ) -> Values:
         """What no branch makes different between clients stays as it is: branches agree on a form."""
-        differing = [False] * len(step.outputs)
-        if any(b.placement(v) is CLIENTS for b in step.branches for v in b.results):
+        differing = [False] * len(places)
+        if CLIENTS in places:
             forms = [jax.eval_shape(branch, *operands) for branch in branches]
             differing = [any(map(differs, column)) for column in zip(*forms)]
 

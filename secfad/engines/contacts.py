@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from secfad import _jax
 from secfad._jax import JaxprEqn, Var
 from secfad.jaxprs.dependence import separated
+from secfad.jaxprs.equations import Atom, variables
 from secfad.primitives import sum_p
-from secfad.programs.blocks import Atom
 from secfad.programs.retention import Item, read_by_clients
 from secfad.programs.stages import Round, Schedule, Stage
 
@@ -64,7 +64,7 @@ def contact(item: Round, differing: Collection[Var], needed: Collection[Var]) ->
         per_client.append(_sum(sent))
     sums = tuple(result for _, result in sent)
     kept = tuple(v for v in stage.outputs if v in needed and v in varying)
-    read = {*needed, *_variables(per_client), *_named(v for v, _ in multiples)}
+    read = {*needed, *_variables(per_client), *variables(v for v, _ in multiples)}
     known = [v for e in replicated for v in e.outvars if v in read]
     made = _part(stage, replicated, known), _part(stage, per_client, [*sums, *kept])
     return Contact(*made, sums, kept, multiples)
@@ -72,7 +72,7 @@ def contact(item: Round, differing: Collection[Var], needed: Collection[Var]) ->
 
 def read_later(plan: Schedule) -> dict[Item, set[Var]]:
     """For every item of a schedule, what clients after it read, or the result."""
-    read, later = set(_named(plan.block.results)), {}
+    read, later = set(variables(plan.placed.results)), {}
     for item in reversed(plan.items):
         later[item] = set(read)
         read |= read_by_clients(item)
@@ -92,11 +92,7 @@ def _part(stage: Stage, equations: Sequence[JaxprEqn], results: Sequence[Var]) -
 
 
 def _variables(equations: Iterable[JaxprEqn]) -> Iterator[Var]:
-    return _named(v for e in equations for v in e.invars)
-
-
-def _named(atoms: Iterable[Atom]) -> Iterator[Var]:
-    return (v for v in atoms if isinstance(v, Var))
+    return variables(v for e in equations for v in e.invars)
 
 
 def _is_in(atom: Atom, variables: Collection[Var]) -> bool:

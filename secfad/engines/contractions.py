@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from secfad.engines.products import contraction
-from secfad.jaxprs.activity import is_differentiable
+from secfad.jaxprs.dependence import is_differentiable
 from secfad.jaxprs.equations import JIT, Call, Scan, View, communicates, view, with_bodies
 from secfad.jaxprs.rewriting import Rewriter
 from secfad.primitives import COMMUNICATION, sum_p

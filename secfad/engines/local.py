@@ -22,8 +22,8 @@ from secfad.engines.arguments import checked_arguments, cohort_size
 from secfad.engines.running import ClientValue, Environment, Runner, Values, differs
 from secfad.engines.sharding import without_types
 from secfad.errors import ArgumentError, CohortError
-from secfad.placements import CLIENTS
-from secfad.programs.blocks import Atom, Branch, Loop
+from secfad.jaxprs.equations import Atom, Scan
+from secfad.placements import CLIENTS, Placement
 from secfad.programs.programs import Program
 from secfad.programs.stages import Round, Schedule, Stage
 
@@ -159,7 +159,7 @@ class _Batched(Runner):
 
     def _upload(self, item: Round, env: Environment) -> None:
         pairs = [(m.name, v, r) for m in item.uploads for v, r in zip(m.inputs, m.outputs)]
-        sent = [pair for pair in pairs if env.block.placement(pair[1]) is CLIENTS]
+        sent = [pair for pair in pairs if env.placed.placement(pair[1]) is CLIENTS]
         values = tuple(self.stacked(env.at_client(v)) for _, v, _ in sent)
         answer = self.aggregate(Upload(self.rounds, tuple(name for name, _, _ in sent), values))
         expected = [spec(result.aval).shape for _, _, result in sent]
@@ -175,15 +175,15 @@ class _Batched(Runner):
         for (_, _, result), value in zip(sent, answer.values):
             env.define([result], [jnp.asarray(value, spec(result.aval).dtype)])
         for _, operand, result in pairs:
-            if env.block.placement(operand) is not CLIENTS:
+            if env.placed.placement(operand) is not CLIENTS:
                 env.define([result], [self.multiple(env.at_server(operand), result)])
 
-    def scan(self, step: Loop, iteration: Callable, carries: Values, columns: Values) -> Values:
+    def scan(self, step: Scan, iteration: Callable, carries: Values, columns: Values) -> Values:
         rows = {}
         for index in range(step.length)[:: -1 if step.reverse else 1]:
             slices = [_slice(x, index) for x in columns]
             carries, rows[index] = iteration(carries, slices)
-        made = enumerate(step.body.results[step.carries :])
+        made = enumerate(step.split_out(step.body.jaxpr.outvars)[1])
         order = range(step.length)
         return [*carries, *(self._collected([rows[i][k] for i in order], r) for k, r in made)]
 
@@ -202,7 +202,9 @@ class _Batched(Runner):
             carries = iteration(carries)
         return carries
 
-    def switch(self, step: Branch, index: Any, branches: list, operands: Values) -> Values:
+    def switch(
+        self, index: Any, branches: list, operands: Values, places: list[Placement | None]
+    ) -> Values:
         # JAX clamps the index of a switch into range.
         return branches[min(max(int(index), 0), len(branches) - 1)](*operands)
 

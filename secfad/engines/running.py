@@ -1,6 +1,6 @@
 """Running: the one interpreter of schedules, from which both engines are made.
 
-A schedule says what must be known before what. The runner keeps the values of every block, with who may
+A schedule says what must be known before what. The runner keeps the values of every program, with who may
 read them, and walks through stages, rounds and control flow. How many clients are computed at a time,
 and whether control flow runs in Python or is traced, is said by a subclass: all of them as one batch
 (`secfad.engines.local`), or a chunk after the other (`secfad.engines.chunked`).
@@ -21,8 +21,9 @@ import numpy as np
 from secfad import _jax
 from secfad._jax import Literal, Var
 from secfad.errors import CohortError
+from secfad.jaxprs.equations import Atom, Cond, Scan, While
 from secfad.placements import CLIENTS, SERVER, Placement
-from secfad.programs.blocks import Atom, Block, Branch, Loop, While
+from secfad.programs.placed import Placed
 from secfad.programs.stages import Nested, Round, Schedule, Stage
 
 Values = list[Any]
@@ -45,17 +46,17 @@ def differs(value: Any) -> bool:
 
 
 class Environment:
-    """Values of a block's variables, and who may read them."""
+    """Values of a program's variables, and who may read them."""
 
-    def __init__(self, block: Block, inputs: Sequence[Any]):
-        self.block = block
-        self.values: dict[Var, Any] = dict(block.constants)
-        self.define(block.inputs, inputs)
+    def __init__(self, placed: Placed, inputs: Sequence[Any]):
+        self.placed = placed
+        self.values: dict[Var, Any] = placed.captured
+        self.define(placed.inputs, inputs)
 
     def define(self, variables: Iterable[Var], values: Iterable[Any]) -> None:
         """Keeps values at the places of their variables."""
         for variable, value in zip(variables, values):
-            self.values[variable] = _at(self.block.placements[variable], value)
+            self.values[variable] = _at(self.placed.places[variable], value)
 
     def read(self, atom: Atom) -> Any:
         """A value as it is kept."""
@@ -63,7 +64,7 @@ class Environment:
 
     def at_client(self, atom: Atom) -> ClientValue:
         """A value for a client stage: the client's own, a broadcast, or a constant."""
-        if self.block.placement(atom) is SERVER:
+        if self.placed.placement(atom) is SERVER:
             raise AssertionError("A client stage asked for a server value; please report this.")
         return _at(CLIENTS, self.read(atom))
 
@@ -101,7 +102,7 @@ class Runner(abc.ABC):
         """What clients compute after the download, and what the server gets of it."""
 
     @abc.abstractmethod
-    def scan(self, step: Loop, iteration: Callable, carries: Values, columns: Values) -> Values:
+    def scan(self, step: Scan, iteration: Callable, carries: Values, columns: Values) -> Values:
         """The last carries, then what the iterations gave."""
 
     @abc.abstractmethod
@@ -109,15 +110,17 @@ class Runner(abc.ABC):
         """The last carries."""
 
     @abc.abstractmethod
-    def switch(self, step: Branch, index: Any, branches: list, operands: Values) -> Values:
-        """The results of the branch with this index."""
+    def switch(
+        self, index: Any, branches: list, operands: Values, places: list[Placement | None]
+    ) -> Values:
+        """The results of the branch with this index, which live at these places."""
 
     def __call__(self, plan: Schedule, leaves: Iterable[Any]) -> Values:
         """The results for arguments in which client values have a leading axis of clients."""
-        block = plan.block
+        placed = plan.placed
         inputs = [
-            ClientValue(self._filled_up(leaf), False) if block.placements[v] is CLIENTS else leaf
-            for v, leaf in zip(block.inputs, leaves)
+            ClientValue(self._filled_up(leaf), False) if placed.places[v] is CLIENTS else leaf
+            for v, leaf in zip(placed.inputs, leaves)
         ]
         results = self._run(plan, inputs)
         return [self.stacked(v) if isinstance(v, ClientValue) else jnp.asarray(v) for v in results]
@@ -148,7 +151,7 @@ class Runner(abc.ABC):
         return jnp.asarray(total, _jax.spec(result.aval).dtype)
 
     def _run(self, plan: Schedule, inputs: Sequence[Any]) -> Values:
-        env = Environment(plan.block, inputs)
+        env = Environment(plan.placed, inputs)
         if plan.constants is not None:
             self._compute(plan.constants, env)
         for step in plan.sizes:
@@ -169,7 +172,7 @@ class Runner(abc.ABC):
                     self.contact(item, env, plan)
                 case Nested():
                     env.define(item.step.outputs, self._nested(item, env))
-        return [_at(plan.block.placement(v), env.read(v)) for v in plan.block.results]
+        return [_at(plan.placed.placement(v), env.read(v)) for v in plan.placed.results]
 
     def _compute(self, stage: Stage, env: Environment) -> None:
         env.define(stage.outputs, self.compute(stage, [*map(env.at_server, stage.inputs)]))
@@ -177,41 +180,42 @@ class Runner(abc.ABC):
     def _nested(self, item: Nested, env: Environment) -> Values:
         step, values = item.step, [env.read(v) for v in item.step.inputs]
         match step:
-            case Loop():
+            case Scan():
                 return self._loop(step, item.bodies[0], values)
             case While():
                 return self._while(step, item.bodies, values)
-            case Branch():
-                places = [env.block.placements[v] for v in step.outputs]
+            case Cond():
+                places = [env.placed.places[v] for v in step.outputs]
 
                 def branch(body: Schedule, *operands: Any) -> Values:
                     return [*map(_at, places, self._run(body, operands))]
 
                 branches = [functools.partial(branch, body) for body in item.bodies]
-                return self.switch(step, values[0], branches, values[1:])
+                index, operands = step.split(values)
+                return self.switch(index, branches, operands, places)
 
-    def _loop(self, step: Loop, body: Schedule, values: Values) -> Values:
-        split = step.constants + step.carries
-        values = [*map(_at, _places(body), values)]
-        constants, places = values[: step.constants], _places(body)[step.constants : split]
+    def _loop(self, step: Scan, body: Schedule, values: Values) -> Values:
+        consts, carry, xs = step.split([*map(_at, _places(body), values)])
+        places = step.split(_places(body))[1]
 
-        def iteration(carries: Values, slices: Values) -> tuple[Values, Values]:
-            out = self._run(body, [*constants, *carries, *slices])
-            return [*map(_at, places, out)], out[step.carries :]
+        def iteration(carry: Values, row: Values) -> tuple[Values, Values]:
+            out, made = step.split_out(self._run(body, [*consts, *carry, *row]))
+            return [*map(_at, places, out)], made
 
-        return self.scan(step, iteration, values[step.constants : split], values[split:])
+        return self.scan(step, iteration, carry, xs)
 
     def _while(self, step: While, bodies: Sequence[Schedule], values: Values) -> Values:
-        first, split = step.predicate_constants, step.predicate_constants + step.body_constants
-        places = _places(bodies[1])[step.body_constants :]
+        predicate, body = bodies
+        head, consts, carry = step.split(values)
+        places = _places(body)[len(consts) :]
 
-        def goes_on(carries: Values) -> Any:
-            return self._run(bodies[0], [*values[:first], *carries])[0]
+        def goes_on(carry: Values) -> Any:
+            return self._run(predicate, [*head, *carry])[0]
 
-        def iteration(carries: Values) -> Values:
-            return [*map(_at, places, self._run(bodies[1], [*values[first:split], *carries]))]
+        def iteration(carry: Values) -> Values:
+            return [*map(_at, places, self._run(body, [*consts, *carry]))]
 
-        return self.while_loop(goes_on, iteration, [*map(_at, places, values[split:])])
+        return self.while_loop(goes_on, iteration, [*map(_at, places, carry)])
 
 
 def _host_or_device(value: Any) -> Any:
@@ -221,7 +225,7 @@ def _host_or_device(value: Any) -> Any:
 
 
 def _places(body: Schedule) -> list[Placement | None]:
-    return [body.block.placements[v] for v in body.block.inputs]
+    return [body.placed.places[v] for v in body.placed.inputs]
 
 
 def _at(place: Placement | None, value: Any) -> Any:

@@ -24,10 +24,10 @@ from secfad.engines.fusing import over_clients
 from secfad.engines.sharding import Layout, require_no_types, require_shards
 from secfad.errors import ArgumentError, CohortError
 from secfad.placements import CLIENTS
-from secfad.programs.blocks import Block
 from secfad.programs.cutting import schedule
 from secfad.programs.inference import place
 from secfad.programs.normalization import normalise
+from secfad.programs.placed import Placed
 from secfad.programs.programs import Program
 from secfad.programs.tracing import form, trace_flat
 
@@ -172,7 +172,7 @@ def _fused_leaves(program: Program) -> Callable[..., list[Any]]:
     return over_clients(ClosedJaxpr(live, program.source.consts), differing, stacked)
 
 
-def _with_rules(program: Program) -> Block:
+def _with_rules(program: Program) -> Placed:
     """The placed program with the custom derivative rules of client and server code."""
     normal = normalise(program.source, erase_rules=False)
     places = program.in_placements

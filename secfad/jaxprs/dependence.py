@@ -11,7 +11,7 @@ through `stop_gradient`, an integer or a predicate, and on what a rule of a user
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from secfad import _jax
 from secfad._jax import Jaxpr, JaxprEqn, Literal, Var
 from secfad._jax_interpreters import dce
 from secfad.jaxprs.dataflow import Marks
-from secfad.jaxprs.equations import COND, CUSTOM_JVP, CUSTOM_RULES, SCAN, Call, as_call
+from secfad.jaxprs.equations import COND, CUSTOM_JVP, CUSTOM_RULES, SCAN, Call, Scan, While, as_call
 
 # Floating-point results whose derivative is zero wherever there is one.
 _FLAT = frozenset({"stop_gradient", "sign", "floor", "ceil", "round", "nextafter"})
@@ -77,6 +77,17 @@ def dependent_results(jaxpr: Jaxpr, marks: Sequence[int], *, derivative: bool = 
     return (_DERIVATIVES if derivative else _VALUES).results(jaxpr, marks)
 
 
+def active_variables(jaxpr: Jaxpr, marks: Sequence[int]) -> dict[Var, int]:
+    """The variables of a program whose derivatives depend on marked inputs, with their marks."""
+    given = [m if is_differentiable(v) else 0 for v, m in zip(jaxpr.invars, marks)]
+    return {v: m for v, m in _DERIVATIVES.variables(jaxpr, given).items() if m}
+
+
+def active_operands(loop: Scan | While, marks: Sequence[int]) -> list[int]:
+    """The marks of the derivatives of the operands of a loop, in any iteration."""
+    return _DERIVATIVES.entering(loop, marks)
+
+
 def separated(equation: JaxprEqn, flags: Sequence[bool]) -> tuple[list[JaxprEqn], JaxprEqn] | None:
     """The equation as two: what does not depend on the flagged inputs, and the rest.
 
@@ -99,23 +110,10 @@ def separated(equation: JaxprEqn, flags: Sequence[bool]) -> tuple[list[JaxprEqn]
 
 def _kept(equation: JaxprEqn, used: Sequence[bool]) -> list[JaxprEqn]:
     inputs = list(dict.fromkeys(v for v in equation.invars if isinstance(v, Var)))
-    whole = _jax.new_jaxpr(inputs, equation.outvars, [equation])
+    # Carries stay for others' sake; the two parts must not both define one variable.
+    outvars = [v if u else Var(v.aval) for v, u in zip(equation.outvars, used)]
+    whole = _jax.new_jaxpr(inputs, outvars, [equation.replace(outvars=outvars)])
     return list(dce(whole, used).eqns)
-
-
-def carried(iteration: Callable[[list[int]], list[int]], carries: Sequence[int]) -> list[int]:
-    """The marks of the carries of a loop, after as many iterations as change anything.
-
-    Args:
-      iteration: From the marks of the carries to those of the results, carries first.
-      carries: Marks before the first iteration.
-    """
-    now = list(carries)
-    while True:
-        later = [a | b for a, b in zip(now, iteration(now))]
-        if later == now:
-            return now
-        now = later
 
 
 def _rule(equation: JaxprEqn, marks: Sequence[int]) -> list[int]:

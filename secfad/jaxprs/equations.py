@@ -3,7 +3,8 @@
 JAX nests programs inside equation parameters under different names and in different shapes. `view`
 gives each equation a form whose regions have names, and `with_` makes an equation of changed regions:
 
-    Message     a broadcast or a sum
+    Broadcast   a message from the server to every client
+    Sum         a message from every client to the server, added up
     Call        means its body, once: `jit`, `remat`, a custom derivative rule
     Solve       a call of its `solve` program; the other programs serve its derivative
     Scan        a loop of known length
@@ -30,7 +31,7 @@ from typing import Any, TypeVar
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
 from secfad.jaxprs.nesting import Nested
-from secfad.primitives import COMMUNICATION
+from secfad.primitives import COMMUNICATION, broadcast_p, sum_p
 
 Atom = Var | Literal
 
@@ -62,6 +63,21 @@ class Plain:
 
     equation: JaxprEqn
 
+    @property
+    def inputs(self) -> list[Atom]:
+        """Everything that the equation reads."""
+        return self.equation.invars
+
+    @property
+    def outputs(self) -> list[Var]:
+        """Everything that it defines."""
+        return self.equation.outvars
+
+    @property
+    def line(self) -> str:
+        """The user's line."""
+        return _jax.user_line(self.equation)
+
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Message(Plain):
@@ -71,6 +87,18 @@ class Message(Plain):
     def name(self) -> str:
         """The name that the user gave it, with the suffixes of its derivatives."""
         return self.equation.params["name"]
+
+
+class Broadcast(Message):
+    """A message from the server to every client."""
+
+    __slots__ = ()
+
+
+class Sum(Message):
+    """A message from every client to the server, added up there."""
+
+    __slots__ = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
@@ -278,13 +306,18 @@ class Cond(Plain):
 
 
 _V = TypeVar("_V", bound=Plain)
-View = Plain | Message | Call | Solve | Scan | While | Cond
+View = Plain | Broadcast | Sum | Call | Solve | Scan | While | Cond
 
 
 def view(equation: JaxprEqn) -> View:
     """The view of an equation."""
     make = _VIEWS.get(equation.primitive)
     return Plain(equation) if make is None else make(equation)
+
+
+def views(jaxpr: Jaxpr) -> tuple[View, ...]:
+    """The views of the equations of a program, in order."""
+    return tuple(map(view, jaxpr.eqns))
 
 
 def viewed(equation: JaxprEqn, kind: type[_V]) -> _V:
@@ -337,7 +370,8 @@ def _cond(equation: JaxprEqn) -> Cond:
 
 
 _VIEWS: dict[Primitive, Callable[[JaxprEqn], View]] = {
-    **dict.fromkeys(COMMUNICATION, Message),
+    broadcast_p: Broadcast,
+    sum_p: Sum,
     **dict.fromkeys(JIT | CUSTOM_RULES | {REMAT}, _call),
     LINEAR_SOLVE: _solve,
     SCAN: _scan,

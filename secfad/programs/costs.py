@@ -15,8 +15,8 @@ from typing import Any
 import jax
 
 from secfad._jax import spec
+from secfad.jaxprs.equations import Atom, Cond, Scan, While
 from secfad.placements import CLIENTS
-from secfad.programs.blocks import Atom, Branch, Loop, While
 from secfad.programs.pairing import goes_back
 from secfad.programs.stages import Nested, Round, Schedule
 
@@ -72,7 +72,7 @@ def _items(plan: Schedule, iterations: float) -> Costs:
 
 
 def _round(plan: Schedule, item: Round) -> Costs:
-    sent = [v for m in item.uploads for v in m.inputs if plan.block.placement(v) is CLIENTS]
+    sent = [v for m in item.uploads for v in m.inputs if plan.placed.placement(v) is CLIENTS]
     received = [v for m in item.downloads for v in m.outputs]
     kept = nbytes(item.kept)
     return Costs(
@@ -91,11 +91,11 @@ def _round(plan: Schedule, item: Round) -> Costs:
 def _nested(item: Nested, iterations: float) -> Costs:
     bodies = [_items(body, iterations) for body in item.bodies]
     match item.step:
-        case Branch():
+        case Cond():
             # The branch is known at run time only: the most that either costs.
             fields = [f.name for f in dataclasses.fields(Costs)]
             total = Costs(**{f: max(getattr(b, f) for b in bodies) for f in fields})
-        case Loop(length=length):
+        case Scan(length=length):
             total = _times(bodies[0], length)
         case While():
             predicate, body = bodies

@@ -1,36 +1,37 @@
-"""Cutting: from a placed block to the separate programs of server and clients.
+"""Cutting: from a placed program to the separate programs of server and clients.
 
-A block is cut at its communication, tick by tick (`secfad.programs.scheduling`). What depends on no argument
-is copied into every stage that reads it, because both sides can compute it.
+A program is cut at its communication, tick by tick (`secfad.programs.scheduling`). What depends on no
+argument is copied into every stage that reads it, because both sides can compute it.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from secfad import _jax
 from secfad._jax import Var
 from secfad.errors import TracingError
+from secfad.jaxprs.equations import Atom, Sum, View, variables
 from secfad.placements import CLIENTS, SERVER, Placement
-from secfad.programs.blocks import Atom, Block, Local, Sum, inner_blocks
+from secfad.programs.placed import Placed
 from secfad.programs.retention import retained
 from secfad.programs.scheduling import timetable
 from secfad.programs.stages import Nested, Round, Schedule, Stage
 
 
-def schedule(block: Block) -> Schedule:
-    """Cuts a block into stages and rounds, with the fewest rounds, and says what clients keep."""
-    return retained(_cut(block))
+def schedule(placed: Placed) -> Schedule:
+    """Cuts a program into stages and rounds, with the fewest rounds, and says what clients keep."""
+    return retained(_cut(placed))
 
 
-def _cut(block: Block) -> Schedule:
-    return _Cutter(block).schedule()
+def _cut(placed: Placed) -> Schedule:
+    return _Cutter(placed).schedule()
 
 
 class _Cutter:
-    def __init__(self, block: Block):
-        self.block = block
-        self.table = timetable(block)
-        self.inputs = set(block.inputs)
+    def __init__(self, placed: Placed):
+        self.placed = placed
+        self.table = timetable(placed)
+        self.inputs = set(placed.inputs)
         self.constant_step = {v: step for step in self.table.constants for v in step.outputs}
         self.order = {id(step): i for i, step in enumerate(self.table.constants)}
         self.readers = self._readers()
@@ -47,14 +48,14 @@ class _Cutter:
             if tick.downloads or tick.client or tick.uploads:
                 client = self.stage(CLIENTS, tick.client, self._needed(tick.client))
                 items.append(Round(tick.downloads, client, tick.uploads))
-            for step in tick.structured:
-                items.append(Nested(step, tuple(_cut(b) for b in inner_blocks(step))))
-        return Schedule(self.block, self.table.sizes, tuple(items), constants)
+            for step in tick.driven:
+                items.append(Nested(step, tuple(map(_cut, self.placed.bodies(step)))))
+        return Schedule(self.placed, self.table.sizes, tuple(items), constants)
 
     def _require_known(self, step: Sum) -> None:
         """A sum of constants needs no round, so nothing in it may come out of one."""
-        known = {*self.inputs, *self.constant_step, *self.block.constants}
-        if not known.issuperset(_variables(step.inputs)):
+        known = {*self.inputs, *self.constant_step, *self.placed.constants}
+        if not known.issuperset(variables(step.inputs)):
             raise TracingError(
                 f"{step.line}: `sum` named {step.name!r} expected a client value or a constant, got what "
                 "only a loop before it knows, such as its counter. Multiply it by the number of "
@@ -63,44 +64,44 @@ class _Cutter:
 
     def _readers(self) -> dict[Var, set[int]]:
         """Who reads each variable, as ids of groups of steps."""
-        readers: dict[Var, set[int]] = {v: {-1} for v in self.block.results if isinstance(v, Var)}
+        readers: dict[Var, set[int]] = {v: {-1} for v in self.placed.results if isinstance(v, Var)}
         for tick in self.table.ticks:
             for field in dataclasses.fields(tick):
                 group = getattr(tick, field.name)
-                for variable in _variables(v for step in group for v in step.inputs):
+                for variable in variables(v for step in group for v in step.inputs):
                     readers.setdefault(variable, set()).add(id(group))
         return readers
 
-    def _needed(self, group: tuple[Local, ...]) -> list[Var]:
+    def _needed(self, group: tuple[View, ...]) -> list[Var]:
         """Results of these steps that anything else reads."""
         own = {id(group)}
         return [v for s in group for v in s.outputs if self.readers.get(v, own) - own]
 
     def _shared_constants(self) -> list[Var]:
         """Constants that a message, a loop or the result needs by themselves."""
-        atoms = [*self.block.results, *(v for step in self.table.sizes for v in step.inputs)]
+        atoms = [*self.placed.results, *(v for step in self.table.sizes for v in step.inputs)]
         for tick in self.table.ticks:
-            atoms += [v for step in (*tick.uploads, *tick.structured) for v in step.inputs]
-        wanted = dict.fromkeys(v for v in _variables(atoms) if v in self.constant_step)
+            atoms += [v for step in (*tick.uploads, *tick.driven) for v in step.inputs]
+        wanted = dict.fromkeys(v for v in variables(atoms) if v in self.constant_step)
         return list(wanted)
 
     def stage(
-        self, placement: Placement | None, steps: Sequence[Local], outputs: Sequence[Var]
+        self, placement: Placement | None, steps: Sequence[View], outputs: Sequence[Var]
     ) -> Stage:
         steps = [*self._constant_closure(steps, outputs), *steps]
         defined = {v for step in steps for v in step.outputs}
         inputs: dict[Var, None] = {}
         captured: dict[Var, None] = {}
-        for atom in _variables([*(v for step in steps for v in step.inputs), *outputs]):
+        for atom in variables([*(v for step in steps for v in step.inputs), *outputs]):
             if atom not in defined:
-                (captured if atom in self.block.constants else inputs)[atom] = None
+                (captured if atom in self.placed.constants else inputs)[atom] = None
         jaxpr = _jax.new_jaxpr(list(inputs), outputs, [s.equation for s in steps], list(captured))
-        constants = tuple(self.block.constants[v] for v in captured)
+        constants = tuple(self.placed.constants[v] for v in captured)
         return Stage(placement, jaxpr, tuple(inputs), tuple(outputs), constants)
 
-    def _constant_closure(self, steps: Sequence[Local], outputs: Sequence[Var]) -> list[Local]:
+    def _constant_closure(self, steps: Sequence[View], outputs: Sequence[Var]) -> list[View]:
         """The constant steps that these steps and outputs read, directly or not, in order."""
-        wanted: dict[int, Local] = {}
+        wanted: dict[int, View] = {}
         stack: list[Atom] = [*outputs, *(v for step in steps for v in step.inputs)]
         while stack:
             atom = stack.pop()
@@ -109,7 +110,3 @@ class _Cutter:
                 wanted[id(step)] = step
                 stack += step.inputs
         return sorted(wanted.values(), key=lambda step: self.order[id(step)])
-
-
-def _variables(atoms: Iterable[Atom]) -> Iterable[Var]:
-    return (v for v in atoms if isinstance(v, Var))

@@ -1,4 +1,4 @@
-"""Placement inference: from a traced program to a `Block`, or an error at the user's line.
+"""Placement inference: from a traced program to a `Placed` one, or an error at the user's line.
 
 One forward pass. A value computed from a client value is a client value, one computed from a server
 value is a server value, one computed from constants only is neither. Meeting both is an error:
@@ -16,31 +16,24 @@ from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from secfad.errors import PlacementError
 from secfad.jaxprs.dependence import separated
 from secfad.jaxprs.equations import (
-    COND,
     CUSTOM_RULES,
     OWN_DERIVATIVE,
-    SCAN,
-    WHILE,
+    Atom,
+    Broadcast,
+    Cond,
+    Scan,
+    Sum,
+    While,
     as_call,
     communicates,
+    view,
+    viewed,
 )
 from secfad.jaxprs.rewriting import renamed
 from secfad.placements import CLIENTS, SERVER, Placement
-from secfad.primitives import broadcast_p, sum_p
 from secfad.programs import misplacing
-from secfad.programs.blocks import (
-    Atom,
-    Block,
-    Branch,
-    Broadcast,
-    Local,
-    Loop,
-    Step,
-    Sum,
-    While,
-)
-from secfad.programs.blocks import communicates as has_messages
 from secfad.programs.normalization import opened
+from secfad.programs.placed import Placed
 from secfad.programs.predicates import has_one_predicate, with_one_predicate
 
 Label = Placement | None
@@ -52,20 +45,20 @@ def place(
     origins: Sequence[str],
     *,
     keep_rules: bool = False,
-) -> Block:
+) -> Placed:
     """Places every value of a program in normal form.
 
     Args:
       closed: The program; see `normalization.normalise`.
       placements: Of its inputs.
       origins: What errors call its inputs, such as "argument `model`".
-      keep_rules: Never replace a custom derivative rule by its body, because the block will be
+      keep_rules: Never replace a custom derivative rule by its body, because the program will be
         differentiated.
 
     Raises:
       PlacementError: A value is used where it does not live; names the user's line.
     """
-    return _Scope(keep_rules).block(closed, placements, origins)
+    return _Scope(keep_rules).placed(closed, placements, origins)
 
 
 class _Scope:
@@ -73,22 +66,29 @@ class _Scope:
 
     def __init__(self, keep_rules: bool):
         self.keep_rules = keep_rules
-        self.steps: list[Step] = []
+        self.equations: list[JaxprEqn] = []
         self.labels: dict[Var, Label] = {}
         self.origins: dict[Var, str] = {}
         self.env: dict[Var, Atom] = {}
+        self.captured: list[Var] = []
         self.constants: dict[Var, object] = {}
 
-    def block(self, closed: ClosedJaxpr, labels: Sequence[Label], origins: Sequence[str]) -> Block:
+    def placed(
+        self, closed: ClosedJaxpr, labels: Sequence[Label], origins: Sequence[str]
+    ) -> Placed:
         jaxpr = closed.jaxpr
         for variable, label, origin in zip(jaxpr.invars, labels, origins):
             self.labels[variable], self.origins[variable] = label, origin
-        for variable, value in zip(jaxpr.constvars, closed.consts):
-            self.labels[variable] = None
-            self.constants[variable] = value
+        self.capture(closed)
         self.read(jaxpr)
-        results = tuple(self.now(v) for v in jaxpr.outvars)
-        return Block(tuple(jaxpr.invars), results, tuple(self.steps), self.labels, self.constants)
+        results = [self.now(v) for v in jaxpr.outvars]
+        made = _jax.new_jaxpr(jaxpr.invars, results, self.equations, self.captured)
+        return Placed(made, self.labels, self.constants)
+
+    def capture(self, closed: ClosedJaxpr) -> None:
+        self.captured += closed.jaxpr.constvars
+        self.constants.update(zip(closed.jaxpr.constvars, closed.consts))
+        self.labels.update(dict.fromkeys(closed.jaxpr.constvars))
 
     def now(self, atom: Atom) -> Atom:
         return atom if isinstance(atom, Literal) else self.env.get(atom, atom)
@@ -99,29 +99,28 @@ class _Scope:
     def origin(self, atom: Atom) -> str:
         return "a constant" if isinstance(atom, Literal) else self.origins.get(atom, "a value")
 
-    def define(self, step: Step, labels: Sequence[Label], origin: str | None = None) -> None:
-        self.steps.append(step)
+    def define(
+        self, equation: JaxprEqn, labels: Sequence[Label], origin: str | None = None
+    ) -> None:
+        self.equations.append(equation)
         if origin is None:
-            placed = [v for v in step.inputs if self.label(v) is not None]
+            placed = [v for v in equation.invars if self.label(v) is not None]
             origin = self.origin(placed[0]) if placed else "a constant"
-        for variable, label in zip(step.outputs, labels):
+        for variable, label in zip(equation.outvars, labels):
             self.labels[variable], self.origins[variable] = label, origin
 
     def read(self, jaxpr: Jaxpr) -> None:
         for original in jaxpr.eqns:
             equation = original.replace(invars=[self.now(v) for v in original.invars])
-            if equation.primitive is broadcast_p:
-                self._broadcast(equation)
-            elif equation.primitive is sum_p:
-                self._sum(equation)
-            elif equation.primitive is SCAN:
-                self._scan(equation)
-            elif equation.primitive is WHILE:
-                self._while(equation)
-            elif equation.primitive is COND:
-                self._cond(equation)
-            else:
-                self._local(equation)
+            match view(equation):
+                case Broadcast():
+                    self._broadcast(equation)
+                case Sum():
+                    self._sum(equation)
+                case Scan() | While() | Cond() as control:
+                    self._control(control)
+                case _:
+                    self._local(equation)
 
     def _broadcast(self, equation: JaxprEqn) -> None:
         name = equation.params["name"]
@@ -141,9 +140,9 @@ class _Scope:
             else:
                 sent.append((operand, result))
         if sent:
-            inputs, outputs = zip(*sent)
-            step = Broadcast(name, inputs, outputs, equation)
-            self.define(step, [CLIENTS] * len(sent), f"broadcast `{name}`")
+            invars, outvars = map(list, zip(*sent))
+            message = equation.replace(invars=invars, outvars=outvars)
+            self.define(message, [CLIENTS] * len(sent), f"broadcast `{name}`")
 
     def _sum(self, equation: JaxprEqn) -> None:
         name = equation.params["name"]
@@ -156,8 +155,7 @@ class _Scope:
                     kind="misplaced-operand",
                     line=_jax.user_line(equation),
                 )
-        step = Sum(name, tuple(equation.invars), tuple(equation.outvars), equation)
-        self.define(step, [SERVER] * len(equation.outvars), f"sum `{name}`")
+        self.define(equation, [SERVER] * len(equation.outvars), f"sum `{name}`")
 
     def _local(self, equation: JaxprEqn) -> None:
         if self.keep_rules and equation.primitive in OWN_DERIVATIVE and communicates(equation):
@@ -171,10 +169,10 @@ class _Scope:
             parts = separated(equation, flags) if labels else None
             if parts is not None:
                 for free in parts[0]:
-                    self.define(Local(free, None), [None] * len(free.outvars))
+                    self.define(free, [None] * len(free.outvars))
                 equation = parts[1]
             placement = labels.pop() if labels else None
-            self.define(Local(equation, placement), [placement] * len(equation.outvars))
+            self.define(equation, [placement] * len(equation.outvars))
             return
         call = as_call(equation)
         if call is None or (self.keep_rules and equation.primitive in CUSTOM_RULES):
@@ -185,16 +183,13 @@ class _Scope:
         """A call that communicates and has its own derivative: one step at both places."""
         call = as_call(equation)
         assert call is not None
-        body = self._body(
-            equation, opened(call.body), call.operands, [self.label(v) for v in call.operands]
-        )
-        self.define(Local(equation, None), [body.placement(v) for v in body.results])
+        labels = [self.label(v) for v in call.operands]
+        body = self._body(equation, opened(call.body), call.operands, labels)
+        self.define(equation, _results(body))
 
     def _inline(self, equation: JaxprEqn, body: ClosedJaxpr, inputs: Sequence[Atom]) -> None:
         fresh = renamed(body, inputs, equation)
-        for variable, value in zip(fresh.jaxpr.constvars, fresh.consts):
-            self.labels[variable] = None
-            self.constants[variable] = value
+        self.capture(fresh)
         self.read(fresh.jaxpr)
         for variable, result in zip(equation.outvars, fresh.jaxpr.outvars):
             self.env[variable] = self.now(result)
@@ -225,100 +220,92 @@ class _Scope:
         body: ClosedJaxpr,
         inputs: Sequence[Atom],
         labels: Sequence[Label],
-    ) -> Block:
+    ) -> Placed:
         origins = [self.origin(v) for v in inputs]
-        return _Scope(self.keep_rules).block(renamed(body, caller=equation), labels, origins)
+        return _Scope(self.keep_rules).placed(renamed(body, caller=equation), labels, origins)
 
-    def _scan(self, equation: JaxprEqn) -> None:
+    def _control(self, control: Scan | While | Cond) -> None:
+        if self._stays_local(control.equation):
+            self._local(control.equation)
+            return
+        match control:
+            case Scan():
+                if not self._apart(control.equation):
+                    self._scan(control)
+            case While():
+                self._while(control)
+            case Cond():
+                self._cond(control)
+
+    def _driven(self, equation: JaxprEqn, bodies: Sequence[Placed], labels: list[Label]) -> None:
+        """Defines control flow with placed bodies."""
         if self._stays_local(equation):
+            # Nothing was sent in it but constants, which both sides know.
             self._local(equation)
             return
-        if self._apart(equation):
-            return
-        params, inputs = equation.params, equation.invars
-        consts, carries = params["num_consts"], params["num_carry"]
-        labels = [self.label(v) for v in inputs]
+        for body in bodies:
+            self.labels.update(body.places)
+            self.constants.update(body.constants)
+        self.define(equation, labels)
+
+    def _scan(self, loop: Scan) -> None:
+        consts, carry, xs = loop.split([self.label(v) for v in loop.inputs])
         while True:
-            body = self._body(equation, params["jaxpr"], inputs, labels)
-            out = [body.placement(v) for v in body.results]
-            now = labels[consts : consts + carries]
-            joined = [self._joined(equation, a, b) for a, b in zip(now, out[:carries])]
-            if joined == now:
+            body = self._body(loop.equation, loop.body, loop.inputs, [*consts, *carry, *xs])
+            out, ys = loop.split_out(_results(body))
+            before, carry = carry, self._joined(loop.equation, carry, out)
+            if carry == before:
                 break
-            labels[consts : consts + carries] = joined
-        step = Loop(
-            body,
-            consts,
-            carries,
-            params["length"],
-            params["reverse"],
-            tuple(inputs),
-            tuple(equation.outvars),
-            equation,
-        )
-        self.define(step, [*joined, *out[carries:]])
+        self._driven(loop.with_(body=body.closed), [body], [*carry, *ys])
 
-    def _while(self, equation: JaxprEqn) -> None:
-        if self._stays_local(equation):
-            self._local(equation)
-            return
-        params, inputs = equation.params, equation.invars
-        first, second = params["cond_nconsts"], params["body_nconsts"]
-        labels = [self.label(v) for v in inputs]
+    def _while(self, loop: While) -> None:
+        head, consts, carry = loop.split([self.label(v) for v in loop.inputs])
+        operands = [*loop.body_consts, *loop.carry]
         while True:
-            body = self._body(equation, params["body_jaxpr"], inputs[first:], labels[first:])
-            out = [body.placement(v) for v in body.results]
-            now = labels[first + second :]
-            joined = [self._joined(equation, a, b) for a, b in zip(now, out)]
-            if joined == now:
+            body = self._body(loop.equation, loop.body, operands, [*consts, *carry])
+            before, carry = carry, self._joined(loop.equation, carry, _results(body))
+            if carry == before:
                 break
-            labels[first + second :] = joined
-        chosen = [*range(first), *range(first + second, len(inputs))]
-        predicate = self._body(
-            equation, params["cond_jaxpr"], [inputs[i] for i in chosen], [labels[i] for i in chosen]
-        )
-        self._require_server_control(
-            equation, predicate.placement(predicate.results[0]), has_messages(body)
-        )
-        if not has_one_predicate(equation):
-            self._while(with_one_predicate(equation, [label is CLIENTS for label in joined]))
+        operands = [*loop.predicate_consts, *loop.carry]
+        predicate = self._body(loop.equation, loop.predicate, operands, [*head, *carry])
+        talks = communicates.in_jaxpr(body.jaxpr)
+        self._require_server_control(loop.equation, _results(predicate)[0], talks)
+        if not has_one_predicate(loop.equation):
+            at_clients = [label is CLIENTS for label in carry]
+            self._control(viewed(with_one_predicate(loop.equation, at_clients), While))
             return
-        step = While(
-            predicate, body, first, second, tuple(inputs), tuple(equation.outvars), equation
-        )
-        self.define(step, joined)
+        made = loop.with_(predicate=predicate.closed, body=body.closed)
+        self._driven(made, [predicate, body], carry)
 
-    def _cond(self, equation: JaxprEqn) -> None:
-        if self._stays_local(equation):
-            self._local(equation)
-            return
-        talks = communicates(equation)
-        self._require_server_control(equation, self.label(equation.invars[0]), talks)
-        inputs = equation.invars[1:]
-        labels = [self.label(v) for v in inputs]
-        branches = tuple(
-            self._body(equation, b, inputs, labels) for b in equation.params["branches"]
-        )
-        columns = list(zip(*([b.placement(v) for v in b.results] for b in branches)))
+    def _cond(self, cond: Cond) -> None:
+        equation, talks = cond.equation, communicates(cond.equation)
+        index, labels = cond.split([self.label(v) for v in cond.inputs])
+        self._require_server_control(equation, index, talks)
+        branches = [self._body(equation, b, cond.operands, labels) for b in cond.branches]
+        columns = list(zip(*map(_results, branches)))
         if any({SERVER, CLIENTS} <= set(column) for column in columns):
             raise misplacing.two_places(equation)
         joined = [next((label for label in column if label), None) for column in columns]
-        index = self.label(equation.invars[0])
         if CLIENTS in joined and index is SERVER and not talks:
             raise self._mixture(equation, misplacing.SILENT_CHOICE)
         # What a server value chooses is the server's, even where the branches are constants.
         labels = [index if label is None else label for label in joined]
-        step = Branch(branches, tuple(equation.invars), tuple(equation.outvars), equation)
-        self.define(step, labels)
+        self._driven(cond.with_(branches=[b.closed for b in branches]), branches, labels)
         if index is SERVER:
-            chosen = (v for v, column in zip(step.outputs, columns) if None in column)
+            chosen = (v for v, column in zip(cond.outputs, columns) if None in column)
             self.origins.update(dict.fromkeys(chosen, misplacing.CHOSEN_CONSTANT))
 
     def _require_server_control(self, equation: JaxprEqn, label: Label, talks: bool) -> None:
         if label is CLIENTS:
             raise misplacing.client_control(equation, talks)
 
-    def _joined(self, equation: JaxprEqn, first: Label, second: Label) -> Label:
-        if first is None or second is None or first is second:
-            return first or second
-        raise misplacing.two_places(equation)
+    def _joined(
+        self, equation: JaxprEqn, before: Sequence[Label], after: Sequence[Label]
+    ) -> list[Label]:
+        if any({SERVER, CLIENTS} <= {*pair} for pair in zip(before, after)):
+            raise misplacing.two_places(equation)
+        return [first or second for first, second in zip(before, after)]
+
+
+def _results(body: Placed) -> list[Label]:
+    return [body.placement(v) for v in body.results]

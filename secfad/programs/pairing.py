@@ -16,13 +16,15 @@ program asks for by itself are derivatives of nothing: each may have clients of 
 Source: Rush, Charles, Garrett (JMLR 2024), sections 3.2 and 3.4; docs/semantics.md, "Stages".
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeGuard
 
-from secfad._jax import Var
+from secfad._jax import JaxprEqn, Var
+from secfad.jaxprs.dataflow import Dataflow
+from secfad.jaxprs.equations import Broadcast, Cond, Message, Scan, Sum, View, view
 from secfad.placements import CLIENTS
 from secfad.primitives import COTANGENT, TANGENT
-from secfad.programs.blocks import Atom, Block, Branch, Broadcast, Local, Loop, Step, Sum, While
+from secfad.programs.placed import Placed
 from secfad.programs.stages import Round, Schedule, walk
 
 # The broadcasts that a client value depends on.
@@ -37,13 +39,14 @@ def goes_back(plan: Schedule) -> bool:
         if isinstance(item, Round):
             sent = (v for m in (*item.downloads, *item.uploads) for v in m.outputs)
             contacts.update(dict.fromkeys(sent, item))
-    reader = _Reader()
-    results = reader.run(plan.block, [_NOTHING] * len(plan.block.inputs))
+    placed = plan.placed
+    reader = _Reader(placed)
+    results = reader.results(placed.jaxpr, [_NOTHING] * len(placed.inputs))
     # A derivative that stays with a client is that of all sums to which the client contributed.
     stays = any(
         COTANGENT in b.name
-        for v, heard in zip(plan.block.results, results)
-        if plan.block.placement(v) is CLIENTS
+        for v, heard in zip(placed.results, results)
+        if placed.placement(v) is CLIENTS
         for b in heard
     )
     if stays and len({id(c) for c in contacts.values()}) > 1:
@@ -142,15 +145,36 @@ def _transposed(back: Sum) -> str:
     return back.name.rpartition(COTANGENT)[0]
 
 
-class _Reader:
-    """Reads a block and everything inside; knows what every sum depends on."""
+class _Reader(Dataflow[Heard]):
+    """Reads a program and everything inside; knows what every sum depends on."""
 
-    def __init__(self) -> None:
+    bottom = _NOTHING
+
+    def __init__(self, placed: Placed) -> None:
+        super().__init__()
+        self.placed = placed
+        self.messages: dict[JaxprEqn, Broadcast | Sum] = {}
         self.sums: dict[Sum, Heard] = {}
         self.order: dict[Broadcast | Sum, int] = {}
-        self.previous: dict[Sum, Step | None] = {}
-        self.chosen: dict[Branch, int] = {}
-        self.choices: dict[Broadcast | Sum, dict[Branch, int]] = {}
+        self.previous: dict[Sum, View | None] = {}
+        self.choices: dict[Broadcast | Sum, dict[Cond, int]] = {}
+        self._number(placed, {})
+
+    def _number(self, placed: Placed, chosen: dict[Cond, int]) -> None:
+        """Finds every message, in order, and the branches that it is in."""
+        previous = None
+        for step in placed.steps:
+            if isinstance(step, Broadcast | Sum):
+                self.messages[step.equation] = step
+                self.order[step] = len(self.order)
+                self.choices[step] = chosen
+            if isinstance(step, Sum):
+                self.previous[step] = previous
+            previous = step
+            if not _never_runs(step):
+                for number, body in enumerate(placed.bodies(step)):
+                    inside = {step: number} if isinstance(step, Cond) else {}
+                    self._number(body, chosen | inside)
 
     @property
     def broadcasts(self) -> list[Broadcast]:
@@ -162,82 +186,37 @@ class _Reader:
         choices = self.choices[other]
         return any(choices.get(step, n) != n for step, n in self.choices[one].items())
 
-    def run(self, block: Block, inputs: Sequence[Heard]) -> list[Heard]:
-        """What the results of a block depend on, given that of its inputs."""
-        env: dict[Var, Heard] = dict(zip(block.inputs, inputs))
+    def join(self, first: Heard, second: Heard) -> Heard:
+        return self.joined([first, second])
 
-        def read(atoms: Iterable[Atom]) -> list[Heard]:
-            return [env.get(v, _NOTHING) if isinstance(v, Var) else _NOTHING for v in atoms]
+    def joined(self, given: Iterable[Heard]) -> Heard:
+        """The union; the same object where all are equal, which most are."""
+        some = [h for h in given if h]
+        if not some:
+            return _NOTHING
+        first = some[0]
+        return first if all(h is first for h in some) else first.union(*some[1:])
 
-        previous = None
-        for step in block.steps:
-            if isinstance(step, Broadcast | Sum):
-                self.order.setdefault(step, len(self.order))
-                self.choices[step] = dict(self.chosen)
-            if isinstance(step, Sum):
-                self.previous[step] = previous
-            previous = step
-            env.update(zip(step.outputs, self._step(step, read(step.inputs))))
-        return read(block.results)
+    def decided(self, by: Heard, results: list[Heard]) -> list[Heard]:
+        return results
 
-    def _step(self, step: Step, heard: list[Heard]) -> list[Heard]:
-        match step:
-            case Local(placement=placement):
-                made = _joined(heard) if placement is CLIENTS else _NOTHING
-                return [made] * len(step.outputs)
-            case Broadcast():
-                return [frozenset({step})] * len(step.outputs)
-            case Sum():
-                self.sums[step] = _joined([*heard, self.sums.get(step, _NOTHING)])
-                return [_NOTHING] * len(step.outputs)
-            case Loop():
-                return self._loop(step, heard)
-            case While():
-                return self._while(step, heard)
-        return self._branch(step, heard)
+    def outputs(self, equation: JaxprEqn, given: list[Heard]) -> list[Heard]:
+        step = view(equation)
+        if isinstance(step, Message):
+            return self._message(self.messages[equation], given)
+        if self.placed.is_driven(step):
+            if _never_runs(step):
+                return [*step.split(given)[1], *[_NOTHING] * len(step.ys)]
+            return super().outputs(equation, given)
+        at_clients = self.placed.place_of(step) is CLIENTS
+        return [self.joined(given) if at_clients else _NOTHING] * len(step.outputs)
 
-    def _branch(self, step: Branch, heard: list[Heard]) -> list[Heard]:
-        rows = []
-        for number, body in enumerate(step.branches):
-            self.chosen[step] = number
-            rows.append(self.run(body, heard[1:]))
-        del self.chosen[step]
-        return [_joined(column) for column in zip(*rows)]
-
-    def _loop(self, step: Loop, heard: list[Heard]) -> list[Heard]:
-        if step.length == 0:
-            return [*heard[step.constants :][: step.carries], *[_NOTHING] * len(step.outputs)]
-        return _settled(
-            lambda given: self.run(step.body, given), heard, step.constants, step.carries
-        )
-
-    def _while(self, step: While, heard: list[Heard]) -> list[Heard]:
-        first, start = step.predicate_constants, step.predicate_constants + step.body_constants
-
-        def iteration(given: list[Heard]) -> list[Heard]:
-            self.run(step.predicate, [*given[:first], *given[start:]])
-            return self.run(step.body, given[first:])
-
-        return _settled(iteration, heard, start, len(heard) - start)
+    def _message(self, step: Broadcast | Sum, given: list[Heard]) -> list[Heard]:
+        if isinstance(step, Broadcast):
+            return [frozenset({step})] * len(given)
+        self.sums[step] = self.joined([*given, self.sums.get(step, _NOTHING)])
+        return [_NOTHING] * len(given)
 
 
-def _joined(heard: Sequence[Heard]) -> Heard:
-    """The union; the same object where all are equal, which most are."""
-    some = [h for h in heard if h]
-    if not some:
-        return _NOTHING
-    first = some[0]
-    return first if all(h is first for h in some) else first.union(*some[1:])
-
-
-def _settled(
-    iteration: Callable[[list[Heard]], list[Heard]], heard: list[Heard], start: int, carries: int
-) -> list[Heard]:
-    """What a loop gives, carries first, after as many iterations as change anything."""
-    given, stop = list(heard), start + carries
-    while True:
-        results = iteration(given)
-        later = [_joined(pair) for pair in zip(given[start:stop], results)]
-        if later == given[start:stop]:
-            return [*later, *results[carries:]]
-        given[start:stop] = later
+def _never_runs(step: View) -> TypeGuard[Scan]:
+    return isinstance(step, Scan) and step.length == 0

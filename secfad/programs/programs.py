@@ -15,9 +15,9 @@ from secfad.collecting import no_collection
 from secfad.errors import TracingError
 from secfad.jaxprs.digests import digest
 from secfad.placements import Placement
-from secfad.programs.blocks import Block
 from secfad.programs.costs import Costs, costs
 from secfad.programs.cutting import schedule
+from secfad.programs.placed import Placed
 from secfad.programs.stages import Schedule
 from secfad.views.drawing import to_svg
 from secfad.views.tables import table
@@ -31,7 +31,7 @@ class Program:
       name: Of the computation.
       source: The jaxpr as traced, with custom derivative rules.
       jaxpr: The jaxpr in normal form; see `normalization`.
-      block: `jaxpr`, placed.
+      placed: `jaxpr`, with the place of every variable.
       argument_names: Of the computation's parameters.
       in_tree: Structure of the tuple of arguments.
       out_tree: Structure of the result.
@@ -43,7 +43,7 @@ class Program:
     name: str
     source: ClosedJaxpr
     jaxpr: ClosedJaxpr
-    block: Block
+    placed: Placed
     argument_names: tuple[str, ...]
     in_tree: Any
     out_tree: Any
@@ -55,7 +55,7 @@ class Program:
     def schedule(self) -> Schedule:
         """The program cut into stages and rounds."""
         with no_collection():
-            return schedule(self.block)
+            return schedule(self.placed)
 
     @functools.cached_property
     def costs(self) -> Costs:

@@ -14,99 +14,112 @@ import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 
-from secfad._jax import Literal, Var
-from secfad.jaxprs.dependence import carried, dependent_outputs
-from secfad.placements import CLIENTS
-from secfad.programs.blocks import (
+from secfad._jax import JaxprEqn, Var
+from secfad.jaxprs.dataflow import Marks
+from secfad.jaxprs.dependence import dependent_outputs
+from secfad.jaxprs.equations import (
     Atom,
-    Block,
-    Branch,
     Broadcast,
-    Loop,
-    Step,
-    Structured,
+    Cond,
+    Scan,
     Sum,
     While,
     communicates,
+    variables,
+    view,
 )
+from secfad.placements import CLIENTS
+from secfad.programs.placed import Control, Placed
 from secfad.programs.stages import Nested, Round, Schedule, Stage
 
 Item = Stage | Round | Nested
 
 
-def retained(
-    plan: Schedule,
-    received: Sequence[bool] = (),
-    carried: Collection[Var] = (),
-    again: Iterable[Atom] = (),
-) -> Schedule:
-    """The schedule, with what clients keep after each of its items.
-
-    Args:
-      plan: A schedule that says nothing about it yet.
-      received: Which inputs of its block depend on what the server sent; none by default.
-      carried: Inputs of its block that replace one another from iteration to iteration. Other inputs
-        are kept outside of it, if at all.
-      again: Results of the block that its next iteration needs, if it is the body of a loop.
-    """
-    known = _received(plan.block, received)
-    contacts = list(accumulate(int(_is_contact(item)) for item in plan.items))
-    last = {v: i for i, item in enumerate(plan.items) for v in read_by_clients(item)}
-    # The next iteration is one more contact, if an iteration is one at all.
-    end = contacts[-1] + 1 if contacts and contacts[-1] else 0
-    due = {v: contacts[i] for v, i in last.items() if v in known}
-    due.update((v, end) for v in _variables(again) if v in known)
-    items: list[Item] = []
-    kept = tuple(v for v in carried if due.get(v, 0) > 0)
-    for item, now in zip(plan.items, contacts):
-        before, kept = kept, tuple(v for v in (*kept, *_defined(item)) if due.get(v, 0) > now)
-        if isinstance(item, Round):
-            item = dataclasses.replace(item, kept=kept)
-        elif isinstance(item, Nested):
-            item = _nested(item, known, before, kept)
-        items.append(item)
-    return dataclasses.replace(plan, items=tuple(items))
+def retained(plan: Schedule) -> Schedule:
+    """A schedule that says nothing about it yet, with what clients keep after each of its items."""
+    return _Retention(plan.placed).retained(plan)
 
 
-def _nested(
-    item: Nested, known: set[Var], before: tuple[Var, ...], after: tuple[Var, ...]
-) -> Nested:
-    step, (start, stop) = item.step, _carries(item.step)
-    flags = [isinstance(v, Var) and v in known for v in step.inputs]
-    bodies = []
-    for body, inside in zip(item.bodies, _entering(step, flags)):
-        # A body's inputs end like those of the step.
-        inputs = body.block.inputs
-        carried = inputs[len(inputs) - len(step.inputs) + start :][: stop - start]
-        bodies.append(retained(body, inside, carried, _again(step, body.block)))
-    # What is carried is counted in the body, where it changes.
-    others = _variables((*step.inputs[:start], *step.inputs[stop:]))
-    entering = _variables(step.inputs[start:stop]) - others
-    leaving = _variables(step.outputs[: stop - start])
-    held = [v for v in before if v not in entering] + [v for v in after if v not in leaving]
-    kept = {"kept": after, "held": tuple(dict.fromkeys(held))}
-    return dataclasses.replace(item, bodies=tuple(bodies), **kept)
+class _Retention:
+    """What the schedules of one program and of its bodies keep."""
+
+    def __init__(self, placed: Placed):
+        self.received = _Received(placed)
+
+    def retained(
+        self,
+        plan: Schedule,
+        received: Sequence[int] = (),
+        carried: Collection[Var] = (),
+        again: Iterable[Atom] = (),
+    ) -> Schedule:
+        """The schedule, with what clients keep after each of its items.
+
+        Args:
+          plan: The schedule.
+          received: Which inputs depend on what the server sent; none by default.
+          carried: Inputs that replace one another from iteration to iteration. Other inputs are kept
+            outside of it, if at all.
+          again: Results that the next iteration needs, if it is that of the body of a loop.
+        """
+        marks = self.received.variables(plan.placed.jaxpr, received)
+        known = {v for v, mark in marks.items() if mark}
+        contacts = list(accumulate(int(_is_contact(item)) for item in plan.items))
+        last = {v: i for i, item in enumerate(plan.items) for v in read_by_clients(item)}
+        # The next iteration is one more contact, if an iteration is one at all.
+        end = contacts[-1] + 1 if contacts and contacts[-1] else 0
+        due = {v: contacts[i] for v, i in last.items() if v in known}
+        due.update((v, end) for v in variables(again) if v in known)
+        items: list[Item] = []
+        kept = tuple(v for v in carried if due.get(v, 0) > 0)
+        for item, now in zip(plan.items, contacts):
+            before, kept = kept, tuple(v for v in (*kept, *_defined(item)) if due.get(v, 0) > now)
+            if isinstance(item, Round):
+                item = dataclasses.replace(item, kept=kept)
+            elif isinstance(item, Nested):
+                item = self._nested(item, known, before, kept)
+            items.append(item)
+        return dataclasses.replace(plan, items=tuple(items))
+
+    def _nested(
+        self, item: Nested, known: set[Var], before: tuple[Var, ...], after: tuple[Var, ...]
+    ) -> Nested:
+        step = item.step
+        flags = [int(isinstance(v, Var) and v in known) for v in step.inputs]
+        rows = zip(item.bodies, self.received.given(step, flags), _iterated(step, item.bodies))
+        bodies = tuple(self.retained(body, given, *rest) for body, given, rest in rows)
+        # What is carried is counted in the body, where it changes.
+        consts, carry = _regions(step)
+        entering = {*variables(carry)} - {*variables(consts)}
+        leaving = step.outputs[: len(carry)]
+        held = [v for v in before if v not in entering] + [v for v in after if v not in leaving]
+        return dataclasses.replace(item, bodies=bodies, kept=after, held=tuple(dict.fromkeys(held)))
 
 
-def _carries(step: Structured) -> tuple[int, int]:
-    """Where the carries stand among the inputs of a step."""
+def _regions(step: Control) -> tuple[list[Atom], list[Atom]]:
+    """What a step reads apart from carries, and the carries."""
     match step:
-        case Loop():
-            return step.constants, step.constants + step.carries
+        case Scan():
+            return [*step.consts, *step.xs], step.carry
         case While():
-            return step.predicate_constants + step.body_constants, len(step.inputs)
-        case Branch():
-            return len(step.inputs), len(step.inputs)
+            return [*step.predicate_consts, *step.body_consts], step.carry
+        case Cond():
+            return step.inputs, []
 
 
-def _again(step: Structured, body: Block) -> list[Atom]:
-    """What an iteration hands to the next one."""
+def _iterated(step: Control, bodies: Sequence[Schedule]) -> list[tuple[list[Var], list[Atom]]]:
+    """For each body, the inputs that are carried, and what it hands to the next iteration."""
     match step:
-        case Loop() if step.length > 1:
-            return list(body.results[: step.carries])
-        case While() if body is step.body:
-            return list(body.results)
-    return []
+        case Scan():
+            body = bodies[0].placed
+            results = step.split_out(body.results)[0] if step.length > 1 else []
+            return [(step.split(body.inputs)[1], results)]
+        case While():
+            predicate, body = (b.placed for b in bodies)
+            tested = predicate.inputs[len(step.predicate_consts) :]
+            return [(tested, []), (body.inputs[len(step.body_consts) :], body.results)]
+        case Cond():
+            return [([], []) for _ in bodies]
 
 
 def _is_contact(item: Item) -> bool:
@@ -114,7 +127,7 @@ def _is_contact(item: Item) -> bool:
         case Round():
             return bool(item.downloads or item.uploads)
         case Nested():
-            return any(communicates(body.block) for body in item.bodies)
+            return communicates(item.step.equation)
     return False
 
 
@@ -136,74 +149,48 @@ def read_by_clients(item: Item) -> set[Var]:
             atoms = item.step.inputs
         case _:
             atoms = ()
-    return _variables(atoms)
+    return {*variables(atoms)}
 
 
-def _variables(atoms: Iterable[Atom]) -> set[Var]:
-    return {v for v in atoms if isinstance(v, Var)}
+class _Received(Marks):
+    """Which client values depend on anything that the server sent."""
 
+    strict = False
 
-def _received(block: Block, flags: Sequence[bool]) -> set[Var]:
-    """The client values of a block that depend on anything that the server sent."""
-    given = zip(block.inputs, flags)
-    known = {v for v, flag in given if flag and block.placements[v] is CLIENTS}
-    for step in block.steps:
-        given = [isinstance(v, Var) and v in known for v in step.inputs]
-        leaving = zip(step.outputs, _leaving(step, given))
-        known.update(v for v, f in leaving if f and block.placements[v] is CLIENTS)
-    return known
+    def __init__(self, placed: Placed):
+        super().__init__()
+        self.placed = placed
 
+    def outputs(self, equation: JaxprEqn, given: list[int]) -> list[int]:
+        made = self._outputs(equation, given)
+        return [int(m and self.placed.places[v] is CLIENTS) for m, v in zip(made, equation.outvars)]
 
-def _leaving(step: Step, flags: Sequence[bool]) -> list[bool]:
-    """Which outputs of a step are received, or computed from what was."""
-    match step:
-        case Broadcast() | Branch():
-            return [True] * len(step.outputs)
-        case While():
-            return _changed(step, flags)
-        case Sum():
-            return [False] * len(step.outputs)
-        case Loop():
-            results = received_results(step.body, _entering(step, flags)[0])
-            return [*_carried_flags(step, flags), *results[step.carries :]]
-    return [bool(m) for m in dependent_outputs(step.equation, flags)]
+    def _outputs(self, equation: JaxprEqn, given: list[int]) -> list[int]:
+        match view(equation):
+            case Broadcast():
+                return [1] * len(given)
+            case Sum():
+                return [0] * len(given)
+            case step if not self.placed.is_driven(step):
+                return dependent_outputs(equation, given)
+            case Cond() as cond:
+                return [1] * len(cond.outputs)
+            case While() as loop:
+                # Where the server decides how often, it decides about what changes.
+                carry = loop.split(self.entering(loop, given))[2]
+                body = loop.body.jaxpr
+                inputs = body.invars[len(loop.body_consts) :]
+                changed = [v is not r for v, r in zip(inputs, body.outvars)]
+                return [int(c or m) for c, m in zip(changed, carry)]
+        return super().outputs(equation, given)
 
-
-def _entering(step: Step, flags: Sequence[bool]) -> list[list[bool]]:
-    """Which inputs of each body of a step are received."""
-    match step:
-        case Loop():
-            split = step.constants + step.carries
-            return [[*flags[: step.constants], *_carried_flags(step, flags), *flags[split:]]]
-        case While():
-            first, start = step.predicate_constants, step.predicate_constants + step.body_constants
-            own = _carried_flags(step, flags)
-            return [[*flags[:first], *own], [*flags[first:start], *own]]
-        case Branch():
-            return [list(flags[1:]) for _ in step.branches]
-    return []
-
-
-def _changed(step: While, flags: Sequence[bool]) -> list[bool]:
-    """Which results of a while loop are received, or changed as often as the server decides."""
-    carries = step.body.inputs[step.body_constants :]
-    changed = [v is not r for v, r in zip(carries, step.body.results)]
-    return [c or f for c, f in zip(changed, _carried_flags(step, flags))]
-
-
-def _carried_flags(step: Loop | While, flags: Sequence[bool]) -> list[bool]:
-    """Which carries of a loop are received in some iteration."""
-    start, stop = _carries(step)
-    first = step.predicate_constants if isinstance(step, While) else 0
-
-    def iteration(carries: list[int]) -> list[int]:
-        inside = [*flags[first:start], *carries, *flags[stop:]]
-        return list(received_results(step.body, [bool(c) for c in inside]))
-
-    return [bool(c) for c in carried(iteration, flags[start:stop])]
-
-
-def received_results(body: Block, flags: Sequence[bool]) -> list[bool]:
-    """Which results depend on anything that the server sent, or on the flagged inputs."""
-    known = _received(body, flags)
-    return [not isinstance(v, Literal) and v in known for v in body.results]
+    def given(self, step: Control, flags: Sequence[int]) -> list[list[int]]:
+        """Which inputs of each body of a step are received."""
+        match step:
+            case Scan():
+                return [self.entering(step, flags)]
+            case While():
+                head, consts, carry = step.split(self.entering(step, flags))
+                return [[*head, *carry], [*consts, *carry]]
+            case Cond():
+                return [step.split(flags)[1]] * len(step.branches)

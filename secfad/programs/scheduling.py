@@ -14,25 +14,26 @@ import dataclasses
 import itertools
 
 from secfad._jax import Var
+from secfad.jaxprs.equations import Atom, Broadcast, Sum, View
 from secfad.placements import CLIENTS
 from secfad.primitives import TANGENT
-from secfad.programs.blocks import Atom, Block, Broadcast, Local, Step, Structured, Sum
+from secfad.programs.placed import Control, Placed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tick:
     """What happens between two answers of the cohort, in this order."""
 
-    server: tuple[Local, ...]
+    server: tuple[View, ...]
     downloads: tuple[Broadcast, ...]
-    client: tuple[Local, ...]
+    client: tuple[View, ...]
     uploads: tuple[Sum, ...]
-    structured: tuple[Structured, ...]
+    driven: tuple[Control, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Timetable:
-    """The steps of a block in the order in which they happen.
+    """The steps of a placed program in the order in which they happen.
 
     Attributes:
       constants: Steps that depend on no argument and on no loop; both sides can do them at any time.
@@ -40,85 +41,84 @@ class Timetable:
       ticks: The rest.
     """
 
-    constants: tuple[Local, ...]
+    constants: tuple[View, ...]
     sizes: tuple[Sum, ...]
     ticks: tuple[Tick, ...]
 
 
-def timetable(block: Block) -> Timetable:
-    """Schedules a block into the fewest rounds that its data dependences allow."""
-    earliest, constants, sizes = _earliest(block)
-    when = _postponed(block, earliest)
+def timetable(placed: Placed) -> Timetable:
+    """Schedules a program into the fewest rounds that its data dependences allow."""
+    earliest, constants, sizes = _earliest(placed)
+    when = _postponed(placed, earliest)
     last = max(when.values(), default=0)
     rows: list[dict[str, list]] = [
         {field.name: [] for field in dataclasses.fields(Tick)} for _ in range(last + 1)
     ]
-    for step in block.steps:
+    for step in placed.steps:
         if step in when:
-            rows[when[step]][_column(step)].append(step)
+            rows[when[step]][_column(placed, step)].append(step)
     ticks = (Tick(**{name: tuple(steps) for name, steps in row.items()}) for row in rows)
     return Timetable(tuple(constants), tuple(sizes), tuple(ticks))
 
 
-def one_contact(block: Block) -> bool:
+def one_contact(placed: Placed) -> bool:
     """True if server and clients exchange one message each way, outside of any loop."""
-    ticks = timetable(block).ticks
-    return len([t for t in ticks if t.downloads or t.uploads or t.structured]) == 1 and not any(
-        t.structured for t in ticks
+    ticks = timetable(placed).ticks
+    return len([t for t in ticks if t.downloads or t.uploads or t.driven]) == 1 and not any(
+        t.driven for t in ticks
     )
 
 
-def _column(step: Step) -> str:
+def _column(placed: Placed, step: View) -> str:
     match step:
         case Broadcast():
             return "downloads"
         case Sum():
             return "uploads"
-        case Local():
-            # What both sides know only after a loop is computed by the server, for both.
-            return "client" if step.placement is CLIENTS else "server"
-    return "structured"
+    if placed.is_driven(step):
+        return "driven"
+    # What both sides know only after a loop is computed by the server, for both.
+    return "client" if placed.place_of(step) is CLIENTS else "server"
 
 
-def _earliest(block: Block) -> tuple[dict[Step, int], list[Local], list[Sum]]:
+def _earliest(placed: Placed) -> tuple[dict[View, int], list[View], list[Sum]]:
     """The first tick of every placed step; constants and cohort sizes apart."""
-    ready: dict[Var, int] = dict.fromkeys(block.inputs, 0)
-    earliest: dict[Step, int] = {}
-    constants: list[Local] = []
+    ready: dict[Var, int] = dict.fromkeys(placed.inputs, 0)
+    earliest: dict[View, int] = {}
+    constants: list[View] = []
     sizes: list[Sum] = []
 
-    def time(atoms: tuple[Atom, ...]) -> int:
+    def time(atoms: list[Atom]) -> int:
         return max((ready.get(v, 0) for v in atoms if isinstance(v, Var)), default=0)
 
-    values = _values_of_tangents(block)
-    for step in block.steps:
+    values = _values_of_tangents(placed)
+    for step in placed.steps:
         now = time(step.inputs)
         later = now
         if isinstance(step, Sum) and step in values:
             # Which clients answer decides about both.
             now = max(now, earliest.get(values[step], 0))
-        match step:
-            case Local(placement=None) if not now:
-                constants.append(step)
-            case Sum() if all(block.placement(v) is None for v in step.inputs):
-                sizes.append(step)
-            case Local() | Broadcast():
-                earliest[step] = now
-            case _:
-                earliest[step] = now
-                later = now + 1
+        if isinstance(step, Sum) and all(placed.placement(v) is None for v in step.inputs):
+            sizes.append(step)
+        elif isinstance(step, Sum) or placed.is_driven(step):
+            earliest[step] = now
+            later = now + 1
+        elif now or placed.place_of(step) is not None:
+            earliest[step] = now
+        else:
+            constants.append(step)
         ready.update(dict.fromkeys(step.outputs, later))
     return earliest, constants, sizes
 
 
-def _values_of_tangents(block: Block) -> dict[Sum, Sum]:
+def _values_of_tangents(placed: Placed) -> dict[Sum, Sum]:
     """The sum of values that each sum of tangents is taken to belong to, if it comes first.
 
     Both have the same name. Forward mode adds them up one right after the other. Elsewhere they belong
     together in order, or, if some values have no tangents, a tangent to the latest value before it; where
     that may be another one, the same clients have to answer again (`secfad.programs.pairing`).
     """
-    sums = [step for step in block.steps if isinstance(step, Sum)]
+    sums = [step for step in placed.steps if isinstance(step, Sum)]
     if not any(step.name.endswith(TANGENT) for step in sums):
         return {}
     position = {step: i for i, step in enumerate(sums)}
@@ -127,7 +127,7 @@ def _values_of_tangents(block: Block) -> dict[Sum, Sum]:
         named.setdefault(step.name, []).append(step)
     found = {
         tangent: value
-        for value, tangent in itertools.pairwise(block.steps)
+        for value, tangent in itertools.pairwise(placed.steps)
         if isinstance(value, Sum)
         and isinstance(tangent, Sum)
         and tangent.name == value.name + TANGENT
@@ -144,14 +144,14 @@ def _values_of_tangents(block: Block) -> dict[Sum, Sum]:
     return found
 
 
-def _postponed(block: Block, earliest: dict[Step, int]) -> dict[Step, int]:
+def _postponed(placed: Placed, earliest: dict[View, int]) -> dict[View, int]:
     """Moves client work and downloads to the tick of their first use."""
     first_use: dict[Var, int] = {}
     when = dict(earliest)
-    for step in reversed(block.steps):
+    for step in reversed(placed.steps):
         if step not in earliest:
             continue
-        if isinstance(step, Broadcast) or (isinstance(step, Local) and step.placement is CLIENTS):
+        if _column(placed, step) in ("downloads", "client"):
             uses = [first_use[v] for v in step.outputs if v in first_use]
             when[step] = max(min(uses, default=earliest[step]), earliest[step])
         for variable in step.inputs:

@@ -2,7 +2,8 @@
 
 What the server does between two answers is one program, what a client does between a download and
 an upload is another; an engine runs them with only the listed messages in between, so that a mistake
-of a checker shows as a missing input, never as a leak. `secfad.programs.cutting` makes them of a block.
+of a checker shows as a missing input, never as a leak. `secfad.programs.cutting` makes them of a placed
+program.
 
 What a client received in one contact, or computed from it, and needs in a later one is its *state*:
 the same client must be contacted again. State is explicit, with its size (`secfad.programs.retention`).
@@ -17,8 +18,9 @@ import jax
 
 from secfad import _jax
 from secfad._jax import Jaxpr, Var
+from secfad.jaxprs.equations import Broadcast, Sum
 from secfad.placements import Placement
-from secfad.programs.blocks import Block, Broadcast, Structured, Sum
+from secfad.programs.placed import Control, Placed
 
 
 def _function(jaxpr: Jaxpr, constants: tuple[Any, ...]) -> Callable:
@@ -36,7 +38,7 @@ class Stage:
 
     Attributes:
       placement: Who runs it.
-      jaxpr: Over the variables of the block; its inputs are `inputs`.
+      jaxpr: Over the variables of the placed program; its inputs are `inputs`.
       inputs: Values that must be known before.
       outputs: Values that are needed after.
       constants: Values of the captured constants, in the order of `jaxpr.constvars`.
@@ -92,13 +94,13 @@ class Nested:
     """Control flow that the server drives.
 
     Attributes:
-      step: The loop or the choice.
+      step: The `scan`, `while` or `cond`.
       bodies: The schedules of its bodies.
       kept: Client values from here or before that a later contact needs.
       held: Client values from outside that clients keep meanwhile, and what they collect for later.
     """
 
-    step: Structured
+    step: Control
     bodies: "tuple[Schedule, ...]"
     kept: tuple[Var, ...] = ()
     held: tuple[Var, ...] = ()
@@ -109,13 +111,13 @@ class Schedule:
     """Everything that happens in one evaluation, in order.
 
     Attributes:
-      block: The placed program.
+      placed: The placed program.
       sizes: Sums of constants only; the number of clients times the constant.
       items: Server stages, rounds and nested control flow.
       constants: What is computed first, from no argument; both sides can.
     """
 
-    block: Block
+    placed: Placed
     sizes: tuple[Sum, ...]
     items: tuple[Stage | Round | Nested, ...]
     constants: Stage | None = None

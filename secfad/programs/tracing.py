@@ -65,19 +65,19 @@ def trace_flat(computation: Computation, structs: tuple) -> Program:
     placements, origins = flat_placements(computation, structs)
     normal = with_own_constants(normalise(source, erase_rules=True))
     _require_derivatives(computation.name, normal.jaxpr)
-    block = place(normal, placements, origins)
+    placed = place(normal, placements, origins)
     require_followed(source, [p is CLIENTS for p in placements])
     return Program(
         name=computation.name,
         source=source,
         jaxpr=normal,
-        block=block,
+        placed=placed,
         argument_names=tuple(computation.placements),
         defaults=computation.defaults,
         in_tree=in_tree,
         out_tree=out_tree,
         in_placements=tuple(placements),
-        out_placements=tuple(block.placement(v) for v in block.results),
+        out_placements=tuple(map(placed.placement, placed.results)),
     )
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import unicodedata
 from collections.abc import Sequence
 
-from secfad.programs.blocks import Atom, Branch
+from secfad.jaxprs.equations import Atom, Cond
 from secfad.programs.costs import nbytes
 from secfad.programs.stages import Nested, Round, Schedule, Stage
 from secfad.views.tables import Payload, equations, payloads, shape, silent, size, title
@@ -142,7 +142,7 @@ class _Layout:
         return max(self.lane, self.between + left - 12)
 
     def nested(self, item: Nested) -> None:
-        with_branches = isinstance(item.step, Branch)
+        with_branches = isinstance(item.step, Cond)
         self.enter(title(item))
         for number, body in enumerate(item.bodies):
             if with_branches:

@@ -16,8 +16,8 @@ contacts 1, rounds 1, down 12 B, up 4 B, client state 0 B, same clients again: n
 from collections.abc import Iterable, Iterator, Sequence
 
 from secfad import _jax
+from secfad.jaxprs.equations import Atom, Cond, Scan, Sum
 from secfad.placements import CLIENTS
-from secfad.programs.blocks import Atom, Branch, Loop, Sum
 from secfad.programs.costs import Costs, costs, nbytes
 from secfad.programs.stages import Nested, Round, Schedule, Stage
 
@@ -63,7 +63,7 @@ def shape(atoms: Iterable[Atom]) -> str:
 
 def sent(message: Sum, plan: Schedule) -> list[Atom]:
     """The operands of a sum that clients really send; constants need no bytes."""
-    return [v for v in message.inputs if plan.block.placement(v) is CLIENTS]
+    return [v for v in message.inputs if plan.placed.placement(v) is CLIENTS]
 
 
 def payloads(item: Round, plan: Schedule) -> tuple[Sequence[Payload], Sequence[Payload]]:
@@ -81,9 +81,9 @@ def silent(item: Round) -> str:
 def title(item: Nested) -> str:
     """What the server drives, such as `repeat 4 times`."""
     match item.step:
-        case Loop():
+        case Scan():
             return f"repeat {item.step.length:,} times"
-        case Branch():
+        case Cond():
             return f"one of {len(item.bodies)} branches"
     return "repeat while the server says so"
 
@@ -118,7 +118,7 @@ def _lines(plan: Schedule, depth: int, counter: _Counter) -> Iterator[str]:
             case Nested():
                 yield f"{margin}{title(item)}"
                 for number, body in enumerate(item.bodies):
-                    if len(item.bodies) > 1 and isinstance(item.step, Branch):
+                    if len(item.bodies) > 1 and isinstance(item.step, Cond):
                         yield f"{margin}  branch {number}"
                     yield from _lines(body, depth + 2, counter)
                 if item.kept:

@@ -13,8 +13,8 @@ from secfad._jax import Var, new_jaxpr
 from secfad._jax_interpreters import dce
 from secfad.engines.arguments import checked_arguments, cohort_size
 from secfad.engines.local import _Batched, plain_sum
+from secfad.jaxprs.equations import Cond, Scan, While
 from secfad.placements import CLIENTS
-from secfad.programs.blocks import Branch, Loop, While
 from secfad.programs.costs import nbytes
 from secfad.programs.stages import Nested, Round
 
@@ -84,7 +84,7 @@ class Walk:
             if isinstance(item, Round):
                 self.round(item, env)
             elif isinstance(item, Nested):
-                self.nested(item, env, plan.block)
+                self.nested(item, env, plan.placed)
 
     def round(self, item, env):
         self.contact += bool(item.downloads or item.uploads)
@@ -101,57 +101,50 @@ class Walk:
                 known.update(v for v in equation.outvars if _needs(equation, v) & known)
         return known
 
-    def nested(self, item, env, block):
+    def nested(self, item, env, placed):
         step, body = item.step, item.bodies[0]
         given = [env.get(_key(v), []) for v in step.inputs]
         match step:
-            case Loop():
+            case Scan():
                 results = self.iterate(step, body, given)
-            case Branch():
+            case Cond():
                 body = item.bodies[min(self.branch, len(item.bodies) - 1)]
-                inner = dict(zip(body.block.inputs, given[1:]))
+                inner = dict(zip(body.placed.inputs, given[1:]))
                 self.play(body, inner)
-                results = [inner.get(_key(v), []) for v in body.block.results]
+                results = [inner.get(_key(v), []) for v in body.placed.results]
             case While():
-                results = self.repeat(step, item.bodies, given, block)
+                results = self.repeat(step, item.bodies, given, placed)
         env.update(zip(step.outputs, results))
-        if isinstance(step, Branch):
+        if isinstance(step, Cond):
             # Which branch it was is what the server said.
-            chosen = [v for v in step.outputs if block.placements[v] is CLIENTS]
+            chosen = [v for v in step.outputs if placed.places[v] is CLIENTS]
             env.update((v, env[v] or self.make(v)) for v in chosen)
 
-    def repeat(self, step, bodies, given, block):
+    def repeat(self, step, bodies, given, placed):
         """A while loop, as often as it is said to run; clients learn from the server how often."""
-        first = step.predicate_constants
-        start = first + step.body_constants
-        carries = given[start:]
+        *heads, carries = step.split(given)
         for _ in range(self.iterations):
-            for body, head in zip(bodies, (given[:first], given[first:start])):
-                inner = dict(zip(body.block.inputs, [*head, *carries]))
+            for body, head in zip(bodies, heads):
+                inner = dict(zip(body.placed.inputs, [*head, *carries]))
                 self.play(body, inner)
-            before, carries = carries, [inner.get(_key(v), []) for v in body.block.results]
-        at_clients = [block.placements[v] is CLIENTS for v in step.outputs]
+            before, carries = carries, [inner.get(_key(v), []) for v in body.placed.results]
+        at_clients = [placed.places[v] is CLIENTS for v in step.outputs]
         rows = zip(step.outputs, at_clients, before, carries)
         return [now or (self.make(v) if at and now is not was else []) for v, at, was, now in rows]
 
     def iterate(self, step, body, given):
-        split = step.constants + step.carries
-        constants, carries, sequences = (
-            given[: step.constants],
-            given[step.constants : split],
-            given[split:],
-        )
+        constants, carries, sequences = step.split(given)
         rows = {}
         for i in range(step.length)[:: -1 if step.reverse else 1]:
             slices = [x[i] if isinstance(x, Rows) else x for x in sequences]
-            inner = dict(zip(body.block.inputs, [*constants, *carries, *slices]))
+            inner = dict(zip(body.placed.inputs, [*constants, *carries, *slices]))
             self.play(body, inner)
-            results = [inner.get(_key(v), []) for v in body.block.results]
-            carries, rows[i] = results[: step.carries], results[step.carries :]
+            results = [inner.get(_key(v), []) for v in body.placed.results]
+            carries, rows[i] = step.split_out(results)
         order = range(step.length)
         return [
             *carries,
-            *(Rows(rows[i][k] for i in order) for k in range(len(step.outputs) - step.carries)),
+            *(Rows(rows[i][k] for i in order) for k in range(len(step.ys))),
         ]
 
 

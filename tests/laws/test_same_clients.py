@@ -16,7 +16,6 @@ from law_programs import CASES
 import secfad as fad
 from secfad.engines.local import sum_of
 from secfad.errors import ModeError, PlacementError, TracingError
-from secfad.programs.blocks import has_branches
 
 EACH, ROUNDS = 2, 16
 CLIENTS = EACH * ROUNDS
@@ -100,7 +99,7 @@ def follows_the_law(computation, args, wrt, mode):
     question = Question(computation, args, wrt)
     if question.program.costs.readdressed:
         pytest.skip("the value needs the same clients itself")
-    if mode != "forward" and has_branches(question.program.block):
+    if mode != "forward" and question.program.placed.has_branches():
         pytest.skip("branches that are not taken have their rounds too")
     found, program, value = question.derivative(mode)
     # The rounds of the value are the first ones of the derivative.

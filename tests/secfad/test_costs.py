@@ -236,7 +236,7 @@ def test_a_sum_that_a_loop_repeats_is_repeated_in_every_mode(mode):
     same = [m for m in sent if m.name == "same"]
     assert len(same) == 1
     looped = [i.bodies[0] for _, i in walk(made.schedule) if isinstance(i, Nested)]
-    assert any(same[0] in body.block.steps for body in looped)
+    assert any(same[0] in body.placed.steps for body in looped)
 
 
 @pytest.mark.parametrize("mode", ["forward", "mixed"])

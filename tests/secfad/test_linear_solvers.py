@@ -7,7 +7,7 @@ import pytest
 from jax.scipy.sparse.linalg import bicgstab, gmres
 
 import secfad as fad
-from secfad.programs.blocks import Sum, inner_blocks
+from secfad.jaxprs.equations import Sum
 
 pytestmark = pytest.mark.usefixtures("double_precision", "quick_compilation")
 S, C = fad.SERVER, fad.CLIENTS
@@ -157,9 +157,7 @@ def test_one_message_may_have_a_linear_part_and_a_known_part():
 
 def test_a_mean_in_a_solver_is_one_message():
     program = fad.trace(solution(by_gmres, True), RIGHT, SHIFT, *LOCAL)
-    sums = [
-        step for block in blocks(program.block) for step in block.steps if isinstance(step, Sum)
-    ]
+    sums = [step for _, step in program.placed.every_step() if isinstance(step, Sum)]
     assert sums
     assert {(step.name, len(step.inputs)) for step in sums} == {("product", 2)}
 
@@ -187,14 +185,5 @@ def test_a_mean_whose_weights_a_loop_leaves_alone_stays_one_message(derived, wra
         return derived(lambda x: jnp.sum(jax.lax.scan(step, x, None, length=3)[0]), x)
 
     program = fad.trace(rounds, RIGHT, *LOCAL)
-    sums = [
-        step for block in blocks(program.block) for step in block.steps if isinstance(step, Sum)
-    ]
+    sums = [step for _, step in program.placed.every_step() if isinstance(step, Sum)]
     assert {len(step.inputs) for step in sums if step.name == "product"} == {2}
-
-
-def blocks(block):
-    yield block
-    for step in block.steps:
-        for inner in inner_blocks(step):
-            yield from blocks(inner)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import secfad as fad
-from secfad.programs.blocks import Broadcast, While, inner_blocks
+from secfad.jaxprs.equations import Broadcast, While
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 S, C = fad.SERVER, fad.CLIENTS
@@ -55,8 +55,8 @@ def test_every_entry_of_a_batched_loop_stops_by_itself(run):
 
 def test_clients_are_told_which_entries_go_on():
     program = fad.trace(walked, SCALES, X[0])
-    (loop,) = [step for step in program.block.steps if isinstance(step, While)]
-    names = [s.name for s in inner_blocks(loop)[1].steps if isinstance(s, Broadcast)]
+    (loop,) = [step for step in program.placed.steps if isinstance(step, While)]
+    names = [s.name for s in program.placed.inside(loop.body).steps if isinstance(s, Broadcast)]
     assert "unfinished" in names
     assert "unfinished" in program.table()
 
