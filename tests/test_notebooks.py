@@ -17,7 +17,7 @@ def code(path):
     return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
 
 
-@pytest.mark.sample(quick=1)
+@pytest.mark.sample(quick=0)
 @each
 def test_notebook_runs_to_its_last_assertion(path, tmp_path, monkeypatch):
     # The kernel is another process: it must find the packages that this one tests.

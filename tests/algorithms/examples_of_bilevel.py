@@ -34,8 +34,8 @@ def bilevel() -> list[Algorithm]:
     problem, steps, dx, dy = _bilevel_example(), 3, UPPER_SIZE, LOWER_SIZE
     parts = (problem.upper, problem.lower, problem.rate, problem.steps)
     value = centralised.unrolled(*parts)
-    entry = lambda name, made, reference, down, up: Algorithm(
-        name, made, _bilevel_arguments, reference, down, up
+    entry = lambda name, made, reference, down, up, **more: Algorithm(
+        name, made, _bilevel_arguments, reference, down, up, **more
     )
     once = dx + (steps + 1) * dy
     return [
@@ -47,6 +47,8 @@ def bilevel() -> list[Algorithm]:
         entry(
             "aggitd_reverse", aggitd.reverse_unrolled(problem), jax.grad(value),
             once + steps * dy + 1, (2 * steps + 1) * dy + dx,
+            # Its clients carry values through the loop that goes back, which mixed mode refuses.
+            modes=("forward", "reverse"),
         ),
         entry(
             "aggitd_shared_rounds", aggitd.shared_rounds(problem),

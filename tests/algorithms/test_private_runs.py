@@ -32,7 +32,7 @@ def single(args):
     )
 
 
-@pytest.mark.sample(quick=2)
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize(("name", "mode"), KINDS)
 def test_certified_run_is_the_algorithm_plus_the_charged_noise(name, mode, tmp_path):
     algorithm = TABLE[name]

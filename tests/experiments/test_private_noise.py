@@ -10,7 +10,7 @@ SETTINGS = {"clients": 20, "noise multiplier": 2.0, "draws": 40, "seed": 1}
 SMALL, LARGE = 16, 1024
 
 
-@pytest.mark.sample(quick=1)
+@pytest.mark.sample(quick=0)
 @pytest.mark.parametrize("mode", ["forward", "mixed"])
 def test_noise_is_as_computed_and_grows_only_where_a_gradient_is_released(mode):
     small, large = (deviations(mode, size, SETTINGS) for size in (SMALL, LARGE))

@@ -138,7 +138,7 @@ def test_two_processes_cannot_run_in_one_folder(tmp_path):
         pass
 
 
-@pytest.mark.sample(quick=1)
+@pytest.mark.sample(quick=0)
 @pytest.mark.parametrize(
     ("old", "new"),
     [

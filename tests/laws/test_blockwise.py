@@ -20,7 +20,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.sample(quick=2, slow=40)
+@pytest.mark.sample(quick=1, slow=40)
 @pytest.mark.parametrize("rows", [0, 1])
 @pytest.mark.parametrize("name", NAMES)
 def test_derivative_equals_the_centralised_one(name, rows, monkeypatch):

@@ -33,7 +33,7 @@ def in_one_piece(name, mode):
     return taken, fad.simulate(taken)(*case.args())
 
 
-@pytest.mark.sample(quick=3, slow=50)
+@pytest.mark.sample(quick=2, slow=50)
 @pytest.mark.parametrize(("case", "mode", "size"), list(rows()))
 def test_chunks_change_no_shape_dtype_or_value(case, mode, size):
     try:

@@ -34,7 +34,7 @@ def program(name, mode):
     return fad.trace(made, *case.specs())
 
 
-@pytest.mark.sample(quick=7, slow=40)
+@pytest.mark.sample(quick=3, slow=40)
 @each
 def test_reported_messages_are_those_that_an_engine_sends(name, mode):
     costs = program(name, mode).costs

@@ -73,28 +73,28 @@ def primitives(jaxpr):
             yield from primitives(body)
 
 
-@pytest.mark.sample(quick=8)
+@pytest.mark.sample(quick=4)
 @EACH_CASE
 def test_simulated_value_equals_the_centralised_value(case):
     args = case.args()
     assert_equal(fad.simulate(case.computation)(*args), expected(case.name))
 
 
-@pytest.mark.sample(quick=8)
+@pytest.mark.sample(quick=4)
 @EACH_CASE
 def test_executed_value_equals_the_centralised_value(case):
     args = case.args()
     assert_equal(fad.execute(program(case.name), *args), expected(case.name))
 
 
-@pytest.mark.sample(quick=14, slow=45)
+@pytest.mark.sample(quick=8, slow=45)
 @EACH_MODE
 def test_simulated_derivative_equals_the_centralised_derivative(case, mode):
     got = fad.simulate(case.derivative(mode))(*case.args())
     assert_equal(got, expected(case.name, derivative=True))
 
 
-@pytest.mark.sample(quick=14, slow=45)
+@pytest.mark.sample(quick=8, slow=45)
 @EACH_MODE
 def test_executed_derivative_equals_the_centralised_derivative(case, mode):
     got = fad.execute(program(case.name, mode), *case.args())
@@ -135,7 +135,7 @@ def test_value_of_survivors_equals_the_value_of_a_cohort_of_survivors(case):
     assert_equal(got, expected(case.name, survivors))
 
 
-@pytest.mark.sample(quick=6)
+@pytest.mark.sample(quick=3)
 @pytest.mark.parametrize(("case", "mode"), list(with_drops(MODES)))
 def test_derivative_of_survivors_equals_the_derivative_of_a_cohort_of_survivors(case, mode):
     args, survivors = case.args(), (1, 4)

@@ -138,7 +138,7 @@ SENT = {
 }
 
 
-@pytest.mark.sample(quick=1)
+@pytest.mark.sample(quick=0)
 @pytest.mark.parametrize(
     "mode",
     [

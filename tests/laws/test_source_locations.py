@@ -119,7 +119,7 @@ def rows(quick):
     ]
 
 
-@pytest.mark.sample(slow=60)
+@pytest.mark.sample(quick=36, slow=60)
 @pytest.mark.parametrize("change", [removed, exchanged])
 @pytest.mark.parametrize(("name", "mode"), rows(USUAL))
 def test_locations_of_a_traced_program_decide_nothing(name, mode, change):
@@ -204,7 +204,7 @@ def _executed(module, change):
     return namespace
 
 
-@pytest.mark.sample(slow=40)
+@pytest.mark.sample(quick=40, slow=40)
 @pytest.mark.parametrize("change", [in_one_line, spread, with_helpers])
 @pytest.mark.parametrize(("name", "mode"), rows({"fedavgm_fig4": MODES[1:3]}))
 def test_how_a_program_is_written_decides_nothing(name, mode, change):

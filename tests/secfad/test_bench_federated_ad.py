@@ -27,6 +27,7 @@ def test_small_row_compares_three_implementations(bench):
     assert all(row[name]["run_ms"] > 0 for name in ("mono", "drjax", "secfad"))
 
 
+@pytest.mark.slow
 def test_small_staging_row_counts_equations(bench):
     (row,) = bench.main(["--small", "--only", "staging"])
     shorter, longer = row["sweep"]

@@ -68,7 +68,7 @@ def test_auto_takes_it_where_it_is_cheapest():
     assert plan.mode == "blockwise"
 
 
-@pytest.mark.sample(quick=1)
+@pytest.mark.sample(quick=0)
 @pytest.mark.parametrize("computation", [weighted_loss, ten_rounds, choice], ids=lambda c: c.name)
 def test_it_is_the_derivative_simulated_and_message_by_message(computation):
     with jax.enable_x64(True):

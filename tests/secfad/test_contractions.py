@@ -148,7 +148,7 @@ def forms_a_product_per_client(computation, weight, data, together):
     return any(sorted(n for n in shape if n > 1) in sizes for shape in shapes(jaxpr))
 
 
-@pytest.mark.sample(quick=6)
+@pytest.mark.sample(quick=3)
 @pytest.mark.parametrize("name", CONTRACTED)
 def test_product_is_contracted_over_clients_and_the_numbers_stay(name):
     fun, weight, data = CONTRACTED[name]
@@ -161,7 +161,7 @@ def test_product_is_contracted_over_clients_and_the_numbers_stay(name):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6, err_msg=together)
 
 
-@pytest.mark.sample(quick=3)
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize("together", TOGETHER)
 @pytest.mark.parametrize("name", KEPT_APART)
 def test_what_needs_the_products_of_clients_keeps_them_apart(name, together):
@@ -185,6 +185,7 @@ def test_product_with_a_shared_operand_is_summed_right(both):
     np.testing.assert_allclose(fad.simulate(fun)(W, X), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_simulation_with_contractions_is_differentiable_and_mappable():
     run = fad.simulate(fad.computation(w=S, x=C)(CONTRACTED["gradient"][0]))
     expected = jax.jacrev(

@@ -83,6 +83,7 @@ def test_auto_takes_mixed_mode_for_figure_4():
     assert derived("auto").digest == derived("mixed").digest
 
 
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize("mode", ["forward", "reverse", "mixed"])
 def test_reported_uploads_are_those_that_the_engine_sends(mode):
     sent = []

@@ -49,7 +49,7 @@ def close(got, expected):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9), got, expected)
 
 
-@pytest.mark.sample(quick=2)
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize("mode", MODES[:-1])
 def test_aux_comes_with_the_centralised_value_and_gradient(mode):
     made = fad.value_and_grad(audited, (0, 1), has_aux=True, mode=mode)

@@ -162,6 +162,7 @@ def test_scalars_are_factored_out_inside_loops():
     )
 
 
+@pytest.mark.slow
 def test_a_second_derivative_of_a_factored_gradient():
     loss, oracle = of_mean(lambda v: v**2)
     hessian = fad.jacobian(fad.grad(loss), mode="forward")

@@ -156,6 +156,7 @@ def test_sums_of_constants_stay_in_their_loop():
     assert sent(fad.value_and_grad(computation(fun))) == 2 * LENGTH
 
 
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize("around", AROUND)
 def test_bound_messages_are_the_values_and_derivatives_that_they_were(around):
     made = fad.value_and_grad(computation(looped("nested", around)))

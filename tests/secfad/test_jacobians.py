@@ -56,7 +56,7 @@ def close(got, expected):
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.sample(quick=3)
+@pytest.mark.sample(quick=1)
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("argument", [REAL, COMPLEX], ids=["real", "complex"])
 @pytest.mark.parametrize("local", [bent, length, tall, wide])

@@ -44,6 +44,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize(("outer", "inner"), PAIRS)
 def test_second_derivatives_by_composing_any_two_modes(outer, inner):
     hessian = fad.jacobian(fad.grad(fun, mode=inner), mode=outer)
@@ -95,6 +96,7 @@ def test_several_arguments_and_trees_of_arguments(mode):
     close(got, jax.grad(oracle, argnums=(0, 1))(*args))
 
 
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize("mode", MODES)
 def test_jacobian_of_a_tree_of_results(mode):
     @fad.computation(w=S, x=C)

@@ -28,6 +28,7 @@ def weighted(x, n):
     return fad.mean(x, weights=n)
 
 
+@pytest.mark.sample(quick=5)
 @pytest.mark.parametrize("run", ENGINES.values(), ids=ENGINES)
 @pytest.mark.parametrize("dtype", SHORT)
 @pytest.mark.parametrize(("clients", "value"), [(1000, 100.0), (70_000, 0.5)])
@@ -62,6 +63,7 @@ def test_costs_of_a_mean_of_short_numbers_are_those_of_what_is_sent():
     assert {name: x.dtype for name, x in got.items()} == {"a": jnp.bfloat16, "b": jnp.float32}
 
 
+@pytest.mark.sample(quick=4)
 @pytest.mark.parametrize(
     ("dtype", "x64"),
     [*itertools.product(["bool", "int8", "uint8", "int32"], [False, True]), ("int64", True)],
@@ -105,6 +107,7 @@ RATES = {
 }
 
 
+@pytest.mark.sample(quick=6)
 @pytest.mark.parametrize("rate", RATES.values(), ids=RATES)
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_a_number_takes_the_dtype_of_what_it_meets_as_under_jit(rate, dtype):
@@ -127,6 +130,7 @@ def test_a_number_takes_the_dtype_of_what_it_meets_as_under_jit(rate, dtype):
         np.testing.assert_allclose(got.astype(float), expected.astype(float), rtol=2e-2)
 
 
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize("mode", ["forward", "reverse", "mixed"])
 def test_a_derivative_by_a_python_number_beside_a_short_model_exists(mode):
     made = fad.computation(rate=S, w=S, x=C)(lambda rate, w, x: jnp.sum(rounds(rate, w, x)))

@@ -65,6 +65,7 @@ def test_a_jacobian_is_of_floating_point_results_in_every_mode(mode):
         fad.simulate(fad.jacobian(counts, mode=mode))(W, X)
 
 
+@pytest.mark.slow
 def test_complex_results_and_messages_have_the_modes_that_exist():
     wave = returning(lambda w, x: fad.sum(jnp.exp(1j * fad.broadcast(w) * x)))
     expected = jax.jacfwd(lambda w: jnp.exp(1j * w * X).sum(0))(W)

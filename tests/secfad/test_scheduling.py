@@ -41,6 +41,7 @@ def test_a_counter_of_rounds_is_used_after_them():
     close(fad.execute(fad.trace(counted, W, X[0]), W, X), central(W, X))
 
 
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize("mode", ["forward", "reverse", "mixed"])
 def test_the_counter_of_a_differentiated_loop_enters_the_loop_that_goes_back(mode):
     made = fad.grad(counted, mode=mode)

@@ -82,6 +82,7 @@ def two_processes() -> list[str]:
     return [out for out, _ in printed]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="JAX has no collectives between CPU processes")
 def test_a_mesh_over_two_processes_gives_the_numbers_of_one():
     expected = jax.tree.leaves(fad.simulate(fad.value_and_grad(loss))(W, X))

@@ -58,6 +58,7 @@ def close(got, expected):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.sample(quick=6)
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
 def test_chunks_of_any_size_give_the_plain_numbers(name, chunk_size):
@@ -73,6 +74,7 @@ def temporary_bytes(computation, w, clients, chunk_size, one_client=()):
     return run.lower(w, x).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_chunks_need_no_memory_per_client():
     @fad.computation(w=S, seed=C)
     def loss(w, seed):
@@ -106,6 +108,7 @@ def received_in_a_branch(w, x):
     return fad.mean(jnp.sum(held) * x * fad.broadcast(first))
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize(
     ("fun", "derivative"),
     [
@@ -243,6 +246,7 @@ print(len(jax.devices()))
 """
 
 
+@pytest.mark.sample(quick=0)
 @pytest.mark.parametrize(
     "program",
     [

@@ -13,6 +13,7 @@ RNG = np.random.default_rng(0)
 TYPES = ["float32", "float64", "float16", "bfloat16", "complex64", "int32", "uint8"]
 
 
+@pytest.mark.sample(quick=12)
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("shape", [(), (3,), (40, 30), (64, 300)])
 @pytest.mark.parametrize("dtype", TYPES)

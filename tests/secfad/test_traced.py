@@ -38,6 +38,7 @@ def counted(fun, has_aux=False):
 MODES = ("forward", "reverse", "factored", "mixed", "blockwise", "auto")
 
 
+@pytest.mark.sample(quick=12)
 @pytest.mark.parametrize("has_aux", [False, True], ids=["alone", "aux"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("fun", [one_contact, two_contacts, branches])

@@ -65,6 +65,7 @@ def cotangents_through_the_server():
     return loss, fad.simulate(fad.vjp(trained))(RATE, MODEL, TRAINING, cotangent)[1]
 
 
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize(
     "way",
     [

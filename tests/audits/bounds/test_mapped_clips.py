@@ -58,6 +58,7 @@ def test_bound_of_the_clients_own_making_is_no_bound():
     assert "FAD401" in {f.rule for f in report.findings}
 
 
+@pytest.mark.slow
 def test_rows_are_clipped_as_they_are_alone():
     rows = np.random.default_rng(0).normal(size=(4, 5, 3)).astype("float32")
     rows[1, 2, 0], rows[2, 0, 1] = np.nan, np.inf

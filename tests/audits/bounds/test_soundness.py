@@ -141,7 +141,7 @@ def hostile_inputs():
     return np.asarray(rows, np.float32)
 
 
-@pytest.mark.sample(quick=40)
+@pytest.mark.sample(quick=15)
 @pytest.mark.parametrize("guard", GUARDS)
 @pytest.mark.parametrize("clip", CLIPS)
 def test_measured_contribution_never_exceeds_the_stated_sensitivity(clip, guard):

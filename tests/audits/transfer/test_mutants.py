@@ -55,7 +55,7 @@ def mutants(style, count, seed):
         yield case, name, fn, report
 
 
-@pytest.mark.sample(quick=2)
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("style", SHARES)
 def test_no_accepted_mutant_leaks(style, size):
@@ -74,6 +74,7 @@ def test_no_accepted_mutant_leaks(style, size):
     assert seen["undecided"] <= 0.02 * seen.total()
 
 
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize("style", SHARES)
 def test_originals_pass_the_oracles(style):
     for case in originals(style)[::12]:

@@ -34,6 +34,7 @@ def judged(wild):
     }
 
 
+@pytest.mark.sample(quick=10)
 @pytest.mark.parametrize("wild", WILD, ids=lambda w: w.name)
 def test_program_is_judged_in_every_mode_as_its_paper_demands(wild):
     for mode, report in judged(wild).items():

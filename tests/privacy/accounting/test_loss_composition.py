@@ -24,7 +24,7 @@ def terms_of(schedule):
     return make_terms([(GaussianTerm(z, q), count) for z, q, count in schedule])
 
 
-@pytest.mark.sample(quick=8)
+@pytest.mark.sample(quick=4)
 @pytest.mark.parametrize("relation", ["ADD_OR_REMOVE_ONE", "REPLACE_ONE"])
 @pytest.mark.parametrize("delta", [1e-5, 1e-12, 1e-14])
 @pytest.mark.parametrize(

@@ -278,6 +278,7 @@ def random_faults(seed, clients, active):
     return made
 
 
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize("arguments", [SEMI_HONEST_RING, ACTIVE], ids=["ring", "active"])
 @pytest.mark.parametrize("mechanism", [CENTRAL, BY_CLIENTS], ids=["server", "clients"])
 def test_random_faults_end_in_the_survivors_sum_or_in_nothing(start, mechanism, arguments):

@@ -45,7 +45,9 @@ def central(z=5.0):
 
 
 def test_opening_one_warns_and_says_where_and_why(path):
-    with pytest.warns(NoBoundWarning, match=r"2 draws, the first in record 5.*server view still holds"):
+    with pytest.warns(
+        NoBoundWarning, match=r"2 draws, the first in record 5.*server view still holds"
+    ):
         Ledger.open(path).close()
 
 

@@ -202,7 +202,7 @@ def spoiled(array, draw):
     return hostile.astype(np.float32)
 
 
-@pytest.mark.sample(quick=1)
+@pytest.mark.sample(quick=0)
 @pytest.mark.parametrize("joint", [True, False])
 def test_no_client_exceeds_the_mechanisms_bound_whatever_was_learned(joint):
     """Hostile data and hyperparameters, drawn at random: contributions in units of their clip norms."""

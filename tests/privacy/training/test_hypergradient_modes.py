@@ -43,6 +43,7 @@ def data():
 CASES = [("forward", 2, ()), ("reverse", 3, ("FAD306",)), ("mixed", 2, ())]
 
 
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize(("mode", "releases", "obligations"), CASES)
 def test_mode_is_certified_run_and_charged(tmp_path, data, mode, releases, obligations):
     private = privacy.privatize(

@@ -96,7 +96,7 @@ def assert_close(found, expected):
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6)
 
 
-@pytest.mark.sample(quick=2)
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize(
     ("form", "cohort", "mode"),
     [(*pair, "forward") for pair in FORMS]

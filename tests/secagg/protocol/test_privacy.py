@@ -257,6 +257,7 @@ def test_p7_disclosures_do_not_print_shares():
     assert "deadbeef" not in repr(Disclosure({0: b"deadbeef"}, {}))
 
 
+@pytest.mark.slow
 def test_p8_no_key_or_seed_is_seen_twice_in_a_thousand_rounds():
     parameters = Parameters(clients=3, length=1)
     x = np.zeros((3, 1), np.uint32)
