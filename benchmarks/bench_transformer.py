@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import transformer_workload as work
 
 import secfad as fad
-from secfad.engines.totals import over_clients
+from secfad.totals import over_clients
 
 SIZES = {"layers": 12, "width": 64, "clients": 8}
 SMALL = {"layers": 2, "width": 8, "clients": 3}
@@ -109,7 +109,7 @@ def run_row(sizes: dict, turns: int) -> dict:
 
 
 def totals_row(sizes: dict, turns: int) -> dict:
-    """XLA's reduction over clients against `secfad.engines.totals`."""
+    """XLA's reduction over clients against `secfad.totals`."""
     row = {}
     for power in (10, 14, 16) if sizes is SIZES else (4,):
         values = jnp.ones((100, 2**power), jnp.float32)

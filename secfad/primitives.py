@@ -27,8 +27,8 @@ import numpy as np
 
 from secfad import _jax
 from secfad._jax_interpreters import linear_primitive
-from secfad.engines.totals import over_clients
 from secfad.errors import ArgumentError, PlacementError, TracingError
+from secfad.totals import over_clients
 
 TANGENT = ".tangent"
 COTANGENT = ".cotangent"

@@ -19,9 +19,14 @@ ARROWS = {
     "privacy": {"secfad", "secagg"},
     "audits": {"secfad", "secagg", "privacy"},
 }
-# The rooms of each package, in an order: a room imports from those before it only. Names are those of
-# folders, or of modules that stand in none.
+# The rooms of each package, in an order: a room is loaded with those before it only. Names are those of
+# folders, or of modules that stand in none. A picture of a program is imported when it is asked for.
 ROOMS = {
+    "secfad": (
+        *("errors", "placements", "cohorts", "collecting", "_jax", "_jax_interpreters", "totals"),
+        *("primitives", "clipping", "jaxprs", "computations", "programs", "derivatives"),
+        *("engines", "views", "interop", "algorithms", "data", "inner"),
+    ),
     "secagg": ("errors", "crypto", "encoding", "protocol", "simulation"),
     "privacy": (
         *("errors", "checking", "relations", "arrays", "files", "budgets"),
@@ -49,16 +54,19 @@ SINGLE_IMPORTERS = {
 HOSTS = {"in-toto.io", "json.schemastore.org", "www.w3.org", "github.com", "example.com"}
 
 
+def names_of(node: ast.AST) -> list[str]:
+    """Absolute module names of an import, with `from a import b` as both `a` and `a.b`."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+        return [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
 @functools.cache
 def imported_names(path: Path) -> list[str]:
-    """Every absolute module name a file imports, with `from a import b` as both `a` and `a.b`."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-    return names
+    """Every module name that a file imports, anywhere."""
+    return [name for node in ast.walk(ast.parse(path.read_text())) for name in names_of(node)]
 
 
 def sources() -> list[Path]:
@@ -112,6 +120,7 @@ WALKS = {
     "secfad/engines/contacts.py",
     "secfad/engines/contractions.py",
     "secfad/primitives.py",
+    "secfad/programs/following.py",
     "secfad/programs/inference.py",
     "secfad/programs/normalization.py",
     "secfad/views/tables.py",
@@ -169,13 +178,20 @@ def room(package: str, name: str) -> str | None:
     return max(inside, key=len, default=None)
 
 
+def loaded_names(path: Path) -> list[str]:
+    """Names that a file imports when it is loaded, not those in its functions."""
+    tree = ast.parse(path.read_text())
+    inside = {n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+    return [name for node in ast.walk(tree) if node not in inside for name in names_of(node)]
+
+
 def arrows(package: str) -> dict[str, set[str]]:
-    """Which rooms each room imports from."""
+    """Which rooms each room is loaded with."""
     found: dict[str, set[str]] = {r: set() for r in ROOMS[package]}
     for path in (ROOT / package).rglob("*.py"):
         here = room(package, ".".join(path.relative_to(ROOT).with_suffix("").parts))
         if here is not None:
-            names = imported_names(path)
+            names = loaded_names(path)
             found[here] |= {r for n in names if (r := room(package, n)) and r != here}
     return found
 

@@ -27,7 +27,6 @@ from secfad.errors import ArgumentError
 from secfad.placements import SERVER
 from secfad.programs.programs import Program
 from secfad.programs.tracing import trace
-from secfad.views.comparison import comparison
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +61,8 @@ class Plan:
 
     def table(self) -> str:
         """The modes side by side, and why the cheapest is that; 80 columns wide."""
+        from secfad.views.comparison import comparison
+
         return comparison(self)
 
 

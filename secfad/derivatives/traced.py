@@ -16,8 +16,8 @@ import jax
 
 from secfad import _jax
 from secfad.computations import Computation
-from secfad.derivatives.explanations import untraceable
 from secfad.placements import CLIENTS
+from secfad.programs.explanations import untraceable
 from secfad.programs.scheduling import one_contact
 from secfad.programs.tracing import trace_flat
 

@@ -14,7 +14,7 @@ import jax
 from secfad import _jax
 from secfad._jax import ClosedJaxpr
 from secfad.engines.contractions import contract
-from secfad.jaxprs.following import axis_of, marked
+from secfad.programs.following import axis_of, marked
 
 
 def over_clients(

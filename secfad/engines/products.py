@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from secfad._jax import JaxprEqn, Primitive, jax_primitives
 from secfad._jax_interpreters import client_contraction
-from secfad.engines.totals import over_clients
 from secfad.primitives import repeated
+from secfad.totals import over_clients
 
 
 def contraction(equation: JaxprEqn) -> Primitive | None:

@@ -19,8 +19,6 @@ from secfad.programs.costs import Costs, costs
 from secfad.programs.cutting import schedule
 from secfad.programs.placed import Placed
 from secfad.programs.stages import Schedule
-from secfad.views.drawing import to_svg
-from secfad.views.tables import table
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,10 +74,14 @@ class Program:
 
     def table(self) -> str:
         """Every message and stage, round by round, as text; the costs in the last line."""
+        from secfad.views.tables import table
+
         return table(self.name, self.schedule)
 
     def to_svg(self) -> str:
         """The federated computational graph: server lane, client lane, messages with sizes."""
+        from secfad.views.drawing import to_svg
+
         return to_svg(self.name, self.schedule)
 
     def __repr__(self) -> str:

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 from secfad import _jax
 from secfad.collecting import no_collection
 from secfad.computations import Computation, require_computation
-from secfad.derivatives.explanations import untraceable
 from secfad.errors import ArgumentError, ModeError
 from secfad.jaxprs.constants import with_own_constants
 from secfad.jaxprs.equations import every_equation
-from secfad.jaxprs.following import require_followed
 from secfad.placements import CLIENTS, Placement
 from secfad.primitives import require_messages_stay_in_loops
+from secfad.programs.explanations import untraceable
+from secfad.programs.following import require_followed
 from secfad.programs.inference import place
 from secfad.programs.normalization import normalise
 from secfad.programs.programs import Program

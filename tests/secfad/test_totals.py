@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import secfad as fad
-from secfad.engines.totals import over_clients
+from secfad.totals import over_clients
 
 S, C = fad.SERVER, fad.CLIENTS
 RNG = np.random.default_rng(0)

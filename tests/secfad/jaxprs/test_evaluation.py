@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_equations import PROGRAMS, X
+from kinds_of_equations import PROGRAMS, X
 
 import secfad as fad
 from secfad import _jax

@@ -9,7 +9,7 @@ import pytest
 
 import secfad as fad
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 bench = pytest.importorskip("bench_transformer")
 work = bench.work
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.scipy.sparse.linalg import cg
+from kinds_of_equations import PROGRAMS, X
 
 import secfad as fad
 from secfad import _jax
@@ -15,7 +15,6 @@ from secfad.jaxprs.equations import (
     Message,
     Plain,
     Scan,
-    Solve,
     While,
     any_inside,
     communicates,
@@ -25,41 +24,7 @@ from secfad.jaxprs.equations import (
 )
 from secfad.jaxprs.rewriting import Rewriter, renamed
 
-
-def scan(x):
-    return jax.lax.scan(lambda c, r: (c * r * x[1], c + r), x[0], x, length=3, reverse=True)
-
-
-def while_loop(x):
-    return jax.lax.while_loop(lambda c: c.sum() < x[0] * 50, lambda c: c * 2 + x, x)
-
-
-def cond(x):
-    return jax.lax.switch(jnp.int32(x[0]), [jnp.sin, lambda y: y * x, jnp.cos], x)
-
-
-def solve(x):
-    return cg(lambda v: v * (1 + x**2), x, maxiter=5)[0]
-
-
-@jax.custom_vjp
-def ruled(x):
-    return jnp.sin(x)
-
-
-ruled.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (ct * jnp.cos(x),))
-PROGRAMS = {
-    "scan": (scan, Scan),
-    "while": (while_loop, While),
-    "cond": (cond, Cond),
-    "solve": (solve, Solve),
-    "jit": (jax.jit(jnp.sin), Call),
-    "remat": (jax.checkpoint(lambda x: jnp.sin(x) * x), Call),
-    "custom_jvp": (jax.nn.relu, Call),
-    "custom_vjp": (ruled, Call),
-}
 CALLS = ["solve", "jit", "remat", "custom_jvp", "custom_vjp"]
-X = np.array([1.0, 2.0, 3.0], np.float32)
 
 
 def traced(name):
