@@ -29,7 +29,7 @@ from privacy.certificates.cohort_ranges import CohortRange
 from secfad import CLIENTS, SERVER, Computation, broadcast
 from secfad import sum as federated_sum
 from secfad.errors import TranslationError
-from secfad.inner import ClosedJaxpr, JaxprEqn, Literal, as_call, equations, evaluate, user_line
+from secfad.inner import ClosedJaxpr, Inside, JaxprEqn, Literal, as_call, evaluate, user_line
 from secfad.interop.drjax import from_drjax
 
 PROJECTED = ("drjax", "spmd")
@@ -194,4 +194,4 @@ def _is_sum(equation: JaxprEqn) -> bool:
     return registry.family(equation.primitive, style="spmd") == "psum"
 
 
-_has_sum = equations.Inside(_is_sum)
+_has_sum = Inside(_is_sum)

@@ -3,7 +3,7 @@
 Nothing else of secfad's rooms is imported from outside (`tests/test_architecture.py`). Unlike the names of
 `secfad` itself, these may change from version to version.
 
-- Programs of JAX and their equations: `any_inside`, `as_call`, `bodies`, `broadcast_p`, `clip_p`,
+- Programs of JAX and their equations: `Inside`, `any_inside`, `as_call`, `bodies`, `broadcast_p`, `clip_p`,
   `ClosedJaxpr`, `dce`, `dependent_results`, `equations` (the views of them), `evaluate`, `Evaluator`,
   `foreign_code`, `hide_file_from_tracebacks`, `is_known_dtype`, `is_registered`, `Jaxpr`,
   `JaxprEqn`, `Literal`, `live`, `Primitive`, `read`, `spec`, `sub_jaxprs`, `sum_p`, `user_line`,
@@ -42,11 +42,12 @@ from secfad.engines.local import Upload as Upload
 from secfad.engines.local import plain_sum as plain_sum
 from secfad.jaxprs import equations as equations
 from secfad.jaxprs.dependence import dependent_results as dependent_results
-from secfad.jaxprs.equations import any_inside as any_inside
 from secfad.jaxprs.equations import as_call as as_call
-from secfad.jaxprs.equations import bodies as bodies
 from secfad.jaxprs.evaluation import Evaluator as Evaluator
 from secfad.jaxprs.evaluation import read as read
+from secfad.jaxprs.inside import Inside as Inside
+from secfad.jaxprs.inside import any_inside as any_inside
+from secfad.jaxprs.inside import bodies as bodies
 from secfad.jaxprs.iterations import without_counts as without_counts
 from secfad.jaxprs.origins import foreign_code as foreign_code
 from secfad.jaxprs.origins import is_known_dtype as is_known_dtype

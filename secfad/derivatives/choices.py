@@ -23,8 +23,9 @@ import numpy as np
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, JaxprEqn, Var
 from secfad.computations import Computation
-from secfad.jaxprs.equations import Cond, Message, Sum, communicates, view, views
+from secfad.jaxprs.equations import Cond, Message, Sum, view, views
 from secfad.jaxprs.evaluation import Evaluator, read
+from secfad.jaxprs.inside import communicates
 from secfad.placements import CLIENTS
 from secfad.primitives import broadcast_p
 from secfad.programs.inference import place

@@ -24,7 +24,8 @@ import numpy as np
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from secfad.jaxprs.equations import CONTROL_FLOW, communicates, with_bodies
+from secfad.jaxprs.equations import CONTROL_FLOW
+from secfad.jaxprs.inside import communicates, with_bodies
 from secfad.jaxprs.linearity import Kind, equation_kinds
 from secfad.jaxprs.rewriting import renamed
 from secfad.primitives import COTANGENT, broadcast_p, sum_p

@@ -26,19 +26,9 @@ from secfad.derivatives.jacobians import sum_with_jacobians
 from secfad.derivatives.slicing import Slice, Slicer
 from secfad.errors import ModeError
 from secfad.jaxprs.dependence import active_operands, active_variables, dependent_outputs, union
-from secfad.jaxprs.equations import (
-    CUSTOM_RULES,
-    Atom,
-    Broadcast,
-    Scan,
-    Sum,
-    View,
-    While,
-    communicates,
-    every_equation,
-    variables,
-)
+from secfad.jaxprs.equations import CUSTOM_RULES, Atom, Broadcast, Scan, Sum, View, While
 from secfad.jaxprs.evaluation import Evaluator, read
+from secfad.jaxprs.inside import communicates, every_equation, variables
 from secfad.placements import CLIENTS
 from secfad.programs.inference import place
 from secfad.programs.normalization import normalise

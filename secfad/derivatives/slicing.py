@@ -13,7 +13,8 @@ from secfad import _jax
 from secfad._jax import Jaxpr, Var
 from secfad.errors import ModeError
 from secfad.jaxprs.dependence import dependent_results, is_differentiable
-from secfad.jaxprs.equations import OWN_DERIVATIVE, Atom, Broadcast, Inside, Sum, View, bodies
+from secfad.jaxprs.equations import OWN_DERIVATIVE, Atom, Broadcast, Sum, View
+from secfad.jaxprs.inside import Inside, bodies
 from secfad.placements import CLIENTS
 from secfad.programs.placed import Placed
 

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from secfad import _jax
 from secfad._jax import JaxprEqn, Var
 from secfad.jaxprs.dependence import separated
-from secfad.jaxprs.equations import Atom, variables
+from secfad.jaxprs.equations import Atom
+from secfad.jaxprs.inside import variables
 from secfad.primitives import sum_p
 from secfad.programs.retention import Item, read_by_clients
 from secfad.programs.stages import Round, Schedule, Stage

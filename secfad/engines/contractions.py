@@ -21,7 +21,8 @@ from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from secfad.engines.products import contraction
 from secfad.jaxprs.dependence import is_differentiable
-from secfad.jaxprs.equations import JIT, Call, Scan, View, communicates, view, with_bodies
+from secfad.jaxprs.equations import JIT, Call, Scan, View, view
+from secfad.jaxprs.inside import communicates, with_bodies
 from secfad.jaxprs.rewriting import Rewriter
 from secfad.primitives import COMMUNICATION, sum_p
 

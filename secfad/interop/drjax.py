@@ -39,7 +39,7 @@ from secfad.computations import Computation, computation
 from secfad.errors import ArgumentError, TranslationError
 from secfad.interop.stacking import add_axis, refused, remove_axis
 from secfad.interop.unstacking import unstack
-from secfad.jaxprs.equations import every_equation
+from secfad.jaxprs.inside import every_equation
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.programs.inference import place
 from secfad.programs.normalization import normalise

@@ -36,8 +36,9 @@ from secfad.interop.stacking import (
     stacked_at,
     whole,
 )
-from secfad.jaxprs.equations import CUSTOM_RULES, JIT, Inside, as_call, view
+from secfad.jaxprs.equations import CUSTOM_RULES, JIT, as_call, view
 from secfad.jaxprs.evaluation import Evaluator
+from secfad.jaxprs.inside import Inside
 from secfad.primitives import COMMUNICATION
 
 

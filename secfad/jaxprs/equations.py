@@ -24,14 +24,12 @@ regions.
 
 import dataclasses
 import itertools
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
-from secfad.jaxprs.nesting import Nested
-from secfad.primitives import COMMUNICATION, broadcast_p, sum_p
+from secfad.primitives import broadcast_p, sum_p
 
 Atom = Var | Literal
 
@@ -53,8 +51,6 @@ SCAN = _jax.jax_primitives.scan_p
 WHILE = _jax.jax_primitives.while_p
 COND = _jax.jax_primitives.cond_p
 CONTROL_FLOW = frozenset({SCAN, WHILE, COND})
-# Their functions run on the host, where no message can be sent.
-_CALLBACKS = frozenset({"pure_callback", "io_callback", "debug_callback", "debug_print"})
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
@@ -311,7 +307,7 @@ View = Plain | Broadcast | Sum | Call | Solve | Scan | While | Cond
 
 def view(equation: JaxprEqn) -> View:
     """The view of an equation."""
-    make = _VIEWS.get(equation.primitive)
+    make = VIEWS.get(equation.primitive)
     return Plain(equation) if make is None else make(equation)
 
 
@@ -369,7 +365,7 @@ def _cond(equation: JaxprEqn) -> Cond:
     return Cond(equation, index, operands, equation.params["branches"])
 
 
-_VIEWS: dict[Primitive, Callable[[JaxprEqn], View]] = {
+VIEWS: dict[Primitive, Callable[[JaxprEqn], View]] = {
     broadcast_p: Broadcast,
     sum_p: Sum,
     **dict.fromkeys(JIT | CUSTOM_RULES | {REMAT}, _call),
@@ -396,111 +392,3 @@ def _replaced(equation: JaxprEqn, invars, outvars, params: dict) -> JaxprEqn:
 
 def _closed(body: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
     return body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ())
-
-
-def variables(atoms: Iterable[Any]) -> Iterator[Var]:
-    """The atoms that are variables."""
-    return (v for v in atoms if isinstance(v, Var))
-
-
-_HOLDERS = (ClosedJaxpr, Jaxpr, tuple, list, dict)
-
-
-def bodies(equation: JaxprEqn) -> Iterator[Jaxpr]:
-    """Every program nested in an equation's parameters."""
-    for value in equation.params.values():
-        if isinstance(value, _HOLDERS):
-            for body in _jax.sub_jaxprs(value):
-                yield body.jaxpr if isinstance(body, ClosedJaxpr) else body
-
-
-def with_programs(
-    equation: JaxprEqn, change: Callable[[ClosedJaxpr | Jaxpr], ClosedJaxpr | Jaxpr]
-) -> JaxprEqn:
-    """The equation with every program nested in its parameters changed, constants included."""
-
-    def changed(value: Any) -> Any:
-        if isinstance(value, ClosedJaxpr | Jaxpr):
-            return change(value)
-        if isinstance(value, tuple) and any(isinstance(v, ClosedJaxpr) for v in value):
-            items = [changed(v) for v in value]
-            return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-        return value
-
-    return equation.replace(params={k: changed(v) for k, v in equation.params.items()})
-
-
-def with_bodies(equation: JaxprEqn, change: Callable[[Jaxpr], Jaxpr]) -> JaxprEqn:
-    """The equation with every program nested in its parameters changed."""
-
-    def changed(body: ClosedJaxpr | Jaxpr) -> ClosedJaxpr | Jaxpr:
-        if isinstance(body, ClosedJaxpr):
-            return ClosedJaxpr(change(body.jaxpr), body.consts)
-        return change(body)
-
-    return with_programs(equation, changed)
-
-
-def every_equation(jaxpr: Jaxpr) -> Iterator[tuple[JaxprEqn, JaxprEqn | None]]:
-    """Every equation at any depth, with the one whose parameter holds it; each program once."""
-    seen = {id(jaxpr)}
-
-    def inside(program: Jaxpr, caller: JaxprEqn | None) -> Iterator:
-        for equation in program.eqns:
-            yield equation, caller
-            for body in bodies(equation):
-                if id(body) not in seen:
-                    seen.add(id(body))
-                    yield from inside(body, equation)
-
-    return inside(jaxpr, None)
-
-
-def every_body(equation: JaxprEqn) -> Iterable[Jaxpr]:
-    """`bodies`, and every program that a primitive holds in any other way."""
-    is_viewed = equation.primitive in _VIEWS
-    return bodies(equation) if is_viewed else Nested(equation.params).programs
-
-
-def is_opaque(equation: JaxprEqn) -> bool:
-    """True if an equation holds what cannot be looked into, such as a function."""
-    unknown = equation.primitive not in _VIEWS and equation.primitive.name not in _CALLBACKS
-    return unknown and Nested(equation.params).opaque
-
-
-class Inside:
-    """Says whether an equation, or any inside it, is of some kind; looks at every program once."""
-
-    def __init__(
-        self,
-        is_one: Callable[[JaxprEqn], bool],
-        nested: Callable[[JaxprEqn], Iterable[Jaxpr]] = bodies,
-    ) -> None:
-        """Makes a question about equations.
-
-        Args:
-          is_one: Whether an equation itself is of the kind.
-          nested: The programs of an equation to look into.
-        """
-        self._is_one = is_one
-        self._nested = nested
-        self._known: weakref.WeakKeyDictionary[Jaxpr, bool] = weakref.WeakKeyDictionary()
-
-    def __call__(self, equation: JaxprEqn) -> bool:
-        """True if the equation, or one inside it at any depth, is of the kind."""
-        return self._is_one(equation) or any(map(self.in_jaxpr, self._nested(equation)))
-
-    def in_jaxpr(self, jaxpr: Jaxpr) -> bool:
-        """True if any equation of the program, at any depth, is of the kind."""
-        if jaxpr not in self._known:
-            self._known[jaxpr] = any(map(self, jaxpr.eqns))
-        return self._known[jaxpr]
-
-
-# Whether an equation, or any inside it, is a broadcast or a sum.
-communicates = Inside(lambda equation: equation.primitive in COMMUNICATION, every_body)
-
-
-def any_inside(jaxpr: Jaxpr, is_one: Callable[[JaxprEqn], bool]) -> bool:
-    """True if any equation of the program, at any depth, is of some kind."""
-    return Inside(is_one).in_jaxpr(jaxpr)

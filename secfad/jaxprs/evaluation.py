@@ -24,7 +24,8 @@ import jax
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
-from secfad.jaxprs.equations import Atom, Call, Cond, Scan, While, communicates, view
+from secfad.jaxprs.equations import Atom, Call, Cond, Scan, While, view
+from secfad.jaxprs.inside import communicates
 
 
 class Evaluator:

@@ -39,15 +39,12 @@ from secfad.jaxprs.equations import (
     Atom,
     Call,
     Cond,
-    Inside,
     Scan,
     View,
     While,
-    communicates,
-    variables,
     view,
-    with_bodies,
 )
+from secfad.jaxprs.inside import Inside, communicates, variables, with_bodies
 from secfad.jaxprs.rewriting import Rewriter
 
 # Gives its first operand; the second is the count of the iteration.

@@ -29,7 +29,7 @@ from secfad._jax import (
     jax_primitives,
 )
 from secfad.clipping import clip_p, clip_rows_p
-from secfad.jaxprs.equations import every_equation
+from secfad.jaxprs.inside import every_equation
 from secfad.primitives import broadcast_p, sum_p
 
 

@@ -23,7 +23,8 @@ from typing import Any
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Var
-from secfad.jaxprs.equations import Atom, variables
+from secfad.jaxprs.equations import Atom
+from secfad.jaxprs.inside import variables
 
 
 class Rewriter:

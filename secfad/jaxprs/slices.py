@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from secfad._jax import ClosedJaxpr, Var
 from secfad._jax_interpreters import dce
-from secfad.jaxprs.equations import variables
+from secfad.jaxprs.inside import variables
 
 
 def live(closed: ClosedJaxpr, wanted: Sequence[bool] | None = None) -> ClosedJaxpr:

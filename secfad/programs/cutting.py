@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from secfad import _jax
 from secfad._jax import Var
 from secfad.errors import TracingError
-from secfad.jaxprs.equations import Atom, Sum, View, variables
+from secfad.jaxprs.equations import Atom, Sum, View
+from secfad.jaxprs.inside import variables
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.programs.placed import Placed
 from secfad.programs.retention import retained

@@ -16,14 +16,8 @@ from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn
 from secfad._jax_interpreters import client_axis, dce, open_client_axis
 from secfad.errors import PlacementError
-from secfad.jaxprs.equations import (
-    CUSTOM_RULES,
-    any_inside,
-    communicates,
-    every_equation,
-    is_opaque,
-    with_bodies,
-)
+from secfad.jaxprs.equations import CUSTOM_RULES
+from secfad.jaxprs.inside import any_inside, communicates, every_equation, is_opaque, with_bodies
 from secfad.primitives import COMMUNICATION, HIDDEN, VISIBLE
 from secfad.programs.misplacing import hidden, unknown
 

@@ -25,10 +25,10 @@ from secfad.jaxprs.equations import (
     Sum,
     While,
     as_call,
-    communicates,
     view,
     viewed,
 )
+from secfad.jaxprs.inside import communicates
 from secfad.jaxprs.rewriting import renamed
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.programs import misplacing

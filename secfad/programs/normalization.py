@@ -25,13 +25,11 @@ from secfad.jaxprs.equations import (
     Atom,
     Call,
     Cond,
-    Inside,
     Scan,
     While,
-    communicates,
     view,
-    with_programs,
 )
+from secfad.jaxprs.inside import Inside, communicates, with_programs
 from secfad.jaxprs.iterations import without_counts
 from secfad.jaxprs.rewriting import Rewriter
 from secfad.jaxprs.slices import live

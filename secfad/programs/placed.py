@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from secfad._jax import ClosedJaxpr, Jaxpr, Literal, Var
-from secfad.jaxprs.equations import Atom, Cond, Scan, View, While, communicates, views
+from secfad.jaxprs.equations import Atom, Cond, Scan, View, While, views
+from secfad.jaxprs.inside import communicates
 from secfad.placements import Placement
 
 Control = Scan | While | Cond

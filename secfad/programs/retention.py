@@ -17,17 +17,8 @@ from itertools import accumulate
 from secfad._jax import JaxprEqn, Var
 from secfad.jaxprs.dataflow import Marks
 from secfad.jaxprs.dependence import dependent_outputs
-from secfad.jaxprs.equations import (
-    Atom,
-    Broadcast,
-    Cond,
-    Scan,
-    Sum,
-    While,
-    communicates,
-    variables,
-    view,
-)
+from secfad.jaxprs.equations import Atom, Broadcast, Cond, Scan, Sum, While, view
+from secfad.jaxprs.inside import communicates, variables
 from secfad.placements import CLIENTS
 from secfad.programs.placed import Control, Placed
 from secfad.programs.stages import Nested, Round, Schedule, Stage

@@ -19,7 +19,7 @@ from secfad.collecting import no_collection
 from secfad.computations import Computation, require_computation
 from secfad.errors import ArgumentError, ModeError
 from secfad.jaxprs.constants import with_own_constants
-from secfad.jaxprs.equations import every_equation
+from secfad.jaxprs.inside import every_equation
 from secfad.placements import CLIENTS, Placement
 from secfad.primitives import require_messages_stay_in_loops
 from secfad.programs.explanations import untraceable

@@ -11,7 +11,7 @@ from law_programs import CASES, CLIENTS, C
 import secfad as fad
 from secfad.engines.local import sum_of
 from secfad.errors import ModeError
-from secfad.jaxprs.equations import bodies
+from secfad.jaxprs.inside import bodies
 
 # Rounding of a few hundred operations in float64; a missing term is 1e-3 or more here.
 TOLERANCE = 1e-10

@@ -12,7 +12,7 @@ import secfad as fad
 from secfad.engines.local import sum_of
 from secfad.engines.simulation import fuse
 from secfad.errors import ModeError, PlacementError, TracingError
-from secfad.jaxprs.equations import bodies, communicates
+from secfad.jaxprs.inside import bodies, communicates
 from secfad.programs.normalization import normalise
 
 MODES = ("forward", "reverse", "factored", "mixed")

@@ -24,7 +24,7 @@ import secfad as fad
 from audits.checking.checking import check_program
 from secfad import _jax
 from secfad.errors import SecfadError
-from secfad.jaxprs.equations import every_equation, with_bodies
+from secfad.jaxprs.inside import every_equation, with_bodies
 
 pytestmark = pytest.mark.filterwarnings("ignore::secfad.derivatives.jacobians.NonlinearRuleWarning")
 MODES = ("value", "forward", "reverse", "factored", "mixed", "blockwise")

@@ -21,7 +21,7 @@ from choice_programs import (
 
 import secfad as fad
 from secfad.errors import ModeError, PlacementError
-from secfad.jaxprs.equations import bodies
+from secfad.jaxprs.inside import bodies
 
 S, C = fad.SERVER, fad.CLIENTS
 X = np.random.default_rng(0).normal(size=(5, 2))

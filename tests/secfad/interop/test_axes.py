@@ -16,7 +16,7 @@ from secfad import _jax
 from secfad._jax import Primitive
 from secfad.interop.axes import effect, one_client, table
 from secfad.interop.axis_rules import Refused, Replicated, Summed
-from secfad.jaxprs.equations import every_equation
+from secfad.jaxprs.inside import every_equation
 
 SEEDS, ASSIGNMENTS = 6, 6
 # Compiled for long.

@@ -9,19 +9,8 @@ from kinds_of_equations import PROGRAMS, X
 import secfad as fad
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Var
-from secfad.jaxprs.equations import (
-    Call,
-    Cond,
-    Message,
-    Plain,
-    Scan,
-    While,
-    any_inside,
-    communicates,
-    every_equation,
-    view,
-    with_bodies,
-)
+from secfad.jaxprs.equations import Call, Cond, Message, Plain, Scan, While, view
+from secfad.jaxprs.inside import any_inside, communicates, every_equation, with_bodies
 from secfad.jaxprs.rewriting import Rewriter, renamed
 
 CALLS = ["solve", "jit", "remat", "custom_jvp", "custom_vjp"]

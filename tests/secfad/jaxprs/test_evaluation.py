@@ -8,8 +8,8 @@ from kinds_of_equations import PROGRAMS, X
 
 import secfad as fad
 from secfad import _jax
-from secfad.jaxprs.equations import communicates
 from secfad.jaxprs.evaluation import Evaluator
+from secfad.jaxprs.inside import communicates
 
 
 class Everywhere(Evaluator):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import secfad as fad
-from secfad.jaxprs.equations import COND, SCAN, any_inside, bodies
+from secfad.jaxprs.equations import COND, SCAN
+from secfad.jaxprs.inside import any_inside, bodies
 from secfad.jaxprs.iterations import iteration_p
 from secfad.primitives import sum_p
 

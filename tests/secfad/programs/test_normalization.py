@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import secfad as fad
-from secfad.jaxprs.equations import bodies
+from secfad.jaxprs.inside import bodies
 
 S, C = fad.SERVER, fad.CLIENTS
 ROW = jnp.ones(3)
