@@ -12,7 +12,7 @@ from secfad.errors import ModeError
 USUAL = {"fedavgm_fig4", "cond_in_scan"}
 # What mixed mode refuses, and a rule whose cotangent is no derivative.
 GONE = {"server_while", "implicit_ridge", "custom_rule_around_communication"}
-GONE |= {"custom_vjp_in_client_code"}
+GONE |= {"custom_vjp_in_client_code", "scaffold_state"}
 NAMES = [
     pytest.param(name, marks=() if name in USUAL else pytest.mark.slow)
     for name in CASES
