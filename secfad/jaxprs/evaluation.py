@@ -21,6 +21,8 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
@@ -33,7 +35,9 @@ class Evaluator:
 
     def run(self, body: ClosedJaxpr, values: Sequence[Any]) -> list[Any]:
         """Results of a program for the values of its inputs."""
-        env: dict[Var, Any] = dict(zip(body.jaxpr.constvars, body.consts))
+        # Rules may index what a program captured, which NumPy arrays refuse tracers for.
+        consts = [jnp.asarray(c) if isinstance(c, np.ndarray) else c for c in body.consts]
+        env: dict[Var, Any] = dict(zip(body.jaxpr.constvars, consts))
         env.update(zip(body.jaxpr.invars, values))
         self.equations(body.jaxpr, env)
         return [read(env, v) for v in body.jaxpr.outvars]
