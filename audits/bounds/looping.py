@@ -24,7 +24,8 @@ from audits.bounds.domains.facts import (
 from audits.bounds.domains.steps import Site
 from audits.bounds.records import KeyUse, Records
 from audits.transfer.interpreter import Checker, Path
-from secfad.inner import ClosedJaxpr, equations, sub_jaxprs
+from audits.transfer.labels import Label, public
+from secfad.inner import ClosedJaxpr, Literal, equations, sub_jaxprs
 
 MAX_PASSES = 6
 
@@ -50,6 +51,7 @@ class ControlFlow:
     number: Any
     closed: Any
     _visit: Any
+    _watch_decision: Any
     jaxpr: Any
 
     def _call(self, site: Site, path: Path) -> list[Fact]:
@@ -160,10 +162,17 @@ class ControlFlow:
         inner = (*path, "body")
         outside, self._loops = self._loops, (*self._loops, self.number("loop", path))
         before, self.count = self.count, self.count * 2
+        batched = bool(loop.predicate.jaxpr.outvars[0].aval.shape)  # type: ignore[attr-defined]
+
+        def once(carry: Sequence[Fact]) -> tuple[list[Fact], Records]:
+            out, seen = self._visit(loop.body, [*fixed, *carry], inner)
+            return (list(map(_of_several, out)) if batched else out), seen
+
         carry, out, seen = self._steady(
-            start, lambda c: self._visit(loop.body, [*fixed, *c], inner), inner
+            list(map(_of_several, start)) if batched else start, once, inner
         )
         decided = self.closed(loop.predicate, [*tested, *carry], (*path, "test"))
+        self._watch_decision(site, path, decided[0], self._tested(path))
         self.records.add(seen)
         self._reused_carries(carry, out)
         self.count, self._loops = before, outside
@@ -172,6 +181,13 @@ class ControlFlow:
             touched(join_facts(self.number("carry out", path, k), a, b), decided)
             for k, (a, b) in enumerate(zip(out, start))
         ]
+
+    def _tested(self, path: Path) -> Label:
+        """The label of the predicate of a `while` loop."""
+        inside = (*path, "test")
+        (condition,) = self.checker.programs[inside].outvars
+        literal = isinstance(condition, Literal)
+        return public() if literal else self.checker.evidence[inside][condition]
 
     def _reused_carries(self, carry: Sequence[Fact], out: Sequence[Fact]) -> None:
         """A key that a loop carries unchanged is the same key in every iteration."""
@@ -188,6 +204,11 @@ def _fresh(fact: Fact, number: int) -> Fact:
     """The initial facts, restricted to those that a later iteration may start with too."""
     return fact.replace(number=number, relation=None, scaled=frozenset(), multiple=None, linear=(),
                         amount=None, noise=None, draw=None, part=None)  # fmt: skip
+
+
+def _of_several(fact: Fact) -> Fact:
+    """A fact whose entries may come from different iterations, as in a batched loop."""
+    return _fresh(fact, fact.number).replace(norms=())
 
 
 def _forgotten(fact: Fact) -> Fact:

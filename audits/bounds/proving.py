@@ -179,6 +179,7 @@ class Prover(Contributions, ControlFlow):
 
     def _nested(self, site: Site, path: Path) -> list[Fact]:
         if site.name == "cond":
+            self._watch_decision(site, path, site.facts[0], site.labels[0])
             return self._cond(site, path)
         if site.name == "scan":
             return self._scan(site, path)
@@ -214,6 +215,19 @@ class Prover(Contributions, ControlFlow):
                 seen.sent |= fact.reveals | {fact.number}
                 seen.shown = united(seen.shown, fact.raw)
                 seen.shown_draws = united(seen.shown_draws, fact.draws)
+
+    def _watch_decision(self, site: Site, path: Path, fact: Fact, label: Label) -> None:
+        """Records the predicate of a branch or loop that clients follow: they receive it.
+
+        Clients follow it if they hold a result, or if a message is inside.
+        """
+        inside = any(found[: len(path)] == path for found in self._sum_paths)
+        if label.on_clients or not (inside or any(out.on_clients for out in site.outputs)):
+            return
+        seen = self.records
+        seen.sent |= fact.reveals | {fact.number}
+        seen.shown = united(seen.shown, fact.raw)
+        seen.shown_draws = united(seen.shown_draws, fact.draws)
 
     def _ordinary(self, site: Site) -> list[Fact]:
         if derives_a_norm(site):

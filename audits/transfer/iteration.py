@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from audits.transfer.carries import changing_carries, counted
 from audits.transfer.control import agree, announced
-from audits.transfer.interpreter import Step
+from audits.transfer.elementwise import meet
+from audits.transfer.interpreter import Scope, Step
 from audits.transfer.labels import (
     CLIENT_AXIS,
     DATA,
@@ -21,6 +22,7 @@ from audits.transfer.labels import (
     Label,
     Place,
     join,
+    poison,
 )
 from audits.transfer.loops import loop_bound
 from secfad.inner import ClosedJaxpr, Jaxpr, equations
@@ -172,15 +174,23 @@ def _stacked_rows(label: Label) -> Label:
 def while_(step: Step) -> list[Label]:
     """A `while` loop: a client predicate makes all results client data, a server one may be
     unbounded.
+
+    The predicate of a batched loop has axes. It then selects, entry by entry, between the carries
+    before and after an iteration, so its axes count as those of an operand.
     """
     loop = equations.viewed(step.equation, equations.While)
     tested, fixed, start = loop.split(step.inputs)
     names = step.names
+
+    def ask(carry: Sequence[Label], scope: Scope) -> Label:
+        return step.checker.closed(loop.predicate, [*tested, *carry], names, scope)[0]
+
+    def run(carry: Sequence[Label], scope: Scope) -> list[Label]:
+        out = step.checker.closed(loop.body, [*fixed, *carry], names, scope)
+        predicate = ask(carry, step.inside("test", recording=False))
+        return _selected(step, predicate, out, recording=scope.recording)
+
     quiet = step.inside("body", recording=False)
-    ask = lambda carry, scope: step.checker.closed(loop.predicate, [*tested, *carry], names, scope)[
-        0
-    ]
-    run = lambda carry, scope: step.checker.closed(loop.body, [*fixed, *carry], names, scope)
     carry = _invariant(start, lambda c: run(c, quiet))
     if carry is None or any(label.poisoned for label in carry):
         run(list(start), step.inside("body"))
@@ -193,25 +203,49 @@ def while_(step: Step) -> list[Label]:
     return _server_loop(step, predicate, carry, start, ask, run)
 
 
-def _client_loop(step: Step, predicate: Label, carry: list[Label], ask, run) -> list[Label]:
-    held = []
-    for label in carry:
-        axes = label.axes
-        if predicate.axes:
-            if not axes or axes[0].tag not in (CLIENT_AXIS, REPLICATED):
-                return step.refuse("FAD109")
-            if label.place == Place.SERVER:
-                step.checker.send(axes[0].sources, label.depth, step.scope)
-            axes = (Axis(CLIENT_AXIS), *axes[1:])
-        elif label.place == Place.SERVER:
-            return step.refuse("FAD201")
-        held.append(
-            label.replace(place=Place.CLIENT, axes=axes, depth=max(label.depth, predicate.depth))
+def _selected(
+    step: Step, predicate: Label, carry: Sequence[Label], *, recording: bool
+) -> list[Label]:
+    """The carries after one iteration of a batched loop, as `select_n` labels them."""
+    if not predicate.axes or predicate.poisoned:
+        return list(carry)
+    loop = equations.viewed(step.equation, equations.While)
+    first = len(step.inputs) - len(carry)
+    (condition,) = loop.predicate.jaxpr.outvars
+    made = []
+    for position, (label, out) in enumerate(zip(carry, step.equation.outvars)):
+        if label.poisoned:
+            made.append(label)
+            continue
+        one = dataclasses.replace(
+            step,
+            equation=step.equation.replace(
+                invars=[condition, step.equation.invars[first + position]], outvars=[out]
+            ),
+            inputs=[predicate, label],
+            names=["the condition of the loop", step.names[first + position]],
+            scope=dataclasses.replace(step.scope, recording=recording and step.scope.recording),
         )
+        rank = len(label.axes)
+        aligned = [(*predicate.axes, *[None] * (rank - len(predicate.axes))), label.axes]
+        found = meet(one, [0, 1], one.out_shape(), aligned)
+        made.append(poison(rank) if found is None else found)
+    return made
+
+
+def _client_loop(step: Step, predicate: Label, carry: list[Label], ask, run) -> list[Label]:
+    carry = _selected(step, predicate, carry, recording=True)
+    if any(label.poisoned for label in carry):
+        return step.poisoned()
+    if not predicate.axes and any(label.place == Place.SERVER for label in carry):
+        return step.refuse("FAD201")
+    depth = predicate.depth
+    entering = [c.replace(place=Place.CLIENT, depth=max(c.depth, depth)) for c in carry]
     quiet = step.inside("body", recording=False, client_control=True)
-    held = _invariant(held, lambda c: run(c, quiet))
-    if held is None:
-        return step.refuse("FAD001")
+    held = _invariant(entering, lambda c: run(c, quiet))
+    if held is None or any(label.poisoned for label in held):
+        run(entering, step.inside("body", client_control=True))
+        return step.poisoned() if step.checker.findings else step.refuse("FAD001")
     before = len(step.checker.events)
     ask(held, step.inside("test", client_control=True))
     out = run(held, step.inside("body", client_control=True))

@@ -232,6 +232,114 @@ def rows_read_by_a_while_loop(x):
     return lax.while_loop(lambda c: c[0] < N, body, (0, jnp.zeros(3)))[1]
 
 
+# A batched `while` selects row by row: its predicate may differ between the rows.
+
+
+def counted_up_to(limits, start=0.0, by=1.0):
+    go = lambda i: lax.while_loop(lambda j: j < i, lambda j: j + by, start)
+    return jax.vmap(go)(limits)
+
+
+@case("reject", "FAD111", args=[X])
+def batched_loop_that_ends_at_a_position(x):
+    return jnp.sum(counted_up_to(jnp.arange(6.0))[:, None] * x, axis=0)
+
+
+@case("reject", "FAD111", args=[X])
+def batched_loop_of_two_carries(x):
+    go = lambda i: lax.while_loop(lambda c: c[0] < i, lambda c: (c[0] + 1, c[1] * 0.5), (0, 1.0))
+    return jnp.sum(jax.vmap(go)(jnp.arange(N))[1][:, None] * x, axis=0)
+
+
+@case("reject", "FAD111", args=[X])
+def batched_loop_over_rows_of_clients(x):
+    go = lambda i, r: lax.fori_loop(0, i, lambda _, v: 0.5 * v, r)
+    return jnp.sum(jax.vmap(go)(jnp.arange(N), x), axis=0)
+
+
+@case("reject", "FAD111", args=[X])
+def batched_loop_inside_a_jit(x):
+    return jnp.sum(jax.jit(counted_up_to)(jnp.arange(6.0))[:, None] * x, axis=0)
+
+
+@case("reject", "FAD111", args=[X])
+def batched_loop_inside_a_checkpoint(x):
+    return jnp.sum(jax.checkpoint(counted_up_to)(jnp.arange(6.0))[:, None] * x, axis=0)
+
+
+@case("reject", "FAD111", args=[X])
+def batched_loop_inside_a_loop(x):
+    body = lambda c, _: (c + jnp.sum(counted_up_to(jnp.arange(6.0))[:, None] * x, axis=0), None)
+    return lax.scan(body, jnp.zeros(3), None, length=2)[0]
+
+
+@case("reject", "FAD111", args=[X])
+def batched_loop_inside_a_batched_loop(x):
+    def go(i):
+        return lax.while_loop(
+            lambda c: c[0] < 1, lambda c: (c[0] + 1, counted_up_to(i[None])[0]), (0, 0.0)
+        )[1]
+
+    return jnp.sum(jax.vmap(go)(jnp.arange(6.0))[:, None] * x, axis=0)
+
+
+@case("reject", "FAD111", args=[X])
+def batched_loop_inside_a_branch(x):
+    w = lax.cond(True, counted_up_to, lambda i: 0 * i, jnp.arange(6.0))
+    return jnp.sum(w[:, None] * x, axis=0)
+
+
+@case("reject", "FAD111", args=[X])
+def flag_of_a_batched_loop(x):
+    go = lambda i: lax.while_loop(lambda c: c & (i > 2), lambda c: ~c, True)
+    return jnp.sum(jnp.where(jax.vmap(go)(jnp.arange(N))[:, None], x, 0.0), axis=0)
+
+
+@case("reject", "FAD111", args=[X])
+def switch_by_position_in_a_batched_loop(x):
+    go = lambda i: lax.fori_loop(0, i, lambda _, k: (k + 1) % 3, 0)
+    picks = jax.vmap(go)(jnp.arange(N))
+    choose = lambda k, r: lax.switch(k, [jnp.sin, jnp.cos, jnp.tanh], r)
+    return jnp.sum(jax.vmap(choose)(picks, x), axis=0)
+
+
+@case("reject", "FAD104", args=[X, PER_CLIENT])
+def batched_loop_with_a_limit_of_the_server_per_client(x, w):
+    return jnp.sum(counted_up_to(w, by=0.25)[:, None] * x, axis=0)
+
+
+@case("reject", "FAD104", args=[X, PER_CLIENT])
+def clients_loop_with_a_limit_of_the_server_per_client(x, w):
+    go = lambda i, r: lax.while_loop(
+        lambda c: c[0] < i, lambda c: (c[0] + 0.25, 0.5 * c[1]), (0.0, r)
+    )
+    return jnp.sum(jax.vmap(go)(w, x)[1], axis=0)
+
+
+@case("accept", args=[X, LABELS])
+def batched_loop_with_each_clients_own_limit(x, y):
+    go = lambda k, r: lax.fori_loop(0, k, lambda _, v: 0.5 * v, r)
+    return jnp.sum(jax.vmap(go)(y, x), axis=0)
+
+
+@case("accept", args=[X, LABELS])
+def batched_loop_over_the_entries_of_every_client(x, y):
+    halve = lambda k, e: lax.while_loop(lambda v: v > k, lambda v: 0.5 * v, e)
+    return jnp.sum(jax.vmap(lambda k, r: jax.vmap(lambda e: halve(k, e))(r))(y, x), axis=0)
+
+
+@case("accept", args=[X, LABELS])
+def batched_loop_over_entries_with_the_clients_behind(x, y):
+    halve = lambda k, e: lax.while_loop(lambda v: v > k, lambda v: 0.5 * v, e)
+    columns = jax.vmap(lambda column: jax.vmap(halve)(y, column), in_axes=1, out_axes=1)
+    return jnp.sum(columns(x), axis=0)
+
+
+@case("accept", args=[X])
+def batched_loop_with_one_limit(x):
+    return jnp.sum(counted_up_to(jnp.full(N, 3.0))[:, None] * x, axis=0)
+
+
 # A value of the server that changes from row to row: other clients get other values.
 
 
