@@ -21,9 +21,10 @@ import jax
 from audits.certifying import CertificationError, certify
 from audits.checking.checking import check
 from audits.checking.frontends import PLACEMENTS, SPMD_CLIENTS, Arg, trace_mode
+from audits.rules.findings import Report
 from audits.transfer import registry
 from audits.transfer.labels import Place
-from audits.transfer.styles import STYLES
+from audits.transfer.styles import CLIENT_AXIS_NAME, STYLES
 from privacy.certificates.certificates import Certificate
 from privacy.certificates.cohort_ranges import CohortRange
 from secfad import CLIENTS, SERVER, Computation, broadcast
@@ -73,9 +74,22 @@ def certify_arrays(
         raise CertificationError([report])
     computation, specs = project(fn, args, style=style)
     issued = certify(computation, *specs, modes=modes, argnums=wrt)
+    if "primal" in issued.schedule:
+        _require_same_sums(report, issued)
     clients = args_clients(args) if style == "drjax" else SPMD_CLIENTS
     reason = f"a {style} program is certified for the number of clients that it was traced with"
     return dataclasses.replace(issued, cohort=CohortRange(clients, clients, reason))
+
+
+def _require_same_sums(report: Report, issued: Certificate) -> None:
+    """The two readings of a program, as written and as projected, must release the same sums."""
+    read = sorted((e.shape, e.dtype, e.count) for e in report.facts.events if e.kind == "sum")
+    made = sorted((m.shape, m.dtype, m.count) for m in issued.schedule["primal"] if m.kind == "sum")
+    if read != made:
+        raise TranslationError(
+            f"Expected the sums of the program, {read}, in its projection, got {made}. Write the "
+            "program with secfad.sum to certify it."
+        )
 
 
 def args_clients(args: Sequence[Arg]) -> int:
@@ -117,8 +131,6 @@ def project(fn: Callable, args: Sequence[Arg], *, style: str) -> tuple[Computati
 
 def _named(fn: Callable) -> Callable:
     """The function under a named axis of clients, to get the structure of its result."""
-    from audits.transfer.styles import CLIENT_AXIS_NAME
-
     return jax.vmap(fn, in_axes=None, axis_name=CLIENT_AXIS_NAME, axis_size=SPMD_CLIENTS)
 
 
@@ -191,7 +203,10 @@ class _Projection:
 
 
 def _is_sum(equation: JaxprEqn) -> bool:
-    return registry.family(equation.primitive, style="spmd") == "psum"
+    """A `psum` over the clients; one over the axes of an inner `vmap` is each client's own."""
+    if registry.family(equation.primitive, style="spmd") != "psum":
+        return False
+    return tuple(equation.params["axes"]) == (CLIENT_AXIS_NAME,)
 
 
 _has_sum = Inside(_is_sum)

@@ -147,6 +147,8 @@ class _Reader:
         family = registry.family(primitive, style="native")
         if family not in ACCEPTING:
             raise self._wrong(place, f"primitive {primitive.name!r} is not accepted")
+        if not all(isinstance(axis, int) for axis in equation.params.get("axes", ())):
+            raise self._wrong(place, "a collective over a named axis")
         if family in CONTROL:
             results = CONTROL[family](self, equation, ins, place)
         elif family in ("call", "custom_rule"):

@@ -178,8 +178,15 @@ def axis_index(step: Step) -> list[Label]:
 
 
 def extremum_collective(step: Step) -> list[Label]:
-    """An extreme value over clients is one client's value."""
-    return step.refuse("FAD105")
+    """An extreme value over clients is one client's value; over an inner `vmap` it is local."""
+    positions = set(step.params["axes"])
+    named = any(not isinstance(a, int) for a in positions)
+    if named or any(label.client_axis in positions for label in step.inputs):
+        return step.refuse("FAD105")
+    return [
+        label.replace(axes=tuple(a for k, a in enumerate(label.axes) if k not in positions))
+        for label in step.inputs
+    ]
 
 
 def collective(step: Step) -> list[Label]:

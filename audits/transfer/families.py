@@ -103,6 +103,5 @@ ACCEPTING = frozenset(_FAMILIES) - {
     "kernel",
     "reference",
     "refused",
-    "extremum_collective",
     "axis_index",
 }
