@@ -211,9 +211,14 @@ def _program(
             f"`{computation.name}` returns client values, which have no cotangent on the server. "
             "Certify the computation without them."
         )
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]  # type: ignore[attr-defined]
-    cotangent = jax.tree.unflatten(primal.out_tree, shapes)
+    cotangent = jax.tree.unflatten(primal.out_tree, list(map(_cotangent, avals)))
     return trace(vjp(computation, argnums, mode=mode), *specs, cotangent)  # type: ignore[arg-type]
+
+
+def _cotangent(aval: Any) -> jax.ShapeDtypeStruct:
+    """The spec of the cotangent of a result; integers, flags and keys have none, so float0."""
+    floating = jax.dtypes.issubdtype(aval.dtype, jax.numpy.inexact)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype if floating else jax.dtypes.float0)
 
 
 def _compared(report: Report, private: PrivateProgram) -> Report:
@@ -222,19 +227,19 @@ def _compared(report: Report, private: PrivateProgram) -> Report:
         return report
     mechanism = private.mechanism
     findings = []
-    events = {e.index: e for e in report.facts.events}
+    stated = {e.index for e in report.facts.events}
+    events = {e.index: e for e in (*report.facts.events, *report.facts.alternatives)}
     groups: dict[int, int] = {}
     for bound in report.facts.bounds:
-        event = events.get(bound.event)
-        if event is None:
-            continue
+        event = events[bound.event]
         norm = mechanism.clip_norm_of(event.name)
         number = None if bound.amount is None else bound.amount.number
         part = bound.fact.part
         if number is None or part is None or number > norm * (1 + 1e-9):
             findings.append(_too_large(event, bound, norm, mechanism.noise_multiplier))
             continue
-        groups[part.group] = event.count
+        if bound.event in stated:
+            groups[part.group] = event.count
     released = sum(groups.values())
     planned = sum(1 for r in private.releases for _ in (r.sums if not mechanism.joint else [r]))
     if not findings and released > planned:
@@ -316,7 +321,8 @@ def cohort_range(facts: Sequence[Facts]) -> CohortRange:
     """
     found = CohortRange(SMALLEST, None, "the program has no axis of clients")
     for fact in facts:
-        dtypes = {e.index: jax.numpy.dtype(e.dtype) for e in fact.events if e.kind == "sum"}
+        sums = [e for e in (*fact.events, *fact.alternatives) if e.kind == "sum"]
+        dtypes = {e.index: jax.numpy.dtype(e.dtype) for e in sums}
         for bound in fact.bounds:
             dtype = dtypes.get(bound.event)
             amount = None if bound.amount is None else bound.amount.number
@@ -334,7 +340,7 @@ def _schedule(facts: Facts) -> tuple[Message, ...]:
 
 
 def _bounds(facts: Facts) -> tuple[Bound, ...]:
-    names = {e.index: e.name for e in facts.events}
+    names = {e.index: e.name for e in (*facts.events, *facts.alternatives)}
     made = []
     for bound in facts.bounds:
         amount, part = bound.amount, bound.fact.part
@@ -342,6 +348,5 @@ def _bounds(facts: Facts) -> tuple[Bound, ...]:
         if amount is not None and amount.number is not None:
             norm = amount.number
         group, unit = ("", 1.0) if part is None else (f"clip{part.group}", part.unit)
-        name = names.get(bound.event, "")
-        made.append(Bound(name, norm, bound.proof, group, unit, bound.slack))
+        made.append(Bound(names[bound.event], norm, bound.proof, group, unit, bound.slack))
     return tuple(made)

@@ -13,7 +13,7 @@ from typing import Any
 
 from audits.rules.findings import Finding, finding
 from secfad import Computation
-from secfad.errors import ModeError, PlacementError
+from secfad.errors import ModeError, PlacementError, SecfadError
 
 PLACEMENT_RULES = MappingProxyType(
     {
@@ -50,10 +50,14 @@ def refusal(computation: Computation, mode: str, error: Exception) -> Finding:
         declared = declaration_line(computation.fun, client.group(1))
         source = f"client value `{client.group(1)}`"
         return dataclasses.replace(made, entered=declared, source=source)
-    short = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    said, _, advice = (str(error).splitlines() or [""])[0].partition(". ")
+    short = f"{type(error).__name__}: {said.rstrip('.')}"
+    # An error of secfad says what to do; one of JAX does not.
+    remedy = advice.rstrip(".") if isinstance(error, SecfadError) else ""
+    line = getattr(error, "line", "")
     if mode == "primal" and not isinstance(error, ModeError):
-        return finding("FAD007", function=computation.name, error=short)
-    return finding("FAD304", mode=mode, error=short)
+        return finding("FAD007", function=computation.name, error=short, remedy=remedy, line=line)
+    return finding("FAD304", mode=mode, error=short, remedy=remedy, line=line)
 
 
 def declaration_line(fun: Any, argument: str) -> tuple[str, ...]:

@@ -307,6 +307,8 @@ def _facts(checker: Checker, traced: Traced, clients: int | None) -> Facts:
     sums = [e for e in checker.events if e.kind == "sum"]
     sent = [e for e in checker.events if e.kind == "broadcast"]
     state = any(a.placement == "client_state" for a in traced.inputs)
+    stated = {e.index for e in checker.events}
+    others = [e for e in checker.recorded.values() if e.index not in stated and e.kind == "sum"]
     return Facts(
         rounds=max((e.depth for e in sums), default=0),
         sums=sum(e.count for e in sums),
@@ -320,6 +322,7 @@ def _facts(checker: Checker, traced: Traced, clients: int | None) -> Facts:
         releases=sum(e.count for e in sums),
         clients=clients,
         events=tuple(checker.events),
+        alternatives=tuple(others),
     )
 
 

@@ -14,7 +14,7 @@ VERSION = 1
 
 def report_to_dict(report: Report) -> dict[str, Any]:
     """Plain values; non-finite numbers become text."""
-    hidden = ("bounds", "evidence")  # of certificates
+    hidden = ("alternatives", "bounds", "evidence")  # of certificates
     facts = {k: v for k, v in dataclasses.asdict(report.facts).items() if k not in hidden}
     return {
         "schema": SCHEMA,

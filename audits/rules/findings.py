@@ -104,6 +104,9 @@ class Event:
 class Facts:
     """The costs of the schedule and the bounds on one client's influence; the content of a
     certificate.
+
+    `events` are the messages of the schedule; of several branches, those of the branch that sends
+    most. `alternatives` are the messages of the other branches.
     """
 
     rounds: int = 0
@@ -122,6 +125,7 @@ class Facts:
     relation: str = "add_remove"
     noise_multipliers: tuple[float, ...] = ()
     events: tuple[Event, ...] = ()
+    alternatives: tuple[Event, ...] = ()
     bounds: tuple[Any, ...] = ()
     evidence: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 

@@ -34,6 +34,16 @@ def custom_rule(step: Step) -> list[Label]:
     return _enter(step, body, step.inputs)
 
 
+def reverse_only(step: Step) -> list[Label]:
+    """The tangents of a function with a reverse rule of its own: JAX cannot compute them."""
+    return step.refuse(
+        "FAD304",
+        mode=step.checker.mode,
+        error="a function with `jax.custom_vjp` has no forward derivative",
+        remedy="Give it a `jax.custom_jvp` rule, or certify reverse mode",
+    )
+
+
 def linear_solve(step: Step) -> list[Label]:
     """A solve runs its `solve` program, which contains the matrix-vector products."""
     solve = equations.viewed(step.equation, equations.Solve)

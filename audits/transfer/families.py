@@ -83,7 +83,8 @@ _FAMILIES: Mapping[str, str] = {
         scaled_matmul_wrapper scaled_dot call_hi_primitive call_hi_primitive_linearized""",
     "reference": """new_ref get swap addupdate freeze free_ref empty_ref accum_grad_in_ref run_state
         new_box box_get box_set new_log log_extend log_read pin unpin broadcast_to""",
-    "refused": """after_all approx_top_k cholesky_update create_token custom_lin custom_vmap_call
+    "reverse_only": "custom_lin",
+    "refused": """after_all approx_top_k cholesky_update create_token custom_vmap_call
         dce_sink dim_as_value dimension_size eig empty eval_jaxpr from_edtype to_edtype
         geqp3 hessenberg iota_2x32_shape layout_constraint linear_call ormqr philox2x32 philox4x32
         platform_index ragged_dot_general reduce reduce_window remat_opt rng_bit_generator
@@ -103,5 +104,6 @@ ACCEPTING = frozenset(_FAMILIES) - {
     "kernel",
     "reference",
     "refused",
+    "reverse_only",
     "axis_index",
 }

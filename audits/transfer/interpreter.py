@@ -279,23 +279,23 @@ class Checker:
         return label if label.depth >= scope.depth else label.replace(depth=scope.depth)
 
     def _constant(self, value: Any, scope: Scope) -> Label:
+        if isinstance(value, jax.Ref):
+            self._report_constant("FAD004", scope, primitive="jax.Ref, captured")
+            return poison(len(value.shape))
         rank = len(np.shape(value))
         array = _as_numpy(value)
         if array.dtype.names is not None or array.dtype.itemsize == 0 or _uniform(array):
             return public(rank)
         if constant_digest(array) in self.public:
             return Label(Place.PUBLIC, data_axes(rank))
-        if scope.recording:
-            self.findings.append(
-                finding(
-                    "FAD005",
-                    path="/".join(map(str, scope.path)),
-                    line=self._line_hint(),
-                    shape=array.shape,
-                    dtype=array.dtype,
-                )
-            )
+        self._report_constant("FAD005", scope, shape=array.shape, dtype=array.dtype)
         return poison(rank)
+
+    def _report_constant(self, rule: str, scope: Scope, **fields: Any) -> None:
+        self.poisoned |= scope.recording
+        if scope.recording:
+            path = "/".join(map(str, scope.path))
+            self.findings.append(finding(rule, path=path, line=self._line_hint(), **fields))
 
     def _line_hint(self) -> str:
         return getattr(self, "constant_line", "")

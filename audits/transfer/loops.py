@@ -34,37 +34,41 @@ def loop_bound(equation: JaxprEqn) -> Bound | None:
             continue
         for condition in conditions:
             limit = _limit(condition, counter)
-            if limit is not None:
+            if limit is not None and limit + step <= _largest(counter):
                 count = math.ceil((limit - float(start.val)) / step)
                 return Bound(max(count, 0), exact=len(conditions) == 1)
     return None
+
+
+def _largest(counter: Var) -> float:
+    """The largest number of a counter's dtype; a counter that wraps around has no limit."""
+    dtype: Any = counter.aval.dtype  # type: ignore[attr-defined]
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else -math.inf
 
 
 def _definitions(jaxpr: Jaxpr) -> dict[Var, JaxprEqn]:
     return {v: e for e in jaxpr.eqns for v in e.outvars}
 
 
-def _conjuncts(test: Jaxpr) -> list[JaxprEqn]:
-    """The conjuncts of the condition."""
+def _conjuncts(test: Jaxpr) -> list[JaxprEqn | None]:
+    """The conjuncts of the condition; None for one that no equation of the condition computes."""
     made = _definitions(test)
     pending: list[Any] = [test.outvars[0]]
-    found = []
+    found: list[JaxprEqn | None] = []
     while pending:
         atom = pending.pop()
         equation = made.get(atom) if isinstance(atom, Var) else None
-        if equation is None:
-            continue
-        if equation.primitive.name in ("and", "convert_element_type"):
+        if equation is not None and equation.primitive.name in ("and", "convert_element_type"):
             pending.extend(equation.invars)
         else:
             found.append(equation)
     return found
 
 
-def _limit(condition: JaxprEqn, counter: Var) -> float | None:
+def _limit(condition: JaxprEqn | None, counter: Var) -> float | None:
     """The exclusive upper limit of an integer counter from a comparison."""
-    name = condition.primitive.name
-    if name not in ("lt", "le", "gt", "ge"):
+    name = "" if condition is None else condition.primitive.name
+    if condition is None or name not in ("lt", "le", "gt", "ge"):
         return None
     left, right = condition.invars
     if name in ("gt", "ge"):

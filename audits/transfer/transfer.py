@@ -61,6 +61,7 @@ TRANSFER: Mapping[str, Rule] = MappingProxyType(
         "cond": control.cond,
         "call": control.call,
         "custom_rule": control.custom_rule,
+        "reverse_only": control.reverse_only,
         "linear_solve": control.linear_solve,
         "federated_broadcast": collectives.federated_broadcast,
         "federated_sum": collectives.federated_sum,

@@ -143,6 +143,25 @@ def native_reverse_of_a_choice_with_a_server_value(w, v):
     return fad.sum(lax.cond(jnp.sum(v) > 0, lambda u: jnp.sin(u * v), lambda u: u, w))
 
 
+@jax.custom_vjp
+def doubled(x):
+    return 2 * x
+
+
+doubled.defvjp(lambda x: (doubled(x), None), lambda _, g: (2 * g,))
+
+
+@case("reject", "FAD304", style="native", args=[W, V], mode="jvp", wrt=(0,))
+def native_forward_of_a_reverse_rule(w, v):
+    return fad.sum(doubled(fad.broadcast(w) * v))
+
+
+@case("accept", style="native", args=[W, ("v", (5, 3), "clients")])
+def native_examples_that_stop_at_their_own_time(w, v):
+    halve = lambda r: lax.while_loop(lambda c: jnp.sum(c**2) > 1, lambda c: 0.5 * c, r)
+    return fad.sum(jnp.mean(jax.vmap(halve)(v), axis=0) * fad.broadcast(w))
+
+
 @case("reject", "FAD304", style="native", args=[W, V], mode="vjp", wrt=(0,))
 def native_reverse_of_a_while(w, v):
     wb = fad.broadcast(w)
