@@ -19,6 +19,7 @@ from audits.bounds.sum_bounds import SumBound
 from audits.checking.checking import check_program
 from audits.checking.verification import arguments_of, stated_mode
 from audits.refusals import refusal
+from audits.rules.assumptions import ASSUMPTIONS
 from audits.rules.findings import Facts, Finding, Report, finding
 from audits.rules.rules import Severity
 from privacy.accounting.sizes import STATEMENT
@@ -38,14 +39,6 @@ from secfad.inner import no_collection
 RULE_SET = "2026.1"
 MODES = ("primal", "forward", "reverse", "mixed")
 KNOWN_MODES = (*MODES, "factored", "blockwise")
-ASSUMPTIONS = (
-    "The server is honest but curious: it sends every client the same broadcasts.",
-    "The aggregator reveals the sum over the surviving clients and nothing else.",
-    "Clients run the certified client program on their own data.",
-    "Values of the server are numbers: a NaN of its own making is no leak.",
-    "Real arithmetic up to the stated slack; the claim is about the program before compilation.",
-    "Compatibility with secure aggregation is not a privacy claim; only bounded, noised sums are.",
-)
 
 
 class CertificationError(Exception):

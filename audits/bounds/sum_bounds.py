@@ -14,6 +14,7 @@ from audits.bounds.domains.contributions import Operand
 from audits.bounds.domains.facts import Fact
 from audits.bounds.domains.stability import whole_norm
 from audits.bounds.proving import Prover
+from audits.bounds.rounding import slack_of
 from audits.rules.findings import Finding, finding
 from audits.rules.rules import Severity
 
@@ -55,8 +56,7 @@ def bound_of(
         found.append(say("FAD410"))
     if not fact.interval.finite:
         found.append(say("FAD407", Severity.CAVEAT))
-    # Four consecutive roundings of half a unit in the last place each.
-    slack = 1 + 4 * 2.0 ** -(jnp.finfo(fact.low).nmant + 1) if fact.low else 1.0
+    slack = slack_of(fact.low, operand.shape)
     if fact.low:
         factor = f"{slack:.4f}"
         found.append(say("FAD408", bound=amount, factor=factor, dtype=fact.low))

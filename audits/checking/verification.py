@@ -17,10 +17,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from audits.checking.evidence import variables
+from audits.checking.verified_bounds import Clipped, ClippedSum, clipped, fault_of_bounds
+from audits.rules.assumptions import ASSUMPTIONS
 from audits.transfer import registry
 from audits.transfer.families import ACCEPTING
 from audits.transfer.loops import loop_bound
 from privacy.certificates.certificates import Certificate
+from privacy.certificates.cohort_ranges import NONE_STATED, SMALLEST
 from secfad import CLIENTS, Program
 from secfad.inner import (
     ClosedJaxpr,
@@ -66,6 +69,9 @@ def verify(certificate: Certificate, program: Program, mode: str = "primal") -> 
     """
     if certificate.digests.get(mode) != program.digest:
         raise VerificationError(f"FAD006: the certificate has another digest for mode {mode!r}.")
+    fault = _fault_of_profile(certificate) or _fault_of_clients(certificate, program)
+    if fault is not None:
+        raise VerificationError(fault)
     obligations = frozenset(o.rule for o in certificate.obligations)
     reader = _Reader(
         certificate.evidence.get(mode, {}), certificate.profile == "secagg+dp", obligations
@@ -86,12 +92,24 @@ def verify(certificate: Certificate, program: Program, mode: str = "primal") -> 
     ):
         raise VerificationError("The arguments of the program are not those of the certificate.")
     if reader.bounded:
-        _check_bounds(certificate, mode, reader.bounds)
+        fault = fault_of_bounds(certificate, mode, reader.bounds, program.rounds)
+        if fault is not None:
+            raise VerificationError(fault)
 
 
 def stated_mode(modes: Iterable[str]) -> str:
     """The mode whose arguments a certificate states; the primal if it has one."""
     return "primal" if "primal" in modes else min(modes)
+
+
+def _fault_of_clients(certificate: Certificate, program: Program) -> str | None:
+    """Clients that are needed again, though the certificate does not say so."""
+    again = program.costs.readdressed
+    if again and certificate.clients.get("readdress") is not True:
+        return "The same clients are needed again, which the certificate denies."
+    if again and "FAD306" not in {o.rule for o in certificate.obligations}:
+        return "FAD306: the same clients are needed again, and no obligation says so."
+    return None
 
 
 def arguments_of(program: Program) -> list[dict[str, Any]]:
@@ -107,13 +125,18 @@ def arguments_of(program: Program) -> list[dict[str, Any]]:
     ]
 
 
-def _check_bounds(certificate: Certificate, mode: str, found: Sequence[tuple[str, float]]) -> None:
-    stated = [(b.sum, b.norm) for b in certificate.bounds.get(mode, ())]
-    if [name for name, _ in stated] != [name for name, _ in found]:
-        raise VerificationError("The bounds of the certificate are for other sums.")
-    for (name, claimed), (_, proved) in zip(stated, found):
-        if not isinstance(claimed, int | float) or not proved <= claimed * (1 + 1e-9):
-            raise VerificationError(f"Sum {name!r} is clipped to {proved}, stated is {claimed}.")
+def _fault_of_profile(certificate: Certificate) -> str | None:
+    """A statement that the profile or the modes of the certificate do not cover."""
+    if certificate.profile == "secagg" and (certificate.bounds or certificate.mechanism):
+        return "Bounds and a mechanism are stated, but the profile proves communication only."
+    stated = {*certificate.schedule, *certificate.bounds, *certificate.evidence}
+    if other := stated - set(certificate.digests):
+        return f"Modes without a digest are stated: {sorted(other)}."
+    if missing := set(ASSUMPTIONS) - set(certificate.assumptions):
+        return f"An assumption of every proof is missing: {min(missing)!r}."
+    if certificate.cohort.minimum < SMALLEST and certificate.cohort != NONE_STATED:
+        return f"Sums over fewer than {SMALLEST} clients are stated to be secure."
+    return None
 
 
 class _Reader:
@@ -124,7 +147,7 @@ class _Reader:
         self.bounded = bounded
         self.obligations = obligations
         self.messages: list[tuple] = []
-        self.bounds: list[tuple[str, float]] = []
+        self.bounds: list[ClippedSum] = []
 
     def closed(self, closed: ClosedJaxpr, inputs: Sequence[str], place: _Place) -> list[str]:
         return self.jaxpr(closed.jaxpr, inputs, place)
@@ -137,7 +160,7 @@ class _Reader:
         env = dict(zip(names, letters))
         for variable, letter in zip(jaxpr.invars, inputs):
             self._at_most(letter, env[variable], place)
-        clips: dict[Var, float] = {}
+        clips: dict[Var, Clipped] = {}
         for position, equation in enumerate(jaxpr.eqns):
             self._equation(equation, env, clips, place.inside(position))
         return [_letter(env, v) for v in jaxpr.outvars]
@@ -166,7 +189,7 @@ class _Reader:
         else:
             results = [self._join(ins, place)] * len(outs)
             if primitive is clip_p:
-                clips.update(_clipped(equation))
+                clips.update(clipped(equation, place.path))
         for letter, stated in zip(results, outs):
             self._at_most(letter, stated, place)
 
@@ -190,7 +213,7 @@ class _Reader:
             if self.bounded and not down:
                 if atom not in clips:
                     raise self._wrong(place, f"sum {name!r} of a value that is not clipped")
-                self.bounds.append((name, clips[atom]))
+                self.bounds.append(ClippedSum(name, place.count, clips[atom]))
 
     def _call(self, equation: JaxprEqn, ins: Sequence[str], place: _Place) -> list[str]:
         bodies = [b for value in equation.params.values() for b in sub_jaxprs(value)]
@@ -216,9 +239,12 @@ class _Reader:
         index, operands = ins[0], ins[1:]
         by_client = place.by_client or index in "BC"
         before, schedules, columns = len(self.messages), [], []
+        bounds, outside = [], self.bounds
         for position, branch in enumerate(equation.params["branches"]):
             inner = place.inside(f"branch{position}", by_client=by_client)
+            self.bounds = []
             columns.append(self.closed(branch, operands, inner))
+            bounds.append(self.bounds)
             schedules.append(self.messages[before:])
             del self.messages[before:]
         # The checker states the messages of the branch that sends most.
@@ -228,6 +254,11 @@ class _Reader:
             self._admitted("FAD205", "branches communicate differently", place)
             largest = max(schedules, key=lambda s: sum(size * n for *_, size, n in s))
         self.messages += largest
+        self.bounds = outside + [
+            proved if schedule is largest else proved._replace(count=0)
+            for schedule, proven in zip(schedules, bounds)
+            for proved in proven
+        ]
         return [self._join([index, *column], place) for column in zip(*columns)]
 
     def _scan(self, equation: JaxprEqn, ins: Sequence[str], place: _Place) -> list[str]:
@@ -303,12 +334,3 @@ CONTROL: Mapping[str, Callable[..., list[str]]] = {
 
 def _letter(env: Mapping[Var, str], atom: Var | Literal) -> str:
     return "K" if isinstance(atom, Literal) else env[atom]
-
-
-def _clipped(equation: JaxprEqn) -> dict[Var, float]:
-    """Results of a clip with a constant bound, and their norms."""
-    bound = equation.invars[0]
-    if not isinstance(bound, Literal):
-        return {}
-    limit = abs(float(bound.val))  # type: ignore[arg-type]
-    return {v: limit * c for v, c in zip(equation.outvars, equation.params["norms"])}

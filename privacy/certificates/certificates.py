@@ -321,6 +321,9 @@ def _typed(body: dict[str, Any]) -> dict[str, Any]:
     for name in ("digests", "environment"):
         strings = all(isinstance(v, str) for v in body[name].values())
         _require(strings, f"text values in `{name}`", "other values")
+    for mode, letters in body["evidence"].items():
+        words = isinstance(letters, dict) and all(isinstance(v, str) for v in letters.values())
+        _require(words, f"paths with letters as the evidence of {mode!r}", repr(letters)[:40])
     for name in ("subject", "profile", "purpose"):
         _require(isinstance(body[name], str), f"text as `{name}`", type(body[name]).__name__)
         made[name] = body[name]

@@ -104,6 +104,8 @@ def is_known_type(kind: type) -> bool:
     """Whether a class is the one that its module and name say, in JAX, NumPy, Python or here."""
     if kind in _UNNAMED:
         return True
+    if issubclass(kind, np.dtype):  # one class for each dtype; numbers of ml_dtypes have theirs too
+        return is_known_type(kind.type)
     if kind.__module__.split(".")[0] not in _MAKERS:
         return False
     found: Any = sys.modules.get(kind.__module__)

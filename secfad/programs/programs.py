@@ -28,8 +28,7 @@ class Program:
     Attributes:
       name: Of the computation.
       source: The jaxpr as traced, with custom derivative rules.
-      jaxpr: The jaxpr in normal form; see `normalization`.
-      placed: `jaxpr`, with the place of every variable.
+      placed: The jaxpr in normal form, with the place of every variable: what engines run.
       argument_names: Of the computation's parameters.
       in_tree: Structure of the tuple of arguments.
       out_tree: Structure of the result.
@@ -40,7 +39,6 @@ class Program:
 
     name: str
     source: ClosedJaxpr
-    jaxpr: ClosedJaxpr
     placed: Placed
     argument_names: tuple[str, ...]
     in_tree: Any
@@ -48,6 +46,11 @@ class Program:
     in_placements: tuple[Placement, ...]
     out_placements: tuple[Placement | None, ...]
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def jaxpr(self) -> ClosedJaxpr:
+        """The jaxpr in normal form: what the digest covers and engines run."""
+        return self.placed.closed
 
     @functools.cached_property
     def schedule(self) -> Schedule:

@@ -70,7 +70,6 @@ def trace_flat(computation: Computation, structs: tuple) -> Program:
     return Program(
         name=computation.name,
         source=source,
-        jaxpr=normal,
         placed=placed,
         argument_names=tuple(computation.placements),
         defaults=computation.defaults,

@@ -86,7 +86,7 @@ ALTERED = {
     "subject": (lambda c: "another", "signature"),
     "clients": (lambda c: {**c.clients, "readdress": True}, "signature"),
     "notes": (lambda c: (), "signature"),
-    "assumptions": (lambda c: (), "signature"),
+    "assumptions": (lambda c: (), "verifier"),
 }
 
 

@@ -122,6 +122,15 @@ def test_another_environment_is_refused_and_named(certificate, field):
         certificate.check_binding(digest=certificate.digests["primal"], environment=changed)
 
 
+def test_flags_of_the_compiler_that_change_numbers_are_part_of_the_environment(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_dump_to=/tmp")
+    assert current_environment()["xla_flags"] == ""
+    flags = ["--xla_cpu_enable_fast_math=true", "--xla_cpu_fast_math_honor_nans=false"]
+    for order in (flags, flags[::-1]):
+        monkeypatch.setenv("XLA_FLAGS", " ".join(order))
+        assert current_environment()["xla_flags"] == " ".join(sorted(flags))
+
+
 def test_obligation_must_be_acknowledged_and_only_that():
     @fad.computation(w=fad.SERVER, v=fad.CLIENTS)
     def nonlinear(w, v):

@@ -134,6 +134,88 @@ def test_smaller_bound_than_the_clip_is_refused(private):
         verify(altered(certificate, bounds={"primal": bounds}), program)
 
 
+@fad.computation(x=fad.CLIENTS, y=fad.CLIENTS)
+def two_sums(x, y):
+    return fad.sum(x, name="a"), fad.sum(y.astype(jnp.bfloat16), name="b")
+
+
+EDITS = {
+    "a group of two clips": ({"bounds": {"group": "clip0"}}, "not clipped jointly"),
+    "a unit": ({"bounds": {"unit": 1000.0}}, "has the unit"),
+    "no slack": ({"bounds": {"slack": 1.0}}, "may exceed its norm"),
+    "another proof": ({"bounds": {"proof": "audited by a person"}}, "is bounded by a clip"),
+    "a smaller clip norm": ({"mechanism": {"clip_norm": 0.001}}, "its mechanism to"),
+    "one joint clip": ({"mechanism": {"joint": True}}, "clipped apart"),
+    "another mechanism": ({"mechanism": {"mechanism": "laplace"}}, "not one of secfad"),
+    "no mechanism of a kind": ({"mechanism": {"grid": "fine"}}, "not one of secfad"),
+    "communication only": ({"profile": "secagg"}, "proves communication only"),
+    "no assumptions": ({"assumptions": []}, "assumption of every proof"),
+    "one client": ({"cohort": {"minimum": 1, "maximum": None, "reason": "any"}}, "fewer than 2"),
+    "another mode": ({"schedule": {"reverse": []}}, "Modes without a digest"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_edits_that_the_clips_contradict_are_refused(edit):
+    mechanism = Gaussian(noise_multiplier=1.0, clip_norm=1.0, joint=False)
+    private = privatize(two_sums, spec(3), spec(3), mechanism=mechanism)
+    certificate = audits.certify(private)
+    verify(certificate, private.program)
+    body = json.loads(certificate.to_json())
+    changes, message = EDITS[edit]
+    for field, change in changes.items():
+        match field:
+            case "bounds":
+                for bound in body["bounds"]["primal"]:
+                    bound.update(change)
+            case "mechanism" | "schedule":
+                body[field].update(change)
+            case _:
+                body[field] = change
+    with pytest.raises(VerificationError, match=message):
+        verify(Certificate.from_json(json.dumps(body)), private.program)
+
+
+def test_one_clipped_value_in_two_sums_is_refused():
+    mechanism = Gaussian(noise_multiplier=1.0, clip_norm=1.0)
+
+    @fad.computation(x=fad.CLIENTS)
+    def once(x):
+        return fad.sum(x, name="a")
+
+    @fad.computation(x=fad.CLIENTS)
+    def twice(x):
+        clipped = fad.clip(x, 1.0)
+        return fad.sum(clipped, name="a"), fad.sum(clipped, name="b")
+
+    program = fad.trace(twice, spec(3))
+    report = audits.checking.checking.check_program(program, profile="secagg+dp")
+    [first, second] = report.facts.bounds
+    assert first.fact.part.group == second.fact.part.group
+    one = audits.certify(privatize(once, spec(3), mechanism=mechanism))
+    plain = audits.certify(program)
+    bounds = tuple(dataclasses.replace(one.bounds["primal"][0], sum=name) for name in "ab")
+    forged = altered(plain, profile="secagg+dp", bounds={"primal": bounds}, mechanism=one.mechanism)
+    with pytest.raises(VerificationError, match="another sum has added"):
+        verify(forged, program)
+
+
+def test_a_certificate_that_denies_a_second_contact_is_refused():
+    @fad.computation(w=fad.SERVER, x=fad.CLIENTS)
+    def nonlinear(w, x):
+        return jnp.sum(jnp.tanh(fad.mean(jnp.sin(fad.broadcast(w) * x))))
+
+    reports = audits.certifying.check_modes(nonlinear, spec(3), spec(3), modes=("reverse",))
+    certificate, program = audits.certifying.issue(nonlinear, reports), reports["reverse"][1]
+    verify(certificate, program, "reverse")
+    for changes in (
+        {"clients": {**certificate.clients, "readdress": False}},
+        {"obligations": ()},
+    ):
+        with pytest.raises(VerificationError, match="same clients"):
+            verify(altered(certificate, **changes), program, "reverse")
+
+
 def test_unclipped_program_cannot_borrow_the_profile(plain):
     certificate, program = plain
     with pytest.raises(VerificationError, match="not clipped"):

@@ -1,5 +1,6 @@
 """The digest is a function of what is computed, of nothing else, and of all of it."""
 
+import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -129,3 +130,18 @@ def test_programs_may_make_keys_and_the_generator_counts():
         return fad.trace(noisy, jax.ShapeDtypeStruct((3,), jnp.float32)).digest
 
     assert digest("threefry2x32") == digest("threefry2x32") != digest("rbg")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "int4"])
+def test_numbers_of_few_bits_have_digests_of_their_own(dtype):
+    def fun(w, x):
+        return fad.sum((fad.broadcast(w) * x).astype(dtype).astype(jnp.float32))
+
+    assert program(fun).digest != scaled_by(1.0).digest
+
+
+def test_the_digest_is_of_what_runs():
+    honest, other = scaled_by(1.0), scaled_by(2.0)
+    forged = dataclasses.replace(honest, placed=other.placed)
+    assert forged.digest == other.digest
+    assert str(forged.jaxpr) == str(other.placed.closed)

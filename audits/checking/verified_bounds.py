@@ -1,0 +1,142 @@
+"""The bounds and the mechanism of a certificate, compared with the clips of its program.
+
+The verifier accepts bounds only in the form that `privatize` writes: the operand of a sum is a result
+of `fad.clip` with a constant bound. Everything that a certificate states about a sum can then be read
+off the equation of its clip, so nothing about it has to be believed.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from audits.bounds.rounding import slack_of
+from privacy.accounting.sizes import STATEMENT
+from privacy.certificates.certificates import Bound, Certificate
+from privacy.mechanisms.mechanisms import Gaussian, Mechanism, MechanismError, Skellam
+from secfad.inner import JaxprEqn, Literal, Var
+
+_CLOSE = 1 + 1e-9
+
+
+class Clipped(NamedTuple):
+    """One result of a clip.
+
+    Attributes:
+      clip: Path of the equation.
+      index: Position among its results.
+      norm: Largest L2 norm of the result.
+      unit: Its unit in the joint norm.
+      dtype: Its dtype.
+      shape: Its shape.
+    """
+
+    clip: tuple
+    index: int
+    norm: float
+    unit: float
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class ClippedSum(NamedTuple):
+    """A sum of a clipped operand; `count` is how often it is executed, 0 in a branch that sends less."""
+
+    name: str
+    count: int
+    operand: Clipped
+
+
+def clipped(equation: JaxprEqn, path: tuple) -> dict[Var, Clipped]:
+    """Results of a clip with a constant bound; nothing if another value decides the bound."""
+    bound = equation.invars[0]
+    if not isinstance(bound, Literal):
+        return {}
+    limit = abs(float(bound.val))  # type: ignore[arg-type]
+    made = {}
+    for index, (variable, unit) in enumerate(zip(equation.outvars, equation.params["norms"])):
+        aval: Any = variable.aval
+        shape = tuple(aval.shape)
+        made[variable] = Clipped(path, index, limit * unit, unit, str(aval.dtype), shape)
+    return made
+
+
+def fault_of_bounds(
+    certificate: Certificate, mode: str, found: Sequence[ClippedSum], rounds: float
+) -> str | None:
+    """The first statement about bounds that the program does not prove; None if all hold.
+
+    Args:
+      certificate: Of profile `secagg+dp`.
+      mode: The mode whose bounds are compared.
+      found: The sums of the program, in order.
+      rounds: Contacts of the program in which clients send.
+    """
+    stated = certificate.bounds.get(mode, ())
+    if [b.sum for b in stated] != [s.name for s in found]:
+        return "The bounds of the certificate are for other sums."
+    for bound, proved in zip(stated, found):
+        if (fault := _fault_of_one(bound, proved)) is not None:
+            return fault
+    return _fault_of_groups(stated, found) or _fault_of_mechanism(certificate, found, rounds)
+
+
+def _fault_of_one(stated: Bound, proved: ClippedSum) -> str | None:
+    operand = proved.operand
+    norm, slack = stated.norm, slack_of(operand.dtype, operand.shape)
+    what = f"Sum {stated.sum!r}"
+    if not isinstance(norm, int | float) or not operand.norm <= norm * _CLOSE:
+        return f"{what} is clipped to {operand.norm}, stated is {norm}."
+    if not math.isclose(stated.unit, operand.unit, rel_tol=1e-9):
+        return f"{what} has the unit {operand.unit} in its clip, stated is {stated.unit}."
+    if not slack <= stated.slack * _CLOSE:
+        return f"{what} may exceed its norm by the factor {slack}, stated is {stated.slack}."
+    if stated.proof != "clip":
+        return f"{what} is bounded by a clip, stated is the proof {stated.proof!r}."
+    return None
+
+
+def _fault_of_groups(stated: Sequence[Bound], found: Sequence[ClippedSum]) -> str | None:
+    """Sums of one group must be different results of one clip, and a clip must be one group."""
+    clips: dict[str, tuple] = {}
+    summed = set()
+    for bound, proved in zip(stated, found):
+        operand = proved.operand
+        if clips.setdefault(bound.group, operand.clip) != operand.clip or not bound.group:
+            return f"Sum {bound.sum!r} is not clipped jointly with the others of {bound.group!r}."
+        if (operand.clip, operand.index) in summed:
+            return f"Sum {bound.sum!r} adds a clipped value that another sum has added."
+        summed.add((operand.clip, operand.index))
+    return None
+
+
+def _fault_of_mechanism(
+    certificate: Certificate, found: Sequence[ClippedSum], rounds: float
+) -> str | None:
+    """A mechanism beside smaller clips is consistent; the run compares its noise."""
+    record = certificate.mechanism
+    if not record:
+        return None
+    try:
+        mechanism = _mechanism(record)
+        for name, _, operand in found:
+            limit = mechanism.clip_norm_of(name)
+            if not operand.norm <= limit * _CLOSE:
+                return f"Sum {name!r} is clipped to {operand.norm}, its mechanism to {limit}."
+    except (MechanismError, TypeError, ValueError) as error:
+        return f"The mechanism of the certificate is not one of secfad: {error}"
+    if mechanism.by_clients and STATEMENT not in certificate.assumptions:
+        return f"The assumption of noise by clients is missing: {STATEMENT!r}."
+    clips = {s.operand.clip: s.count for s in found}
+    if mechanism.joint and sum(clips.values()) > rounds:
+        return "The sums of a round are clipped apart, the mechanism states one joint clip."
+    return None
+
+
+def _mechanism(record: Mapping[str, Any]) -> Mechanism:
+    options = dict(record)
+    kind, noise = options.pop("mechanism", None), options.pop("noise", None)
+    if kind == Gaussian.kind:
+        return Gaussian(noise=noise, **options)
+    if kind == Skellam.kind and noise == "distributed":
+        return Skellam(**options)
+    raise MechanismError(f"expected {Gaussian.kind!r} or {Skellam.kind!r}, got {kind!r}")
