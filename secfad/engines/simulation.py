@@ -72,7 +72,7 @@ def simulate(
       CohortError: When called, if client arguments disagree on the number of clients, or if these
         cannot be split evenly over the devices.
       ArgumentError: `chunk_size` is not a whole number; or, when called, arguments lie on a mesh with
-        explicit axes and clients are computed in chunks without `mesh`.
+        explicit axes that is not `mesh`, and a mesh or `chunk_size` is given.
       CohortError: `chunk_size` is below 1.
     """
     require_computation(computation)
@@ -111,7 +111,7 @@ def _simulation(computation: Computation, chunk_size: int | None, mesh: Mesh | N
         if any(isinstance(c, _jax.Tracer) for c in program.source.consts):
             # The computation uses values of an outer trace: valid in this call only.
             return _whole(program, clients, chunk_size, mesh)(*bound)
-        compiled[key] = jax.jit(_whole(program, clients, chunk_size, mesh))
+        compiled[key] = _whole(program, clients, chunk_size, mesh, jax.jit)
         return compiled[key](*bound)
 
     run.__name__ = f"simulate_{computation.name}"
@@ -137,22 +137,27 @@ def _checked_size(chunk_size: Any) -> int:
 
 
 def _whole(
-    program: Program, clients: int, chunk_size: int | None, mesh: Mesh | None
+    program: Program,
+    clients: int,
+    chunk_size: int | None,
+    mesh: Mesh | None,
+    compiled: Callable[[Callable], Callable] = lambda fun: fun,
 ) -> Callable[..., Any]:
     """The program as a function of its arguments, fused or streamed, sharded or not."""
     layout = None if mesh is None else Layout(mesh)
+    places = program.in_placements, program.out_placements
 
     if chunk_size is None:
         over_leaves = _fused_leaves(program)
     else:
         over_leaves = stream(schedule(_with_rules(program)), clients, chunk_size, layout)
     if layout is not None:
-        over_leaves = layout.around(over_leaves, program.in_placements, program.out_placements)
+        over_leaves = layout.outside(compiled(layout.inside(over_leaves, *places)), *places)
 
     def whole(*args: Any) -> Any:
         return jax.tree.unflatten(program.out_tree, over_leaves(*jax.tree.leaves(args)))
 
-    return whole
+    return compiled(whole) if layout is None else whole
 
 
 def fuse(program: Program) -> Callable:

@@ -15,6 +15,7 @@ import pytest
 
 import secfad as fad
 from secfad.engines.sharding import Layout
+from secfad.errors import ArgumentError
 
 ROOT = Path(fad.__file__).parent.parent
 DEVICES_PER_PROCESS = 2
@@ -107,6 +108,39 @@ def test_arguments_may_lie_on_a_mesh_of_any_kind_of_axes(explicit, chunk_size):
     layout = Layout(mesh)
     assert total.sharding.is_equivalent_to(layout.server, total.ndim)
     assert doubled.sharding.is_equivalent_to(layout.clients, doubled.ndim)
+
+
+DERIVATIVES = {
+    "grad": lambda run: jax.grad(lambda w, x: run(w, x), argnums=(0, 1)),
+    "jvp": lambda run: lambda w, x: jax.jvp(run, (w, x), (x[0], 2 * x))[1],
+    "hessian": lambda run: jax.hessian(run),
+    "compiled": lambda run: jax.jit(jax.grad(run, argnums=(0, 1))),
+}
+
+
+@pytest.mark.sample(quick=5)
+@pytest.mark.parametrize("context", [True, False], ids=["in its context", "no context"])
+@pytest.mark.parametrize("placed", [True, False], ids=["placed", "not placed"])
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_a_simulation_on_explicit_axes_can_be_differentiated(name, placed, context):
+    mesh = jax.make_mesh((1,), ("clients",), axis_types=(jax.sharding.AxisType.Explicit,))
+    place = lambda *axes: jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+    w, x = jnp.asarray(W), jnp.asarray(X)
+    expected = DERIVATIVES[name](fad.simulate(loss))(w, x)
+    if placed:
+        w, x = jax.device_put(w, place()), jax.device_put(x, place("clients"))
+    with jax.set_mesh(mesh) if context else contextlib.nullcontext():
+        got = DERIVATIVES[name](fad.simulate(loss, mesh=mesh))(w, x)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_mesh_with_other_explicit_axes_is_refused():
+    other = jax.make_mesh((1,), ("others",), axis_types=(jax.sharding.AxisType.Explicit,))
+    w = jax.device_put(W, jax.sharding.NamedSharding(other, jax.sharding.PartitionSpec()))
+    run = fad.simulate(loss, mesh=jax.make_mesh((1,), ("clients",)))
+    with pytest.raises(ArgumentError, match=r"axes \{'clients': 1\}, got one .* \{'others': 1\}"):
+        run(w, X)
 
 
 if __name__ == "__main__":
