@@ -204,6 +204,43 @@ def before_binding(primitive: Primitive, change: Callable) -> None:
     primitive.bind = changed
 
 
+def map_clients_by(primitive: Primitive, rule: Callable) -> None:
+    """Gives a primitive of JAX's a rule for the axis of clients; for other axes it keeps its own.
+
+    Args:
+      primitive: Of JAX's.
+      rule: From the rule for other axes, the axis, the operands, the position of the axis in each (None:
+        nowhere) and the parameters to the results and the positions of the axis in these.
+    """
+    found = batching.fancy_primitive_batchers.get(primitive)
+    if found is None:  # JAX before 0.9
+        plain = batching.primitive_batchers[primitive]  # type: ignore[index]
+        usual = lambda _, operands, dims, **params: plain(operands, dims, **params)
+    else:
+        usual = found
+
+    def batch(axis_data, operands, dims, **params):
+        if isinstance(axis_data.name, _ClientAxis) and any(d is not None for d in dims):
+            return rule(usual, axis_data, operands, dims, params)
+        return usual(axis_data, operands, dims, **params)
+
+    batching.fancy_primitive_batchers[primitive] = batch
+
+
+def check_in_checkpoint(primitive: Primitive, check: Callable[[JaxprEqn], None]) -> None:
+    """Calls `check` with every equation of a primitive that reverse mode would run twice.
+
+    Under `jax.checkpoint` that is what is known without the cotangents and needed again with them.
+    """
+    usual = pe.partial_eval_jaxpr_custom_rules[primitive]
+
+    def separate(saveable, unknown_in, instantiated_in, equation):
+        check(equation)
+        return usual(saveable, unknown_in, instantiated_in, equation)
+
+    pe.partial_eval_jaxpr_custom_rules[primitive] = separate
+
+
 def identity_primitive(name: str) -> Primitive:
     """A primitive that gives its first operand, which is said to depend on the second."""
     primitive = Primitive(name)

@@ -29,13 +29,15 @@ import numpy as np
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, ShapedArray, Var
-from secfad._jax_interpreters import before_binding, identity_primitive
+from secfad._jax_interpreters import before_binding, check_in_checkpoint, identity_primitive
+from secfad.errors import ModeError
 from secfad.jaxprs.equations import (
     COND,
     CONTROL_FLOW,
     JIT,
     REMAT,
     SCAN,
+    WHILE,
     Atom,
     Call,
     Cond,
@@ -217,3 +219,16 @@ def _counting(operands: Sequence[Any], params: dict) -> tuple[Sequence[Any], dic
 
 
 before_binding(SCAN, _counting)
+
+
+def _require_once(loop: JaxprEqn) -> None:
+    if communicates(loop):
+        raise ModeError(
+            f"{_jax.user_line(loop)}: reverse mode expected no `while` loop that communicates inside of "
+            "jax.checkpoint, got one. What a loop of unknown length receives cannot be saved, so "
+            "its messages would be sent again. Put jax.checkpoint around the work inside of the loop, or use "
+            "mode='forward'."
+        )
+
+
+check_in_checkpoint(WHILE, _require_once)
