@@ -20,6 +20,7 @@ from secfad import _jax
 from secfad.errors import ArgumentError, PlacementError
 from secfad.jaxprs.iterations import without_counts
 from secfad.jaxprs.references import require_no_references
+from secfad.jaxprs.vmap_rules import without_rules
 from secfad.placements import Placement
 from secfad.primitives import OUTSIDE
 
@@ -65,7 +66,7 @@ class Computation:
         """The program and the tree of its results, at arguments of these shapes."""
         closed, tree = self.trace_at(specs)
         require_no_references(self.name, closed.jaxpr)
-        return without_counts(closed), tree
+        return without_counts(without_rules(closed)), tree
 
     def trace_at(self, specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
         """What `traced` gives; derivatives are traced in another way (`secfad.derivatives.traced`)."""

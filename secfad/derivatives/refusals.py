@@ -22,10 +22,17 @@ _REFUSALS = (
         "mode",
         "mode='forward' of secfad.grad or secfad.jvp, or mode='mixed' if the loop is client code",
     ),
-    (
-        "Linearization failed to produce known values",
-        "something in it has a forward derivative only, as jax.custom_batching.custom_vmap has",
-        "mode='forward' of secfad.grad or secfad.jvp, or give it a custom_vjp",
+    *(
+        (
+            words,
+            "something in it has a forward derivative only, as jax.custom_batching.custom_vmap has in "
+            "a derivative rule",
+            "mode='forward' of secfad.grad or secfad.jvp, or give it a custom_vjp",
+        )
+        for words in (
+            "Linearization failed to produce known values",
+            "Transpose rule (for reverse-mode differentiation) for",
+        )
     ),
     (
         "open an issue at https://github.com/google/jax",

@@ -46,7 +46,8 @@ class Layout:
             split = [self.at_clients(x) if p is CLIENTS else x for x, p in zip(leaves, arguments)]
             # So that every process can read what is the server's.
             return [
-                jax.lax.with_sharding_constraint(v, self._at(p)) for v, p in zip(fun(*split), results)
+                jax.lax.with_sharding_constraint(v, self._at(p))
+                for v, p in zip(fun(*split), results)
             ]
 
         return laid_out

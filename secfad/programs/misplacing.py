@@ -38,7 +38,6 @@ def two_places(equation: JaxprEqn) -> PlacementError:
 
 _INSTEAD = {
     "linear_solve": "Use jax.scipy.sparse.linalg.cg or jax.lax.custom_linear_solve",
-    "custom_vmap_call": "Communicate before and after the function that has a rule for vmap",
     "linear_call": "Use jax.lax.custom_linear_solve, or a jax.custom_vjp",
 }
 

@@ -18,6 +18,7 @@ import jax
 
 from secfad import _jax
 from secfad._jax import Jaxpr, Var
+from secfad._jax_interpreters import client_axis
 from secfad.jaxprs.equations import Broadcast, Sum
 from secfad.placements import Placement
 from secfad.programs.placed import Control, Placed
@@ -67,7 +68,8 @@ class Stage:
         """The stage for all clients at once; `mapped` says which inputs differ between clients."""
         if mapped not in self._over_clients:
             axes = tuple(0 if m else None for m in mapped)
-            over = jax.vmap(_function(self.jaxpr, self.constants), in_axes=axes)
+            own = _function(self.jaxpr, self.constants)
+            over = jax.vmap(own, in_axes=axes, axis_name=client_axis)
             self._over_clients[mapped] = jax.jit(over)
         return self._over_clients[mapped]
 

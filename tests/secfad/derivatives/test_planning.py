@@ -114,19 +114,18 @@ def central_ridge(lam):
 
 
 @jax.custom_batching.custom_vmap
-def squared(v):
-    return v**2
+def doubled(v):
+    return 2 * v
 
 
-@squared.def_vmap
-def _(size, batched, v):
-    del size
-    return v**2, batched[0]
+doubled.def_vmap(lambda size, batched, v: (2 * v, batched[0]))
+squared = jax.custom_jvp(lambda v: v**2)
+squared.defjvp(lambda p, t: (p[0] ** 2, doubled(p[0] * t[0])))
 
 
 FORWARD_ONLY = {
     "custom_root": (ridge, jnp.float32(0.4), "transpose", jax.grad(central_ridge)(0.4)),
-    "custom_vmap": (
+    "custom_vmap in a rule": (
         lambda w, x: fad.mean(jnp.sum(squared(fad.broadcast(w) * x))),
         W,
         "custom_vmap",
