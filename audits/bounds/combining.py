@@ -9,17 +9,12 @@ from typing import Any
 import jax.numpy as jnp
 
 from audits.bounds.domains.amounts import Amount
-from audits.bounds.domains.chance import (
-    draw_of,
-    draws_of,
-    lineage_of,
-    noise_of,
-    reveals_of,
-)
+from audits.bounds.domains.chance import draw_of, noise_of
 from audits.bounds.domains.contributions import low_precision
 from audits.bounds.domains.facts import Fact, Interval, Member, Norm, Relation
-from audits.bounds.domains.identities import identity_of
 from audits.bounds.domains.intervals import interval_of
+from audits.bounds.domains.key_rules import keys_of
+from audits.bounds.domains.keys import Keys, mixed, unnamed
 from audits.bounds.domains.relations import covers, itself, relation_of
 from audits.bounds.domains.releases import NoiseSite, direct_of, linear_of, noised, raw_of
 from audits.bounds.domains.sets import NONE, only
@@ -53,14 +48,17 @@ def combine(site: Site, number: Number, line: Callable[[], str]) -> tuple[Fact, 
         direct=direct_of(site),
         proof=_proof(site, norms),
         norms=norms,
-        lineage=lineage_of(site),
         draw=draw_of(site),
         noise=noise_of(site),
-        draws=draws_of(site) if noise is None else frozenset(),
-        reveals=reveals_of(site),
-        identity=identity_of(site, number),
+        keys=_keys(site, noise),
     )
     return (_selected(site, fact, number) if site.name == "select_n" else fact), noise
+
+
+def _keys(site: Site, noise: NoiseSite | None) -> Keys:
+    """The keys of a result; noise of an unknown kind is judged where it is added."""
+    keys = keys_of(site)
+    return keys if noise is None else unnamed(keys.visible, frozenset())
 
 
 def _with_noise(site: Site, operand: Fact, noise: NoiseSite, number: Number) -> Fact:
@@ -71,11 +69,10 @@ def _with_noise(site: Site, operand: Fact, noise: NoiseSite, number: Number) -> 
     direct = bool(noise.linear) and all(a == Amount(1.0) for _, a in noise.linear)
     own: dict[str, Any] = {
         "norms": norms_of(site),
-        "lineage": lineage_of(site),
         "draw": draw_of(site),
         "noise": noise_of(site),
-        "reveals": reveals_of(site),
-        "identity": identity_of(site, number),
+        # The draw is in the noise; that the noise is used once is judged there.
+        "keys": unnamed(mixed(f.keys for f in site.facts).shown, operand.keys.drawn),
     }
     if noise.at_client:
         own["norms"] = operand.norms or own["norms"]
@@ -86,7 +83,6 @@ def _with_noise(site: Site, operand: Fact, noise: NoiseSite, number: Number) -> 
         raw=operand.raw & ~hidden,
         divisors=operand.divisors & ~hidden,
         direct=direct,
-        draws=operand.draws,
         **own,
     )
 

@@ -1,8 +1,7 @@
 """Facts through calls, branches and loops.
 
 The walk repeats a loop until the facts of its carries hold in every iteration. It widens growing
-facts to no bound, so a few passes are enough. A value computed inside a loop is a new value in
-every iteration; this finds a key that all iterations use.
+facts to no bound, so a few passes are enough. `key_loops` follows keys and counters.
 """
 
 import itertools
@@ -14,15 +13,16 @@ import numpy as np
 
 from audits.bounds.domains.facts import (
     Fact,
-    Identity,
     Interval,
     everything,
     join_facts,
     touched,
     weaker,
 )
+from audits.bounds.domains.key_loops import KeyLoop, stacked
+from audits.bounds.domains.keys import mixed
 from audits.bounds.domains.steps import Site
-from audits.bounds.records import KeyUse, Records
+from audits.bounds.records import Records
 from audits.transfer.interpreter import Checker, Path
 from audits.transfer.labels import Label, public
 from secfad.inner import ClosedJaxpr, Literal, equations, sub_jaxprs
@@ -44,7 +44,6 @@ class ControlFlow:
     checker: Checker
     records: Records
     count: int
-    born: dict[int, tuple[int, ...]]
     _loops: tuple[int, ...]
     _invariants: dict[Path, list[Fact]]
 
@@ -84,30 +83,32 @@ class ControlFlow:
 
     def _scan(self, site: Site, path: Path) -> list[Fact]:
         loop = equations.viewed(site.equation, equations.Scan)
-        fixed, start, stacked = loop.split(site.facts)
+        fixed, start, rows = loop.split(site.facts)
         inner = (*path, "body" if (*path, "body") in self.checker.evidence else "row")
-        outside, self._loops = self._loops, (*self._loops, self.number("loop", path))
-        slices = [self._slice(f, inner, k) for k, f in enumerate(stacked)]
+        keys = KeyLoop(self.number("loop", path), loop.length, self._loops)
+        outside, self._loops = self._loops, (*self._loops, keys.loop)
+        shapes = [atom.aval.shape for atom in loop.xs]  # type: ignore[attr-defined]
+        slices = [self._slice(f, s, keys, inner, k) for k, (f, s) in enumerate(zip(rows, shapes))]
         run = lambda carry: self._visit(loop.body, [*fixed, *carry, *slices], inner)
-        before, self.count = self.count, self.count * max(loop.length, 1)
-        carry, out, seen = self._steady(start, run, inner)
+        carry, out, seen = self._steady(start, [a.aval for a in loop.carry], run, keys, inner)
         self.records.add(seen)
-        self._reused_carries(carry, out)
-        self.count, self._loops = before, outside
+        self._loops = outside
         return [
-            join_facts(self.number("carry out", path, k), a, b)
+            join_facts(self.number("carry out", path, k), a, b).replace(
+                keys=keys.end(k, carry[k].keys, a.keys)
+            )
             for k, (a, b) in enumerate(zip(loop.split_out(out)[0], start))
         ] + [self._stack(f, path, k) for k, f in enumerate(loop.split_out(out)[1])]
 
-    def _slice(self, fact: Fact, path: Path, index: int) -> Fact:
-        number = self.number("slice", path, index)
+    def _slice(self, fact: Fact, shape, keys: KeyLoop, path: Path, index: int) -> Fact:
         return Fact(
-            number, fact.interval, raw=fact.raw, divisors=fact.divisors, blame=fact.blame,
-            lineage=fact.lineage | {number} if fact.lineage else frozenset(),
-            draws=fact.draws,
-            reveals=fact.reveals,
-            identity=_one_of(fact.identity),
-        )  # fmt: skip
+            self.number("slice", path, index),
+            fact.interval,
+            raw=fact.raw,
+            divisors=fact.divisors,
+            blame=fact.blame,
+            keys=keys.row(fact.keys, shape, fact.number),
+        )
 
     def _stack(self, fact: Fact, path: Path, index: int) -> Fact:
         return Fact(
@@ -117,13 +118,12 @@ class ControlFlow:
             divisors=fact.divisors,
             direct=fact.direct,
             blame=fact.blame,
-            draws=fact.draws,
-            reveals=fact.reveals,
-            lineage=fact.lineage,
-            identity=_one_of(fact.identity),
+            keys=stacked(fact.keys),
         )
 
-    def _steady(self, start: Sequence[Fact], body, path: Path) -> Steady:
+    def _steady(
+        self, start: Sequence[Fact], avals: Sequence[Any], body, keys: KeyLoop, path: Path
+    ) -> Steady:
         """The facts of loop carries that hold in every iteration, confirmed by one visit that
         starts from them.
 
@@ -135,13 +135,18 @@ class ControlFlow:
             known is not None
         ):  # the loop around this one has grown, so most of it will be needed again
             facts = [weaker(a.number, a, b).replace(amount=None) for a, b in zip(facts, known)]
+        begun = keys.begin([f.keys for f in start], avals)
+        facts = [f.replace(keys=k) for f, k in zip(facts, begun)]
         for attempt in itertools.count():
             out, seen = body(facts)
             merged = [self._widened(a, b, attempt) for a, b in zip(facts, out)]
             if attempt >= MAX_PASSES:
                 merged = [_forgotten(f) for f in merged]
+            later = keys.again([f.keys for f in facts], [f.keys for f in out], avals)
+            merged = [f.replace(keys=k) for f, k in zip(merged, later)]
             if merged == facts:
                 self._invariants[path] = facts
+                self.records.carries.update(keys.meaning(later, [f.keys for f in out]))
                 return Steady(facts, out, seen)
             facts = merged
         raise AssertionError("unreachable: the passes have no end")
@@ -160,25 +165,28 @@ class ControlFlow:
         loop = equations.viewed(site.equation, equations.While)
         tested, fixed, start = loop.split(site.facts)
         inner = (*path, "body")
-        outside, self._loops = self._loops, (*self._loops, self.number("loop", path))
-        before, self.count = self.count, self.count * 2
+        keys = KeyLoop(self.number("loop", path), None, self._loops)
+        outside, self._loops = self._loops, (*self._loops, keys.loop)
         batched = bool(loop.predicate.jaxpr.outvars[0].aval.shape)  # type: ignore[attr-defined]
 
         def once(carry: Sequence[Fact]) -> tuple[list[Fact], Records]:
             out, seen = self._visit(loop.body, [*fixed, *carry], inner)
             return (list(map(_of_several, out)) if batched else out), seen
 
-        carry, out, seen = self._steady(
-            list(map(_of_several, start)) if batched else start, once, inner
-        )
+        begun = list(map(_of_several, start)) if batched else start
+        carry, out, seen = self._steady(begun, [a.aval for a in loop.carry], once, keys, inner)
         decided = self.closed(loop.predicate, [*tested, *carry], (*path, "test"))
         self._watch_decision(site, path, decided[0], self._tested(path))
         self.records.add(seen)
-        self._reused_carries(carry, out)
-        self.count, self._loops = before, outside
+        self._loops = outside
         # Every result reveals the number of iterations, even a result without data.
         return [
-            touched(join_facts(self.number("carry out", path, k), a, b), decided)
+            touched(
+                join_facts(self.number("carry out", path, k), a, b).replace(
+                    keys=keys.end(k, carry[k].keys, a.keys)
+                ),
+                decided,
+            )
             for k, (a, b) in enumerate(zip(out, start))
         ]
 
@@ -189,16 +197,6 @@ class ControlFlow:
         literal = isinstance(condition, Literal)
         return public() if literal else self.checker.evidence[inside][condition]
 
-    def _reused_carries(self, carry: Sequence[Fact], out: Sequence[Fact]) -> None:
-        """A key that a loop carries unchanged is the same key in every iteration."""
-        for before, after in zip(carry, out):
-            if before.number == after.number:
-                self.born[before.number] = self._loops[:-1]
-
-    def reused(self, use: KeyUse) -> bool:
-        """Whether a key is older than the innermost loop that uses it."""
-        return use.count > 1 and self.born.get(use.key, ()) != use.loops
-
 
 def _fresh(fact: Fact, number: int) -> Fact:
     """The initial facts, restricted to those that a later iteration may start with too."""
@@ -208,16 +206,11 @@ def _fresh(fact: Fact, number: int) -> Fact:
 
 def _of_several(fact: Fact) -> Fact:
     """A fact whose entries may come from different iterations, as in a batched loop."""
-    return _fresh(fact, fact.number).replace(norms=())
+    return _fresh(fact, fact.number).replace(norms=(), keys=mixed([fact.keys]))
 
 
 def _forgotten(fact: Fact) -> Fact:
     """A fact without a bound that keeps its dependences and revealed keys."""
     return touched(Fact(fact.number, everything(np.float32)), [fact]).replace(
-        low=fact.low, direct=fact.direct, lineage=fact.lineage, identity=fact.identity
+        low=fact.low, direct=fact.direct
     )
-
-
-def _one_of(identity: Identity | None) -> Identity | None:
-    """An entry, or several entries, of a key array: any of its keys."""
-    return None if identity is None else Identity(identity.shape[1:], (), identity.keys)

@@ -19,7 +19,6 @@ from audits.bounds.proving import Prover
 from audits.bounds.sum_bounds import SumBound, joint_amount
 from audits.rules.findings import Finding, finding
 from audits.rules.rules import Severity
-from audits.transfer.labels import Place
 
 LEAST_MULTIPLIER = 0.5
 JOINT_MULTIPLIER = 1.0
@@ -48,8 +47,6 @@ def scales(
             multipliers.append(math.nan)
             continue
         if site.at_client:
-            if site.noise.place != Place.CLIENT:
-                found.append(finding("FAD503", line=site.line))
             multipliers.append(math.nan)
             continue
         behind = _private(prover, site)

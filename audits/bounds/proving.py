@@ -4,6 +4,7 @@ It follows the same paths as the communication check and reads its labels. It ca
 that all primitives are known and that rows of different clients never mix.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,12 @@ import numpy as np
 
 from audits.bounds.combining import combine
 from audits.bounds.domains.amounts import Amount
-from audits.bounds.domains.chance import SINKS
+from audits.bounds.domains.chance import rows_of
 from audits.bounds.domains.contributions import Contributions
 from audits.bounds.domains.facts import Fact, Interval, everything
-from audits.bounds.domains.identities import new_identity
 from audits.bounds.domains.intervals import flushed
+from audits.bounds.domains.key_rules import KEPT, argument, is_key, public_keys
+from audits.bounds.domains.keys import MOST, NOTHING, Keys, indices, mixed
 from audits.bounds.domains.relations import derives_a_norm
 from audits.bounds.domains.sets import NONE, Sums, united
 from audits.bounds.domains.steps import Site
@@ -39,8 +41,6 @@ class Prover(Contributions, ControlFlow):
         self._senders = checker.senders()
         self.private: dict[str, Sums] = {}
         self.server_clips = False
-        self.count = 1
-        self.born: dict[int, tuple[int, ...]] = {}
         self._callers: list[Any] = []
         self._loops: tuple[int, ...] = ()
         self._numbers: dict[Any, int] = {}
@@ -59,19 +59,24 @@ class Prover(Contributions, ControlFlow):
         """Equal keys get equal numbers, because equal computations on equal values give equal
         values.
         """
-        found = self._numbers.setdefault(key, len(self._numbers))
-        self.born.setdefault(found, self._loops)
-        return found
+        return self._numbers.setdefault(key, len(self._numbers))
 
-    def run(self, closed: ClosedJaxpr, names: Sequence[str]) -> list[Fact]:
-        """Facts of the outputs."""
+    def run(self, closed: ClosedJaxpr, names: Sequence[str], secret: Sequence[bool]) -> list[Fact]:
+        """Facts of the outputs.
+
+        Args:
+          closed: The program.
+          names: Names of its arguments.
+          secret: For each argument, whether it is a key that its holder keeps secret.
+        """
         env = self.checker.evidence[()]
         facts = [
-            self._argument(v.aval, env[v], name) for v, name in zip(closed.jaxpr.invars, names)
+            self._argument(v.aval, env[v], name, own)
+            for v, name, own in zip(closed.jaxpr.invars, names, secret)
         ]
         return self.closed(closed, facts, ())
 
-    def _argument(self, aval: Any, label: Label, name: str) -> Fact:
+    def _argument(self, aval: Any, label: Label, name: str, secret: bool) -> Fact:
         interval = everything(aval.dtype)
         if label.place < Place.COPY and interval.nan:
             # A server value is public or the server's own, so a NaN in it is not a leak.
@@ -84,15 +89,11 @@ class Prover(Contributions, ControlFlow):
             name = f"{name}#{number}" if name in self.private else name
             self.private[name] = NONE
             amount = Amount.symbol(name)
-        key = str(aval.dtype).startswith("key<") or str(aval.dtype) == "uint32"
-        return Fact(
-            number,
-            interval,
-            amount=amount,
-            lineage=frozenset({number}) if key else frozenset(),
-            reveals=frozenset({number}) if key else frozenset(),
-            identity=new_identity(number, tuple(aval.shape), self.number) if key else None,
-        )
+        holder = "client" if label.place == Place.CLIENT else "server"
+        keys = NOTHING
+        if secret:
+            keys = argument((name, number), tuple(aval.shape), aval.dtype, holder)
+        return Fact(number, interval, amount=amount, keys=keys)
 
     def closed(self, closed: ClosedJaxpr, facts: Sequence[Fact], path: Path) -> list[Fact]:
         """Walks a closed jaxpr.
@@ -110,7 +111,7 @@ class Prover(Contributions, ControlFlow):
         self, closed: ClosedJaxpr, facts: Sequence[Fact], path: Path
     ) -> tuple[list[Fact], Records]:
         """The facts of the outputs and the records, which the caller may discard."""
-        key = (path, id(closed), tuple(facts), self.count, self._loops)
+        key = (path, id(closed), tuple(facts), self._loops)
         if key not in self._visits:
             outside, self.records = self.records, Records()
             outs = self._closed(closed, facts, path)
@@ -153,8 +154,7 @@ class Prover(Contributions, ControlFlow):
             array = np.asarray(value)
         except TypeError:
             number = self.number("key constant", id(value))
-            identity = new_identity(number, tuple(np.shape(value)), self.number)
-            return Fact(number, everything(None), identity=identity)
+            return Fact(number, everything(None), keys=public_keys(number, np.shape(value)))
         number = self.number("constant", array.dtype, array.shape, array.tobytes())
         if number not in self._constants:
             self._constants[number] = _range_of(number, array)
@@ -199,22 +199,26 @@ class Prover(Contributions, ControlFlow):
         return self._ordinary(site)
 
     def _watch(self, site: Site, path: Path) -> None:
-        """Records consumed keys and values that clients receive."""
+        """Records draws and values that clients receive."""
         seen = self.records
-        if site.name in SINKS:
-            key = site.facts[0]
-            known = frozenset() if key.identity is None else key.identity.keys
-            seen.uses.append(KeyUse(key.number, path, self.count, self._loops, known))
-            seen.identities[key.number] = known
-            seen.generators[key.number] = str(site.equation.invars[0].aval.dtype)  # type: ignore[attr-defined]
-            seen.lineages[key.number] = key.lineage | {key.number}
+        if site.name not in KEPT and site.name not in _PASSED_ON:
+            self._draw(site)
         explicit = site.name == "broadcast_in_dim" and path in self._senders
         for fact, label in zip(site.facts, site.labels):
             crossing = label.place == Place.SERVER and site.outputs and site.outputs[0].on_clients
             if explicit or crossing:
-                seen.sent |= fact.reveals | {fact.number}
+                seen.sent = mixed([seen.sent, fact.keys])
                 seen.shown = united(seen.shown, fact.raw)
-                seen.shown_draws = united(seen.shown_draws, fact.draws)
+
+    def _draw(self, site: Site) -> None:
+        """Records a draw from keys, or a use of them that the prover does not know."""
+        operand: Any = site.equation.invars[0].aval if site.equation.invars else None
+        if operand is None or not is_key(operand.dtype):
+            return
+        key = site.facts[0]
+        number = self.number(*self._key(site), 0)
+        use = KeyUse(number, rows_of(site), self._loops, key.raw, str(operand.dtype))
+        self.records.uses.append(use)
 
     def _watch_decision(self, site: Site, path: Path, fact: Fact, label: Label) -> None:
         """Records the predicate of a branch or loop that clients follow: they receive it.
@@ -225,9 +229,8 @@ class Prover(Contributions, ControlFlow):
         if label.on_clients or not (inside or any(out.on_clients for out in site.outputs)):
             return
         seen = self.records
-        seen.sent |= fact.reveals | {fact.number}
+        seen.sent = mixed([seen.sent, fact.keys])
         seen.shown = united(seen.shown, fact.raw)
-        seen.shown_draws = united(seen.shown_draws, fact.draws)
 
     def _ordinary(self, site: Site) -> list[Fact]:
         if derives_a_norm(site):
@@ -237,7 +240,7 @@ class Prover(Contributions, ControlFlow):
             one = _single(site, variable, position, self.number(*self._key(site), position))
             fact, noise = combine(one, self.number, lambda: self.line(site))
             if noise is not None:
-                self.records.noise.append(noise)
+                self.records.noise.append(dataclasses.replace(noise, loops=self._loops))
             made.append(self._settled(fact, one))
         return made
 
@@ -304,13 +307,14 @@ def _range_of(number: int, array: np.ndarray) -> Fact:
     kind = array.dtype.kind
     if (array.size == 0 or kind not in "biuf") and not jnp.issubdtype(array.dtype, jnp.floating):
         return Fact(number, everything(array.dtype))
+    keys = Keys(indices(array)) if kind in "biu" and 0 < array.size <= MOST else NOTHING
     wide = array.astype(np.float64) if array.size else np.zeros(1)
     nan = bool(np.isnan(wide).any())
     if nan:
         return Fact(number, everything(np.float32))
     low, high = float(wide.min()), float(wide.max())
     whole = Interval(low, high, False, bool(np.isinf(wide).any()))
-    return Fact(number, flushed(whole, array.dtype) if kind not in "biu" else whole)
+    return Fact(number, flushed(whole, array.dtype) if kind not in "biu" else whole, keys=keys)
 
 
 def _single(site: Site, variable: Any, position: int, number: int) -> Site:

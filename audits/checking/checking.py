@@ -202,7 +202,8 @@ def _bounded(
 ) -> tuple[list[Finding], Facts]:
     """The second walk: bounds, noise and keys."""
     prover = Prover(checker)
-    outputs = prover.run(traced.closed, [a.name for a in traced.inputs])
+    names, secret = zip(*((a.name, a.secret) for a in traced.inputs)) if traced.inputs else ((), ())
+    outputs = prover.run(traced.closed, names, secret)
     judgement = judge(
         prover,
         outputs,

@@ -83,6 +83,12 @@ class Arg:
             dtype = jax.eval_shape(lambda: jax.random.key(0, impl=implementation)).dtype
         return jax.ShapeDtypeStruct(self.shape, dtype)
 
+    @property
+    def secret(self) -> bool:
+        """Whether it is a key that its holder keeps secret: a typed key, or declared as a key."""
+        typed = jax.dtypes.issubdtype(self.spec.dtype, jax.dtypes.prng_key)
+        return typed or self.placement.endswith("_key")
+
     def label(self, style: Style) -> Label:
         """The label of the argument before the program runs."""
         place = PLACEMENTS[self.placement]

@@ -1,35 +1,25 @@
-"""Randomness: normal draws, their keys, and the uses of each key.
+"""Randomness: normal draws.
 
 The prover recognises a normal draw by its computation, not by the name of a function: random bits
 are shifted into the mantissa of a number in [1, 2), moved to (-1, 1), passed through the inverse
-error function and multiplied by the root of two. Keys carry their lineage, because anyone with an
-ancestor can compute the noise.
+error function and multiplied by the root of two. `keys` follows the keys.
 
-Sources: the key discipline of `jax.random`; the origin rules follow information-flow labels.
+Source: `jax.random.normal`.
 """
 
-import functools
 import math
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+
 from audits.bounds.domains.amounts import Amount
 from audits.bounds.domains.facts import Fact, Noise
-from audits.bounds.domains.identities import all_different
-from audits.bounds.domains.sets import united
+from audits.bounds.domains.key_relations import all_unrelated
+from audits.bounds.domains.keys import Key, positions
 from audits.bounds.domains.steps import Site
 from audits.transfer.labels import Place
 
-KEY_PRIMITIVES = frozenset(
-    {
-        "random_wrap",
-        "random_unwrap",
-        "random_seed",
-        "random_split",
-        "random_fold_in",
-        "random_clone",
-    }
-)
-SINKS = frozenset({"random_bits", "random_split"})
 _PASSING = frozenset(
     {
         "broadcast_in_dim",
@@ -45,28 +35,6 @@ _PASSING = frozenset(
 )
 
 
-def lineage_of(site: Site) -> frozenset[int]:
-    """The keys that determine the result, including the result; empty for values that are not keys."""
-    if site.name in KEY_PRIMITIVES or (site.name in _LINKING and _keylike(site.dtype)):
-        inherited = frozenset().union(*(f.lineage for f in site.facts))
-        return inherited | {f.number for f in site.facts} | {site.number}
-    return frozenset()
-
-
-_LINKING = _PASSING | {
-    "federated_broadcast",
-    "dynamic_slice",
-    "gather",
-    "threefry2x32",
-    "concatenate",
-}
-
-
-@functools.cache
-def _keylike(dtype: Any) -> bool:
-    return str(dtype) == "uint32" or str(dtype).startswith("key<")
-
-
 # The bits to drop so that the rest is a mantissa, and the bits of the number one.
 _SHIFT = {"uint32": 9, "uint64": 12}
 _ONE = {"uint32": 0x3F800000, "uint64": 0x3FF0000000000000}
@@ -76,17 +44,24 @@ def _passes(site: Site) -> bool:
     """Whether a primitive only rearranges entries; broadcasting a draw uses it many times and does
     not pass.
     """
+    if site.name == "convert_element_type" and not _exact(site):
+        return False
     return site.name in _PASSING and math.prod(site.shape(0)) == math.prod(site.out_shape)
+
+
+def _exact(site: Site) -> bool:
+    """Whether a conversion keeps every number: one of floats, to 32 bits or more."""
+    dtypes = (site.equation.invars[0].aval.dtype, site.dtype)  # type: ignore[attr-defined]
+    return all(jnp.issubdtype(d, jnp.floating) and jnp.finfo(d).bits >= 32 for d in dtypes)
 
 
 def draw_of(site: Site) -> Any:
     """The step of the result in the computation from bits to a normal number."""
     if site.name == "random_bits":
-        if not all_different(site.facts[0], site.shape(0), _rows(site)):
+        if not _all_different(site):
             return None  # the same numbers in several entries
-        place = site.labels[0].place
-        copied = place == Place.SERVER and _rows(site) is not None
-        return ("bits", site.facts[0].number, int(Place.COPY if copied else place))
+        copied = site.labels[0].place == Place.SERVER and _client_axis(site) is not None
+        return ("bits", site.number, copied)
     drawn = [f.draw for f in site.facts]
     if drawn.count(None) == len(drawn):
         return None
@@ -99,7 +74,26 @@ def draw_of(site: Site) -> Any:
     return _arithmetic(site)
 
 
-def _rows(site: Site) -> int | None:
+def _all_different(site: Site) -> bool:
+    """Whether no two keys of one client's draw can be the same key."""
+    keys, axis, shape = site.facts[0].keys, _client_axis(site), site.shape(0)
+    if math.prod(shape) == (1 if axis is None else shape[axis]):
+        return True
+    if keys.family is not None:
+        return True
+    return bool(keys.names) and all(all_unrelated(row) for row in rows_of(site))
+
+
+def rows_of(site: Site) -> tuple[tuple[Key, ...], ...]:
+    """The keys of a draw, for each client that has its own keys or copies."""
+    keys, axis, shape = site.facts[0].keys, _client_axis(site), site.shape(0)
+    if axis is None or len(keys.names) != math.prod(shape):
+        return (keys.consumed(),)
+    grid = np.moveaxis(positions(shape), axis, 0).reshape(shape[axis], -1)
+    return tuple(tuple(keys.names[k] for k in row) for row in grid.tolist())
+
+
+def _client_axis(site: Site) -> int | None:
     """The axis along which each client has its own keys or its copy of the same keys."""
     label = site.labels[0]
     if label.client_axis is not None or not site.stacked or not site.shape(0):
@@ -182,27 +176,3 @@ def _public_factor(fact: Fact) -> Amount | None:
     if interval.low == interval.high and interval.finite:
         return Amount(abs(interval.low))
     return fact.amount
-
-
-# Nobody can compute the key from these results.
-_ONE_WAY = frozenset({"random_bits", "random_split", "random_fold_in", "threefry2x32"})
-# These select some of the keys of an array.
-_PICKING = frozenset({"slice", "dynamic_slice", "gather", "squeeze"})
-
-
-def draws_of(site: Site) -> frozenset[int]:
-    """Keys whose draws entered the result."""
-    drawn: frozenset[int] = frozenset()
-    for fact in site.facts:
-        drawn = united(drawn, fact.draws)
-    return drawn | {site.facts[0].number} if site.name == "random_bits" else drawn
-
-
-def reveals_of(site: Site) -> frozenset[int]:
-    """Keys that can be computed from the result."""
-    if site.name in _ONE_WAY or (site.name in _PICKING and site.facts[0].lineage):
-        return frozenset({site.number}) if site.name != "random_bits" else frozenset()
-    shown: frozenset[int] = frozenset()
-    for fact in site.facts:
-        shown = united(shown, fact.reveals)
-    return shown

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from audits.bounds.domains.amounts import Amount, largest
+from audits.bounds.domains.keys import NOTHING, Keys, either
+from audits.bounds.domains.keys import touched as touched_keys
 from audits.bounds.domains.sets import NONE, Sums, united
 
 
@@ -100,31 +102,18 @@ class Part(NamedTuple):
     bound: Amount
 
 
-class Identity(NamedTuple):
-    """The keys that a value carries.
+class Noise(NamedTuple):
+    """Gaussian noise.
 
     Attributes:
-      shape: Its shape.
-      entries: The key in each entry, in row-major order; empty if entries are not distinguished.
-      also: Keys that any entry may equal.
+      std: Its standard deviation.
+      draw: Number of the draw.
+      copied: The server draws a copy of the same numbers for every client.
     """
 
-    shape: tuple[int, ...]
-    entries: tuple[int, ...] = ()
-    also: frozenset[int] = frozenset()
-
-    @property
-    def keys(self) -> frozenset[int]:
-        """All keys that occur."""
-        return frozenset(self.entries) | self.also
-
-
-class Noise(NamedTuple):
-    """Gaussian noise: its standard deviation, its key, and who knows the key."""
-
     std: Amount
-    key: int
-    place: int
+    draw: int
+    copied: bool
 
 
 class Fact(NamedTuple):
@@ -148,11 +137,8 @@ class Fact(NamedTuple):
       direct: It is a noised sum without normalisation.
       noise: It is Gaussian noise.
       draw: The step of a random draw in the computation of a normal number.
-      lineage: Keys from which it is derived.
-      draws: Keys of the random draws that entered it.
-      reveals: Keys that can be computed from it.
       mixed: The noise that the client itself added.
-      identity: The keys in its entries.
+      keys: Its keys or numbers, and the keys behind it.
     """
 
     number: int
@@ -172,11 +158,8 @@ class Fact(NamedTuple):
     direct: bool = False
     noise: Noise | None = None
     draw: Any = None
-    lineage: frozenset[int] = frozenset()
-    draws: frozenset[int] = frozenset()
-    reveals: frozenset[int] = frozenset()
     mixed: Noise | None = None
-    identity: Identity | None = None
+    keys: Keys = NOTHING
 
     def replace(self, **changes) -> "Fact":
         """The fact with some parts changed."""
@@ -232,23 +215,15 @@ def weaker(number: int, a: Fact, b: Fact) -> Fact:
         raw=united(a.raw, b.raw),
         divisors=united(a.divisors, b.divisors),
         direct=a.direct or b.direct,
-        lineage=united(a.lineage, b.lineage),
-        draws=united(a.draws, b.draws),
-        reveals=united(a.reveals, b.reveals),
-        identity=_either(a.identity, b.identity),
+        keys=either(a.keys, b.keys),
     )
-
-
-def _either(a: Identity | None, b: Identity | None) -> Identity | None:
-    if a is None or b is None or a == b:
-        return a or b
-    return Identity(a.shape, (), a.keys | b.keys)
 
 
 def touched(fact: Fact, others: Iterable[Fact]) -> Fact:
     """A fact whose value also depends on other values."""
-    raw, divisors, draws, reveals = fact.raw, fact.divisors, fact.draws, fact.reveals
+    others = list(others)
+    raw, divisors = fact.raw, fact.divisors
     for other in others:
         raw, divisors = united(raw, other.raw), united(divisors, other.divisors)
-        draws, reveals = united(draws, other.draws), united(reveals, other.reveals)
-    return fact.replace(raw=raw, divisors=divisors, draws=draws, reveals=reveals)
+    keys = touched_keys(fact.keys, [other.keys for other in others])
+    return fact.replace(raw=raw, divisors=divisors, keys=keys)

@@ -41,6 +41,7 @@ class NoiseSite:
       at_client: Each client adds its own.
       known: It is Gaussian with a known standard deviation, one draw per entry.
       line: The user's line.
+      loops: The loops around it.
     """
 
     linear: tuple[tuple[int, Amount], ...]
@@ -48,6 +49,7 @@ class NoiseSite:
     at_client: bool
     line: str
     known: bool = True
+    loops: tuple[int, ...] = ()
 
 
 def linear_of(site: Site) -> tuple[tuple[int, Amount], ...]:
@@ -114,7 +116,7 @@ def _merged(a, b):
 def noised(site: Site, line: Callable[[], str]) -> tuple[Fact | None, NoiseSite | None]:
     """The operand to which noise is added, and its record, if the equation adds noise."""
     if site.name not in ("add", "add_any", "sub") or not (
-        site.facts[0].draws or site.facts[1].draws or site.facts[0].noise or site.facts[1].noise
+        any(fact.keys.drawn or fact.noise for fact in site.facts)
     ):
         return None, None
     found = _gaussian(site, line)
@@ -126,8 +128,8 @@ def _unknown(site: Site, line: Callable[[], str]) -> NoiseSite | None:
     for index, other in ((0, 1), (1, 0)):
         drawn, value = site.facts[index], site.facts[other]
         server = site.labels[other].place == Place.SERVER
-        if server and drawn.draws and value.raw and not value.draws:
-            noise = drawn.noise or Noise(Amount(0.0), -1, int(Place.SERVER))
+        if server and drawn.keys.drawn and value.raw and not value.keys.drawn:
+            noise = drawn.noise or Noise(Amount(0.0), -1, False)
             return NoiseSite(value.linear, noise, False, line(), known=False)
     return None
 
@@ -144,8 +146,7 @@ def _gaussian(site: Site, line: Callable[[], str]) -> tuple[Fact | None, NoiseSi
             )  # one draw for many entries, or many draws for one entry, is not this noise
         if value.linear and site.labels[other].place == Place.SERVER:
             # Copies of one draw do not count as noise if the server adds them.
-            own = noise.place != Place.COPY
-            return value, NoiseSite(value.linear, noise, False, line(), known=own)
+            return value, NoiseSite(value.linear, noise, False, line(), not noise.copied)
         if site.labels[other].place == Place.CLIENT:
             return value, NoiseSite((), noise, True, line())
     return None, None
