@@ -46,6 +46,7 @@ __all__ = [
     "sub_jaxprs",
     "user_line",
     "with_line",
+    "without_line",
 ]
 
 # Records of functions that say what a draw, a split and a fold of a key compute.
@@ -146,6 +147,11 @@ def with_line(equation: JaxprEqn, caller: JaxprEqn) -> JaxprEqn:
         return equation
     here = equation.source_info.replace(traceback=caller.source_info.traceback)
     return equation.replace(source_info=here)
+
+
+def without_line(equation: JaxprEqn) -> JaxprEqn:
+    """The equation without a line and a scope of its own, so that it gets those of its caller."""
+    return equation.replace(source_info=source_info_util.new_source_info())
 
 
 _NO_MESH = jax.sharding.AbstractMesh((), ())

@@ -16,6 +16,7 @@ import jax
 
 from secfad import _jax
 from secfad.computations import Computation
+from secfad.jaxprs.repeats import with_shared_operations
 from secfad.placements import CLIENTS
 from secfad.programs.explanations import untraceable
 from secfad.programs.scheduling import one_contact
@@ -120,9 +121,11 @@ def _evaluated(
     tree: Any,
     is_derivative: bool,
 ) -> Traced:
+    shared = functools.cache(lambda: with_shared_operations(source))
+
     def fun(*args: Any) -> Any:
-        leaves = jax.tree.leaves(args)
-        return jax.tree.unflatten(tree, _jax.eval_jaxpr(source.jaxpr, source.consts, *leaves))
+        closed, leaves = shared(), jax.tree.leaves(args)
+        return jax.tree.unflatten(tree, _jax.eval_jaxpr(closed.jaxpr, closed.consts, *leaves))
 
     return Traced(
         fun,
