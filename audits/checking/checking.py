@@ -15,6 +15,7 @@ import jax
 
 from audits.bounds.judging import judge
 from audits.bounds.proving import Prover
+from audits.checking.contacts import scheduled
 from audits.checking.evidence import evidence_of
 from audits.checking.frontends import PLACEMENTS, Arg, Traced, trace_mode
 from audits.checking.outputs import judge_outputs
@@ -28,7 +29,7 @@ from audits.transfer.styles import STYLES, Style
 from audits.transfer.transfer import TRANSFER
 from secfad import CLIENTS, SERVER, Program
 from secfad.errors import SecfadError
-from secfad.inner import Costs, costs, label, normalise, place, schedule
+from secfad.inner import costs, label, normalise, place, schedule
 
 PROFILES = ("secagg", "secagg+dp")
 MINIMUM_CLIENTS = 2
@@ -87,7 +88,8 @@ def check(
     findings, facts = examine(traced, chosen, mode=mode, profile=profile, declared=declared)
     rejected = any(f.severity == Severity.REJECT for f in findings)
     if chosen.name == "native" and not rejected:
-        findings, facts = _with_again(findings, facts, _costs(traced))
+        facts = _scheduled(facts, traced)
+    findings += _again(facts)
     if chosen.sums_by_reduction and not rejected:
         findings += _other_cohorts(fn, args, chosen, mode, wrt, declared)
     findings = [f if f.line else dataclasses.replace(f, line=definition_line(fn)) for f in findings]
@@ -266,32 +268,23 @@ def check_program(
     findings, facts = examine(
         traced_program(program), style, mode="primal", profile=profile, declared=declared
     )
-    findings, facts = _with_again(findings, facts, program.costs)
+    if all(f.severity < Severity.REJECT for f in findings):
+        facts = scheduled(facts, program.schedule, program.costs)
+    findings += _again(facts)
     return Report.of(findings, facts, subject)
 
 
-def _costs(traced: Traced) -> Costs:
-    """The costs of a native program; nothing if secfad refuses the program."""
+def _scheduled(facts: Facts, traced: Traced) -> Facts:
+    """The facts of the schedule of a native program; those of the walk if secfad refuses it."""
     placements = [
         SERVER if PLACEMENTS[a.placement] == Place.SERVER else CLIENTS for a in traced.inputs
     ]
     try:
         normal = normalise(traced.closed, erase_rules=True)
-        return costs(schedule(place(normal, placements, [a.name for a in traced.inputs])))
+        plan = schedule(place(normal, placements, [a.name for a in traced.inputs]))
     except SecfadError:
-        return Costs()
-
-
-def _with_again(findings: list[Finding], facts: Facts, cost: Costs) -> tuple[list[Finding], Facts]:
-    """Adds the need for the same clients if only secfad's schedule knows of it.
-
-    An engine waits for the survivors of a sum before it divides by their number, and for
-    cotangents. It may therefore contact clients again although the labels of the walk do not show
-    it.
-    """
-    if facts.readdress or not cost.readdressed:
-        return findings, facts
-    return [*findings, *_again(cost.state_bytes)], dataclasses.replace(facts, readdress=True)
+        return facts
+    return scheduled(facts, plan, costs(plan))
 
 
 def cohort_size(traced: Traced, style: Style) -> int | None:
@@ -330,8 +323,6 @@ def _facts(checker: Checker, traced: Traced, clients: int | None) -> Facts:
 def _obligations(traced: Traced, facts: Facts, profile: str) -> list[Finding]:
     """Caveats about the program as a whole."""
     found = []
-    if facts.readdress:
-        found += _again(facts.residual_bytes)
     if facts.stateful_clients:
         names = ", ".join(f"`{a.name}`" for a in traced.inputs if a.placement == "client_state")
         found.append(finding("FAD701", value=names))
@@ -346,10 +337,12 @@ def _obligations(traced: Traced, facts: Facts, profile: str) -> list[Finding]:
     return found
 
 
-def _again(state_bytes: float) -> list[Finding]:
+def _again(facts: Facts) -> list[Finding]:
     """The caveat that a later phase needs the same clients, with the state that they keep."""
-    kept = [finding("FAD305", bytes=state_bytes)] if state_bytes else []
-    return [finding("FAD306"), *kept]
+    if not facts.readdress:
+        return []
+    state = facts.residual_bytes
+    return [finding("FAD306"), *([finding("FAD305", bytes=state)] if state else [])]
 
 
 def _equations_against_unknowns(traced: Traced, facts: Facts) -> list[Finding]:

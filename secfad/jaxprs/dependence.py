@@ -108,6 +108,23 @@ def separated(equation: JaxprEqn, flags: Sequence[bool]) -> tuple[list[JaxprEqn]
     return free, rest[0]
 
 
+def one_by_one(equation: JaxprEqn) -> list[JaxprEqn]:
+    """One equation per operand, of a primitive that hands on several operands unchanged."""
+    count = len(equation.invars)
+    if count < 2 or equation.primitive.name not in ("optimization_barrier", "device_put"):
+        return [equation]
+
+    def alone(position: int) -> JaxprEqn:
+        own = lambda v: (v[position],) if isinstance(v, tuple) and len(v) == count else v
+        return equation.replace(
+            invars=[equation.invars[position]],
+            outvars=[equation.outvars[position]],
+            params={name: own(value) for name, value in equation.params.items()},
+        )
+
+    return [alone(k) for k in range(count)]
+
+
 def _kept(equation: JaxprEqn, used: Sequence[bool]) -> list[JaxprEqn]:
     inputs = list(dict.fromkeys(v for v in equation.invars if isinstance(v, Var)))
     # Carries stay for others' sake; the two parts must not both define one variable.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from secfad.errors import PlacementError
-from secfad.jaxprs.dependence import separated
+from secfad.jaxprs.dependence import one_by_one, separated
 from secfad.jaxprs.equations import (
     CUSTOM_RULES,
     OWN_DERIVATIVE,
@@ -119,6 +119,9 @@ class _Scope:
                     self._sum(equation)
                 case Scan() | While() | Cond() as control:
                     self._control(control)
+                case _ if len({self.label(v) for v in equation.invars}) > 1:
+                    for part in one_by_one(equation):
+                        self._local(part)
                 case _:
                     self._local(equation)
 
