@@ -1,29 +1,26 @@
 """Combines the parts of an equation's fact: interval, relation, guards, linear form and blame."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
-
 from audits.bounds.domains.amounts import Amount
 from audits.bounds.domains.chance import draw_of, noise_of
-from audits.bounds.domains.contributions import low_precision
-from audits.bounds.domains.facts import Fact, Interval, Member, Norm, Relation
-from audits.bounds.domains.intervals import interval_of
+from audits.bounds.domains.facts import Fact, Interval, Norm, Relation, factor_of
+from audits.bounds.domains.guards import scaled_of, selected
+from audits.bounds.domains.intervals import interval_of, magnitude, summed
 from audits.bounds.domains.key_rules import keys_of
 from audits.bounds.domains.keys import Keys, mixed, unnamed
-from audits.bounds.domains.relations import covers, itself, relation_of
+from audits.bounds.domains.precision import is_complex, is_float, is_wide, low_precision
+from audits.bounds.domains.relations import relation_of
 from audits.bounds.domains.releases import NoiseSite, direct_of, linear_of, noised, raw_of
 from audits.bounds.domains.sets import NONE, only
-from audits.bounds.domains.stability import norms_of
-from audits.bounds.domains.steps import Site
+from audits.bounds.domains.stability import guarded_cases, norms_of, whole_norm
+from audits.bounds.domains.steps import Site, entries
 from audits.transfer.labels import Place
 
 Number = Callable[..., int]
-Alternatives = frozenset[frozenset[Member]]
 
 
 def combine(site: Site, number: Number, line: Callable[[], str]) -> tuple[Fact, NoiseSite | None]:
@@ -31,13 +28,15 @@ def combine(site: Site, number: Number, line: Callable[[], str]) -> tuple[Fact, 
     operand, noise = noised(site, line)
     if operand is not None and noise is not None:
         return _with_noise(site, operand, noise, number), noise
+    if site.name == "select_n":
+        site = dataclasses.replace(site, facts=guarded_cases(site))
     raw, divisors = raw_of(site)
-    relation, norms = relation_of(site), norms_of(site)
+    relation, norms, interval = relation_of(site), norms_of(site), _interval(site)
     fact = Fact(
         site.number,
-        _interval(site),
+        interval,
         relation=relation,
-        scaled=_scaled(site, relation),
+        scaled=scaled_of(site, relation, interval),
         multiple=_multiple(site),
         amount=_amount(site),
         blame=_blame(site),
@@ -52,7 +51,7 @@ def combine(site: Site, number: Number, line: Callable[[], str]) -> tuple[Fact, 
         noise=noise_of(site),
         keys=_keys(site, noise),
     )
-    return (_selected(site, fact, number) if site.name == "select_n" else fact), noise
+    return (selected(site, fact, number) if site.name == "select_n" else fact), noise
 
 
 def _keys(site: Site, noise: NoiseSite | None) -> Keys:
@@ -75,8 +74,7 @@ def _with_noise(site: Site, operand: Fact, noise: NoiseSite, number: Number) -> 
         "keys": unnamed(mixed(f.keys for f in site.facts).shown, operand.keys.drawn),
     }
     if noise.at_client:
-        own["norms"] = operand.norms or own["norms"]
-        return operand.replace(number=site.number, part=None, mixed=noise.noise, **own)
+        return _own_noise(site, operand, noise, own)
     return Fact(
         site.number,
         Interval(-math.inf, math.inf),
@@ -87,185 +85,39 @@ def _with_noise(site: Site, operand: Fact, noise: NoiseSite, number: Number) -> 
     )
 
 
+def _own_noise(site: Site, operand: Fact, noise: NoiseSite, own: dict[str, Any]) -> Fact:
+    """A client's value with its own noise: only the sum of it has the bound of the value."""
+    behind = operand.behind if operand.mixed else operand.norms
+    whole = whole_norm(operand, site.out_shape, site.client_axis)
+    if whole is not None:
+        behind = (*behind, Norm(site.own_axes(), whole))
+    i = operand.interval
+    own |= {"norms": (), "behind": behind, "mixed": noise.noise}
+    return Fact(
+        site.number,
+        Interval(-math.inf, math.inf, i.nan, i.inf),
+        raw=operand.raw,
+        divisors=operand.divisors,
+        direct=operand.direct,
+        proof=operand.proof,
+        blame=operand.blame,
+        low=operand.low,
+        **own,
+    )
+
+
 def _interval(site: Site) -> Interval:
     operands = [f.interval for f in site.facts]
     if site.name == "reduce_sum":
-        return _summed(site)
-    return interval_of(site.name, operands, site.params, site.dtype)
-
-
-def _summed(site: Site) -> Interval:
-    size = math.prod(site.shape(0)[k] for k in site.params["axes"])
-    i = site.facts[0].interval
-    many = [Interval(float(size), float(size)), i]
-    wide = interval_of("mul", many, {}, site.dtype)
-    # Infinities of opposite signs in one sum give NaN.
-    return wide._replace(nan=wide.nan or (i.inf and i.low < 0 < i.high and size > 1))
-
-
-def _scaled(site: Site, relation: Relation | None) -> Alternatives:
-    """Sets of members; the finiteness of all members of one set makes the result finite."""
-    members = frozenset() if relation is None or relation.kind != "scale" else relation.members
-    if site.name == "div" and members and site.facts[1].interval.low > 0:
-        return frozenset({members} if _amount_finite(site.facts[0]) else ())
-    if site.name == "min" and members:
-        known = next((f.scaled for f in site.facts if f.scaled), frozenset())
-        return known or frozenset(() if _interval(site).inf else {members})
-    if site.name in ("max", "min"):
-        return _limited(site)
-    if site.name in ("mul", "div"):
-        return _product_scaled(site)
-    if site.name in _TAME:
-        fact = site.facts[1 if site.name == "clamp" else 0]
-        own = frozenset({itself(fact, len(site.out_shape))})
-        return frozenset({own}) | (fact.scaled if site.name != "clamp" else frozenset())
-    if site.name in ("neg", "abs", "copy", "broadcast_in_dim", "convert_element_type", "reshape"):
-        return relation_of_scaled(site)
-    return frozenset()
-
-
-# Finite for every finite operand.
-_TAME = frozenset(
-    {"tanh", "erf", "logistic", "sin", "cos", "sign", "clamp", "round", "floor", "ceil"}
-)
-
-
-def _amount_finite(fact: Fact) -> bool:
-    return fact.interval.finite or fact.amount is not None
-
-
-def _limited(site: Site) -> Alternatives:
-    """A maximum or minimum with a finite value is finite if the other operand is."""
-    for index, other in ((0, 1), (1, 0)):
-        if site.facts[other].interval.finite and site.shape(index) == site.out_shape:
-            fact = site.facts[index]
-            return frozenset({frozenset({itself(fact, len(site.out_shape))})}) | fact.scaled
-    return frozenset()
-
-
-def relation_of_scaled(site: Site) -> Alternatives:
-    """Follows guards through axis changes, as relations are followed."""
-    found = set()
-    for members in site.facts[0].scaled:
-        stand_in = site.facts[0].replace(relation=Relation("finite", members))
-        moved = relation_of(dataclasses.replace(site, facts=[stand_in, *site.facts[1:]]))
-        if moved is not None:
-            found.add(moved.members)
-    return frozenset(found)
-
-
-def _product_scaled(site: Site) -> Alternatives:
-    """V * s is finite if v is and s is finite whenever v is; v / n if n is at least positive."""
-    out = site.out_shape
-    for index, other in ((0, 1), (1, 0)):
-        if site.shape(index) != out:
-            continue
-        fact, factor = site.facts[index], site.facts[other]
-        if site.name == "div":
-            if index == 0 and factor.interval.low > 0:
-                own = frozenset({itself(fact, len(out))})
-                return _covered(factor.relation, fact, site, index, other) or (
-                    frozenset({own}) if factor.interval.finite else frozenset()
-                )
-            continue
-        reach = max(abs(fact.interval.low), abs(fact.interval.high))
-        limit = _largest(site.dtype)
-        size = factor.interval.magnitude
-        small = size <= 1 or reach * size < limit
-        finite = factor.interval.finite and (small or scales(factor, fact, site))
-        if finite or any(
-            covers(m, fact.number, site.shape(index), site.shape(other))
-            for members in factor.scaled
-            for m in members
-        ):
-            return frozenset({frozenset({itself(fact, len(out))})}) | fact.scaled
-    return frozenset()
-
-
-@functools.cache
-def _largest(dtype: Any) -> float:
-    """The largest finite number of a float dtype; zero for every other."""
-    return float(jnp.finfo(dtype).max) if jnp.issubdtype(dtype, jnp.floating) else 0.0
-
-
-def scales(factor: Fact, fact: Fact, site: Site) -> bool:
-    """Whether the factor is at most c over the norm of the fact, so that the product cannot overflow."""
-    shape, related = site.out_shape, factor.relation
-    if related is None or related.kind != "scale":
-        return False
-    other = site.shape(0) if site.facts[0] is factor else site.shape(1)
-    return any(covers(m, fact.number, shape, other) for m in related.members)
-
-
-def _covered(relation, fact: Fact, site: Site, index: int, other: int) -> Alternatives:
-    if relation is None or relation.kind != "norm":
-        return frozenset()
-    for member in relation.members:
-        if covers(member, fact.number, site.shape(index), site.shape(other)):
-            return frozenset({frozenset({itself(fact, len(site.shape(index)))})})
-    return frozenset()
-
-
-def _selected(site: Site, fact: Fact, number: Number) -> Fact:
-    """`where(finite, v, 0)`: the guarded value is finite."""
-    test, cases = site.facts[0], site.facts[1:]
-    related = test.relation
-    if related is None or len(cases) != 2:
-        return fact
-    if (
-        related.kind == "nan"
-        and cases[1].interval.finite
-        and _is_member(related, cases[0], site, 1)
-    ):
-        return fact.replace(interval=fact.interval._replace(nan=False))
-    if related.kind not in ("finite", "within") or not cases[0].interval.finite:
-        return fact
-    kept = cases[1]
-    member = _is_member(related, kept, site, 2)
-    guarded = member or (kept.scaled and _all_members(related, kept, site))
-    if not guarded:
-        return fact
-    interval = fact.interval._replace(nan=False, inf=False)
-    if not cases[0].interval.is_zero:
-        return fact.replace(interval=interval)
-    renamed = (related.kind, related.test)
-    own = number("guarded", kept.number, renamed) if member else site.number
-    relation = _guarded_relation(kept.relation, related, number, renamed)
-    return fact.replace(number=own, interval=interval, relation=relation, scaled=frozenset())
-
-
-def _is_member(related: Relation, fact: Fact, site: Site, index: int) -> bool:
-    return any(covers(m, fact.number, site.shape(index), site.shape(0)) for m in related.members)
-
-
-def _all_members(related: Relation, fact: Fact, site: Site) -> bool:
-    return any(all(_tested(related, m.value, site) for m in members) for members in fact.scaled)
-
-
-def _tested(related: Relation, value: int, site: Site) -> bool:
-    return any(covers(m, value, site.shape(2), site.shape(0)) for m in related.members)
-
-
-def _guarded_relation(
-    relation: Relation | None, test: Relation, number: Number, renamed: tuple
-) -> Relation | None:
-    """A norm of guarded values, or a factor that is zero where the guard fails."""
-    if relation is None:
-        return None
-    if relation.kind == "scale":
-        return relation
-    tested = {(m.value, m.kept) for m in test.members}
-    lower = relation.kind in ("norm", "square")
-    if not lower or any((m.value, m.kept) not in tested for m in relation.members):
-        return None
-    members = frozenset(
-        m._replace(value=number("guarded", m.value, renamed)) for m in relation.members
-    )
-    return relation._replace(members=members)
+        return summed(operands[0], entries(site.shape(0), set(site.params["axes"])), site.dtype)
+    found = interval_of(site.name, operands, site.params, site.dtype)
+    if site.name == "abs" and is_complex(site.operand_dtype(0)):
+        return magnitude(found)
+    return found
 
 
 def _multiple(site: Site) -> tuple[int, Amount] | None:
-    if site.name != "mul":
+    if site.name != "mul" or not is_float(site.dtype):
         return None
     for one, other, index in ((site.facts[0], site.facts[1], 0), (site.facts[1], site.facts[0], 1)):
         factor = factor_of(other)
@@ -274,27 +126,34 @@ def _multiple(site: Site) -> tuple[int, Amount] | None:
     return None
 
 
-def factor_of(fact: Fact) -> Amount | None:
-    """The magnitude of a public number or server scalar."""
-    interval = fact.interval
-    if interval.low == interval.high and interval.finite:
-        return Amount(abs(interval.low))
-    return fact.amount
-
-
 def _amount(site: Site) -> Amount | None:
-    """Server scalars keep their magnitude under broadcasting, conversion and scaling."""
+    """Server scalars keep their magnitude under broadcasting and scaling, in floats of 32 bits or
+    more; an integer or a short float of them is another number.
+    """
     facts = site.facts
     if site.name in _UNIFORM and facts:
         return facts[0].amount
+    if site.name == "convert_element_type":
+        exact = is_wide(site.dtype) and is_wide(site.operand_dtype(0))
+        return facts[0].amount if exact else None
     if site.name in ("mul", "div") and any(f.amount is not None for f in facts):
-        a, b = (factor_of(f) for f in facts)
-        if a is None or b is None or (site.name == "div" and b.factor == 0):
-            return None
-        return a.times(b) if site.name == "mul" else a.over(b)
+        return _scaled_amount(site)
     return None
 
 
+def _scaled_amount(site: Site) -> Amount | None:
+    a, b = (factor_of(f) for f in site.facts)
+    if a is None or b is None or not is_wide(site.dtype):
+        return None
+    if site.name == "div" and b.factor == 0:
+        return None
+    made = a.times(b) if site.name == "mul" else a.over(b)
+    # Products that underflow or overflow in float32 have another magnitude.
+    return made if made.factor == 0 or _LEAST <= made.factor <= 1 / _LEAST else None
+
+
+# Numbers by which a server value may be scaled.
+_LEAST = 1e-12
 _UNIFORM = frozenset(
     [
         "broadcast_in_dim",
@@ -302,7 +161,6 @@ _UNIFORM = frozenset(
         "squeeze",
         "copy",
         "stop_gradient",
-        "convert_element_type",
         "neg",
         "abs",
     ]
@@ -318,7 +176,7 @@ def _blame(site: Site) -> str:
             return "FAD407"
     if site.name == "mul" and len(site.facts) == 2:
         for one, other, index in ((*site.facts, 1), (*site.facts[::-1], 0)):
-            if not one.norms:
+            if not one.norms and not one.behind:
                 continue
             free = math.isinf(other.interval.magnitude) and other.relation is None
             mine = site.labels[index].place == Place.CLIENT and other.amount is None

@@ -16,13 +16,14 @@ import numpy as np
 from audits.bounds.combining import combine
 from audits.bounds.domains.amounts import Amount
 from audits.bounds.domains.chance import rows_of
+from audits.bounds.domains.clips import derives_a_norm
 from audits.bounds.domains.contributions import Contributions
 from audits.bounds.domains.facts import Fact, Interval, everything
 from audits.bounds.domains.intervals import flushed
 from audits.bounds.domains.key_rules import KEPT, argument, is_key, public_keys
 from audits.bounds.domains.keys import MOST, NOTHING, Keys, indices, mixed
-from audits.bounds.domains.relations import derives_a_norm
 from audits.bounds.domains.sets import NONE, Sums, united
+from audits.bounds.domains.stability import stated
 from audits.bounds.domains.steps import Site
 from audits.bounds.looping import ControlFlow
 from audits.bounds.records import KeyUse, Records
@@ -247,7 +248,7 @@ class Prover(Contributions, ControlFlow):
     def _settled(self, fact: Fact, site: Site) -> Fact:
         """Tightens the interval by the norms, and names server scalars."""
         reach = math.inf
-        for norm in fact.norms:
+        for norm in stated(fact):
             if norm.amount.number is not None:
                 reach = min(reach, norm.amount.number)
         if reach < math.inf and fact.interval.finite:

@@ -44,7 +44,8 @@ def bound_of(
     """The bound of one sum, if it exists, and the findings about it."""
     fact, event = operand.fact, operand.event
     label = f"{event} ({prover.checker.recorded[event].name})"
-    amount = whole_norm(fact, operand.shape, operand.client_axis)
+    counted = fact.replace(norms=fact.behind) if fact.mixed else fact
+    amount = whole_norm(counted, operand.shape, operand.client_axis)
     say = lambda rule, severity=None, **fields: finding(
         rule, severity=severity, line=operand.line, sum=label, **fields
     )

@@ -13,6 +13,12 @@ Source: sensitivities indexed by values follow DFuzz.
 import dataclasses
 import math
 
+# Server values that scale contributions or noise are assumed to lie between it and its inverse;
+# otherwise their products and quotients could vanish in float32.
+LEAST = 1e-12
+# A bound that underflow more than doubles counts as none.
+MOST_RATIO = math.sqrt(3.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Amount:
@@ -61,6 +67,28 @@ class Amount:
     def at_most(self, other: "Amount") -> bool:
         """Whether it is certainly at most the other; False if symbols differ."""
         return self.powers == other.powers and self.factor <= other.factor
+
+    @property
+    def least(self) -> float:
+        """The smallest number that it can be, by the assumption about server values."""
+        return self.factor * math.prod(LEAST ** abs(p) for _, p in self.powers)
+
+    @property
+    def most(self) -> float:
+        """The largest number that it can be, by the assumption about server values."""
+        return self.factor * math.prod(LEAST ** -abs(p) for _, p in self.powers)
+
+    def stretched(self, ratio: float) -> "Amount | None":
+        """Root of the squares of it and of `ratio` times it; None if that is more than double."""
+        if not ratio <= MOST_RATIO:
+            return None
+        return self if ratio == 0 else self.scaled(math.sqrt(1.0 + ratio**2))
+
+    def widened(self, gap: float) -> "Amount | None":
+        """Root of the sum of the squares of it and of a number; None if that is more than double."""
+        if gap == 0:
+            return self
+        return self.stretched(gap / self.least) if self.least > 0 else None
 
     def __str__(self) -> str:
         words = [f"{n}" if p == 1 else f"{n}^{p}" for n, p in self.powers]

@@ -13,8 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from audits.bounds.domains.amounts import Amount
-from audits.bounds.domains.facts import Fact, Noise
+from audits.bounds.domains.facts import Noise, factor_of
 from audits.bounds.domains.key_relations import all_unrelated
 from audits.bounds.domains.keys import Key, positions
 from audits.bounds.domains.steps import Site
@@ -154,7 +153,7 @@ def noise_of(site: Site) -> Noise | None:
         return None
     if site.name == "mul":
         for one, other, index in ((facts[0], facts[1], 1), (facts[1], facts[0], 0)):
-            factor = _public_factor(other)
+            factor = factor_of(other)
             if factor is None or site.shape(1 - index) != site.out_shape:
                 continue
             if one.draw and one.draw[0] == "half normal":
@@ -163,16 +162,9 @@ def noise_of(site: Site) -> Noise | None:
                 return one.noise._replace(std=one.noise.std.times(factor))
         return None
     if site.name == "div" and facts[0].noise is not None:
-        factor = _public_factor(facts[1])
+        factor = factor_of(facts[1])
         usable = factor is not None and factor.factor > 0 and site.shape(0) == site.out_shape
         return facts[0].noise._replace(std=facts[0].noise.std.over(factor)) if usable else None  # type: ignore[arg-type]
     if _passes(site) or site.name == "neg":
         return facts[0].noise
     return None
-
-
-def _public_factor(fact: Fact) -> Amount | None:
-    interval = fact.interval
-    if interval.low == interval.high and interval.finite:
-        return Amount(abs(interval.low))
-    return fact.amount

@@ -1,14 +1,12 @@
 """Contributions of clients: the operands of sums, hidden sums in contractions, and `fad.clip`."""
 
 import dataclasses
-import functools
 import math
 from typing import Any
 
-import jax.numpy as jnp
-
 from audits.bounds.domains.amounts import Amount
-from audits.bounds.domains.facts import Fact, Interval, Norm, Part, everything, touched
+from audits.bounds.domains.facts import Fact, Interval, Norm, Part, everything, factor_of, touched
+from audits.bounds.domains.precision import low_precision
 from audits.bounds.domains.sets import NONE, only
 from audits.bounds.domains.stability import whole_norm
 from audits.bounds.domains.steps import Site, entries
@@ -105,8 +103,7 @@ class Contributions:
     def _clip(self, site: Site, path: Path) -> list[Fact]:
         """The joint clip `fad.clip`: bounded and finite for every input."""
         bound, units = site.facts[0], site.params["norms"]
-        interval = bound.interval
-        limit = Amount(interval.high) if interval.low == interval.high else bound.amount
+        limit = factor_of(bound)
         group, rows = self.number("clip", path), site.params.get("rows", 0)
         # A clip per example is not a clip per client.
         whole = rows == (0 if site.client_axis is None else 1)
@@ -129,13 +126,6 @@ class Contributions:
             )
             made.append(touched(clipped, site.facts))
         return made
-
-
-@functools.cache
-def low_precision(dtype: Any) -> str:
-    """The name of a float dtype with fewer than 23 bits of mantissa; empty for every other."""
-    small = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).nmant < 23
-    return str(dtype) if small else ""
 
 
 def _mean_factor(site: Site) -> Amount:
@@ -162,8 +152,9 @@ def _locally_summed(site: Site, fact: Fact, label: Label) -> Fact:
     if not local:
         return fact
     size = entries(site.shape(0), local)
-    norms = tuple(n._replace(amount=n.amount.scaled(math.sqrt(size))) for n in fact.norms)
+    grown = lambda norms: tuple(n._replace(amount=n.amount.scaled(math.sqrt(size))) for n in norms)
     i = fact.interval
     # The entries that remain after the local sum; the whole-norm rule must not count them again.
     wide = Interval(i.low * math.sqrt(size), i.high * math.sqrt(size), i.nan, i.inf)
-    return fact.replace(norms=norms, interval=wide, part=None)
+    norms, behind = grown(fact.norms), grown(fact.behind)
+    return fact.replace(norms=norms, behind=behind, interval=wide, part=None)

@@ -59,17 +59,22 @@ class Member(NamedTuple):
 class Relation(NamedTuple):
     """A fact about a value in terms of the joint norm N of some members.
 
-    kind `square`   the value is at least amount^2 * N^2
-    kind `norm`     the value is at least amount * N
-    kind `scale`    the magnitude of the value times N is at most amount
+    kind `square`   the value is at least amount^2 * (N^2 - gap^2)
+    kind `norm`     the value squared is at least amount^2 * (N^2 - gap^2)
+    kind `scale`    the value x squared times N^2 is at most amount^2 + x^2 * gap^2
     kind `finite`   a flag that is true only if N is finite
-    kind `within`   a flag that is true only if N <= amount; false also for NaN
-    kind `outside`  a flag that is false only if N <= amount
+    kind `within`   a flag that is true only if N^2 <= amount^2 + gap^2; false also for NaN
+    kind `outside`  a flag that is false only if N^2 <= amount^2 + gap^2
     kind `outside unless NaN`  the same, but false for NaN too
     kind `nan`      a flag that is false only if the member is not NaN, entry by entry
 
+    The gap is what underflow can hide: squares below the smallest normal number may be zero, so d
+    entries hide a norm of the root of d times that number.
+
     A flag records the `test` that computed it, so two guards are equal only if their tests are. It
-    is `mixed` if another condition also decides it, entry by entry.
+    is `mixed` if another condition also decides it, entry by entry. The `origin` is the number of
+    the value that states the norm, however broadcast; of a flag, the one that is compared with a
+    positive number.
     """
 
     kind: str
@@ -77,13 +82,33 @@ class Relation(NamedTuple):
     amount: Amount = Amount(1.0)
     test: int = -1
     mixed: bool = False
+    gap: float = 0.0
+    origin: int = -1
+
+
+class Divisor(NamedTuple):
+    """A norm that a value was divided by without a lower limit.
+
+    Attributes:
+      origin: The value that states the norm.
+      gap: What underflow hides of it, in its own unit.
+      finite: The divided value is finite.
+    """
+
+    origin: int
+    gap: float
+    finite: bool
 
 
 class Norm(NamedTuple):
-    """L2 over `axes` is at most `amount`, for every index of the other axes."""
+    """L2 over `axes` is at most `amount`, for every index of the other axes.
+
+    With a divisor, only where that is far above what underflow hides: a guard must say so.
+    """
 
     axes: frozenset[int]
     amount: Amount
+    divisor: Divisor | None = None
 
 
 class Part(NamedTuple):
@@ -138,6 +163,8 @@ class Fact(NamedTuple):
       noise: It is Gaussian noise.
       draw: The step of a random draw in the computation of a normal number.
       mixed: The noise that the client itself added.
+      behind: L2 bounds of the value before that noise. They hold for the sum alone: after any other
+        operation the noisy value has no bound.
       keys: Its keys or numbers, and the keys behind it.
     """
 
@@ -159,6 +186,7 @@ class Fact(NamedTuple):
     noise: Noise | None = None
     draw: Any = None
     mixed: Noise | None = None
+    behind: tuple[Norm, ...] = ()
     keys: Keys = NOTHING
 
     def replace(self, **changes) -> "Fact":
@@ -190,11 +218,19 @@ def common_norms(a: Fact, b: Fact) -> tuple[Norm, ...]:
     found = []
     for mine in a.norms:
         for theirs in b.norms:
-            if mine.axes == theirs.axes:
+            if mine.axes == theirs.axes and mine.divisor == theirs.divisor:
                 amount = largest(mine.amount, theirs.amount)
                 if amount is not None:
                     found.append(Norm(mine.axes, amount))
     return tuple(found)
+
+
+def factor_of(fact: Fact) -> Amount | None:
+    """The magnitude of a public number or server scalar."""
+    interval = fact.interval
+    if interval.low == interval.high and interval.finite:
+        return Amount(abs(interval.low))
+    return fact.amount
 
 
 def join_facts(number: int, a: Fact, b: Fact) -> Fact:

@@ -1,7 +1,8 @@
 """Interval arithmetic over jaxpr primitives, with NaN and infinity as flags.
 
-A primitive without a rule gets the whole range of its dtype. Bounds are computed in float64;
-rounding in the program's own dtype is treated as slack elsewhere.
+A primitive without a rule gets the whole range of its dtype. Limits are computed in float64 and
+rounded to the dtype of the result. A complex number is measured by its magnitude m, as [-m, m];
+dtypes that are not followed, such as floats of eight bits, are unbounded.
 
 Source: interval bound propagation as in jax_verify; NaN as part of the domain as in OpenDP.
 """
@@ -15,8 +16,50 @@ import jax.numpy as jnp
 import numpy as np
 
 from audits.bounds.domains.facts import Interval, everything, hull
+from audits.bounds.domains.precision import (
+    is_complex,
+    is_float,
+    is_whole,
+    largest_number,
+    rounded,
+    roundoff,
+    tiny,
+)
 
 Rule = Callable[..., Interval]
+
+
+def magnitude(found: Interval) -> Interval:
+    """The range of the magnitudes of complex numbers; that of two finite parts may overflow."""
+    large = _reach(found) > largest_number(np.float32) / 4
+    return found._replace(inf=found.inf or large)
+
+
+def summed(one: Interval, count: int, dtype: Any) -> Interval:
+    """The range of a sum of some values of one range."""
+    many = (Interval(float(count), float(count)), one)
+    wide = interval_of("mul", many, {}, dtype)
+    # Infinities of opposite signs in one sum give NaN.
+    wide = wide._replace(nan=wide.nan or (one.inf and one.low < 0 < one.high and count > 1))
+    if not is_float(dtype) or count == 1:
+        return wide
+    exact = one.low == one.high == math.trunc(one.low) if math.isfinite(one.low) else False
+    if exact and _reach(wide) * roundoff(dtype) < 0.5:
+        return wide
+    return _accumulated(wide, one, count * roundoff(dtype))
+
+
+def _accumulated(wide: Interval, one: Interval, loss: float) -> Interval:
+    """The rounding errors of a long sum; a short dtype may stop growing after one summand."""
+    if loss < 1e-6:
+        return wide
+    error = loss * _reach(wide)
+    low, high = wide.low - error, wide.high + error
+    if one.low >= 0:
+        low = max(low, one.low)
+    if one.high <= 0:
+        high = min(high, one.high)
+    return wide._replace(low=low, high=high)
 
 
 def interval_of(name: str, operands: Sequence[Interval], params: Any, dtype: Any) -> Interval:
@@ -31,24 +74,83 @@ def _computed(
     name: str, operands: tuple[Interval, ...], dtype: Any, power: int | None = None
 ) -> Interval:
     """Memoized, because long programs repeat the same queries."""
-    params = {"y": power}
     rule = _RULES.get(name)
     if rule is None or not operands:
         return everything(dtype)
-    found = rule(operands, params)
-    kind = getattr(np.dtype(dtype), "kind", "f") if _plain(dtype) else "V"
-    if kind == "b":
+    found = rule(operands, {"y": power})
+    if jnp.issubdtype(dtype, jnp.bool_):
         return Interval(0.0, 1.0)
-    if kind in "iu":
+    if is_whole(dtype):
         return everything(dtype) if name in _LOGICAL else _as_integer(found, dtype)
-    return flushed(_overflowed(found, dtype) if _grows(name, operands) else found, dtype)
+    if is_complex(dtype):
+        return _as_complex(name, found)
+    if not is_float(dtype):
+        return everything(dtype)
+    if _cancels(name, operands, found):
+        found = _blurred(found, operands, dtype)
+    found = _overflowed(found, dtype) if _grows(name, operands) else found
+    return flushed(_rounded(found, dtype), dtype)
+
+
+_MAGNITUDES = frozenset(
+    {
+        "neg",
+        "add",
+        "add_any",
+        "sub",
+        "mul",
+        "select_n",
+        "pad",
+        "concatenate",
+        "stack",
+        "broadcast_in_dim",
+        "reshape",
+        "transpose",
+        "squeeze",
+        "slice",
+        "rev",
+        "split",
+        "copy",
+        "stop_gradient",
+        "convert_element_type",
+        "broadcast",
+    }
+)
+
+
+def _as_complex(name: str, found: Interval) -> Interval:
+    """The magnitudes of complex numbers; functions of them have other ranges than on the reals."""
+    reach = _reach(found)
+    known = name in _MAGNITUDES and reach < largest_number(np.float32) / 4
+    if not known or found.inf:
+        return everything(np.complex64)
+    return Interval(-reach, reach, found.nan, found.inf)
+
+
+def _cancels(name: str, operands: Sequence[Interval], found: Interval) -> bool:
+    """Whether a sum may be much smaller than its operands, so that their rounding errors count."""
+    if name not in ("add", "add_any", "sub"):
+        return False
+    points = all(i.low == i.high for i in operands)
+    return not points and _reach(found) < max(_reach(i) for i in operands)
+
+
+def _blurred(found: Interval, operands: Sequence[Interval], dtype: Any) -> Interval:
+    """A range widened by the rounding errors of the operands."""
+    error = 8 * roundoff(dtype) * max(_reach(i) for i in operands)
+    return found._replace(low=found.low - error, high=found.high + error)
+
+
+def _rounded(found: Interval, dtype: Any) -> Interval:
+    """Rounding is monotone, so the rounded limits hold for rounded values."""
+    return found._replace(low=rounded(found.low, dtype), high=rounded(found.high, dtype))
 
 
 def flushed(found: Interval, dtype: Any) -> Interval:
     """Flushes values that are too small for a float dtype to zero."""
-    tiny = float(jnp.finfo(dtype).tiny) if jnp.issubdtype(dtype, jnp.floating) else 0.0
-    low = 0.0 if 0 < found.low < tiny else found.low
-    high = 0.0 if -tiny < found.high < 0 else found.high
+    least = tiny(dtype)
+    low = 0.0 if 0 < found.low < least else found.low
+    high = 0.0 if -least < found.high < 0 else found.high
     return found._replace(low=low, high=high)
 
 
@@ -66,21 +168,12 @@ _LOGICAL = frozenset({"not", "and", "or"})
 
 def _overflowed(found: Interval, dtype: Any) -> Interval:
     """Turns values beyond the range of a float dtype into infinity."""
-    limit = float(jnp.finfo(dtype).max) / 4 if jnp.issubdtype(dtype, jnp.floating) else math.inf
+    limit = largest_number(dtype) / 4
     if _reach(found) <= limit:
         return found
     low = -math.inf if found.low < -limit else found.low
     high = math.inf if found.high > limit else found.high
-    # Some eight-bit floats have no infinity and use NaN instead.
-    return Interval(low, high, found.nan or jnp.finfo(dtype).bits < 16, True)
-
-
-def _plain(dtype: Any) -> bool:
-    try:
-        np.dtype(dtype)
-    except TypeError:
-        return False
-    return True
+    return Interval(low, high, found.nan, True)
 
 
 def _as_integer(found: Interval, dtype: Any) -> Interval:

@@ -6,55 +6,70 @@ a sum of squares over axes, a root, a factor at most c over it, and the product 
 A comparison with the norm gives the form with `where`, and a test for finiteness the guard.
 
 Every relation is one-sided, so it is preserved by adding a small constant, taking a maximum with a
-constant, or capping the factor at one.
+constant, or capping the factor at one. The other operand of such a step must not be NaN. Squares
+that underflow are the `gap` of a relation; a lower limit of the norm or a cap of the factor turns it
+into a slightly larger bound.
 
 Sources: the spellings are those of optax, of TensorFlow Federated and of common tutorials; Duet's
 `mclip` is the same fact as a primitive.
 """
 
-import functools
+import math
 from collections.abc import Callable
 
-import jax.numpy as jnp
-
 from audits.bounds.domains.amounts import Amount
-from audits.bounds.domains.facts import Fact, Member, Norm, Relation
-from audits.bounds.domains.steps import Site
+from audits.bounds.domains.facts import Member, Relation, factor_of
+from audits.bounds.domains.members import itself
+from audits.bounds.domains.precision import (
+    is_float,
+    largest_number,
+    low_precision,
+    roundoff,
+    step_near_zero,
+    tiny,
+)
+from audits.bounds.domains.steps import Site, entries
 
 Found = Relation | None
 FLAGS = frozenset({"finite", "nan", "within", "outside", "outside unless NaN"})
+LOWER = frozenset({"square", "norm"})
+# Their result is far above zero where their operand is.
+_MOVES = frozenset(
+    {
+        "broadcast_in_dim",
+        "reshape",
+        "squeeze",
+        "copy",
+        "stop_gradient",
+        "sqrt",
+        "convert_element_type",
+    }
+)
 
 
 def relation_of(site: Site) -> Found:
     """The relation of the result to the norms of other values."""
     rule = _RULES.get(site.name)
-    return None if rule is None else rule(site)
-
-
-@functools.cache
-def _straight(rank: int) -> tuple[tuple[int, int], ...]:
-    return tuple((k, k) for k in range(rank))
-
-
-def itself(fact: Fact, rank: int) -> Member:
-    """A value as a member of its own norm, before any axis is summed."""
-    return Member(fact.number, frozenset(), _straight(rank))
+    found = None if rule is None else rule(site)
+    if found is None or found.kind in FLAGS:
+        return found
+    if not is_float(site.dtype):
+        return None
+    stated = found.kind == "scale" or (site.name in _MOVES and found.origin >= 0)
+    return found if stated else found._replace(origin=site.number)
 
 
 def _square(site: Site) -> Found:
-    if not jnp.issubdtype(site.dtype, jnp.floating):
+    if not is_float(site.dtype):
         return None  # integers wrap, and the square of a complex number can be anything
-    fact = site.facts[0]
-    return Relation("square", frozenset({itself(fact, len(site.shape(0)))}))
+    member = itself(site.facts[0], len(site.shape(0)))
+    return Relation("square", frozenset({member}), gap=math.sqrt(tiny(site.dtype)))
 
 
 def _power(site: Site) -> Found:
     if site.params["y"] == 2:
         return _square(site)
-    related = site.facts[0].relation
-    if site.params["y"] == -1 and related is not None and related.kind == "norm":
-        return Relation("scale", related.members, related.amount.inverse())
-    return None
+    return _inverse(site, Amount(1.0)) if site.params["y"] == -1 else None
 
 
 def _mul(site: Site) -> Found:
@@ -63,118 +78,190 @@ def _mul(site: Site) -> Found:
         return _square(site)
     for one, other, index in ((a, b, 1), (b, a, 0)):
         related = one.relation
-        factor = None if related is None else _factor(other)
-        if related is None or factor is None or other.interval.low < 0:
+        factor = None if related is None else factor_of(other)
+        if related is None or factor is None or other.interval.low <= 0:
             continue
         if site.shape(index) not in ((), site.out_shape):
             continue
-        if related.kind in ("norm", "scale"):
-            return related._replace(amount=related.amount.times(factor))
+        if related.kind == "norm":
+            return _times(related, factor, site)
+        if related.kind == "scale":
+            return _graded(related._replace(amount=related.amount.times(factor)), site)
     return None
 
 
-def _factor(fact: Fact) -> Amount | None:
-    """The magnitude of a public number or server scalar."""
-    interval = fact.interval
-    if interval.low == interval.high and interval.finite:
-        return Amount(abs(interval.low))
-    return fact.amount
+def _times(related: Relation, factor: Amount, site: Site) -> Found:
+    """A norm in another unit; a small unit can hide more."""
+    if factor.least >= 1:
+        return related._replace(amount=related.amount.times(factor))
+    hidden = tiny(site.dtype) / (related.amount.times(factor).least)
+    gap = math.hypot(related.gap, hidden)
+    return related._replace(amount=related.amount.times(factor), gap=gap)
+
+
+def _graded(related: Relation, site: Site) -> Relation:
+    """A factor among the subnormal numbers of a 16-bit dtype may be rounded up."""
+    step = step_near_zero(site.dtype)
+    if step == 0:
+        return related
+    error = step * largest_number(site.dtype) / (2 * max(related.amount.least, 1e-300))
+    return related._replace(amount=related.amount.scaled(1 + min(error, 1.0)))
+
+
+def _inverse(site: Site, factor: Amount) -> Found:
+    """A factor c / n. A lower limit e of n bounds what underflow hides: |v| c / n <= c + c gap / e."""
+    bottom = site.facts[-1]
+    related = bottom.relation
+    if related is None or related.kind != "norm" or not factor.factor > 0:
+        return None
+    made = Relation("scale", related.members, factor.over(related.amount), gap=related.gap)
+    made = _graded(made._replace(origin=related.origin), site)
+    if bottom.interval.low > 0:
+        ratio = related.amount.most * related.gap / bottom.interval.low
+        limited = made.amount.stretched(ratio)
+        if limited is not None:
+            return made._replace(amount=limited, gap=0.0)
+    return made
 
 
 def _div(site: Site) -> Found:
     top, bottom = site.facts
-    factor, related = _factor(top), bottom.relation
-    if factor is not None and related is not None and related.kind == "norm":
-        return Relation("scale", related.members, factor.over(related.amount))
-    divisor, related = _factor(bottom), top.relation
+    factor = factor_of(top)
+    if factor is not None and bottom.relation is not None and bottom.relation.kind == "norm":
+        return _inverse(site, factor)
+    divisor, related = factor_of(bottom), top.relation
     if divisor is None or divisor.factor <= 0 or related is None:
         return None
     if site.shape(1) not in ((), site.out_shape):
         return None
     # A negative divisor would destroy a lower bound of a norm.
-    if related.kind == "scale" or (related.kind == "norm" and bottom.interval.low > 0):
-        return related._replace(amount=related.amount.over(divisor))
+    if related.kind == "norm" and bottom.interval.low > 0:
+        return _times(related, divisor.inverse(), site)
+    if related.kind == "scale":
+        return _graded(related._replace(amount=related.amount.over(divisor)), site)
     return None
 
 
 def _sqrt(site: Site) -> Found:
     related = site.facts[0].relation
     if related is not None and related.kind == "square" and not related.amount.powers:
-        return Relation("norm", related.members, Amount(related.amount.factor**0.5))
+        return related._replace(kind="norm")
     return None
 
 
 def _rsqrt(site: Site) -> Found:
-    related = _sqrt(site)
-    return None if related is None else Relation("scale", related.members, related.amount.inverse())
+    root = _sqrt(site)
+    if root is None:
+        return None
+    low = math.sqrt(max(site.facts[0].interval.low, 0.0))
+    made = Relation("scale", root.members, root.amount.inverse(), gap=root.gap, origin=root.origin)
+    ratio = root.amount.most * root.gap / low if low > 0 else math.inf
+    limited = made.amount.stretched(ratio)
+    return made if limited is None else made._replace(amount=limited, gap=0.0)
 
 
 def _add(site: Site) -> Found:
     a, b = site.facts
     ra, rb = a.relation, b.relation
-    if ra is not None and rb is not None and ra.kind == rb.kind == "square":  # noqa: SIM102
-        if ra.amount == rb.amount and site.shape(0) == site.shape(1):
-            return Relation("square", ra.members | rb.members, ra.amount)
+    squares = ra is not None and rb is not None and ra.kind == rb.kind == "square"
+    if squares and site.shape(0) == site.shape(1):
+        return _added(ra, rb, site)  # type: ignore[arg-type]
     for related, other in ((ra, b), (rb, a)):
-        if related is None or related.kind not in ("square", "norm"):
+        if related is None or related.kind not in LOWER:
             continue
         if other.interval.low >= 0 and not other.interval.nan:
             return related
     return None
 
 
+def _added(a: Relation, b: Relation, site: Site) -> Found:
+    """The sum of squares of both; a short dtype loses some of it."""
+    if a.amount.powers or b.amount.powers:
+        return None
+    least = min(a.amount.factor, b.amount.factor) * _kept(site, 1)
+    return Relation("square", a.members | b.members, Amount(least), gap=math.hypot(a.gap, b.gap))
+
+
+def _kept(site: Site, additions: int) -> float:
+    """The part of a norm that its sum of squares keeps after some additions in its dtype."""
+    if not low_precision(site.dtype):
+        return 1.0
+    return math.sqrt(max(1 - additions * roundoff(site.dtype), 0.0))
+
+
 def _max(site: Site) -> Found:
-    for one in site.facts:
-        if one.relation is not None and one.relation.kind in ("square", "norm"):
+    for one, other in (site.facts, site.facts[::-1]):
+        if one.relation is not None and one.relation.kind in LOWER and not other.interval.nan:
             return one.relation
     return None
 
 
 def _min(site: Site) -> Found:
     for one, other in (site.facts, site.facts[::-1]):
-        if one.relation is not None and one.relation.kind == "scale" and other.interval.low >= 0:
-            return one.relation
+        limit = other.interval
+        if one.relation is None or one.relation.kind != "scale" or limit.nan or limit.low < 0:
+            continue
+        return _at_most(one.relation, limit.high)
     return None
+
+
+def _at_most(related: Relation, cap: float) -> Relation:
+    """A factor that is at most a cap: what underflow hides stays below cap times the gap."""
+    limited = related.amount.widened(related.gap and cap * related.gap)
+    return related if limited is None else related._replace(amount=limited, gap=0.0)
 
 
 def _clamp(site: Site) -> Found:
     low, value, high = site.facts
     related = value.relation
-    if related is None or high.interval.low < 0:
+    if related is None or low.interval.nan or high.interval.nan or high.interval.low < 0:
         return None
     # Raising a factor breaks an upper bound on it; lowering a norm breaks a lower bound.
     if related.kind == "scale" and low.interval.high <= max(value.interval.low, 0.0):
-        return related if value.interval.low >= low.interval.high else None
+        kept = value.interval.low >= low.interval.high
+        return _at_most(related, high.interval.high) if kept else None
     return None
 
 
 def _reduce_sum(site: Site) -> Found:
     related = site.facts[0].relation
-    if related is None or related.kind != "square":
+    if related is None or related.kind != "square" or related.amount.powers:
         return None
     gone = set(site.params["axes"])
     if site.labels[0].client_axis in gone:
+        return None
+    count = entries(site.shape(0), gone)
+    kept = _kept(site, count)
+    if kept < 0.7:  # the sum may stop growing long before its end
         return None
     left = [k for k in range(len(site.shape(0))) if k not in gone]
     renumbered = {old: new for new, old in enumerate(left)}
     members = set()
     for member in related.members:
         summed = member.summed | {mine for mine, here in member.kept if here in gone}
-        kept = tuple((mine, renumbered[here]) for mine, here in member.kept if here not in gone)
-        members.add(Member(member.value, frozenset(summed), kept))
-    return Relation("square", frozenset(members), related.amount)
+        places = tuple((mine, renumbered[here]) for mine, here in member.kept if here not in gone)
+        members.add(Member(member.value, frozenset(summed), places))
+    gap = related.gap * math.sqrt(count)
+    return Relation("square", frozenset(members), related.amount.scaled(kept), gap=gap)
 
 
 def _dot_general(site: Site) -> Found:
     a, b = site.facts
     (contract_l, contract_r), (batch_l, batch_r) = site.params["dimension_numbers"]
     same = a.number == b.number and tuple(contract_l) == tuple(contract_r)
-    same = same and jnp.issubdtype(site.dtype, jnp.floating)
     rank = len(site.shape(0))
-    if not same or tuple(batch_l) != tuple(batch_r) or len(contract_l) + len(batch_l) != rank:
+    if not (same and is_float(site.dtype) and is_float(site.operand_dtype(0))):
         return None
-    kept = tuple((axis, place) for place, axis in enumerate(batch_l))
-    return Relation("square", frozenset({Member(a.number, frozenset(contract_l), kept)}))
+    if tuple(batch_l) != tuple(batch_r) or len(contract_l) + len(batch_l) != rank:
+        return None
+    count = entries(site.shape(0), set(contract_l))
+    kept = _kept(site, count)
+    if kept < 0.7:
+        return None
+    axes = tuple((axis, place) for place, axis in enumerate(batch_l))
+    member = Member(a.number, frozenset(contract_l), axes)
+    hidden = math.sqrt(count * max(tiny(site.dtype), tiny(site.operand_dtype(0))))
+    return Relation("square", frozenset({member}), Amount(kept), gap=hidden)
 
 
 def _moved(site: Site, place: Callable[[int], int | None]) -> Found:
@@ -215,13 +302,20 @@ def _same(site: Site) -> Found:
 
 
 def _convert(site: Site) -> Found:
+    """Rounding to integers could break an inequality; a short dtype hides more."""
     related = site.facts[0].relation
-    # Rounding to integers could break an inequality; floats keep it up to slack.
-    return (
-        related
-        if getattr(site.dtype, "kind", "f") not in "iub" or related is None
-        else (related if related.kind in FLAGS else None)
-    )
+    if related is None or related.kind in FLAGS:
+        return related
+    if not (is_float(site.dtype) and is_float(site.operand_dtype(0))):
+        return None
+    smallest = tiny(site.dtype)
+    if smallest <= tiny(site.operand_dtype(0)):
+        return related
+    if related.kind == "scale":
+        return related._replace(amount=related.amount.scaled(2.0))
+    hidden = smallest if related.kind == "norm" else math.sqrt(smallest)
+    least = related.amount.least
+    return related._replace(gap=math.hypot(related.gap, hidden / least), origin=-1)
 
 
 def _is_finite(site: Site) -> Found:
@@ -244,22 +338,22 @@ def _not_equal(site: Site) -> Found:
 def _compare(site: Site) -> Found:
     left, right = site.facts
     name = site.name
-    if left.relation is None or left.relation.kind not in ("norm", "square"):
+    if left.relation is None or left.relation.kind not in LOWER:
         left, right = right, left
         name = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}[name]
-    related, limit = left.relation, _factor(right)
-    if related is None or related.kind not in ("norm", "square") or limit is None:
+    related, limit = left.relation, factor_of(right)
+    if related is None or related.kind not in LOWER or limit is None:
         return None
     if related.kind == "square":
         if limit.powers:
             return None
-        limit, unit = Amount(limit.factor**0.5), Amount(related.amount.factor**0.5)
-    else:
-        unit = related.amount
+        limit = Amount(limit.factor**0.5)
     kind = "within" if name in ("lt", "le") else "outside"
     if kind == "outside" and left.interval.nan:
         kind = "outside unless NaN"
-    return Relation(kind, related.members, limit.over(unit), site.number)
+    origin = related.origin if right.interval.low > 0 else -1
+    amount = limit.over(related.amount)
+    return Relation(kind, related.members, amount, site.number, gap=related.gap, origin=origin)
 
 
 def _and(site: Site) -> Found:
@@ -307,55 +401,3 @@ _RULES: dict[str, Callable[[Site], Found]] = {
     "ge": _compare,
     "and": _and,
 }
-
-
-def covers(member: Member, number: int, shape: tuple[int, ...], related: tuple[int, ...]) -> bool:
-    """Whether a related value, of shape `related`, lines up with the member of shape `shape`.
-
-    Kept axes must be the same axes; along summed axes the related value must be replicated, which is
-    so because a relation follows kept axes only.
-    """
-    if member.value != number:
-        return False
-    if len(related) not in (0, len(shape)):
-        return False
-    if not related:
-        return not member.kept
-    if any(mine >= len(shape) for mine, _ in member.kept):
-        return False
-    targets = {here for _, here in member.kept}
-    aligned = all(mine == here and shape[mine] == related[here] for mine, here in member.kept)
-    return aligned and not targets & member.summed
-
-
-def derives_a_norm(site: Site) -> bool:
-    """Whether a value other than the clipped one is multiplied by c over the norm.
-
-    The derivative of a root has this form. At norm zero it is zero times infinity.
-    """
-    if site.name != "mul" or not site.outputs[0].on_clients:
-        return False
-    for one, other, index in ((*site.facts, 1), (*site.facts[::-1], 0)):
-        related = one.relation
-        if related is None or related.kind != "scale" or not one.interval.inf:
-            continue
-        shapes = (site.shape(index), site.shape(1 - index))
-        if other.interval.low < other.interval.high and not any(
-            covers(m, other.number, *shapes) for m in related.members
-        ):
-            return True
-    return False
-
-
-def scaled_norm(
-    fact: Fact, factor: Fact, shape: tuple, related: tuple
-) -> tuple[Norm, Member] | None:
-    """The norm of `fact * factor` if the factor is at most c over a norm that contains the fact."""
-    relation = factor.relation
-    if relation is None or relation.kind != "scale":
-        return None
-    for number, unit in ((fact.number, Amount(1.0)), fact.multiple or (fact.number, Amount(1.0))):
-        for member in relation.members:
-            if covers(member, number, shape, related):
-                return Norm(member.summed, relation.amount.times(unit)), member
-    return None

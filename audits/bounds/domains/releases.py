@@ -9,10 +9,9 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-import jax.numpy as jnp
-
 from audits.bounds.domains.amounts import Amount
-from audits.bounds.domains.facts import Fact, Noise
+from audits.bounds.domains.facts import Fact, Noise, factor_of
+from audits.bounds.domains.precision import is_float, is_wide
 from audits.bounds.domains.sets import NONE, Sums, united
 from audits.bounds.domains.steps import Site
 from audits.transfer.labels import Place
@@ -29,6 +28,9 @@ _PASSING = frozenset(
         "neg",
     }
 )
+
+
+_ARITHMETIC = frozenset({"neg", "mul", "div", "add", "add_any", "sub"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,18 +62,20 @@ def linear_of(site: Site) -> tuple[tuple[int, Amount], ...]:
             break
     else:
         return ()
-    if site.name == "convert_element_type" and not _exact_float(site):
-        return ()
+    if site.name == "convert_element_type" and not is_wide(site.dtype):
+        return ()  # rounding a sum is not linear
+    if site.name in _ARITHMETIC and not is_float(site.dtype):
+        return ()  # integers wrap, and their quotients are cut
     linear = [_repeated(site, k) for k in range(len(facts))]
     if site.name in _PASSING:
         return linear[0]
     if site.name == "mul":
         for one, other in ((0, 1), (1, 0)):
-            factor = _factor(facts[other])
+            factor = factor_of(facts[other])
             if linear[one] and factor is not None and not linear[other]:
                 return tuple((k, a.times(factor)) for k, a in linear[one])
     if site.name == "div" and linear[0]:
-        factor = _factor(facts[1])
+        factor = factor_of(facts[1])
         if factor is not None and factor.factor > 0 and not linear[1]:
             return tuple((k, a.over(factor)) for k, a in linear[0])
     if site.name in ("add", "add_any", "sub") and linear[0] and linear[1]:
@@ -86,18 +90,6 @@ def _repeated(site: Site, index: int) -> tuple[tuple[int, Amount], ...]:
     if not linear or copies <= 1:
         return linear
     return tuple((k, a.scaled(math.sqrt(copies))) for k, a in linear)
-
-
-def _exact_float(site: Site) -> bool:
-    """Whether a conversion is exact; rounding a sum is not linear."""
-    return jnp.issubdtype(site.dtype, jnp.floating) and jnp.finfo(site.dtype).bits >= 32
-
-
-def _factor(fact: Fact) -> Amount | None:
-    interval = fact.interval
-    if interval.low == interval.high and interval.finite:
-        return Amount(abs(interval.low))
-    return fact.amount
 
 
 def _merged(a, b):

@@ -8,8 +8,18 @@ import math
 from collections.abc import Callable
 
 from audits.bounds.domains.amounts import Amount, largest, root_of_squares
-from audits.bounds.domains.facts import Fact, Norm
-from audits.bounds.domains.relations import _factor, covers, scaled_norm
+from audits.bounds.domains.clips import divided_norm, guarded_norm, limit_of, scaled_norm
+from audits.bounds.domains.facts import Fact, Interval, Norm, factor_of
+from audits.bounds.domains.members import covers
+from audits.bounds.domains.precision import (
+    is_complex,
+    is_float,
+    is_unsigned,
+    is_whole,
+    low_precision,
+    roundoff,
+    step_near_zero,
+)
 from audits.bounds.domains.steps import Site, entries
 
 Norms = tuple[Norm, ...]
@@ -18,14 +28,42 @@ Norms = tuple[Norm, ...]
 def norms_of(site: Site) -> Norms:
     """L2 bounds of the result that follow from those of the operands."""
     rule = _RULES.get(site.name)
-    return () if rule is None else rule(site)
+    if rule is None or not _followed(site):
+        return ()
+    return rule(site)
+
+
+def _followed(site: Site) -> bool:
+    """Whether the dtype of the result can represent what the bounds are about."""
+    if is_unsigned(site.dtype) and site.name in ("neg", "sub"):
+        return False  # small negative numbers become large ones
+    return is_float(site.dtype) or is_complex(site.dtype) or is_whole(site.dtype)
+
+
+def _rounded(site: Site, norms: Norms) -> Norms:
+    """The roundings of one operation in a short dtype, and the steps of its subnormal numbers."""
+    if not norms or not low_precision(site.dtype):
+        return norms
+    count = 1
+    if site.name == "reduce_sum":
+        count = entries(site.shape(0), set(site.params["axes"]))
+    loss = count * roundoff(site.dtype)
+    if loss > 0.5:
+        return ()
+    found = []
+    for norm in norms:
+        steps = step_near_zero(site.dtype) * math.sqrt(entries(site.out_shape, norm.axes))
+        amount = norm.amount.scaled(1 + loss).widened(steps)
+        if amount is not None:
+            found.append(norm._replace(amount=amount))
+    return tuple(found)
 
 
 def whole_norm(fact: Fact, shape: tuple[int, ...], client_axis: int | None) -> Amount | None:
     """The best bound of one client's whole value."""
     own = frozenset(range(len(shape))) - {client_axis}
     found: list[Amount] = []
-    for norm in fact.norms:
+    for norm in stated(fact):
         rest = own - norm.axes
         found.append(norm.amount.scaled(math.sqrt(entries(shape, rest))))
     reach = fact.interval.magnitude
@@ -40,6 +78,11 @@ def whole_norm(fact: Fact, shape: tuple[int, ...], client_axis: int | None) -> A
     return best
 
 
+def stated(fact: Fact) -> Norms:
+    """The bounds that hold without a guard."""
+    return tuple(norm for norm in fact.norms if norm.divisor is None)
+
+
 def _same(site: Site) -> Norms:
     return site.facts[0].norms if site.shape(0) == site.out_shape else ()
 
@@ -47,7 +90,7 @@ def _same(site: Site) -> Norms:
 def _on(fact: Fact, shape: tuple[int, ...], axes: frozenset[int]) -> Amount | None:
     """A bound over exactly these axes, from a finer one or from the interval."""
     best: Amount | None = None
-    for norm in fact.norms:
+    for norm in stated(fact):
         if norm.axes <= axes:
             amount = norm.amount.scaled(math.sqrt(entries(shape, axes - norm.axes)))
             if best is None or amount.at_most(best):
@@ -59,7 +102,7 @@ def _on(fact: Fact, shape: tuple[int, ...], axes: frozenset[int]) -> Amount | No
 
 
 def _triangle(site: Site) -> Norms:
-    groups = {n.axes for f in site.facts for n in f.norms}
+    groups = {n.axes for f in site.facts for n in stated(f)}
     found = []
     for axes in groups:
         parts = [
@@ -72,7 +115,7 @@ def _triangle(site: Site) -> Norms:
             total = parts[0].plus(parts[1])  # type: ignore[union-attr,arg-type]
             if total is not None:
                 found.append(Norm(axes, total))
-    return tuple(found)
+    return _rounded(site, tuple(found))
 
 
 def _stretched(site: Site, index: int, axes: frozenset[int]) -> Amount | None:
@@ -87,12 +130,13 @@ def _mul(site: Site) -> Norms:
     for index, other in ((0, 1), (1, 0)):
         if site.shape(index) != site.out_shape:
             continue
-        factor = _factor(site.facts[other]) if site.shape(other) == () else None
+        factor = factor_of(site.facts[other]) if site.shape(other) == () else None
         reach = site.facts[other].interval.magnitude
         if factor is None or (math.isfinite(reach) and not factor.powers):
             factor = Amount(reach) if math.isfinite(reach) else site.facts[other].amount
         if factor is not None:
-            found += [Norm(n.axes, n.amount.times(factor)) for n in site.facts[index].norms]
+            scaled = [n._replace(amount=n.amount.times(factor)) for n in site.facts[index].norms]
+            found += _rounded(site, tuple(scaled))
     return tuple(found)
 
 
@@ -100,11 +144,10 @@ def _scaled_product(site: Site) -> Norms:
     """V * s with s at most c over the norm of v."""
     for index, other in ((0, 1), (1, 0)):
         if site.shape(index) == site.out_shape:
-            made = scaled_norm(
-                site.facts[index], site.facts[other], site.shape(index), site.shape(other)
-            )
+            value, factor = site.facts[index], site.facts[other]
+            made = scaled_norm(value, factor, site.shape(index), site.shape(other))
             if made is not None:
-                return (made[0],)
+                return (made,)
     return ()
 
 
@@ -112,19 +155,47 @@ def _div(site: Site) -> Norms:
     top, bottom = site.facts
     if site.shape(0) != site.out_shape:
         return ()
-    related = bottom.relation
-    if related is not None and related.kind == "norm" and related.amount.factor > 0:
-        for number, unit in ((top.number, Amount(1.0)), top.multiple or (top.number, Amount(1.0))):
-            for member in related.members:
-                if covers(member, number, site.shape(0), site.shape(1)):
-                    return (Norm(member.summed, unit.over(related.amount)),)
+    made = divided_norm(top, bottom, site.shape(0), site.shape(1))
+    if made is not None:
+        return (made,)
     low, high = bottom.interval.low, bottom.interval.high
     if low > 0 or high < 0:
-        least = min(abs(low), abs(high))
-        return tuple(Norm(n.axes, n.amount.scaled(1.0 / least)) for n in top.norms)
-    if bottom.amount is not None and bottom.amount.factor > 0:
-        return tuple(Norm(n.axes, n.amount.over(bottom.amount)) for n in top.norms)
-    return ()
+        divisor = Amount(min(abs(low), abs(high)))
+    elif bottom.amount is not None and bottom.amount.factor > 0:
+        divisor = bottom.amount
+    else:
+        return ()
+    quotients = tuple(n._replace(amount=n.amount.over(divisor)) for n in top.norms)
+    return _rounded(site, quotients)
+
+
+def guarded_cases(site: Site) -> list[Fact]:
+    """The operands of a `where`, with the bounds of quotients that its test keeps from zero."""
+    test, *cases = site.facts
+    related = test.relation
+    if len(cases) != 2 or not any(n.divisor for f in cases for n in f.norms):
+        return site.facts
+    found = [test]
+    for side, fact in enumerate(cases):
+        for norm in fact.norms:
+            held = None if related is None else guarded_norm(norm, related, bool(side))
+            fact = _held(fact, norm, held)
+        found.append(fact)
+    return found
+
+
+def _held(fact: Fact, norm: Norm, held: Norm | None) -> Fact:
+    """Replaces one bound; a finite value divided by a norm above a limit is finite."""
+    if norm.divisor is None:
+        return fact
+    others = tuple(n for n in fact.norms if n != norm)
+    if held is None:
+        return fact.replace(norms=others)
+    if norm.divisor.finite:
+        reach = held.amount.number
+        limit = math.inf if reach is None else reach
+        fact = fact.replace(interval=Interval(-limit, limit))
+    return fact.replace(norms=(*others, held))
 
 
 def _select(site: Site) -> Norms:
@@ -138,7 +209,7 @@ def _select(site: Site) -> Norms:
         index, fact = live[0]
         return fact.norms if site.shape(index) == site.out_shape else ()
     groups = (
-        frozenset.intersection(*(frozenset(n.axes for n in f.norms) for _, f in live))
+        frozenset.intersection(*(frozenset(n.axes for n in stated(f)) for _, f in live))
         if live
         else ()
     )
@@ -177,33 +248,32 @@ def _chosen_by_norm(site: Site) -> Norms:
     )
     if member is None:
         return ()
-    theirs = _on(other, site.out_shape, member.summed)
-    if theirs is None:
+    theirs, own = _on(other, site.out_shape, member.summed), limit_of(related)
+    if theirs is None or own is None:
         return ()
-    if related.mixed:
-        amount = root_of_squares([theirs, related.amount])
-    else:
-        amount = largest(theirs, related.amount)
+    amount = root_of_squares([theirs, own]) if related.mixed else largest(theirs, own)
     return () if amount is None else (Norm(member.summed, amount),)
 
 
 def _transpose(site: Site) -> Norms:
     order = {old: new for new, old in enumerate(site.params["permutation"])}
-    return tuple(Norm(frozenset(order[k] for k in n.axes), n.amount) for n in site.facts[0].norms)
+    return tuple(n._replace(axes=frozenset(order[k] for k in n.axes)) for n in site.facts[0].norms)
 
 
 def _broadcast_in_dim(site: Site) -> Norms:
     targets, shape, out = site.params["broadcast_dimensions"], site.shape(0), site.out_shape
     if any(shape[k] != out[targets[k]] for k in range(len(shape))):
         return ()
-    return tuple(Norm(frozenset(targets[k] for k in n.axes), n.amount) for n in site.facts[0].norms)
+    return tuple(
+        n._replace(axes=frozenset(targets[k] for k in n.axes)) for n in site.facts[0].norms
+    )
 
 
 def _squeeze(site: Site) -> Norms:
     gone = {d % len(site.shape(0)) for d in site.params["dimensions"]}
     left = [k for k in range(len(site.shape(0))) if k not in gone]
     return tuple(
-        Norm(frozenset(left.index(k) for k in n.axes if k in left), n.amount)
+        n._replace(axes=frozenset(left.index(k) for k in n.axes if k in left))
         for n in site.facts[0].norms
     )
 
@@ -211,7 +281,7 @@ def _squeeze(site: Site) -> Norms:
 def _reshape(site: Site) -> Norms:
     """The norm of a client's whole value does not depend on its shape."""
     amount = None
-    for norm in site.facts[0].norms:
+    for norm in stated(site.facts[0]):
         rest = site.own_axes(0) - norm.axes
         whole = norm.amount.scaled(math.sqrt(entries(site.shape(0), rest)))
         if amount is None or whole.at_most(amount):
@@ -226,19 +296,19 @@ def _reduce_sum(site: Site) -> Norms:
         return ()
     left = [k for k in range(len(site.shape(0))) if k not in gone]
     found = []
-    for norm in site.facts[0].norms:
+    for norm in stated(site.facts[0]):
         inside, outside = gone & norm.axes, gone - norm.axes
         growth = math.sqrt(entries(site.shape(0), inside)) * entries(site.shape(0), outside)
         axes = frozenset(left.index(k) for k in norm.axes if k in left)
         found.append(Norm(axes, norm.amount.scaled(growth)))
-    return tuple(found)
+    return _rounded(site, tuple(found))
 
 
 def _round(site: Site) -> Norms:
     """Rounding changes every entry by at most one half; floor and ceil by at most one."""
     move = 0.5 if site.name == "round" else 1.0
     found = []
-    for norm in site.facts[0].norms:
+    for norm in stated(site.facts[0]):
         extra = Amount(move * math.sqrt(entries(site.out_shape, norm.axes)))
         total = norm.amount.plus(extra)
         if total is not None:
@@ -267,19 +337,27 @@ def _pad(site: Site) -> Norms:
 
 
 def _contracting(site: Site) -> Norms:
-    """Functions with |f(x)| <= |x| and f(0) = 0."""
-    return _same(site)
+    """Functions with |f(x)| <= |x| and f(0) = 0 for real x."""
+    return _same(site) if is_float(site.dtype) else ()
 
 
 def _convert(site: Site) -> Norms:
-    kind, interval = getattr(site.dtype, "kind", "f"), site.facts[0].interval
-    if kind == "b":
-        return ()  # small numbers become one
-    if kind in "iu" and not interval.finite:
+    interval, before = site.facts[0].interval, site.operand_dtype(0)
+    if not (is_float(before) or is_complex(before) or is_whole(before)):
+        return ()  # true becomes one
+    if is_whole(site.dtype) and not interval.finite:
         return ()
-    if kind == "u" and interval.low < 0:
+    if is_unsigned(site.dtype) and interval.low < 0:
         return ()  # negative numbers wrap to large ones
-    return _same(site)
+    return _rounded(site, _same(site)) if _narrower(site) else _same(site)
+
+
+def _narrower(site: Site) -> bool:
+    """Whether a conversion rounds."""
+    before = site.operand_dtype(0)
+    if not is_float(site.dtype):
+        return False
+    return not is_float(before) or roundoff(site.dtype) > roundoff(before)
 
 
 _RULES: dict[str, Callable[[Site], Norms]] = {

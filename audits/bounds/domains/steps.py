@@ -44,6 +44,10 @@ class Site:
         """Shape of an operand."""
         return self.equation.invars[index].aval.shape  # type: ignore[attr-defined]
 
+    def operand_dtype(self, index: int) -> Any:
+        """Dtype of an operand."""
+        return self.equation.invars[index].aval.dtype  # type: ignore[attr-defined]
+
     @property
     def out_shape(self) -> tuple[int, ...]:
         """Shape of the first result."""
