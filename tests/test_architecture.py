@@ -34,7 +34,15 @@ ROOMS = {
     ),
     "audits": (
         *("rules", "refusals", "snapshots", "mode_prices", "reports", "transfer"),
-        *("bounds.domains", "bounds", "checking", "certifying", "projections", "pytest_plugin"),
+        *(
+            "bounds.values",
+            "bounds.domains",
+            "bounds",
+            "checking",
+            "certifying",
+            "projections",
+            "pytest_plugin",
+        ),
         *("quickstart", "commands"),
     ),
 }

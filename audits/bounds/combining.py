@@ -5,19 +5,19 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from audits.bounds.domains.amounts import Amount
 from audits.bounds.domains.chance import draw_of, noise_of
-from audits.bounds.domains.facts import Fact, Interval, Norm, Relation, factor_of
 from audits.bounds.domains.guards import scaled_of, selected
 from audits.bounds.domains.intervals import interval_of, magnitude, summed
 from audits.bounds.domains.key_rules import keys_of
-from audits.bounds.domains.keys import Keys, mixed, unnamed
-from audits.bounds.domains.precision import is_complex, is_float, is_wide, low_precision
 from audits.bounds.domains.relations import relation_of
 from audits.bounds.domains.releases import NoiseSite, direct_of, linear_of, noised, raw_of
-from audits.bounds.domains.sets import NONE, only
 from audits.bounds.domains.stability import guarded_cases, norms_of, whole_norm
-from audits.bounds.domains.steps import Site, entries
+from audits.bounds.values.amounts import Amount
+from audits.bounds.values.facts import Fact, Interval, Norm, Relation, factor_of
+from audits.bounds.values.keys import Keys, mixed, unnamed
+from audits.bounds.values.precision import is_complex, is_float, is_wide, low_precision
+from audits.bounds.values.sets import NONE, only
+from audits.bounds.values.steps import Site, entries
 from audits.transfer.labels import Place
 
 Number = Callable[..., int]

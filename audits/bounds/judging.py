@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from audits.bounds import noise_scales
-from audits.bounds.domains.facts import Fact
 from audits.bounds.noise_keys import key_findings
 from audits.bounds.proving import Prover
 from audits.bounds.sum_bounds import SumBound, bound_of, joint
+from audits.bounds.values.facts import Fact
 from audits.rules.findings import Finding, finding
 from audits.rules.rules import Severity
 

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from audits.bounds.domains.facts import (
+from audits.bounds.domains.key_loops import KeyLoop, stacked
+from audits.bounds.records import Records
+from audits.bounds.values.facts import (
     Fact,
     Interval,
     everything,
@@ -19,10 +21,8 @@ from audits.bounds.domains.facts import (
     touched,
     weaker,
 )
-from audits.bounds.domains.key_loops import KeyLoop, stacked
-from audits.bounds.domains.keys import mixed
-from audits.bounds.domains.steps import Site
-from audits.bounds.records import Records
+from audits.bounds.values.keys import mixed
+from audits.bounds.values.steps import Site
 from audits.transfer.interpreter import Checker, Path
 from audits.transfer.labels import Label, public
 from secfad.inner import ClosedJaxpr, Literal, equations, sub_jaxprs

@@ -7,12 +7,12 @@ depends on unrelated keys, and if each iteration of a loop has another key.
 import itertools
 from collections.abc import Iterable, Sequence
 
-from audits.bounds.domains.facts import Fact
 from audits.bounds.domains.key_relations import Grove, Resolver, related
-from audits.bounds.domains.keys import Edge, Key, Keys, mixed
 from audits.bounds.domains.releases import NoiseSite
 from audits.bounds.proving import Prover
 from audits.bounds.records import KeyUse
+from audits.bounds.values.facts import Fact
+from audits.bounds.values.keys import Edge, Key, Keys, mixed
 from audits.rules.findings import Finding, finding
 
 

@@ -11,12 +11,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from audits.bounds.domains.amounts import Amount
-from audits.bounds.domains.facts import Fact
 from audits.bounds.domains.releases import NoiseSite
-from audits.bounds.domains.sets import NONE, events_of, united
 from audits.bounds.proving import Prover
 from audits.bounds.sum_bounds import SumBound, joint_amount
+from audits.bounds.values.amounts import Amount
+from audits.bounds.values.facts import Fact
+from audits.bounds.values.sets import NONE, events_of, united
 from audits.rules.findings import Finding, finding
 from audits.rules.rules import Severity
 

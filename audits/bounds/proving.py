@@ -14,19 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from audits.bounds.combining import combine
-from audits.bounds.domains.amounts import Amount
 from audits.bounds.domains.chance import rows_of
 from audits.bounds.domains.clips import derives_a_norm
 from audits.bounds.domains.contributions import Contributions
-from audits.bounds.domains.facts import Fact, Interval, everything
 from audits.bounds.domains.intervals import flushed
 from audits.bounds.domains.key_rules import KEPT, argument, is_key, public_keys
-from audits.bounds.domains.keys import MOST, NOTHING, Keys, indices, mixed
-from audits.bounds.domains.sets import NONE, Sums, united
 from audits.bounds.domains.stability import stated
-from audits.bounds.domains.steps import Site
 from audits.bounds.looping import ControlFlow
 from audits.bounds.records import KeyUse, Records
+from audits.bounds.values.amounts import Amount
+from audits.bounds.values.facts import Fact, Interval, everything
+from audits.bounds.values.keys import MOST, NOTHING, Keys, indices, mixed
+from audits.bounds.values.sets import NONE, Sums, united
+from audits.bounds.values.steps import Site
 from audits.transfer.interpreter import Checker, Path
 from audits.transfer.labels import Label, Place, public
 from secfad.inner import ClosedJaxpr, Jaxpr, Literal, Var, user_line

@@ -9,9 +9,9 @@ from typing import Any
 
 from audits.bounds.domains.contributions import Operand
 from audits.bounds.domains.key_relations import Carry
-from audits.bounds.domains.keys import NOTHING, Key, Keys, mixed
 from audits.bounds.domains.releases import NoiseSite
-from audits.bounds.domains.sets import NONE, Sums, united
+from audits.bounds.values.keys import NOTHING, Key, Keys, mixed
+from audits.bounds.values.sets import NONE, Sums, united
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from audits.bounds.domains.amounts import Amount, root_of_squares
 from audits.bounds.domains.contributions import Operand
-from audits.bounds.domains.facts import Fact
 from audits.bounds.domains.stability import whole_norm
 from audits.bounds.proving import Prover
 from audits.bounds.rounding import slack_of
+from audits.bounds.values.amounts import Amount, root_of_squares
+from audits.bounds.values.facts import Fact
 from audits.rules.findings import Finding, finding
 from audits.rules.rules import Severity
 

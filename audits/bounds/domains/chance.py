@@ -13,10 +13,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from audits.bounds.domains.facts import Noise, factor_of
 from audits.bounds.domains.key_relations import all_unrelated
-from audits.bounds.domains.keys import Key, positions
-from audits.bounds.domains.steps import Site
+from audits.bounds.values.facts import Noise, factor_of
+from audits.bounds.values.keys import Key, positions
+from audits.bounds.values.steps import Site
 from audits.transfer.labels import Place
 
 _PASSING = frozenset(

@@ -5,10 +5,10 @@ underflow hides of the norm is added: root(amount^2 + (factor * gap)^2). A quoti
 a lower limit has a bound only where a guard says that the norm is large.
 """
 
-from audits.bounds.domains.amounts import Amount
-from audits.bounds.domains.facts import Divisor, Fact, Member, Norm, Relation
-from audits.bounds.domains.members import covers
-from audits.bounds.domains.steps import Site
+from audits.bounds.values.amounts import Amount
+from audits.bounds.values.facts import Divisor, Fact, Member, Norm, Relation
+from audits.bounds.values.members import covers
+from audits.bounds.values.steps import Site
 
 
 def derives_a_norm(site: Site) -> bool:

@@ -4,12 +4,12 @@ import dataclasses
 import math
 from typing import Any
 
-from audits.bounds.domains.amounts import Amount
-from audits.bounds.domains.facts import Fact, Interval, Norm, Part, everything, factor_of, touched
-from audits.bounds.domains.precision import low_precision
-from audits.bounds.domains.sets import NONE, only
 from audits.bounds.domains.stability import whole_norm
-from audits.bounds.domains.steps import Site, entries
+from audits.bounds.values.amounts import Amount
+from audits.bounds.values.facts import Fact, Interval, Norm, Part, everything, factor_of, touched
+from audits.bounds.values.precision import low_precision
+from audits.bounds.values.sets import NONE, only
+from audits.bounds.values.steps import Site, entries
 from audits.transfer.interpreter import Path
 from audits.transfer.labels import Label
 

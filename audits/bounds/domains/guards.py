@@ -10,11 +10,11 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable
 
-from audits.bounds.domains.facts import Fact, Interval, Member, Relation, factor_of
-from audits.bounds.domains.members import covers, includes, itself
-from audits.bounds.domains.precision import is_float, largest_number
 from audits.bounds.domains.relations import relation_of
-from audits.bounds.domains.steps import Site
+from audits.bounds.values.facts import Fact, Interval, Member, Relation, factor_of
+from audits.bounds.values.members import covers, includes, itself
+from audits.bounds.values.precision import is_float, largest_number
+from audits.bounds.values.steps import Site
 
 Number = Callable[..., int]
 Alternatives = frozenset[frozenset[Member]]

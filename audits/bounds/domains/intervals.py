@@ -15,8 +15,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from audits.bounds.domains.facts import Interval, everything, hull
-from audits.bounds.domains.precision import (
+from audits.bounds.values.facts import Interval, everything, hull
+from audits.bounds.values.precision import (
     is_complex,
     is_float,
     is_whole,

@@ -12,7 +12,7 @@ import numpy as np
 
 from audits.bounds.domains.key_relations import Carry
 from audits.bounds.domains.key_rules import of_family, on_words
-from audits.bounds.domains.keys import (
+from audits.bounds.values.keys import (
     WORDS,
     Edge,
     Index,

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from audits.bounds.domains.keys import Edge, Index, Key, Loose, Power, Root, Step
+from audits.bounds.values.keys import Edge, Index, Key, Loose, Power, Root, Step
 
 Loops = frozenset[int]
 SAME, LATER, FREE = "same", "later", "free"

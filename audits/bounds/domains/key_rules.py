@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from audits.bounds.domains.keys import (
+from audits.bounds.values.keys import (
     ANY,
     MOST,
     NOTHING,
@@ -30,7 +30,7 @@ from audits.bounds.domains.keys import (
     number,
     positions,
 )
-from audits.bounds.domains.steps import Site
+from audits.bounds.values.steps import Site
 
 
 @functools.cache

@@ -17,10 +17,10 @@ Sources: the spellings are those of optax, of TensorFlow Federated and of common
 import math
 from collections.abc import Callable
 
-from audits.bounds.domains.amounts import Amount
-from audits.bounds.domains.facts import Member, Relation, factor_of
-from audits.bounds.domains.members import itself
-from audits.bounds.domains.precision import (
+from audits.bounds.values.amounts import Amount
+from audits.bounds.values.facts import Member, Relation, factor_of
+from audits.bounds.values.members import itself
+from audits.bounds.values.precision import (
     is_float,
     largest_number,
     low_precision,
@@ -28,7 +28,7 @@ from audits.bounds.domains.precision import (
     step_near_zero,
     tiny,
 )
-from audits.bounds.domains.steps import Site, entries
+from audits.bounds.values.steps import Site, entries
 
 Found = Relation | None
 FLAGS = frozenset({"finite", "nan", "within", "outside", "outside unless NaN"})

@@ -9,11 +9,11 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from audits.bounds.domains.amounts import Amount
-from audits.bounds.domains.facts import Fact, Noise, factor_of
-from audits.bounds.domains.precision import is_float, is_wide
-from audits.bounds.domains.sets import NONE, Sums, united
-from audits.bounds.domains.steps import Site
+from audits.bounds.values.amounts import Amount
+from audits.bounds.values.facts import Fact, Noise, factor_of
+from audits.bounds.values.precision import is_float, is_wide
+from audits.bounds.values.sets import NONE, Sums, united
+from audits.bounds.values.steps import Site
 from audits.transfer.labels import Place
 
 _PASSING = frozenset(

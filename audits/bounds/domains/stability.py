@@ -7,11 +7,11 @@ therefore gives, after the local sum over examples, the number of examples times
 import math
 from collections.abc import Callable
 
-from audits.bounds.domains.amounts import Amount, largest, root_of_squares
 from audits.bounds.domains.clips import divided_norm, guarded_norm, limit_of, scaled_norm
-from audits.bounds.domains.facts import Fact, Interval, Norm, factor_of
-from audits.bounds.domains.members import covers
-from audits.bounds.domains.precision import (
+from audits.bounds.values.amounts import Amount, largest, root_of_squares
+from audits.bounds.values.facts import Fact, Interval, Norm, factor_of
+from audits.bounds.values.members import covers
+from audits.bounds.values.precision import (
     is_complex,
     is_float,
     is_unsigned,
@@ -20,7 +20,7 @@ from audits.bounds.domains.precision import (
     roundoff,
     step_near_zero,
 )
-from audits.bounds.domains.steps import Site, entries
+from audits.bounds.values.steps import Site, entries
 
 Norms = tuple[Norm, ...]
 

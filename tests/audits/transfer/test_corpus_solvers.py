@@ -8,9 +8,9 @@ from corpus_solvers import CASES
 from verdicts import judged
 
 import secfad as fad
-from audits.bounds.domains.facts import Fact, everything
 from audits.bounds.looping import ControlFlow
 from audits.bounds.proving import Prover
+from audits.bounds.values.facts import Fact, everything
 
 N = 6
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from audits.bounds.domains.facts import Fact
+from audits.bounds.values.facts import Fact
 from audits.transfer.labels import Label
 from secfad.inner import JaxprEqn
 

@@ -6,7 +6,7 @@ so that a factor is applied only to the values whose norm it was computed from.
 
 import functools
 
-from audits.bounds.domains.facts import Fact, Member
+from audits.bounds.values.facts import Fact, Member
 
 
 @functools.cache

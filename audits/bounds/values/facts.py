@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from audits.bounds.domains.amounts import Amount, largest
-from audits.bounds.domains.keys import NOTHING, Keys, either
-from audits.bounds.domains.keys import touched as touched_keys
-from audits.bounds.domains.sets import NONE, Sums, united
+from audits.bounds.values.amounts import Amount, largest
+from audits.bounds.values.keys import NOTHING, Keys, either
+from audits.bounds.values.keys import touched as touched_keys
+from audits.bounds.values.sets import NONE, Sums, united
 
 
 class Interval(NamedTuple):
