@@ -87,8 +87,7 @@ def _summed(step: Step, label: Label, position: int, aval: Any, name: str) -> La
         return Label(Place.SERVER, data_axes(rank), step.scope.depth)
     depth = max(label.depth, step.scope.depth) + 1
     number = step.checker.message("sum", step, name, aval, depth, position=position)
-    if label.slots:
-        step.note("FAD602", sum=number)
+    step.checker.summed(step, number, label.slots)
     return Label(Place.SERVER, data_axes(rank), depth)
 
 

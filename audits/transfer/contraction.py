@@ -32,7 +32,7 @@ def dot_general(step: Step) -> Label | list[Label]:
     # A free axis of the other operand is not broadcast, so an operand without clients is data
     # there.
     joined = meet(step, [0, 1], step.out_shape(), [tuple(from_left), tuple(from_right)])
-    return step.poisoned() if joined is None else joined.replace(slots=False)
+    return step.poisoned() if joined is None else joined
 
 
 def _contracted(step: Step, side: int, position: int) -> Label | list[Label]:
@@ -60,6 +60,7 @@ def _contracted(step: Step, side: int, position: int) -> Label | list[Label]:
     out = step.equation.outvars[0]
     number = step.checker.message("sum", step, "contraction", out.aval, depth)
     step.note("FAD112", sum=number)
+    step.checker.summed(step, number, any(label.slots for label in step.inputs))
     return Label(Place.SERVER, (Axis(DATA),) * step.first_rank, depth)
 
 
@@ -90,7 +91,7 @@ def linalg(step: Step) -> list[Label]:
     made = []
     for variable in step.equation.outvars:
         rank = len(variable.aval.shape)  # type: ignore[attr-defined]
-        made.append(joined.replace(axes=joined.axes + (Axis(DATA),) * (rank - width), slots=False))
+        made.append(joined.replace(axes=joined.axes + (Axis(DATA),) * (rank - width)))
     return made
 
 
@@ -98,7 +99,7 @@ def _leading(step: Step, label: Label, lead: int) -> Label | list[Label]:
     if label.client_axis is not None and label.client_axis >= lead:
         return step.refuse("FAD109")
     axes = label.axes[:lead] + (Axis(DATA),) * (step.first_rank - lead)
-    return label.replace(axes=axes, slots=False)
+    return label.replace(axes=axes)
 
 
 def conv(step: Step) -> Label | list[Label]:
@@ -170,7 +171,7 @@ def _merged_again(step: Step, joined: Label) -> Label:
             axes.append(Axis(MERGED, rows=known.pop() if len(known) == 1 else -1))
         else:
             axes.append(axis)
-    return joined.replace(axes=tuple(axes), slots=False)
+    return joined.replace(axes=tuple(axes))
 
 
 def window(step: Step) -> Label | list[Label]:
@@ -178,7 +179,7 @@ def window(step: Step) -> Label | list[Label]:
     label = step.inputs[0]
     if label.client_axis is not None and not _untouched(step, label.client_axis):
         return step.refuse("FAD109")
-    return label.replace(axes=_blurred(step, label), slots=False)
+    return label.replace(axes=_blurred(step, label))
 
 
 def pool_gradient(step: Step) -> Label | list[Label]:
@@ -188,7 +189,7 @@ def pool_gradient(step: Step) -> Label | list[Label]:
             return step.refuse("FAD109")
     aligned = [_blurred(step, label) for label in step.inputs]
     joined = meet(step, range(len(step.inputs)), step.out_shape(), aligned)
-    return step.poisoned() if joined is None else joined.replace(slots=False)
+    return step.poisoned() if joined is None else joined
 
 
 def _blurred(step: Step, label: Label) -> tuple[Axis, ...]:

@@ -151,11 +151,13 @@ def _chosen_by_client(step: Step, index: Label, joined: Sequence[Label]) -> list
     for position, label in enumerate(step.inputs[1:], start=1):
         if label.place == Place.SERVER and not implicit_broadcast(step, position):
             return step.poisoned()
+    several = len(equations.viewed(step.equation, equations.Cond).branches) > 2
     return [
         label.replace(
             place=Place.CLIENT,
             depth=max(label.depth, index.depth),
             phase=max(label.phase, index.phase),
+            slots=label.slots or (several and bool(label.axes)),
         )
         for label in joined
     ]

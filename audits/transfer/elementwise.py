@@ -182,5 +182,5 @@ def _result(
         for index, label in zip(operands, labels):
             if label.place == Place.CLIENT and 0 <= label.phase < phase:
                 step.checker.keep(step, index)
-    made = Label(place, axes, depth, phase, any(label.slots for label in labels))
+    made = Label(place, axes, depth, phase)
     return next((label for label in labels if label == made), made)

@@ -66,20 +66,16 @@ def _indexed(
     base: Label | None = None,
 ) -> Label | list[Label]:
     """Joins scalar indices, which have no axis, into the result."""
-    label = base or step.inputs[data[0]]
     rank = len(axes)
     aligned = [axes] * len(data) + [(None,) * rank] * len(indices)
     joined = meet(step, data + indices, step.out_shape(), aligned)
     if joined is None:
         return step.poisoned()
     moved = any(step.inputs[i].place != Place.PUBLIC for i in indices)
-    written = label.slots or (
-        len(data) > 1 and any(step.inputs[i].place == Place.CLIENT for i in indices)
-    )
     kept = tuple(
         Axis(DATA) if moved and a.tag not in (CLIENT_AXIS, REPLICATED) else a for a in axes
     )
-    return joined.replace(axes=kept, slots=written)
+    return joined.replace(axes=kept)
 
 
 def rev(step: Step) -> Label | list[Label]:
@@ -220,7 +216,7 @@ def scatter(step: Step) -> Label | list[Label]:
     if joined is None:
         return step.poisoned()
     axes = tuple(a if k in rows else Axis(DATA) for k, a in enumerate(joined.axes))
-    return joined.replace(axes=axes, slots=joined.slots or indices.place == Place.CLIENT)
+    return joined.replace(axes=axes)
 
 
 def _readable_update(step: Step) -> bool:

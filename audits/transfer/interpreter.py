@@ -30,6 +30,7 @@ from audits.transfer.labels import (
     poison,
     public,
 )
+from audits.transfer.slots import marked
 from audits.transfer.styles import Style
 from secfad.inner import (
     ClosedJaxpr,
@@ -170,6 +171,7 @@ class Checker:
         self.evidence: dict[Path, dict[Var, Label]] = {}
         self.programs: dict[Path, Jaxpr] = {}
         self.residuals: dict[Path, int] = {}
+        self.indexed: dict[str, list[int]] = {}
         self._sources: dict[tuple[Path, int], int] = {}
         self._source_events: dict[int, Event] = {}
         self._sent: set[tuple[int, Path]] = set()
@@ -262,6 +264,8 @@ class Checker:
         ranks = [len(v.aval.shape) for v in step.equation.outvars]  # type: ignore[attr-defined]
         if [len(label.axes) for label in results] != ranks:
             return step.refuse("FAD001")  # the rule has not understood the equation
+        if family not in _ENTERED:
+            results = marked(step, family, results)
         return [self._below_control(label, step.scope) for label in results]
 
     def _unmerged(self, step: Step) -> bool:
@@ -344,6 +348,11 @@ class Checker:
         self.operands[event.index] = (step.scope.path, position)
         return event.index
 
+    def summed(self, step: Step, number: int, indexed: bool) -> None:
+        """Remembers the line of a sum of client-indexed values."""
+        if indexed and step.scope.recording:
+            self.indexed.setdefault(step.line, []).append(number)
+
     def _event(self, kind, step: Step, name, shape, dtype, size, depth) -> Event:
         return Event(
             kind=kind,
@@ -373,6 +382,8 @@ _GENERATORS = (
     "Use keys of threefry2x32, rbg or unsafe_rbg as JAX defines them, and JAX's primitives"
 )
 # The primitives that may use an axis that merges clients with data.
+# Their bodies mark their results themselves, or they pass operands on.
+_ENTERED = frozenset({"call", "custom_rule", "linear_solve", "scan", "while", "cond", "identity"})
 _MERGING = frozenset({"reshape", "transpose", "conv", "call", "custom_rule"})
 
 

@@ -61,7 +61,8 @@ class Label:
       axes: One `Axis` per array axis.
       depth: Number of consecutive sums that precede it.
       phase: Depth of the latest broadcast that reached it; -1 if none did.
-      slots: True if it is written at an index from client data.
+      slots: True if a client chose where its entries stand (`slots`).
+      padded: True if constants stand beside entries of clients.
       poisoned: True if its cause was reported already.
     """
 
@@ -70,6 +71,7 @@ class Label:
     depth: int = 0
     phase: int = -1
     slots: bool = False
+    padded: bool = False
     poisoned: bool = False
 
     @property
@@ -144,6 +146,7 @@ def join(a: Label, b: Label) -> Label:
         max(a.depth, b.depth),
         max(a.phase, b.phase),
         a.slots or b.slots,
+        a.padded or b.padded,
         a.poisoned or b.poisoned,
     )
 

@@ -151,7 +151,7 @@ def _reduced(step: Step, rule: str) -> Label | list[Label]:
     if copies and any(label.axes[k].tag == REPLICATED for k in gone & {0}):
         return step.refuse(rule)
     axes = tuple(a for k, a in enumerate(label.axes) if k not in gone)
-    return label.replace(axes=axes, slots=False)
+    return label.replace(axes=axes)
 
 
 def ordered(step: Step) -> Label | list[Label]:

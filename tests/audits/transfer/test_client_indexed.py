@@ -1,0 +1,180 @@
+"""Clients that write at an index of their own: single rows are readable, and FAD602 says so."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import audits
+import privacy
+import secfad as fad
+
+N, WIDTH = 6, 3
+ARGS = [
+    audits.Arg("i", (N,), "int32", "clients"),
+    audits.Arg("x", (N, WIDTH), "float32", "clients"),
+]
+NATIVE = [
+    audits.Arg("i", (), "int32", "clients"),
+    audits.Arg("x", (WIDTH,), "float32", "clients"),
+]
+SLOTS = {}
+
+
+def writes(fn):
+    """A client function of its index and its data whose sum shows every client's data."""
+    SLOTS[fn.__name__] = fn
+    return fn
+
+
+def padded(v):
+    return jnp.concatenate([v, jnp.zeros((N - 1) * WIDTH)])
+
+
+@writes
+def scatter(i, v):
+    return jnp.zeros((N, WIDTH)).at[i].set(v)
+
+
+@writes
+def added_scatter(i, v):
+    return jnp.zeros((N, WIDTH)).at[i].add(v)
+
+
+@writes
+def update_of_a_slice(i, v):
+    return lax.dynamic_update_slice(jnp.zeros((N, WIDTH)), v[None], (i, 0))
+
+
+@writes
+def one_hot(i, v):
+    return jax.nn.one_hot(i, N)[:, None] * v
+
+
+@writes
+def comparison_with_positions(i, v):
+    return jnp.where(jnp.arange(N)[:, None] == i, v, 0)
+
+
+@writes
+def two_comparisons_with_positions(i, v):
+    positions = jnp.arange(N)[:, None]
+    return jnp.where((positions <= i) & (positions >= i), v, 0)
+
+
+@writes
+def difference_from_positions(i, v):
+    return jnp.where(jnp.arange(N)[:, None] - i == 0, v, 0)
+
+
+@writes
+def row_of_an_identity(i, v):
+    return jnp.eye(N)[i][:, None] * v
+
+
+@writes
+def scatter_then_product(i, v):
+    return jnp.eye(N) @ jnp.zeros((N, WIDTH)).at[i].set(v)
+
+
+@writes
+def scatter_then_transform(i, v):
+    return jnp.fft.ifft(jnp.fft.fft(scatter(i, v), axis=0), axis=0).real
+
+
+@writes
+def scatter_then_local_sum(i, v):
+    return jnp.sum(jnp.zeros((N, WIDTH, 2)).at[i, :, 0].set(v), axis=2)
+
+
+@writes
+def rolled(i, v):
+    return jnp.roll(padded(v), WIDTH * i)
+
+
+@writes
+def window_of_padded_data(i, v):
+    beside = jnp.concatenate([jnp.zeros((N - 1) * WIDTH), padded(v)])
+    return lax.dynamic_slice(beside, (WIDTH * (N - 1 - i),), (N * WIDTH,))
+
+
+@writes
+def switched(i, v):
+    return lax.switch(i, [lambda v, k=k: jnp.zeros((N, WIDTH)).at[k].set(v) for k in range(N)], v)
+
+
+@writes
+def sorted_by_the_index(i, v):
+    keys = (jnp.arange(N) - i) % N
+    rows = jnp.concatenate([v[None], jnp.zeros((N - 1, WIDTH))])
+    return lax.sort((jnp.broadcast_to(keys[:, None], rows.shape), rows), dimension=0, num_keys=1)[1]
+
+
+@writes
+def inside_a_checkpoint(i, v):
+    return jax.checkpoint(scatter)(i, v)
+
+
+@writes
+def inside_a_loop(i, v):
+    return lax.scan(lambda c, _: (c + 0.5 * scatter(i, v), None), jnp.zeros((N, WIDTH)), None, 2)[0]
+
+
+def rules(report):
+    return {f.rule for f in report.findings}
+
+
+@pytest.mark.sample(quick=8)
+@pytest.mark.parametrize("name", SLOTS)
+def test_a_client_that_chooses_its_entries_is_named(name):
+    client = SLOTS[name]
+    program = lambda i, x: jnp.sum(jax.vmap(client)(i, x), axis=0)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(N, WIDTH)), jnp.float32)
+    shown = np.asarray(program(jnp.arange(N), x)).reshape(-1, WIDTH)
+    order = np.argsort(shown[:, 0]), np.argsort(np.asarray(x)[:, 0])
+    np.testing.assert_allclose(shown[order[0]], np.asarray(x)[order[1]], atol=1e-5)
+    assert "FAD602" in rules(audits.check(program, ARGS, style="stacked"))
+    assert "FAD602" in rules(audits.check(lambda i, x: fad.sum(client(i, x)), NATIVE))
+
+
+HONEST = {
+    "own entry": lambda i, v: v[i],
+    "loss of a label": lambda i, v: jax.nn.log_softmax(v)[i],
+    "one-hot loss": lambda i, v: jnp.sum(jax.nn.one_hot(i, WIDTH) * jax.nn.log_softmax(v)),
+    "window of own data": lambda i, v: lax.dynamic_slice(v, (i,), (2,)),
+    "two branches": lambda i, v: lax.cond(i > 0, jnp.sin, jnp.cos, v),
+    "sorted data": lambda i, v: jnp.sort(v),
+    "masked entries": lambda i, v: jnp.where(v > 0, v, 0),
+    "number of a scatter": lambda i, v: jnp.sum(scatter(i, v)),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_a_client_that_only_reads_at_its_index_is_not_named(name):
+    client = HONEST[name]
+    assert rules(audits.check(lambda i, x: fad.sum(client(i, x)), NATIVE)) == set()
+
+
+def test_many_sums_of_one_line_are_one_finding():
+    def program(i, x):
+        table = scatter(i, x)
+        return [fad.sum(k * table) for k in range(2, 12)]
+
+    report = audits.check(program, NATIVE)
+    named = [f for f in report.findings if f.rule == "FAD602"]
+    assert len(named) == 1
+    assert "0, 1, 2" in named[0].message
+
+
+def test_nothing_is_said_of_slots_under_a_mechanism():
+    @fad.computation(i=fad.CLIENTS, x=fad.CLIENTS)
+    def program(i, x):
+        return fad.sum(scatter(i, x))
+
+    specs = [a.spec for a in NATIVE]
+    plain = audits.certify(program, *specs)
+    assert "FAD602" in {o.rule for o in plain.obligations}
+    mechanism = privacy.Gaussian(noise_multiplier=1.0, clip_norm=1.0)
+    private = audits.certify(privacy.privatize(program, *specs, mechanism=mechanism))
+    assert "FAD602" not in {o.rule for o in private.obligations}
