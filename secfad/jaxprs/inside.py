@@ -11,7 +11,7 @@ from typing import Any
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from secfad.jaxprs.equations import VIEWS
-from secfad.jaxprs.nesting import Nested
+from secfad.jaxprs.nesting import Nested, may_hold_more
 from secfad.primitives import COMMUNICATION
 
 
@@ -77,8 +77,9 @@ def every_equation(jaxpr: Jaxpr) -> Iterator[tuple[JaxprEqn, JaxprEqn | None]]:
 
 def every_body(equation: JaxprEqn) -> Iterable[Jaxpr]:
     """`bodies`, and every program that a primitive holds in any other way."""
-    is_viewed = equation.primitive in VIEWS
-    return bodies(equation) if is_viewed else Nested(equation.params).programs
+    if equation.primitive in VIEWS:
+        return bodies(equation)
+    return Nested(equation.params).programs if may_hold_more(equation.params) else ()
 
 
 def is_opaque(equation: JaxprEqn) -> bool:

@@ -62,6 +62,11 @@ class Nested:
                 stack += _parts(value)
 
 
+def may_hold_more(params: Mapping[str, Any]) -> bool:
+    """False for the parameters of most equations: numbers and tuples of them."""
+    return not all(map(_is_simple, params.values()))
+
+
 def _is_simple(value: Any) -> bool:
     """True for most parameters: numbers and tuples of them."""
     kind = type(value)

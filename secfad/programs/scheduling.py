@@ -49,14 +49,15 @@ class Timetable:
 def timetable(placed: Placed) -> Timetable:
     """Schedules a program into the fewest rounds that its data dependences allow."""
     earliest, constants, sizes = _earliest(placed)
-    when = _postponed(placed, earliest)
+    columns = {step: _column(placed, step) for step in earliest}
+    when = _postponed(placed, earliest, columns)
     last = max(when.values(), default=0)
     rows: list[dict[str, list]] = [
         {field.name: [] for field in dataclasses.fields(Tick)} for _ in range(last + 1)
     ]
     for step in placed.steps:
         if step in when:
-            rows[when[step]][_column(placed, step)].append(step)
+            rows[when[step]][columns[step]].append(step)
     ticks = (Tick(**{name: tuple(steps) for name, steps in row.items()}) for row in rows)
     return Timetable(tuple(constants), tuple(sizes), tuple(ticks))
 
@@ -144,14 +145,16 @@ def _values_of_tangents(placed: Placed) -> dict[Sum, Sum]:
     return found
 
 
-def _postponed(placed: Placed, earliest: dict[View, int]) -> dict[View, int]:
+def _postponed(
+    placed: Placed, earliest: dict[View, int], columns: dict[View, str]
+) -> dict[View, int]:
     """Moves client work and downloads to the tick of their first use."""
     first_use: dict[Var, int] = {}
     when = dict(earliest)
     for step in reversed(placed.steps):
         if step not in earliest:
             continue
-        if _column(placed, step) in ("downloads", "client"):
+        if columns[step] in ("downloads", "client"):
             uses = [first_use[v] for v in step.outputs if v in first_use]
             when[step] = max(min(uses, default=earliest[step]), earliest[step])
         for variable in step.inputs:
