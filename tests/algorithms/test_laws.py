@@ -99,6 +99,7 @@ def test_executed_derivative_equals_the_simulated_derivative(algorithm, mode):
     assert_equal(got, outcomes(algorithm.name)[mode])
 
 
+@pytest.mark.sample(quick=8)
 @ALL
 def test_counted_bytes_equal_the_closed_forms(algorithm):
     costs = program(algorithm.name).costs
@@ -106,7 +107,7 @@ def test_counted_bytes_equal_the_closed_forms(algorithm):
     assert costs.up_bytes == 8 * algorithm.up
 
 
-@pytest.mark.sample(quick=4)
+@pytest.mark.sample(quick=2)
 @ALL
 def test_algorithm_is_certified_in_every_mode_and_its_evidence_is_confirmed(algorithm):
     import audits
@@ -123,7 +124,7 @@ def test_algorithm_is_certified_in_every_mode_and_its_evidence_is_confirmed(algo
         audits.verify(certificate, traced, mode)
 
 
-@pytest.mark.sample(quick=8)
+@pytest.mark.sample(quick=2)
 @ALL
 def test_algorithm_and_its_mixed_derivative_can_be_made_private(algorithm):
     mechanism = privacy.Gaussian(noise_multiplier=1.0, clip_norm=1.0)

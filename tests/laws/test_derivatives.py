@@ -73,34 +73,35 @@ def primitives(jaxpr):
             yield from primitives(body)
 
 
-@pytest.mark.sample(quick=4)
+@pytest.mark.sample(quick=2)
 @EACH_CASE
 def test_simulated_value_equals_the_centralised_value(case):
     args = case.args()
     assert_equal(fad.simulate(case.computation)(*args), expected(case.name))
 
 
-@pytest.mark.sample(quick=4)
+@pytest.mark.sample(quick=2)
 @EACH_CASE
 def test_executed_value_equals_the_centralised_value(case):
     args = case.args()
     assert_equal(fad.execute(program(case.name), *args), expected(case.name))
 
 
-@pytest.mark.sample(quick=8, slow=45)
+@pytest.mark.sample(quick=2, slow=45)
 @EACH_MODE
 def test_simulated_derivative_equals_the_centralised_derivative(case, mode):
     got = fad.simulate(case.derivative(mode))(*case.args())
     assert_equal(got, expected(case.name, derivative=True))
 
 
-@pytest.mark.sample(quick=8, slow=45)
+@pytest.mark.sample(quick=2, slow=45)
 @EACH_MODE
 def test_executed_derivative_equals_the_centralised_derivative(case, mode):
     got = fad.execute(program(case.name, mode), *case.args())
     assert_equal(got, expected(case.name, derivative=True))
 
 
+@pytest.mark.sample(quick=32)
 @EACH_MODE
 def test_derivative_communicates_by_broadcast_and_sum_only(case, mode):
     for name, params in primitives(program(case.name, mode).jaxpr.jaxpr):
@@ -109,7 +110,7 @@ def test_derivative_communicates_by_broadcast_and_sum_only(case, mode):
         assert all(isinstance(axis, int) for axis in axes), name
 
 
-@pytest.mark.sample(quick=6)
+@pytest.mark.sample(quick=2)
 @EACH_CASE
 def test_auto_is_one_of_the_exact_modes(case):
     further = ["factored"] if "reverse" in case.modes() else []

@@ -31,7 +31,7 @@ def wanted(name, derivative):
     return expected(PROGRAMS[name], "derivative" if derivative else "value")
 
 
-@pytest.mark.sample(quick=4, slow=150)
+@pytest.mark.sample(quick=2, slow=150)
 @pytest.mark.parametrize("execute", [False, True], ids=["simulated", "executed"])
 @pytest.mark.parametrize(("case", "mode"), list(cells()))
 def test_cell_is_exact_or_refused_as_stated(case, mode, execute):

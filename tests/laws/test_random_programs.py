@@ -164,7 +164,7 @@ def examine(seed, depth, most, modes=MODES, ways=WAYS):
         raise found
 
 
-@pytest.mark.sample(quick=4, slow=20)
+@pytest.mark.sample(quick=2, slow=20)
 @pytest.mark.parametrize("seed", range(50))
 def test_fifty_random_programs_obey_the_law(seed):
     # One mode and one way each; the nightly profile takes all of them.

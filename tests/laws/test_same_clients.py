@@ -107,7 +107,7 @@ def follows_the_law(computation, args, wrt, mode):
     return differ(found, question.differences()) == program.costs.readdressed
 
 
-@pytest.mark.sample(quick=4, slow=25)
+@pytest.mark.sample(quick=2, slow=25)
 @pytest.mark.parametrize(("name", "mode"), ROWS)
 def test_a_derivative_is_wrong_with_other_clients_if_it_needs_the_same(name, mode):
     case = CASES[name]
@@ -177,7 +177,7 @@ FUNS = jnp.sin, jnp.cos
 OWN = [linear_part, linear_round, two_parts, trained_and_judged, gradient_of_a_choice, called_twice]
 
 
-@pytest.mark.sample(quick=6, slow=25)
+@pytest.mark.sample(quick=2, slow=25)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("computation", OWN, ids=lambda c: c.name)
 def test_answers_that_come_before_or_after_their_part_of_the_value(computation, mode):

@@ -119,7 +119,7 @@ def rows(quick):
     ]
 
 
-@pytest.mark.sample(quick=36, slow=60)
+@pytest.mark.sample(quick=11, slow=60)
 @pytest.mark.parametrize("change", [removed, exchanged])
 @pytest.mark.parametrize(("name", "mode"), rows(USUAL))
 def test_locations_of_a_traced_program_decide_nothing(name, mode, change):

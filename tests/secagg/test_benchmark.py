@@ -15,6 +15,7 @@ def load(name):
     return module
 
 
+@pytest.mark.slow
 def test_a_tiny_benchmark_runs_and_answers_every_question(capsys):
     load("bench_secagg").main(["--size", "tiny"])
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -143,6 +143,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.sample(quick=3)
 @pytest.mark.parametrize("fun", FUNCTIONS)
 def test_anything_that_can_be_called_by_names_can_be_a_computation(fun):
     fun, name = FUNCTIONS[fun]

@@ -60,6 +60,7 @@ def test_reverse_of_each_primitive_is_the_transpose_of_forward(computation):
     np.testing.assert_allclose(reverse, forward, rtol=1e-6)
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("mode", ["forward", "reverse", "mixed"])
 @pytest.mark.parametrize(("reduce", "expected"), [(fad.sum, CLIENTS), (fad.mean, 1)])
 def test_derivative_of_a_value_that_goes_to_the_clients_and_back(reduce, expected, mode):

@@ -17,7 +17,7 @@ import audits
 import secfad
 
 N = 4
-ROUNDS = [pytest.param(300, id="short"), pytest.param(6000, id="long", marks=pytest.mark.slow)]
+ROUNDS = [pytest.param(100, id="short"), pytest.param(6000, id="long", marks=pytest.mark.slow)]
 
 
 def random_program(seed):
@@ -141,7 +141,7 @@ def hostile_inputs():
     return np.asarray(rows, np.float32)
 
 
-@pytest.mark.sample(quick=15)
+@pytest.mark.sample(quick=4)
 @pytest.mark.parametrize("guard", GUARDS)
 @pytest.mark.parametrize("clip", CLIPS)
 def test_measured_contribution_never_exceeds_the_stated_sensitivity(clip, guard):

@@ -3,9 +3,12 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
+
 BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "bench_certify.py"
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_certificates_runs(capsys):
     spec = importlib.util.spec_from_file_location("bench_certify", BENCHMARK)
     bench = importlib.util.module_from_spec(spec)

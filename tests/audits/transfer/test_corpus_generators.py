@@ -19,6 +19,7 @@ ROW = jax.ShapeDtypeStruct((3,), jnp.float32)
 PLACES = {"server": fad.SERVER, "server_key": fad.SERVER}
 
 
+@pytest.mark.sample(quick=16)
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_generator_is_judged_as_stated(case):
     report = judged(case)
@@ -36,6 +37,7 @@ def traced(case):
     return fad.trace(computation, *(audits.Arg(*a).spec for a in case.args))
 
 
+@pytest.mark.sample(quick=14)
 @pytest.mark.parametrize("case", NATIVE, ids=lambda c: c.name)
 def test_only_programs_with_jaxs_generators_have_a_digest(case):
     program = traced(case)

@@ -46,7 +46,7 @@ def moved_by_another_order(case):
     )
 
 
-@pytest.mark.sample(quick=8)
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("case", PRIMAL, ids=lambda c: c.name)
 def test_the_order_of_clients_shows_exactly_in_what_is_refused(case):
     moved = moved_by_another_order(case)

@@ -98,7 +98,7 @@ def differing(fun, base, other, client):
     return ~((a == b) | ((a != a) & (b != b)))
 
 
-@pytest.mark.sample(quick=10, slow=60)
+@pytest.mark.sample(quick=3, slow=60)
 @pytest.mark.parametrize("draws", DRAWS)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_rows_are_independent_where_the_rule_says_so(name, draws):

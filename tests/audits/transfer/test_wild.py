@@ -51,6 +51,7 @@ def test_there_are_twenty_native_and_stacked_programs_and_drjax_ones():
     assert len({w.name for w in WILD}) == len(WILD)
 
 
+@pytest.mark.sample(quick=5)
 @pytest.mark.parametrize(
     "wild",
     [w for w in WILD if w.style == "native" and w.verdicts["primal"][0] != "reject"],

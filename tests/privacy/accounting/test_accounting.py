@@ -195,6 +195,7 @@ def test_one_gaussian_is_priced_at_any_size(z, delta, accountant):
         assert value >= privacy.epsilon(gaussian(z), delta) * (1 - 1e-9)
 
 
+@pytest.mark.sample(quick=4)
 @pytest.mark.parametrize("accountant", ["pld", "rdp"])
 @pytest.mark.parametrize("z", [0.05, 1e3, 1e9])
 @pytest.mark.parametrize("q", [1e-300, 0.9999999])

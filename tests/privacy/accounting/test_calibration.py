@@ -17,6 +17,7 @@ def both(*events):
 SPENT = schedule(0.02, 2.0, 20)
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize(
     ("q", "rounds", "accountant", "spent"),
     [

@@ -2,7 +2,10 @@ import importlib.util
 import json
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_tiny_benchmark_compares_graphs_and_liars(capsys):
     path = Path(__file__).parents[3] / "benchmarks" / "bench_private_round.py"
     spec = importlib.util.spec_from_file_location("bench_private_round", path)

@@ -103,6 +103,7 @@ DISTRIBUTED = privacy.Gaussian(
 )
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize(
     ("mechanism", "dropped", "expected"),
     [

@@ -81,6 +81,7 @@ def reserved(ledger):
     return next(r.body for r in ledger.entries() if r.kind == "reserve")
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("dropped", [0, 10])
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_noise_has_the_charged_deviation(name, dropped, ledger):
@@ -103,6 +104,7 @@ def test_the_band_rejects_noise_that_was_sized_for_all_instead_of_the_guaranteed
     assert 30 / 40 < low < high < 40 / 30
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("name", MECHANISMS)
 @pytest.mark.parametrize("fidelity", ["protocol", "ideal"])
 def test_the_released_mean_is_that_of_the_clients(name, fidelity, ledger):

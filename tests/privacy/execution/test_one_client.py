@@ -69,6 +69,7 @@ def ones_but(first):
     return data
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1.0, 0.0])
 def test_what_is_not_finite_counts_as_zero(ledger, bad):
     result = release(mean_of_logarithms, ones_but(bad), ledger)

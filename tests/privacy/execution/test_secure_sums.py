@@ -235,6 +235,7 @@ STATED = [
 ]
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize(
     ("mechanism", "arguments", "most", "fidelity"),
     [

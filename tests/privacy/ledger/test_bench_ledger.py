@@ -3,9 +3,12 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
+
 BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "bench_ledger.py"
 
 
+@pytest.mark.slow
 def test_the_ledger_benchmark_runs(tmp_path, capsys):
     spec = importlib.util.spec_from_file_location("bench_ledger", BENCHMARK)
     bench = importlib.util.module_from_spec(spec)

@@ -130,6 +130,7 @@ def check(seed, folder):
         Ledger.create(folder / "less.db", budget, slots=slots, **options)
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("seed", range(4))
 def test_the_plan_fits_is_spent_whole_and_less_noise_would_not_do(seed, tmp_path):
     check(seed, tmp_path)
@@ -210,6 +211,7 @@ def purposes_on_a_filter(seed, folder):
         spent(1, 1 - 1e-3)
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("seed", [1, 4, 5, 6])
 def test_budgets_of_purposes_share_the_order_of_a_filter(seed, tmp_path):
     purposes_on_a_filter(seed, tmp_path)

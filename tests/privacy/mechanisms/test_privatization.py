@@ -72,7 +72,7 @@ def recorded(private, args):
     return uploads
 
 
-@pytest.mark.sample(quick=8)
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("scale", [1.0, 1e3, 1e18, np.inf, np.nan])
 def test_joint_norm_of_every_round_is_at_most_one(tight, scale):
     args = arguments()

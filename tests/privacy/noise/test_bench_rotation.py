@@ -2,7 +2,10 @@ import importlib.util
 import json
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_tiny_benchmark_gives_a_row_for_every_setting(capsys):
     path = Path(__file__).parents[3] / "benchmarks" / "bench_rotation.py"
     spec = importlib.util.spec_from_file_location("bench_rotation", path)

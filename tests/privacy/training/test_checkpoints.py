@@ -83,6 +83,7 @@ def test_what_is_no_array_of_numbers_is_refused(file, ledger, leaf, advice):
         write(file, ledger, {"leaf": leaf})
 
 
+@pytest.mark.slow
 def test_the_checkpoint_benchmark_runs(tmp_path, capsys):
     path = Path(__file__).parents[3] / "benchmarks" / "bench_checkpoints.py"
     spec = importlib.util.spec_from_file_location("bench_checkpoints", path)

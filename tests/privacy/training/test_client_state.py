@@ -316,7 +316,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.sample(quick=5)
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", MOMENTS)
 def test_server_and_clients_resume_from_one_round(tmp_path, monkeypatch, when, step):

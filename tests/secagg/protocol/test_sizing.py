@@ -32,6 +32,7 @@ PUBLISHED = [
 ]
 
 
+@pytest.mark.sample(quick=6)
 @pytest.mark.parametrize(("n", "corrupt", "dropout", "adversary", "k", "t"), PUBLISHED)
 def test_k3_published_graph_sizes(n, corrupt, dropout, adversary, k, t):
     needs = Requirements(

@@ -16,6 +16,7 @@ from secagg.simulation.transcripts import Transcript, VerificationError, verify_
 # K8: bytes.
 
 
+@pytest.mark.sample(quick=8)
 @pytest.mark.parametrize("n", [3, 10, 33])
 @pytest.mark.parametrize("d", [0, 1, 1000])
 @pytest.mark.parametrize("bits", [20, 32, 64])

@@ -95,7 +95,7 @@ def assert_right(derivative, oracle, tolerance=TOLERANCE):
         np.testing.assert_allclose(executed, expected, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.sample(quick=3)
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize(("program", "mode"), [*named(FIRST, QUICK)])
 def test_derivative_equals_the_centralised_derivative(program, mode):
     derivative = fad.value_and_grad(computation(program), mode=mode)

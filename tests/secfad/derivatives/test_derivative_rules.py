@@ -111,7 +111,7 @@ def is_exact(local, mode, tolerance=1e-7, step=1e-5):
     return np.allclose(got, expected, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.sample(quick=4)
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("mode", ["mixed", "blockwise"])
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in USUAL else pytest.mark.slow) for n in LOCAL]

@@ -130,6 +130,7 @@ def personal(w, x):
     return fad.mean(jnp.sum(received * x) ** 2), {"own": received * x, "clients": fad.sum(1)}
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("mode", ["forward", "reverse", "factored", "auto"])
 def test_aux_of_the_clients_stays_there(mode):
     program = fad.trace(fad.grad(personal, has_aux=True, mode=mode), SMALL, DATA[0])

@@ -129,7 +129,7 @@ def turned(wrapper, weighted):
     return product
 
 
-@pytest.mark.sample(quick=4)
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_the_transpose_of_a_mean_is_a_mean_of_transposes(wrapper, weighted):

@@ -44,7 +44,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.sample(quick=2)
+@pytest.mark.sample(quick=1)
 @pytest.mark.parametrize(("outer", "inner"), PAIRS)
 def test_second_derivatives_by_composing_any_two_modes(outer, inner):
     hessian = fad.jacobian(fad.grad(fun, mode=inner), mode=outer)

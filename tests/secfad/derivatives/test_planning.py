@@ -63,6 +63,7 @@ def test_a_plan_and_every_derivative_refuse_the_same_positions(argnums):
         fad.plan(loss, W, V, X[0], argnums=argnums)
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("error", [TypeError, NotImplementedError, KeyError, AssertionError])
 def test_a_mode_that_raises_is_no_option_and_its_reason_is_kept(error, monkeypatch):
     original = differentiation.value_and_gradient

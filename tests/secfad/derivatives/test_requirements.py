@@ -129,6 +129,7 @@ def test_mixed_mode_of_a_client_argument_is_refused_by_its_name(derive):
         derive(square, 1, mode="mixed")
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize(
     ("outer", "inner"), list(itertools.product(["forward", "mixed"], repeat=2))
 )

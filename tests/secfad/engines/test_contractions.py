@@ -224,6 +224,7 @@ NARROW = {
 }
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("program", NARROW.values(), ids=NARROW)
 def test_a_sum_of_float16_numbers_is_made_after_they_are_brought_into_range(program):
     f = fad.computation(c=S, x=C)(program)

@@ -28,7 +28,7 @@ def weighted(x, n):
     return fad.mean(x, weights=n)
 
 
-@pytest.mark.sample(quick=5)
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("run", ENGINES.values(), ids=ENGINES)
 @pytest.mark.parametrize("dtype", SHORT)
 @pytest.mark.parametrize(("clients", "value"), [(1000, 100.0), (70_000, 0.5)])
@@ -40,6 +40,7 @@ def test_a_mean_of_many_short_numbers_neither_overflows_nor_stands_still(
         assert (got.dtype, float(got)) == (dtype, value)
 
 
+@pytest.mark.sample(quick=3)
 @pytest.mark.parametrize("dtype", SHORT)
 @pytest.mark.parametrize("mode", ["forward", "reverse", "factored", "mixed", "auto"])
 def test_derivatives_of_a_mean_of_short_numbers_have_their_dtype(dtype, mode):
@@ -63,7 +64,7 @@ def test_costs_of_a_mean_of_short_numbers_are_those_of_what_is_sent():
     assert {name: x.dtype for name, x in got.items()} == {"a": jnp.bfloat16, "b": jnp.float32}
 
 
-@pytest.mark.sample(quick=4)
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize(
     ("dtype", "x64"),
     [*itertools.product(["bool", "int8", "uint8", "int32"], [False, True]), ("int64", True)],
@@ -107,7 +108,7 @@ RATES = {
 }
 
 
-@pytest.mark.sample(quick=6)
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("rate", RATES.values(), ids=RATES)
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_a_number_takes_the_dtype_of_what_it_meets_as_under_jit(rate, dtype):

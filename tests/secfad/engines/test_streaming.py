@@ -58,7 +58,7 @@ def close(got, expected):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.sample(quick=6)
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
 def test_chunks_of_any_size_give_the_plain_numbers(name, chunk_size):

@@ -168,7 +168,7 @@ def test_every_primitive_of_the_table_is_tried():
     }
 
 
-@pytest.mark.sample(quick=12)
+@pytest.mark.sample(quick=4)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in sorted(GENERATORS)]
 )

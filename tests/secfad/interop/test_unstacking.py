@@ -48,7 +48,7 @@ REARRANGED = {
 }
 
 
-@pytest.mark.sample(quick=8)
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("name", REARRANGED)
 def test_arithmetic_on_all_clients_that_keeps_them_apart_is_followed(name):
     fun = REARRANGED[name]

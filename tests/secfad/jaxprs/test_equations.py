@@ -31,6 +31,7 @@ def require_same(closed, equation, replacement):
         np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_an_equation_rebuilt_from_its_regions_means_the_same(name):
     closed, viewed = traced(name)

@@ -19,6 +19,7 @@ class Everywhere(Evaluator):
         return True
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_rebuilt_program_means_the_same(name):
     closed = jax.make_jaxpr(PROGRAMS[name][0])(X)
@@ -27,6 +28,7 @@ def test_a_rebuilt_program_means_the_same(name):
         np.testing.assert_allclose(got, value, rtol=1e-6)
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("name", ["scan", "cond", "jit", "remat"])
 def test_a_rebuilt_program_has_the_same_derivative(name):
     closed = jax.make_jaxpr(PROGRAMS[name][0])(X)

@@ -129,6 +129,7 @@ def test_own_reverse_mode_of_jax_does_so_too(message, around):
     assert sent(made) == once * LENGTH
 
 
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("message", ["plain", "scan", "cond", "nested"])
 def test_forward_mode_and_second_derivatives_do_so_too(message):
     made = computation(looped(message))

@@ -79,7 +79,7 @@ FUNS = {
 }
 
 
-@pytest.mark.sample(quick=4)
+@pytest.mark.sample(quick=2)
 @pytest.mark.parametrize("fun", FUNS.values(), ids=FUNS)
 def test_a_result_is_active_where_its_derivative_is_not_zero(fun):
     w, rate = jnp.array([0.7, -1.3, 0.4]), jnp.array([0.9, 0.8, 1.7])

@@ -81,6 +81,7 @@ def overlapping(texts):
             yield a.text, b.text
 
 
+@pytest.mark.sample(quick=6)
 @pytest.mark.parametrize("mode", [None, "reverse", "mixed"])
 @pytest.mark.parametrize("fun", [*PROGRAMS, without_messages])
 def test_nothing_lies_on_anything_else_or_outside(fun, mode):
