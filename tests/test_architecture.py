@@ -138,7 +138,6 @@ WALKS = {
     "audits/checking/provenance.py",
     "audits/checking/verification.py",
     "audits/projections.py",
-    "audits/transfer/carries.py",
     "audits/transfer/indexing.py",
     "audits/transfer/interpreter.py",
     "audits/transfer/loops.py",

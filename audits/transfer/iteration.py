@@ -9,7 +9,6 @@ per iteration.
 import dataclasses
 from collections.abc import Sequence
 
-from audits.transfer.carries import changing_carries, counted
 from audits.transfer.control import agree, announced
 from audits.transfer.elementwise import meet
 from audits.transfer.interpreter import Scope, Step
@@ -24,7 +23,7 @@ from audits.transfer.labels import (
     join,
     poison,
 )
-from audits.transfer.loops import loop_bound
+from audits.transfer.loops import changing_carries, counted, loop_bound
 from secfad.inner import ClosedJaxpr, Jaxpr, equations
 
 MAX_PASSES = 12

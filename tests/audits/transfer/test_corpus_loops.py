@@ -7,7 +7,7 @@ import pytest
 from corpus_loops import CASES
 from verdicts import judged
 
-from audits.transfer.carries import changing_carries, passed_on
+from audits.transfer.loops import changing_carries, passed_on
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh
 PRIMAL = [c for c in CASES if c.mode == "primal"]
