@@ -9,7 +9,7 @@ from audits.bounds.domains.chance import draw_of, noise_of
 from audits.bounds.domains.guards import scaled_of, selected
 from audits.bounds.domains.intervals import interval_of, magnitude, summed
 from audits.bounds.domains.key_rules import keys_of
-from audits.bounds.domains.relations import relation_of
+from audits.bounds.domains.relations import LOWER, relation_of
 from audits.bounds.domains.releases import NoiseSite, direct_of, linear_of, noised, raw_of
 from audits.bounds.domains.stability import guarded_cases, norms_of, whole_norm
 from audits.bounds.values.amounts import Amount
@@ -113,7 +113,14 @@ def _interval(site: Site) -> Interval:
     found = interval_of(site.name, operands, site.params, site.dtype)
     if site.name == "abs" and is_complex(site.operand_dtype(0)):
         return magnitude(found)
+    if site.name in ("div", "rsqrt", "integer_pow") and _is_norm(site.facts[-1]):
+        return found._replace(low=max(found.low, 0.0)) if operands[0].low >= 0 else found
     return found
+
+
+def _is_norm(fact: Fact) -> bool:
+    """Whether a value is a norm or a square: its zero is positive."""
+    return fact.relation is not None and fact.relation.kind in LOWER
 
 
 def _multiple(site: Site) -> tuple[int, Amount] | None:

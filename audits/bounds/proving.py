@@ -306,6 +306,9 @@ _PASSED_ON = frozenset(
 def _range_of(number: int, array: np.ndarray) -> Fact:
     """The fact of a constant."""
     kind = array.dtype.kind
+    if kind == "c" and array.size and np.isfinite(array).all():
+        reach = float(np.abs(array.astype(np.complex128)).max())
+        return Fact(number, Interval(-reach, reach))
     if (array.size == 0 or kind not in "biuf") and not jnp.issubdtype(array.dtype, jnp.floating):
         return Fact(number, everything(array.dtype))
     keys = Keys(indices(array)) if kind in "biu" and 0 < array.size <= MOST else NOTHING

@@ -228,9 +228,9 @@ def div(x: Sequence[Interval], params: Any = None) -> Interval:
     """Quotient; a denominator that may be zero gives no bound."""
     a, b = x
     if b.low <= 0 <= b.high:
+        # A zero may be negative.
         nan = a.nan or b.nan or a.low <= 0 <= a.high or (a.inf and b.inf)
-        low = 0.0 if a.low >= 0 and b.low >= 0 else -math.inf
-        return Interval(low, math.inf, nan, True)
+        return Interval(-math.inf, math.inf, nan, True)
     ends = [0.0 if math.isinf(q) else p / q for p in (a.low, a.high) for q in (b.low, b.high)]
     return Interval(min(ends), max(ends), a.nan or b.nan or (a.inf and b.inf), a.inf)
 

@@ -337,8 +337,9 @@ def _pad(site: Site) -> Norms:
 
 
 def _contracting(site: Site) -> Norms:
-    """Functions with |f(x)| <= |x| and f(0) = 0 for real x."""
-    return _same(site) if is_float(site.dtype) else ()
+    """Functions with |f(x)| <= |x| for real x; infinities, which no norm counts, become finite."""
+    real = is_float(site.dtype) and not site.facts[0].interval.inf
+    return _same(site) if real else ()
 
 
 def _convert(site: Site) -> Norms:
