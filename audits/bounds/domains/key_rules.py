@@ -264,7 +264,10 @@ def _concatenated(site: Site) -> Keys | None:
         grids.append(positions(site.shape(k)) + start)
         start += len(part.entries)
     together: list[Entry] = [e for p in parts for e in p.entries]
-    grid = np.concatenate(grids, site.params["dimension"])
+    if site.name == "stack":
+        grid = np.stack(grids, site.params["axis"])
+    else:
+        grid = np.concatenate(grids, site.params["dimension"])
     return _named(site, [together[k] for k in grid.ravel().tolist()], site)
 
 
@@ -442,6 +445,7 @@ _RULES: dict[str, Callable[[Site], Keys | None]] = {
     "rev": _moving(lambda g, p: np.flip(g, tuple(p["dimensions"]))),
     "copy": _moving(lambda g, p: g),
     "concatenate": _concatenated,
+    "stack": _concatenated,
     "dynamic_slice": _picked,
     "gather": _gathered,
     "select_n": _selected,
