@@ -22,7 +22,7 @@ def scheduled(facts: Facts, plan: Schedule, cost: Costs) -> Facts:
     A `while` loop costs without limit there; the walk states the limit of a counted one.
     """
     every = sorted((*facts.events, *facts.alternatives), key=lambda e: e.index)
-    found = list(_phases(plan, 0))
+    found = phases(plan)
     phase = {e.index: p for e, p in zip(every, found)} if len(found) == len(every) else {}
 
     def moved(events: tuple[Event, ...]) -> tuple[Event, ...]:
@@ -45,6 +45,11 @@ def scheduled(facts: Facts, plan: Schedule, cost: Costs) -> Facts:
         events=events,
         alternatives=others,
     )
+
+
+def phases(plan: Schedule) -> list[int]:
+    """The phase of every message of a schedule, of all branches, in program order."""
+    return list(_phases(plan, 0))
 
 
 def _phases(plan: Schedule, before: int) -> Iterator[int]:

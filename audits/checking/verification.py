@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from audits.checking.contacts import phases
 from audits.checking.evidence import variables
 from audits.checking.verified_bounds import Clipped, ClippedSum, clipped, fault_of_bounds
 from audits.rules.assumptions import ASSUMPTIONS
@@ -87,6 +88,10 @@ def verify(certificate: Certificate, program: Program, mode: str = "primal") -> 
     ]
     if stated != reader.messages:
         raise VerificationError("The messages of the program are not those of the certificate.")
+    order = phases(program.schedule)
+    # With branches of different messages, the certificate states one of them.
+    if len(order) == len(stated) and order != [m.phase for m in certificate.schedule[mode]]:
+        raise VerificationError("The phases of the messages are not those of the certificate.")
     if mode == stated_mode(certificate.digests) and list(certificate.arguments) != arguments_of(
         program
     ):
@@ -104,10 +109,14 @@ def stated_mode(modes: Iterable[str]) -> str:
 
 def _fault_of_clients(certificate: Certificate, program: Program) -> str | None:
     """Clients that are needed again, though the certificate does not say so."""
-    again = program.costs.readdressed
-    if again and certificate.clients.get("readdress") is not True:
+    cost, stated = program.costs, certificate.clients
+    if cost.readdressed and stated.get("readdress") is not True:
         return "The same clients are needed again, which the certificate denies."
-    if again and "FAD306" not in {o.rule for o in certificate.obligations}:
+    kept = stated.get("residual_bytes")
+    # A certificate of several modes states the most of all.
+    if not isinstance(kept, int | float) or not cost.state_bytes <= kept:
+        return f"Clients keep {cost.state_bytes} bytes between contacts, stated are {kept!r}."
+    if cost.readdressed and "FAD306" not in {o.rule for o in certificate.obligations}:
         return "FAD306: the same clients are needed again, and no obligation says so."
     return None
 

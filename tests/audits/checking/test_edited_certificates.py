@@ -97,7 +97,7 @@ def lie(edited, true, mode):
         return "profile"
     if ours["arguments"] != own["arguments"]:
         return "arguments"
-    keep = ("kind", "name", "shape", "dtype", "bytes", "count")
+    keep = ("kind", "name", "shape", "dtype", "bytes", "count", "phase")
     messages = [[[m[k] for k in keep] for m in c["schedule"][mode]] for c in (ours, own)]
     if messages[0] != messages[1]:
         return "schedule"
@@ -105,6 +105,8 @@ def lie(edited, true, mode):
         return "assumptions"
     if own["clients"]["readdress"] and not ours["clients"].get("readdress"):
         return "clients"
+    if own["clients"]["residual_bytes"] > ours["clients"]["residual_bytes"]:
+        return "state"
     again = [{o["rule"] for o in c["obligations"]} & {"FAD306"} for c in (ours, own)]
     if again[1] - again[0]:
         return "obligations"
