@@ -23,6 +23,7 @@ from secfad.derivatives.preparation import differentiable, specs_of
 from secfad.derivatives.refusals import explained
 from secfad.derivatives.requirements import (
     checked_argnums,
+    is_complex,
     require_alike,
     require_mode,
     require_numbers,
@@ -51,7 +52,8 @@ def grad(
 
     Args:
       computation: Returns one floating-point scalar at the server.
-      argnums: Position, or positions, of the arguments to differentiate.
+      argnums: Position, or positions, of the arguments to differentiate. By a complex number x + iy the
+        gradient is d/dx - i d/dy, as that of `jax.grad`, in every mode.
       has_aux: Whether it returns a pair `(value, aux)`, of which only the value is differentiated.
         `aux` is any tree; it costs its own messages and no more, and what of it is at the clients
         stays there.
@@ -100,7 +102,8 @@ def jacobian(
 
     Forward mode also takes results at the clients: their Jacobians stay there.
     Arguments and modes as for `grad`; the result has the structure of `jax.jacobian`: for every
-    result, for every argument, an array of shape `result.shape + argument.shape`.
+    result, for every argument, an array of shape `result.shape + argument.shape`. Complex results have
+    one by real arguments only, in forward and mixed mode; for others `jvp` and `vjp` say what JAX does.
     """
     return _derived(computation, argnums, mode, "jacobian", has_aux)
 
@@ -232,7 +235,7 @@ def _made(
     title, derive = _DERIVE[kind]
 
     def derived(specs: tuple) -> tuple[Callable, bool, str]:
-        require_numbers(computation, specs, chosen, mode)
+        require_numbers(computation, specs, chosen)
         known = traced_once(computation, specs)
         use: Any = mode
         if mode == "auto":
@@ -244,7 +247,8 @@ def _made(
                 specs,
             )
         local, factoring = differentiable(known, chosen, use, has_aux)
-        local = with_checked_results(local, computation.name, kind, use, has_aux)
+        by_complex = any(is_complex(x.dtype) for i in chosen for x in jax.tree.leaves(specs[i]))
+        local = with_checked_results(local, computation.name, kind, use, has_aux, by_complex)
         return lambda *a: derive(local, a, argnums, use, has_aux), factor and factoring, use
 
     def fun(*args: Any) -> Any:

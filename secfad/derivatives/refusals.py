@@ -41,11 +41,6 @@ _REFUSALS = (
         "mode='forward' of secfad.grad or secfad.jvp, or a solver with a transpose "
         "(jax.lax.custom_linear_solve with symmetric=True or transpose_solve)",
     ),
-    (
-        "jacfwd requires real-valued inputs",
-        "complex results have a Jacobian by real arguments only",
-        "mode='reverse' or mode='mixed' for the real and the imaginary parts",
-    ),
 )
 
 

@@ -65,10 +65,8 @@ def require_server_arguments(computation: Computation, chosen: Sequence[int], mo
             )
 
 
-def require_numbers(
-    computation: Computation, specs: Sequence[Any], chosen: Sequence[int], mode: str
-) -> None:
-    """Raises unless the differentiated arguments are numbers that have derivatives in a mode."""
+def require_numbers(computation: Computation, specs: Sequence[Any], chosen: Sequence[int]) -> None:
+    """Raises ArgumentError unless the differentiated arguments are numbers that have derivatives."""
     names = list(computation.placements)
     for i in chosen:
         for path, leaf in jax.tree_util.tree_leaves_with_path(specs[i]):
@@ -78,11 +76,6 @@ def require_numbers(
                     f"`{computation.name}` expected floating-point numbers to differentiate in {where}, "
                     f"got {leaf.dtype}. Convert it with .astype(float), or pass it as an argument "
                     "that is not in argnums."
-                )
-            if mode == "forward" and is_complex(leaf.dtype):
-                raise ModeError(
-                    f"Forward mode expected real numbers to differentiate in {where}, got "
-                    f"{leaf.dtype}. Use mode='reverse' or mode='mixed'."
                 )
 
 
@@ -106,19 +99,24 @@ def separated(name: str, results: Any) -> tuple[Any, Any]:
     return results[0], results[1]
 
 
-def with_checked_results(fun: Callable, name: str, kind: str, mode: str, has_aux: bool) -> Callable:
+def with_checked_results(
+    fun: Callable, name: str, kind: str, mode: str, has_aux: bool, by_complex: bool
+) -> Callable:
     """The function, whose results must have a derivative of this kind when it is traced."""
+
+    def check(value: Any) -> Any:
+        return _checked(value, name, kind, mode, by_complex)
 
     def checked(*args: Any) -> Any:
         if not has_aux:
-            return _checked(fun(*args), name, kind, mode)
+            return check(fun(*args))
         value, aux = separated(name, fun(*args))
-        return _checked(value, name, kind, mode), aux
+        return check(value), aux
 
     return checked
 
 
-def _checked(results: Any, name: str, kind: str, mode: str) -> Any:
+def _checked(results: Any, name: str, kind: str, mode: str, by_complex: bool) -> Any:
     leaves, tree = jax.tree.flatten(results)
     avals = [jax.typeof(x) for x in leaves]
     if kind != "jacobian" and (tree != _LEAF or not _is_real_scalar(avals[0])):
@@ -134,7 +132,15 @@ def _checked(results: Any, name: str, kind: str, mode: str) -> Any:
             f"{_described(results)}. Return whole numbers, flags and keys from another "
             "computation or as aux with has_aux=True, or convert them with .astype(float)."
         )
-    if mode not in ("forward", "mixed") and any(is_complex(x.dtype) for x in avals):
+    if not any(is_complex(x.dtype) for x in avals):
+        return results
+    if by_complex:
+        raise ModeError(
+            f"`{name}` has no {mode} mode: its results {_described(results)} and arguments are complex, and "
+            "only a holomorphic function has a complex Jacobian. Use secfad.jvp or secfad.vjp, or "
+            "return the real and imaginary parts."
+        )
+    if mode not in ("forward", "mixed"):
         raise ModeError(
             f"`{name}` has no {mode} mode: its results are complex, {_described(results)}. Use "
             "mode='forward' or mode='mixed', or return the real and imaginary parts."

@@ -109,7 +109,7 @@ def test_complex_results_have_jacobians_by_real_arguments():
     expected = jax.jacfwd(lambda w: jnp.sum(jax.vmap(bent, (None, 0))(w, DATA), axis=0))(REAL)
     for mode in ("forward", "mixed"):
         close(fad.simulate(fad.jacobian(total, mode=mode))(REAL, DATA), expected)
-    with pytest.raises(ModeError, match=r"complex results .* by real arguments only"):
+    with pytest.raises(ModeError, match=r"only a holomorphic function has a complex Jacobian"):
         fad.simulate(fad.jacobian(total, mode="mixed"))(COMPLEX, DATA)
 
 
