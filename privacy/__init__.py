@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from privacy.execution.cohorts import FixedSampling as FixedSampling
     from privacy.execution.cohorts import FullParticipation as FullParticipation
     from privacy.execution.cohorts import PoissonSampling as PoissonSampling
-    from privacy.execution.execution import Result as Result
     from privacy.execution.execution import run as run
     from privacy.execution.queries import Query as Query
     from privacy.execution.releases import ReleaseJournal as ReleaseJournal
+    from privacy.execution.results import Result as Result
     from privacy.ledger.ledger import Ledger as Ledger
     from privacy.mechanisms.clip_norms import typical_norms as typical_norms
     from privacy.mechanisms.mechanisms import Gaussian as Gaussian
@@ -56,7 +56,7 @@ _HOMES = {
     "Query": "privacy.execution.queries",
     "Release": "privacy.accounting.slots",
     "ReleaseJournal": "privacy.execution.releases",
-    "Result": "privacy.execution.execution",
+    "Result": "privacy.execution.results",
     "RunRefused": "privacy.errors",
     "Skellam": "privacy.mechanisms.mechanisms",
     "Slot": "privacy.accounting.slots",

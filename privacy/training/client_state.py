@@ -31,8 +31,8 @@ import numpy as np
 from privacy.arrays import as_array
 from privacy.errors import RunRefused
 from privacy.execution.cohorts import Sampling
-from privacy.execution.execution import Result
 from privacy.execution.queries import Query
+from privacy.execution.results import Result
 from privacy.training.client_files import Kept
 from secfad import CLIENTS
 from secfad.inner import canonical_dtype

@@ -16,8 +16,8 @@ from typing import Any
 
 from privacy.checking import refusal
 from privacy.errors import MechanismError, ResumeRefused
-from privacy.execution.execution import Result
 from privacy.execution.releases import ReleaseJournal
+from privacy.execution.results import Result
 from privacy.ledger.ledger import Ledger
 from privacy.training.checkpoints import Checkpoint, CheckpointFile
 from privacy.training.client_files import ClientFiles

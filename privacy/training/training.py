@@ -29,9 +29,10 @@ from privacy.errors import BudgetExceeded, MechanismError
 from privacy.execution.aggregation import Faults
 from privacy.execution.clip_activity import ClipActivity, clip_activity
 from privacy.execution.cohorts import Cohort, Sampling
-from privacy.execution.execution import Result, run
+from privacy.execution.execution import run
 from privacy.execution.queries import Query
 from privacy.execution.refused_draws import charged_if_refused, require_large_enough, was_released
+from privacy.execution.results import Result
 from privacy.execution.run_arguments import check_held, check_next_state, check_training
 from privacy.execution.secure_sums import Adversary, GraphChoice, SecureSums
 from privacy.ledger.ledger import Ledger
