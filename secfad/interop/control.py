@@ -129,22 +129,26 @@ def _remat(run: Run, call: Call, values: list[Any]) -> list[Any]:
 def _linear_solve(run: Run, solve: Solve, values: list[Any]) -> list[Any]:
     parts, programs = solve.regions(values), solve.programs
     right = parts["right"]
+    stacked = any(axis_of(x) is not None for x in values)
+    # The unknowns are shaped as the right-hand sides.
+    axes: Axes = [0 if stacked and axis_of(x) is None else axis_of(x) for x in right]
 
     def part(name: str) -> Callable[[list[Any]], list[Any]]:
         def evaluate(vector: list[Any]) -> list[Any]:
-            results = run(programs[name], [*parts[name], *vector])
-            return _coerced(solve.equation, results, [None] * len(results))
+            results = run(programs[name], [*parts[name], *_dressed(vector, axes)])
+            return _coerced(solve.equation, results, axes)
 
         return evaluate
 
     transposed = part("transpose_solve") if programs["transpose_solve"] is not None else None
-    return jax.lax.custom_linear_solve(
+    results = jax.lax.custom_linear_solve(
         part("matvec"),
-        _coerced(solve.equation, right, [None] * len(right)),
+        _coerced(solve.equation, right, axes),
         lambda _, vector: part("solve")(vector),
         transpose_solve=transposed and (lambda _, vector: transposed(vector)),
         symmetric=programs["vecmat"] is programs["matvec"],
     )
+    return _dressed(results, axes)
 
 
 def control(run: Run, viewed: View, values: list[Any]) -> list[Any] | None:

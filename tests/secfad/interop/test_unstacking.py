@@ -48,10 +48,71 @@ REARRANGED = {
 }
 
 
-@pytest.mark.sample(quick=2)
-@pytest.mark.parametrize("name", REARRANGED)
+MAPPED = {
+    "vmap": lambda d: jax.vmap(lambda x: jnp.sin(x @ x.T))(d),
+    "vmap over another axis": lambda d: jax.vmap(
+        lambda x: x * jnp.sum(x, axis=1, keepdims=True), 1, 1
+    )(d),
+    "vmap twice": lambda d: jax.vmap(jax.vmap(lambda r: r / jnp.linalg.norm(r)))(d),
+    "vmap of a gradient": lambda d: jax.vmap(jax.grad(lambda x: jnp.sum(jnp.tanh(x) ** 2)))(d),
+    "vmap of a loop": lambda d: jax.vmap(
+        lambda x: jax.lax.fori_loop(0, 3, lambda i, s: jnp.sin(s) + x, x)
+    )(d),
+    "vmap of rows of a loop": lambda d: jax.vmap(
+        lambda x: jax.lax.scan(lambda c, r: (c + r, c * r), jnp.zeros(3), x)[1]
+    )(d),
+    "vmap of a choice": lambda d: jax.vmap(
+        lambda x: jax.lax.cond(x[0, 0] > 0.5, jnp.sin, jnp.cos, x)
+    )(d),
+    "vmap of a solve": lambda d: jax.vmap(lambda x: jnp.linalg.solve(x.T @ x + jnp.eye(3), x.T))(d),
+    "vmap of a factorisation": lambda d: jax.vmap(
+        lambda x: jnp.linalg.cholesky(x.T @ x + jnp.eye(3))
+    )(d),
+    "vmap with keys": lambda d: d * jax.random.normal(jax.random.key(0), (4, 3)),
+    "products within clients": lambda d: jnp.einsum("cij,cik->cjk", d, d),
+    "products with a weight": lambda d: d @ jnp.linspace(-1.0, 1.0, 6).reshape(3, 2),
+    "tensordot": lambda d: jnp.tensordot(d, jnp.arange(12.0).reshape(4, 3), 2),
+    "outer": lambda d: jnp.einsum("cij,ckl->cijkl", d, d[:, :2]),
+    "clients behind": lambda d: jnp.moveaxis(jnp.einsum("cij,kj->kci", d, jnp.ones((2, 3))), 1, 0),
+    "running sums": lambda d: jnp.cumsum(d, axis=1) + jnp.cumprod(d, axis=2),
+    "order": lambda d: jnp.sort(d, axis=2) - jnp.median(d, axis=1)[:, None],
+    "stacked": lambda d: jnp.stack([d, 2 * d], axis=1),
+    "joined": lambda d: jnp.concatenate([d, d[:, :2]], axis=1),
+    "padded": lambda d: jnp.pad(d, ((0, 0), (1, 1), (0, 2))),
+    "flipped": lambda d: jnp.flip(d, axis=(1, 2)),
+    "rolled": lambda d: jnp.roll(d, 1, axis=2),
+    "picked": lambda d: d[:, jnp.array([2, 0, 2])],
+    "taken along": lambda d: jnp.take_along_axis(d, jnp.argsort(d, axis=1), axis=1),
+    "changed": lambda d: d.at[:, 1, :].add(2.0).at[..., 0].multiply(0.5),
+    "split": lambda d: sum(jnp.split(d, 2, axis=1)),
+    "spectrum": lambda d: jnp.abs(jnp.fft.rfft(d, axis=2)),
+    "windows": lambda d: jax.lax.reduce_window(
+        d, -jnp.inf, jax.lax.max, (1, 2, 2), (1, 1, 1), "VALID"
+    ),
+    "convolution": lambda d: jax.lax.conv_general_dilated(
+        d[:, None], jnp.ones((2, 1, 2, 2)), (1, 1), "SAME"
+    ),
+    "reshaped": lambda d: d.reshape(CLIENTS, 2, 2, 3).swapaxes(1, 2).reshape(CLIENTS, 6, 2),
+    "log-sum-exp": lambda d: jax.scipy.special.logsumexp(d, axis=(1, 2)),
+    "softmax": lambda d: jax.nn.softmax(d, axis=-1),
+    "triangles": lambda d: jnp.tril(jnp.einsum("cij,ckj->cik", d, d)),
+    "largest": lambda d: jax.lax.top_k(d, 2)[0],
+    "histogram": lambda d: jax.vmap(
+        lambda x: jnp.zeros(4).at[jnp.clip(x.ravel(), 0, 3).astype(int)].add(x.ravel())
+    )(d),
+    "norm of each": lambda d: d / jnp.linalg.norm(d, axis=(1, 2), keepdims=True),
+    "var": lambda d: jnp.var(d, axis=(1, 2)),
+    "matvec const rows": lambda d: jnp.einsum("cij,ci->cj", d, jnp.ones((CLIENTS, 4))),
+    "trace": lambda d: jnp.trace(jnp.einsum("cij,cik->cjk", d, d), axis1=1, axis2=2),
+    "quantile": lambda d: jnp.quantile(d, 0.3, axis=1),
+    "interp": lambda d: jax.vmap(lambda x: jnp.interp(0.3, jnp.arange(4.0), x[:, 0]))(d),
+}
+
+
+@pytest.mark.sample(quick=2, slow=60)
+@pytest.mark.parametrize("name", [*REARRANGED, *MAPPED])
 def test_arithmetic_on_all_clients_that_keeps_them_apart_is_followed(name):
-    fun = REARRANGED[name]
+    fun = (REARRANGED | MAPPED)[name]
     own = program(lambda d: (drjax.reduce_sum(fun(d)), fun(d)))
     data = jnp.asarray(DATA["x"])
     got = fad.simulate(from_drjax(own, d=fad.CLIENTS))(data)
@@ -72,6 +133,22 @@ REFUSED = {
         "one value at the clients throughout",
     ),
     "products": (lambda m, d: d @ d.T, "may mix the values of clients"),
+    "contraction": (
+        lambda m, d: jnp.einsum("ci,cj->ij", d, d),
+        "`dot_general` reduces the axis of clients",
+    ),
+    "weights by position": (
+        lambda m, d: jnp.tensordot(jnp.arange(5.0), d, 1),
+        "`dot_general` reduces the axis of clients",
+    ),
+    "collective of a vmap": (
+        lambda m, d: jax.vmap(lambda x: x - jax.lax.pmean(x, "i"), axis_name="i")(d),
+        "`psum` may mix the values of clients",
+    ),
+    "rule in a vmap": (
+        lambda m, d: drjax.reduce_sum(jax.vmap(jax.nn.relu)(d)),
+        "Call it in map_fn",
+    ),
     "pairs": (lambda m, d: d[:, None] - d[None], "combines values of different clients"),
     "client after client": (
         lambda m, d: jax.lax.scan(lambda c, x: (c + x, None), m, d)[0],
@@ -126,6 +203,11 @@ MISPLACED = {
         "implicit",
     ),
     "without broadcast": (lambda m, d: drjax.reduce_sum(d - m), "implicit"),
+    "vmap of both": (
+        lambda m, d: drjax.reduce_sum(jax.vmap(jnp.vdot, (None, 0))(m, d)),
+        "implicit",
+    ),
+    "product of both": (lambda m, d: drjax.reduce_sum(d @ m), "implicit"),
 }
 
 
