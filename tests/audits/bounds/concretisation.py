@@ -74,7 +74,7 @@ def precision(dtype):
     """The relative rounding error of one operation, and the smallest normal number."""
     if jnp.issubdtype(dtype, jnp.complexfloating):
         return precision(np.zeros((), dtype).real.dtype)
-    if not jnp.issubdtype(dtype, jnp.floating):
+    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
         return 0.0, 0.0
     info = jnp.finfo(dtype)
     return 2.0 ** -int(info.nmant), float(info.smallest_normal)
@@ -91,7 +91,7 @@ def broken(fact, value, world, *, steps=4):
     """
     if is_key(value):
         return []
-    eps, tiny = precision(value.dtype)
+    eps, tiny = max(precision(value.dtype), precision(fact.low or "bool"))
     found, array = [], wide(value)
     for name, check in CHECKS.items():
         try:
@@ -117,10 +117,9 @@ def _interval(fact, value, world, eps, tiny):
         size, reach = float(np.abs(kept).max()), max(abs(i.low), abs(i.high))
         return "" if size <= reach * (1 + eps) + tiny else f"magnitude {size} outside of {i}"
     low, high = float(kept.min()), float(kept.max())
-    inside = low >= i.low - eps * abs(i.low) - (tiny if i.low <= 0 else 0) and (
-        high <= i.high + eps * abs(i.high) + (tiny if i.high >= 0 else 0)
-    )
-    return "" if inside else f"entries in [{low}, {high}] outside of {i}"
+    below = low < i.low and low < i.low - eps * abs(i.low) - (tiny if i.low <= 0 else 0)
+    above = high > i.high and high > i.high + eps * abs(i.high) + (tiny if i.high >= 0 else 0)
+    return "" if not (below or above) else f"entries in [{low}, {high}] outside of {i}"
 
 
 def _norms(fact, value, world, eps, tiny):
