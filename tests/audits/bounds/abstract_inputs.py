@@ -7,20 +7,19 @@ negative zero, the smallest and largest numbers.
 """
 
 import dataclasses
-import itertools
 import math
 
 import jax.numpy as jnp
 import numpy as np
 from concretisation import World, joint_norm, precision, wide
+from hostile_values import FLOATS, factor, is_float, random_interval, within
+from hostile_values import least as least_value
 
-from audits.bounds.domains.amounts import Amount
-from audits.bounds.domains.facts import Fact, Interval, Member, Norm, Relation, everything
 from audits.bounds.domains.intervals import flushed
+from audits.bounds.values.amounts import Amount
+from audits.bounds.values.facts import Fact, Interval, Member, Norm, Relation, everything
 
 FIRST = 1_000_000  # numbers of given facts; the prover starts at zero
-FLOATS = ("float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3b11fnuz")
-INTEGERS = ("int32", "uint8", "int8", "uint32", "int16")
 PLAIN = Interval(-math.inf, math.inf)
 
 
@@ -41,122 +40,6 @@ class Operand:
     dtype: object
     sample: object
     server: bool = False
-
-
-def is_float(dtype):
-    """Whether a dtype is a real floating-point type."""
-    return jnp.issubdtype(dtype, jnp.floating)
-
-
-def specials(dtype):
-    """Numbers at the ends of a dtype."""
-    if jnp.issubdtype(dtype, jnp.complexfloating):
-        ends = specials(np.zeros((), dtype).real.dtype)
-        return np.asarray([complex(a, b) for a, b in itertools.product(ends[::2], ends[1::3])], dtype)
-    if jnp.dtype(dtype) == jnp.bool_:
-        return np.asarray([False, True])
-    if not is_float(dtype):
-        info = jnp.iinfo(dtype)
-        return np.asarray([0, 1, info.min, info.max, info.max // 2 + 1, 2, 7], dtype)
-    info = jnp.finfo(dtype)
-    ends = [0.0, 1.0, 1.5, float(info.max), float(info.tiny), float(info.smallest_subnormal),
-            float(info.eps), 0.5, float(info.max) / 2, math.sqrt(float(info.max)) * 1.1]  # fmt: skip
-    with np.errstate(all="ignore"):
-        values = np.asarray([*ends, *(-e for e in ends), np.nan, np.inf, -np.inf])
-        return values.astype(dtype)
-
-
-def hostile(rng, shape, dtype):
-    """Any value of a dtype: heavy tails, special numbers, or one special number among tame ones."""
-    pool, kind = specials(dtype), rng.random()
-    chosen = pool[rng.integers(len(pool), size=shape)]
-    if kind < 0.3:
-        return np.asarray(chosen).reshape(shape)
-    with np.errstate(all="ignore"):
-        spread = 10.0 ** rng.integers(-12, 12) if kind < 0.6 else 1.0
-        tails = rng.standard_cauchy(size=shape) * spread
-        if jnp.issubdtype(dtype, jnp.complexfloating):
-            tails = tails + 1j * rng.standard_cauchy(size=shape)
-        if not is_float(dtype) and not jnp.issubdtype(dtype, jnp.complexfloating):
-            tails = rng.integers(-4, 9, size=shape).astype(np.int64)
-        values = np.asarray(tails).astype(dtype)
-    return np.where(rng.random(size=shape) < 0.2, chosen, values).reshape(shape).astype(dtype)
-
-
-def within(rng, shape, dtype, interval):
-    """A value inside an interval, often at its ends."""
-    if math.isinf(interval.low) and math.isinf(interval.high) and interval.nan and interval.inf:
-        return hostile(rng, shape, dtype)
-    value = hostile(rng, shape, dtype)
-    if np.iscomplexobj(value):
-        array = wide(value)
-        array = np.where(np.isnan(array), 0, array)
-        size = np.maximum(np.abs(array), 1e-300)
-        with np.errstate(all="ignore"):
-            array = np.where(np.isfinite(size), array / size, 1.0) * np.minimum(size, interval.high)
-        return np.nan_to_num(array * (1 - 1e-6)).astype(dtype)
-    array = wide(value)
-    kind = rng.random()
-    finite = float(jnp.finfo(dtype).max) if is_float(dtype) else math.inf
-    ends = [e for e in (interval.low, interval.high, 0.0, 1.0)
-            if interval.low <= e <= interval.high and (interval.inf or not math.isinf(e))]  # fmt: skip
-    ends += [e for e in (finite, -finite) if interval.low <= e <= interval.high and not math.isinf(e)]
-    edge = np.asarray(ends or [interval.low])[rng.integers(max(len(ends), 1), size=shape)]
-    array = np.where(rng.random(size=shape) < (0.9 if kind < 0.3 else 0.2), edge, array)
-    if not interval.nan:
-        array = np.where(np.isnan(array), edge, array)
-    array = np.clip(array, interval.low, interval.high)
-    if not interval.inf and is_float(dtype):
-        array = np.where(np.isinf(array), np.sign(array) * finite, array)
-        array = np.clip(array, interval.low, interval.high)
-    return array.reshape(shape).astype(dtype)
-
-
-def random_interval(rng, dtype):
-    """A range whose ends are numbers of the dtype, with random flags."""
-    if jnp.dtype(dtype) == jnp.bool_:
-        return Interval(0.0, 1.0)
-    if jnp.issubdtype(dtype, jnp.complexfloating):
-        reach = float(rng.choice([1.0, 3.0, 1e10]))
-        return Interval(-reach, reach, bool(rng.random() < 0.3))
-    ends = wide(hostile(rng, (2,), dtype))
-    ends = np.where(np.isnan(ends), rng.normal(), ends).astype(dtype).astype(np.float64)
-    low, high = float(min(ends)), float(max(ends))
-    if not is_float(dtype):
-        return Interval(low, high)
-    if rng.random() < 0.3:
-        low = -math.inf if rng.random() < 0.3 else 0.0 if high > 0 else low
-    if rng.random() < 0.3:
-        high = math.inf if rng.random() < 0.7 else max(high, 1.0)
-    unbounded = math.isinf(low) or math.isinf(high)
-    inf = unbounded and bool(rng.random() < 0.5)
-    if low == high and math.isinf(low):
-        inf = True
-    return flushed(Interval(low, high, bool(rng.random() < 0.4), inf), dtype)
-
-
-def _least(rng, norm, amount, interval, power, dtype):
-    """A value of at least the power of a multiple of a norm; not a number where the norm is not."""
-    eps, _ = precision(jnp.dtype(dtype))
-    least = np.maximum(amount * norm**power, interval.low)
-    value = (least * rng.choice([1.0, 1.0, 1.5]) * (1 + 4 * eps)).astype(dtype)
-    endless = np.isinf(np.asarray(np.inf).astype(dtype))
-    value = np.where(wide(value) < least, np.inf if endless else np.nan, value)
-    return np.where(np.isnan(norm), np.nan, value).astype(dtype)
-
-
-def _factor(rng, norm, amount, interval, power, dtype):
-    """A value of at most a number over a norm."""
-    eps, _ = precision(jnp.dtype(dtype))
-    value = amount / norm * rng.choice([1.0, 1.0, 0.5]) * (1 - 2 * eps)
-    top = min(interval.high, float(jnp.finfo(dtype).max) / 4) if not interval.inf else interval.high
-    value = np.minimum(value, top)
-    value = np.where(np.isnan(norm), rng.choice([np.nan, 0.0]), value)
-    if not interval.nan:
-        value = np.where(np.isnan(value), 0.0, value)
-    value = value.astype(dtype)
-    above = (wide(value) * norm > amount) | (np.isinf(norm) & (wide(value) > 0))
-    return np.where(above, 0.0, value).astype(dtype)
 
 
 class Scene:
@@ -187,6 +70,8 @@ class Scene:
         """A public number."""
         choices = [0.0, 1.0, 2.0, 0.5, -1.0, -2.0, 0.001, 3.0, 100.0]
         value = np.asarray(self.rng.choice(choices), np.float64).astype(dtype)
+        if not np.isfinite(wide(value)):
+            value = np.zeros((), dtype)
         size = float(wide(value))
         fact = Fact(self.number(), flushed(Interval(size, size), dtype))
         return Operand(fact, shape, dtype, lambda rng, run: np.full(shape, value))
@@ -199,7 +84,17 @@ class Scene:
         self.symbols[name] = None
 
         def sample(rng, run):
-            pool = [0.0, 1.0, -2.0, 0.9, 1e-3, 255.0, 300.0, 1e-8, 3e4, -0.5]
+            pool = [
+                1.0,
+                -2.0,
+                0.9,
+                1e-3,
+                255.0,
+                300.0,
+                1e-8,
+                3e4,
+                -0.5,
+            ]  # between LEAST and 1 / LEAST
             with np.errstate(all="ignore"):
                 value = np.asarray(rng.choice(pool)).astype(dtype)
                 size = abs(float(wide(value)))
@@ -244,9 +139,13 @@ class Scene:
 
         def sample(rng, run):
             with np.errstate(all="ignore"):
-                return (run.raw[base.fact.number] * np.asarray(signed).astype(base.dtype)).astype(base.dtype)
+                return (run.raw[base.fact.number] * np.asarray(signed).astype(base.dtype)).astype(
+                    base.dtype
+                )
 
-        fact = Fact(self.number(), everything(base.dtype), multiple=(base.fact.number, Amount(factor)))
+        fact = Fact(
+            self.number(), everything(base.dtype), multiple=(base.fact.number, Amount(factor))
+        )
         return Operand(fact, base.shape, base.dtype, sample)
 
     # Relations.
@@ -270,7 +169,9 @@ class Scene:
         """Shape of a member, its summed axes, and the pairs of the others."""
         rank, kind = len(shape), self.rng.random()
         if not shape and kind < 0.8:
-            whole = tuple(int(n) for n in self.rng.integers(1, 4, size=int(self.rng.integers(0, 3))))
+            whole = tuple(
+                int(n) for n in self.rng.integers(1, 4, size=int(self.rng.integers(0, 3)))
+            )
             return whole, frozenset(range(len(whole))), ()
         if kind < 0.6:  # along the summed axes, the related value is a copy
             summed = frozenset(k for k in range(rank) if self.rng.random() < 0.5)
@@ -285,24 +186,23 @@ class Scene:
         kind = kind or str(self.rng.choice(["square", "norm", "scale"]))
         base, members = self.members(shape, dtype)
         amount = Amount(float(self.rng.choice([1.0, 1.0, 0.5, 3.0])))
-        relation = Relation(kind, members, amount)
-        least = float(self.rng.choice([0.0, 0.0, 0.25]))
+        gap = float(self.rng.choice([0.0, 1e-19, 0.01]))
+        relation = Relation(kind, members, amount, gap=gap, origin=self.number())
+        low = float(self.rng.choice([0.0, 0.0, 0.25]))
         finite = kind == "scale" and bool(self.rng.random() < 0.5)
         high = 1.0 if finite and self.rng.random() < 0.5 else math.inf
-        interval = Interval(0.0 if kind == "scale" else least, high, True, not finite)
+        interval = Interval(0.0 if kind == "scale" else low, high, True, not finite)
         scaled = frozenset({members}) if finite else frozenset()
         if finite and high == 1.0 and self.rng.random() < 0.3:
             interval = interval._replace(nan=False)
         fact = Fact(self.number(), interval, relation=relation, scaled=scaled)
-        eps, tiny = precision(jnp.dtype(dtype))
-
-        draw = _factor if kind == "scale" else _least
+        draw = factor if kind == "scale" else least_value
         power = 2 if kind == "square" else 1
 
         def sample(rng, run):
             norm = joint_norm(members, shape, run)
             with np.errstate(all="ignore"):
-                return draw(rng, norm, amount.factor, interval, power, dtype).reshape(shape)
+                return draw(rng, norm, amount.factor, gap, interval, power, dtype).reshape(shape)
 
         return Operand(fact, shape, dtype, sample), base
 
@@ -319,11 +219,13 @@ class Scene:
             base, members = self.members(shape, dtype)
         amount, number = Amount(float(self.rng.choice([0.5, 1.0, 10.0]))), self.number()
         mixed = kind in ("finite", "within") and bool(self.rng.random() < 0.4)
-        relation = Relation(kind, members, amount, number, mixed)
+        gap = 0.0 if kind in ("finite", "nan") else float(self.rng.choice([0.0, 1e-19, 0.01]))
+        origin = self.number() if kind != "nan" else -1
+        relation = Relation(kind, members, amount, number, mixed, gap, origin)
 
         def sample(rng, run):
             norm = joint_norm(members, shape, run)
-            limit, other = amount.factor, rng.random(size=shape) < 0.7
+            limit, other = math.hypot(amount.factor, gap), rng.random(size=shape) < 0.7
             true = {
                 "finite": np.isfinite(norm), "within": norm <= limit,
                 "outside": ~(norm <= limit), "outside unless NaN": norm > limit, "nan": np.isnan(norm),

@@ -69,7 +69,7 @@ def walk(closed, labels, facts=None, *, style="native"):
     checker, _ = checked(closed, labels, style=style)
     prover = Recorder(checker)
     if facts is None:
-        prover.run(closed, [f"x{k}" for k in range(len(labels))])
+        prover.run(closed, [f"x{k}" for k in range(len(labels))], [False] * len(labels))
     else:
         prover.closed(closed, list(facts), ())
     return prover
@@ -92,7 +92,9 @@ class Replay:
             here = (*path, position)
             inputs = [self.read(env, a) for a in equation.invars]
             outs = self.results(equation, inputs, here)
-            if equation.primitive.name == "federated_sum" and not np.all(np.isfinite(wide(outs[0]))):
+            if equation.primitive.name == "federated_sum" and not np.all(
+                np.isfinite(wide(outs[0]))
+            ):
                 raise Ended
             for fact, value in zip(self.prover.made[here], outs):
                 self.check(fact, value, here, equation.primitive.name)

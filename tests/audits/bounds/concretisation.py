@@ -2,7 +2,7 @@
 
 `World` holds one concrete run: the value of each number and the magnitude of each symbol. `broken`
 lists the parts of a fact that a concrete value contradicts. The meaning is that of the docstrings in
-`audits/bounds/domains/facts.py`:
+`audits/bounds/values/facts.py`:
 
 - entries lie in the interval, NaN and infinities only if their flags are set; a complex number is
   measured by its magnitude;
@@ -124,6 +124,8 @@ def _interval(fact, value, world, eps, tiny):
 
 def _norms(fact, value, world, eps, tiny):
     for norm in fact.norms:
+        if getattr(norm, "divisor", None) is not None:
+            continue  # holds only where a guard says that the divisor is large
         axes = tuple(sorted(norm.axes))
         if any(k >= value.ndim for k in axes):
             return f"{norm} of a value of shape {value.shape}"
@@ -165,63 +167,54 @@ def _relation(fact, value, world, eps, tiny):
     if related is None:
         return ""
     norm, limit = joint_norm(related.members, value.shape, world), world.amount(related.amount)
-    text = _RELATED[related.kind](value, norm, limit, eps, tiny)
+    with np.errstate(all="ignore"):
+        text = _RELATED[related.kind](value, norm, limit, related.gap, eps, tiny)
     return f"{text}: {related}" if text else ""
 
 
 def _at_least(power):
-    """At least `amount` times N or N^2."""
+    """The value to this power is at least amount^2 * (N^2 - gap^2)."""
 
-    def check(value, norm, limit, eps, tiny):
+    def check(value, norm, limit, gap, eps, tiny):
         if np.any(np.isnan(norm) & np.isfinite(value)):
             return "finite although the norm is NaN"
-        with np.errstate(all="ignore"):
-            least = limit * norm**power * (1 - eps)
-            bad = (value < least - FLUSHED * tiny**(power / 2)) & ~np.isnan(norm)
-        return f"{value[bad][0]} below {least[bad][0]}" if bad.any() else ""
+        least = limit**2 * (norm**2 - gap**2) * (1 - eps)
+        reached = np.where(value < 0, -np.inf, (np.maximum(value, 0) + tiny) ** power)
+        bad = (reached < least) & ~np.isnan(norm)
+        return f"{value[bad][0]} for a norm {norm[bad][0]}" if bad.any() else ""
 
     return check
 
 
-# Squares below the smallest normal number are flushed: a sum of a few of them may be zero.
-FLUSHED = 8.0
-
-
-def _at_most(value, norm, limit, eps, tiny):
+def _at_most(value, norm, limit, gap, eps, tiny):
+    """The value squared times N^2 is at most amount^2 + value^2 * gap^2."""
     known = np.isfinite(value) & np.isfinite(norm)
-    with np.errstate(all="ignore"):
-        product = np.abs(value) * norm
-        bad = known & (product > limit * (1 + eps) + tiny)
-        # Then the product with a member is zero or not finite.
-        bad |= ~np.isfinite(norm) & np.isfinite(value) & (np.abs(value) > tiny)
+    most = np.sqrt(limit**2 + (np.abs(value) * gap) ** 2)
+    bad = known & (np.abs(value) * norm > most * (1 + eps) + tiny * norm)
+    # Then the product with a member is zero or not finite.
+    bad |= ~np.isfinite(norm) & np.isfinite(value) & (np.abs(value) > tiny)
     return f"{value[bad][0]} times the norm {norm[bad][0]}, stated is {limit}" if bad.any() else ""
 
 
-def _true_only_if(condition):
-    def check(value, norm, limit, eps, tiny):
-        bad = (value != 0) & ~condition(norm, limit * (1 + eps) + math.sqrt(FLUSHED * tiny))
-        return f"true for a norm {norm[bad][0]} and {limit}" if bad.any() else ""
+def _flag(side, condition):
+    """A flag has this value only if a condition on the norm and its limit holds."""
 
-    return check
-
-
-def _false_only_if(condition):
-    def check(value, norm, limit, eps, tiny):
-        bad = (value == 0) & ~condition(norm, limit * (1 + eps) + math.sqrt(FLUSHED * tiny))
-        return f"false for a norm {norm[bad][0]} and {limit}" if bad.any() else ""
+    def check(value, norm, limit, gap, eps, tiny):
+        bad = ((value != 0) == side) & ~condition(norm, np.hypot(limit, gap) * (1 + eps))
+        return f"{side} for a norm {norm[bad][0]} and {limit}" if bad.any() else ""
 
     return check
 
 
 _RELATED = {
-    "square": _at_least(2),
-    "norm": _at_least(1),
+    "square": _at_least(1),
+    "norm": _at_least(2),
     "scale": _at_most,
-    "finite": _true_only_if(lambda n, c: np.isfinite(n)),
-    "within": _true_only_if(lambda n, c: n <= c),
-    "outside": _false_only_if(lambda n, c: n <= c),
-    "outside unless NaN": _false_only_if(lambda n, c: (n <= c) | np.isnan(n)),
-    "nan": _false_only_if(lambda n, c: ~np.isnan(n)),
+    "finite": _flag(True, lambda n, c: np.isfinite(n)),
+    "within": _flag(True, lambda n, c: n <= c),
+    "outside": _flag(False, lambda n, c: n <= c),
+    "outside unless NaN": _flag(False, lambda n, c: (n <= c) | np.isnan(n)),
+    "nan": _flag(False, lambda n, c: ~np.isnan(n)),
 }
 
 

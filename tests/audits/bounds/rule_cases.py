@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from abstract_inputs import FLOATS, INTEGERS
+from hostile_values import FLOATS, INTEGERS
 from jax import lax
 
 import audits.bounds
@@ -28,7 +28,7 @@ ELSEWHERE = {
     "custom_linear_solve checkpoint",
     "messages": "federated_broadcast federated_sum psum device_put name optimization_barrier "
     "sharding_constraint",
-    "keys": "random_bits random_clone random_fold_in random_gamma random_seed random_split "
+    "keys": "iota random_bits random_clone random_fold_in random_gamma random_seed random_split "
     "random_unwrap random_wrap threefry2x32",
 }
 
@@ -131,7 +131,7 @@ def _broadcast(rng):
     shape = some_shape(rng)
     out = [pick(rng, [n, 3]) if n == 1 else n for n in shape]
     places, position = [], 0
-    for n in out:
+    for _ in out:
         position += int(rng.random() < 0.3)
         places.append(position)
         position += 1
@@ -143,8 +143,15 @@ def _broadcast(rng):
     return function, [(shape, some_dtype(rng), "any")]
 
 
-RESHAPES = {(): [(1,), (1, 1)], (1,): [(), (1, 1)], (3,): [(1, 3), (3, 1)], (2, 3): [(6,), (3, 2), (2, 1, 3)],
-            (3, 1): [(3,), (1, 3)], (2, 1, 3): [(2, 3), (6,), (3, 2), (2, 3, 1)], (3, 3): [(9,), (3, 1, 3)]}  # fmt: skip
+RESHAPES = {
+    (): [(1,), (1, 1)],
+    (1,): [(), (1, 1)],
+    (3,): [(1, 3), (3, 1)],
+    (2, 3): [(6,), (3, 2), (2, 1, 3)],
+    (3, 1): [(3,), (1, 3)],
+    (2, 1, 3): [(2, 3), (6,), (3, 2), (2, 3, 1)],
+    (3, 3): [(9,), (3, 1, 3)],
+}
 
 
 def _reshape(rng):
@@ -213,7 +220,10 @@ def _pad(rng):
     shape, dtype = some_shape(rng, 1), some_dtype(rng)
     config = [tuple(int(n) for n in rng.integers([-1, -1, 0], [2, 2, 2])) for _ in shape]
     config = [c if n > 2 else (max(c[0], 0), max(c[1], 0), c[2]) for c, n in zip(config, shape)]
-    return (lambda x, p: lax.pad(x, p, config)), [(shape, dtype, "any"), ((), dtype, pick(rng, ["zero", "any"]))]
+    return (lambda x, p: lax.pad(x, p, config)), [
+        (shape, dtype, "any"),
+        ((), dtype, pick(rng, ["zero", "any"])),
+    ]
 
 
 def _dot(rng):
@@ -252,7 +262,10 @@ def _shift(rng):
 
 def _clip(rows):
     def case(rng):
-        shape, dtype = some_shape(rng, rows), pick(rng, ["float32", "float32", "float16", "bfloat16"])
+        shape, dtype = (
+            some_shape(rng, rows),
+            pick(rng, ["float32", "float32", "float16", "bfloat16"]),
+        )
         again = shape if rows else some_shape(rng)
         clip = lambda x, y, c: fad.clip((x, y), c)
         if not rows:
@@ -269,9 +282,17 @@ reals = lambda rng: pick(rng, [some_float(rng), "complex64"]) if rng.random() < 
 ordered = lambda rng: pick(rng, [some_float(rng), some_float(rng), "int32", "uint8", "int8"])
 logical = lambda rng: pick(rng, ["bool", "bool", "bool", "int32", "uint8"])
 CASES = {
-    "abs": unary(lambda x: jnp.abs(x) if x.dtype != jnp.bool_ and not jnp.issubdtype(x.dtype, jnp.unsignedinteger) else lax.neg(x),
-                 lambda r: pick(r, [some_float(r), "complex64", "int32", "int8"])),
-    "neg": unary(lax.neg, lambda r: pick(r, [some_float(r), "complex64", "int32", "uint8", "int8"])),
+    "abs": unary(
+        lambda x: (
+            jnp.abs(x)
+            if x.dtype != jnp.bool_ and not jnp.issubdtype(x.dtype, jnp.unsignedinteger)
+            else lax.neg(x)
+        ),
+        lambda r: pick(r, [some_float(r), "complex64", "int32", "int8"]),
+    ),
+    "neg": unary(
+        lax.neg, lambda r: pick(r, [some_float(r), "complex64", "int32", "uint8", "int8"])
+    ),
     "square": unary(lax.square, lambda r: pick(r, [some_float(r), "complex64", "int32", "uint8"])),
     "integer_pow": _power,
     "round": _round,
@@ -304,7 +325,7 @@ CASES = {
     "add_any": binary(bound("add_any"), reals),
     "federated_clip": _clip(0),
     "federated_clip_rows": _clip(1),
-}  # fmt: skip
+}
 for _name in ("sqrt", "rsqrt", "tanh", "sin", "cos", "exp", "logistic"):
     CASES[_name] = unary(getattr(lax, _name), reals)
 for _name in ("floor", "ceil", "erf", "erf_inv"):
@@ -313,7 +334,9 @@ CASES["sign"] = unary(lax.sign, lambda r: pick(r, [some_float(r), "int32"]))
 for _name in ("add", "sub", "mul", "div"):
     CASES[_name] = binary(
         getattr(lax, _name),
-        lambda r: pick(r, [some_float(r), some_float(r), some_float(r), "int32", "complex64", "uint8", "int8"]),
+        lambda r: pick(
+            r, [some_float(r), some_float(r), some_float(r), "int32", "complex64", "uint8", "int8"]
+        ),
     )
 for _name in ("max", "min", "eq", "ne", "lt", "le", "gt", "ge"):
     CASES[_name] = binary(getattr(lax, _name), ordered)
