@@ -110,6 +110,37 @@ def test_derivative_communicates_by_broadcast_and_sum_only(case, mode):
         assert all(isinstance(axis, int) for axis in axes), name
 
 
+def definitions(placed):
+    """Every variable that a placed program defines, at any depth, once per definition."""
+    yield from (*placed.inputs, *placed.jaxpr.constvars)
+    for step in placed.steps:
+        yield from step.outputs
+        for body in placed.bodies(step):
+            yield from definitions(body)
+
+
+@pytest.mark.sample(quick=8)
+@EACH_MODE
+def test_no_variable_of_a_placed_program_is_defined_twice(case, mode):
+    for made in (program(case.name), program(case.name, mode)):
+        defined = list(definitions(made.placed))
+        assert len(defined) == len(set(defined))
+
+
+def test_a_loop_that_is_called_twice_has_variables_for_each_call():
+    @jax.jit
+    def rounds(w, x):
+        step = lambda w, _: (w - fad.mean(x * fad.broadcast(w)), None)
+        return jax.lax.scan(step, w, None, length=2)[0]
+
+    @fad.computation(w=fad.SERVER, x=fad.CLIENTS)
+    def twice(w, x):
+        return rounds(rounds(w, x), x)
+
+    defined = list(definitions(fad.trace(twice, jnp.ones(3), jnp.ones(3)).placed))
+    assert len(defined) == len(set(defined))
+
+
 @pytest.mark.sample(quick=2)
 @EACH_CASE
 def test_auto_is_one_of_the_exact_modes(case):
