@@ -65,6 +65,7 @@ def hide_file_from_tracebacks(path: str) -> None:
 # What is written as users write (`algorithms`, `data`, `cohorts`) has lines of its own.
 for _name in (
     *("_jax.py", "_jax_interpreters.py", "clipping.py", "computations.py", "primitives.py"),
+    "vmap_rules.py",
     *("derivatives/", "engines/", "interop/", "jaxprs/", "programs/"),
 ):
     hide_file_from_tracebacks(os.path.join(os.path.dirname(__file__), *_name.split("/")))

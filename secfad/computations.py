@@ -20,9 +20,9 @@ from secfad import _jax
 from secfad.errors import ArgumentError, PlacementError
 from secfad.jaxprs.iterations import without_counts
 from secfad.jaxprs.references import require_no_references
-from secfad.jaxprs.vmap_rules import without_rules
 from secfad.placements import Placement
 from secfad.primitives import OUTSIDE
+from secfad.vmap_rules import without_rules
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

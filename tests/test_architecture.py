@@ -24,8 +24,8 @@ ARROWS = {
 ROOMS = {
     "secfad": (
         *("errors", "placements", "cohorts", "collecting", "_jax", "_jax_interpreters", "totals"),
-        *("primitives", "clipping", "jaxprs", "computations", "programs", "derivatives"),
-        *("engines", "views", "interop", "algorithms", "data", "inner"),
+        *("primitives", "clipping", "jaxprs", "vmap_rules", "computations", "programs"),
+        *("derivatives", "engines", "views", "interop", "algorithms", "data", "inner"),
     ),
     "secagg": ("errors", "crypto", "encoding", "protocol", "simulation"),
     "privacy": (

@@ -13,32 +13,36 @@ rules when it traced that code.
 ['mul']
 """
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive
 from secfad._jax_interpreters import map_clients_by
-from secfad.jaxprs.inside import Inside, with_bodies
+from secfad.jaxprs.inside import Inside, every_equation, with_bodies
 from secfad.jaxprs.rewriting import Rewriter
 
 
-def _ruled_primitive() -> Primitive:
+def _primitive(call: Callable) -> Primitive:
+    """The primitive that JAX makes of a call with a number."""
+    scalar = jax.ShapeDtypeStruct((), np.float32)
+    return next(every_equation(jax.make_jaxpr(call)(scalar).jaxpr))[0].primitive
+
+
+def _ruled() -> Callable:
     ruled = jax.custom_batching.custom_vmap(lambda x: x)
     ruled.def_vmap(lambda size, batched, x: (x, batched[0]))
-    return jax.make_jaxpr(ruled)(0.0).eqns[0].primitive
+    return ruled
 
 
-def _host_primitives() -> list[Primitive]:
-    scalar = jax.ShapeDtypeStruct((), np.float32)
-    calls = (
-        lambda x: jax.pure_callback(lambda x: x, scalar, x),
-        lambda x: jax.ffi.ffi_call("a function of the host", scalar)(x),
-    )
-    return [jax.make_jaxpr(call)(scalar).eqns[0].primitive for call in calls]
-
-
-CUSTOM_VMAP = _ruled_primitive()
+# Calls of the host.
+_HOST = (
+    lambda x: jax.pure_callback(lambda x: x, x, x),
+    lambda x: jax.ffi.ffi_call("a function of the host", x)(x),
+)
+CUSTOM_VMAP = _primitive(_ruled())
 _has_rules = Inside(lambda equation: equation.primitive is CUSTOM_VMAP)
 
 
@@ -81,5 +85,5 @@ def _one_by_one(usual, axis, operands, dims, params):
 
 
 map_clients_by(CUSTOM_VMAP, _own_work)
-for _primitive in _host_primitives():
-    map_clients_by(_primitive, _one_by_one)
+for _call in _HOST:
+    map_clients_by(_primitive(_call), _one_by_one)
