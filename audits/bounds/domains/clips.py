@@ -43,7 +43,7 @@ def scaled_norm(fact: Fact, factor: Fact, shape: tuple, related: tuple) -> Norm 
     limited = relation.amount.widened(relation.gap and reach * relation.gap)
     if limited is not None:
         return Norm(member.summed, limited.times(unit))
-    divisor = Divisor(relation.origin, relation.gap, fact.interval.finite)
+    divisor = Divisor(relation.origin, relation.gap, _finite(fact, factor))
     return Norm(member.summed, relation.amount.times(unit), divisor)
 
 
@@ -61,8 +61,13 @@ def divided_norm(fact: Fact, bottom: Fact, shape: tuple, related: tuple) -> Norm
         limited = amount.stretched(relation.amount.most * relation.gap / low)
         if limited is not None:
             return Norm(member.summed, limited)
-    divisor = Divisor(relation.origin, relation.gap, fact.interval.finite)
+    divisor = Divisor(relation.origin, relation.gap, _finite(fact, bottom))
     return Norm(member.summed, amount, divisor)
+
+
+def _finite(fact: Fact, other: Fact) -> bool:
+    """Whether a quotient or product with a norm can only be infinite because that is small."""
+    return fact.interval.finite and not other.interval.nan
 
 
 def member_of(

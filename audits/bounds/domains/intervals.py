@@ -86,7 +86,7 @@ def _computed(
         return _as_complex(name, found)
     if not is_float(dtype):
         return everything(dtype)
-    if _cancels(name, operands, found):
+    if _cancels(name, operands, found, dtype):
         found = _blurred(found, operands, dtype)
     found = _overflowed(found, dtype) if _grows(name, operands) else found
     return flushed(_rounded(found, dtype), dtype)
@@ -127,12 +127,15 @@ def _as_complex(name: str, found: Interval) -> Interval:
     return Interval(-reach, reach, found.nan, found.inf)
 
 
-def _cancels(name: str, operands: Sequence[Interval], found: Interval) -> bool:
+def _cancels(name: str, operands: Sequence[Interval], found: Interval, dtype: Any) -> bool:
     """Whether a sum may be much smaller than its operands, so that their rounding errors count."""
     if name not in ("add", "add_any", "sub"):
         return False
-    points = all(i.low == i.high for i in operands)
-    return not points and _reach(found) < max(_reach(i) for i in operands)
+    largest = max(_reach(i) for i in operands)
+    if all(i.low == i.high for i in operands):
+        exact = all(rounded(i.low, dtype) == i.low for i in operands)
+        return not exact and _reach(found) < 1e-3 * largest
+    return _reach(found) < largest
 
 
 def _blurred(found: Interval, operands: Sequence[Interval], dtype: Any) -> Interval:
@@ -142,8 +145,14 @@ def _blurred(found: Interval, operands: Sequence[Interval], dtype: Any) -> Inter
 
 
 def _rounded(found: Interval, dtype: Any) -> Interval:
-    """Rounding is monotone, so the rounded limits hold for rounded values."""
-    return found._replace(low=rounded(found.low, dtype), high=rounded(found.high, dtype))
+    """A range with and without rounding: compilers may keep intermediate values in a wider dtype.
+
+    Rounding is monotone, so the rounded limits hold for rounded values.
+    """
+    if found.low == found.high:
+        return found
+    low, high = rounded(found.low, dtype), rounded(found.high, dtype)
+    return found._replace(low=min(found.low, low), high=max(found.high, high))
 
 
 def flushed(found: Interval, dtype: Any) -> Interval:

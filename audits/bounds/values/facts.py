@@ -92,7 +92,7 @@ class Divisor(NamedTuple):
     Attributes:
       origin: The value that states the norm.
       gap: What underflow hides of it, in its own unit.
-      finite: The divided value is finite.
+      finite: The divided value is finite, and the norm is not NaN.
     """
 
     origin: int
