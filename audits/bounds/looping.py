@@ -175,7 +175,9 @@ class ControlFlow:
 
         begun = list(map(_of_several, start)) if batched else start
         carry, out, seen = self._steady(begun, [a.aval for a in loop.carry], once, keys, inner)
-        decided = self.closed(loop.predicate, [*tested, *carry], (*path, "test"))
+        # The predicate also reads the last carry, after which no iteration follows.
+        read = [f.replace(keys=keys.tested(k, f.keys)) for k, f in enumerate(carry)]
+        decided = self.closed(loop.predicate, [*tested, *read], (*path, "test"))
         self._watch_decision(site, path, decided[0], self._tested(path))
         self.records.add(seen)
         self._loops = outside

@@ -474,6 +474,195 @@ def state_of_a_loop_before_its_last_split(key, x):
     return lax.scan(step, (key, jnp.float32(1.0)), None, length=3)
 
 
+def split_rounds(key, scale, x, length=3):
+    def step(carry, _):
+        k, sub = R.split(carry[0])
+        return (k, carry[1] * 0.5), tail(sub, x * carry[1])
+
+    return lax.scan(step, (key, jnp.float32(scale)), None, length=length)
+
+
+@case("FAD501", "key", "x")
+def two_loops_from_one_key(key, x):
+    return split_rounds(key, 1.0, x)[1], split_rounds(key, 0.3, x, 2)[1]
+
+
+@case("FAD501", "key", "x")
+def loop_that_goes_on_and_a_draw_from_where_it_began(key, x):
+    (k, c), first = split_rounds(key, 1.0, x)
+    return first, tail(R.split(k)[1], x), split_rounds(k, c, x)[1]
+
+
+@case("FAD501", "key", "x")
+def inner_loop_begins_again(key, x):
+    outer = lambda c, _: (c * 0.5, split_rounds(key, c, x)[1])
+    return lax.scan(outer, jnp.float32(1.0), None, length=3)[1]
+
+
+@case("FAD501", "key", "x")
+def inner_loop_begins_one_split_later(key, x):
+    outer = lambda k, _: (R.split(k)[0], split_rounds(k, 1.0, x)[1])
+    return lax.scan(outer, key, None, length=3)[1]
+
+
+@case("FAD501", "key", "x")
+def predicate_draws_from_the_last_carry(key, x):
+    go_on = lambda carry: R.uniform(R.fold_in(carry[0], 5)) < 0.9
+    k, count = lax.while_loop(go_on, lambda c: (R.fold_in(c[0], 1), c[1] + 1), (key, 0))
+    return tail(R.fold_in(k, 5), x), count
+
+
+COUNTERS = {
+    "two counters": (lambda i, j: (i + 1, j + 2), (0, 0), lambda k: (k, k)),
+    "a counter that starts again": (
+        lambda i, j: (jnp.where(i > 1, 0, i + 1), j + 1),
+        (0, 0),
+        R.split,
+    ),
+    "a counter of eight bits": (lambda i, j: (i + jnp.uint8(1), j + 1), (jnp.uint8(0), 0), R.split),
+    "a step that wraps": (lambda i, j: (i + jnp.uint32(2**31), j + 1), (jnp.uint32(0), 0), R.split),
+    "counters that are exchanged": (lambda i, j: (j + 1, i + 1), (0, 1), R.split),
+    "a counter plus nothing": (lambda i, j: (i + 0, j + 1), (0, 0), R.split),
+    "a number of the other counter": (lambda i, j: (j + 1, j - j), (0, 0), R.split),
+}
+for _name, (_step, _start, _two) in COUNTERS.items():
+
+    def _counted(key, x, step=_step, start=_start, two=_two):
+        one, other = two(key)
+
+        def body(carry, _):
+            (i, j), c = carry
+            out = tail(R.fold_in(one, i), x * c), tail(R.fold_in(other, j), x * c)
+            return (step(i, j), c * 0.5), out
+
+        return lax.scan(body, (start, jnp.float32(1.0)), None, length=300)[1]
+
+    case("FAD501", "key", "x", name=f"loop: {_name}")(_counted)
+
+
+def _honest_counters(key, x):
+    one, other = R.split(key)
+
+    def body(carry, _):
+        (i, j), c = carry
+        out = tail(R.fold_in(one, i), x * c), tail(R.fold_in(other, j), x * c)
+        return ((i + 1, j - 3), c * 0.5), out
+
+    return lax.scan(body, ((0, 0), jnp.float32(1.0)), None, length=300)[1]
+
+
+case("", "key", "x", name="counters up and down")(_honest_counters)
+case("FAD501", "key", "x", name="loop: a fold of eight bits of the counter")(
+    rounds(lambda k, t: R.fold_in(k, t.astype(jnp.int8)), lambda k: jnp.arange(300))
+)
+case("FAD501", "key", "flag", "x", name="loop: a fold of this counter or the next")(
+    lambda key, flag, x: rounds(
+        lambda k, t: lax.cond(flag, lambda: R.fold_in(k, t), lambda: R.fold_in(k, t + 1))
+    )(key, x)
+)
+
+
+@case("FAD501", "key", "x")
+def one_key_in_two_carries_that_are_drawn_together(key, x):
+    def step(carry, _):
+        a, b, c = carry
+        z = jax.vmap(R.normal)(jnp.stack([R.split(a)[1], R.split(b)[1]]))
+        out = (jnp.sum(jax.vmap(lambda v: fad.clip(v[:2], 1.0))(x * c), axis=0) + z) / N
+        return (R.split(a)[0], R.split(b)[0], c * 0.5), out
+
+    return lax.scan(step, (key, key, jnp.float32(1.0)), None, length=3)[1]
+
+
+@case("FAD501", "key", "x")
+def number_that_wraps(key, x):
+    below = jnp.arange(1)[0] - 1
+    return tail(R.fold_in(key, below), x), tail(R.fold_in(key, jnp.uint32(2**32 - 1)), 0.5 * x)
+
+
+@case("FAD504", "key", "x")
+def other_draws_of_a_loop_reach_the_noise_key(key, x):
+    step = lambda k, _: (R.split(k)[0], R.uniform(R.split(k)[1], (3,)))
+    return tail(R.split(R.split(key)[0])[1], x), lax.scan(step, key, None, length=3)[1]
+
+
+@case("FAD504", "key", "x")
+def draw_seeded_by_a_word_of_the_noise_key(key, x):
+    return tail(key, x), R.uniform(R.fold_in(R.key(0), D(key)[1]), (3,))
+
+
+@case("FAD504", "key", "many", "x")
+def returned_key_that_a_bit_of_the_noise_key_chose(key, many, x):
+    chosen = lax.cond(D(key)[0] > 5, lambda: many[0], lambda: many[1])
+    return tail(key, x), D(chosen)
+
+
+@case("FAD504", "key", "flag", "x")
+def noise_returned_in_one_branch(key, flag, x):
+    shown = lax.cond(flag, lambda: R.uniform(key, (3,)), lambda: jnp.zeros(3))
+    return tail(key, x), shown
+
+
+@case("FAD406", "key", "x")
+def noise_rounded_to_integers(key, x):
+    z = normal(key).astype(jnp.int32).astype(jnp.float32)
+    return (total(x) + z) / N
+
+
+@case("FAD501", "key", "x")
+def counter_folded_into_a_carry_and_used(key, x):
+    def step(carry, t):
+        k, c = carry
+        return (R.fold_in(k, t), c * 0.5), tail(R.fold_in(k, t), x * c)
+
+    return lax.scan(step, (key, jnp.float32(1.0)), jnp.arange(4))[1]
+
+
+@case("FAD501", "key", "x")
+def carries_that_come_from_one(key, x):
+    def step(carry, _):
+        a, b, c = carry
+        return (R.split(b)[0], R.split(b)[0], c * 0.5), tail(R.split(a)[1], x * c)
+
+    return lax.scan(step, (*R.split(key), jnp.float32(1.0)), None, length=3)[1]
+
+
+@case("FAD501", "key", "x")
+def one_key_in_two_branches(key, x):
+    draw = lambda k: tail(k, x)
+    return lax.cond(True, draw, draw, key), lax.cond(False, draw, draw, key)
+
+
+@case("FAD501", "key", "x")
+def custom_rule_with_a_key(key, x):
+    @jax.custom_jvp
+    def draw(k):
+        return normal(k)
+
+    draw.defjvp(lambda p, t: (draw(*p), jnp.zeros(3)))
+    return (total(x) + draw(key)) / N, (total(0.5 * x) + draw(key)) / N
+
+
+@case("FAD501", "keys", "x")
+def own_key_and_its_child(keys, x):
+    return over(noisy, keys, x), over(noisy, jax.vmap(lambda k: R.split(k)[0])(keys), 0.5 * x)
+
+
+@case("FAD501", "keys", "x")
+def bits_folded_into_two_constants(keys, x):
+    def client(k, v):
+        bits = R.bits(k)
+        return noisy(R.fold_in(R.key(0), bits), v), noisy(R.fold_in(R.key(1), bits), 0.5 * v)
+
+    one, other = jax.vmap(client)(keys, x)
+    return jnp.sum(one, axis=0), jnp.sum(other, axis=0)
+
+
+@case("FAD504", "key", "x")
+def position_chosen_by_the_exact_sum(key, x):
+    s = total(x)
+    return (s + normal(R.split(key, 4)[jnp.argmax(jnp.abs(s))])) / N
+
+
 # Honest spellings.
 
 

@@ -19,6 +19,7 @@ from audits.bounds.values.keys import (
     Key,
     Keys,
     Root,
+    either,
     mixed,
     number,
     positions,
@@ -123,6 +124,13 @@ class KeyLoop:
                 what = (self.loop, slot, j)
                 found[what] = Carry(ends, outs, kept, self.loop, self.length, self.around)
         return found
+
+    def tested(self, slot: int, carry: Keys) -> Keys:
+        """A carry as the predicate sees it: before an iteration, or after the last."""
+        if not carry.names:
+            return mixed([carry])
+        last = [_placed("final", (self.loop, slot, j)) for j in range(len(_wholes(carry)))]
+        return either(carry, Keys(_like(carry, last)))
 
     def end(self, slot: int, carry: Keys, out: Keys) -> Keys:
         """A carry after the loop."""
