@@ -29,6 +29,7 @@ from privacy.accounting.terms import (
     GaussianTerm,
     Laplace,
     Leaf,
+    MixtureOfGaussians,
     NonPrivate,
     RepeatAndSelect,
     SkellamTerm,
@@ -246,6 +247,37 @@ def _read_fixed_size(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, i
     return [(FixedSizeGaussian(*size, leaf.noise_multiplier), 1)]
 
 
+def _read_mixture(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, int]]:
+    del depth
+    required = {
+        "standard_deviation": positive_number,
+        "sensitivities": _numbers,
+        "sampling_probs": _numbers,
+    }
+    values = _fields(event, required)
+    sizes, probabilities = values["sensitivities"], values["sampling_probs"]
+    total = math.fsum(probabilities)
+    if len(sizes) != len(probabilities) or abs(total - 1) > 1e-9 or max(probabilities) > 1:
+        raise InvalidEvent(
+            "Expected one probability for each sensitivity, with sum 1; got"
+            f" {len(sizes)} sensitivities and {len(probabilities)} probabilities of sum {total!r}."
+        )
+    parts = sorted((c, p) for c, p in zip(sizes, probabilities) if p > 0)
+    size, probability = parts[-1]
+    if size == 0:
+        return []
+    deviation = values["standard_deviation"]
+    if sum(c > 0 for c, _ in parts) == 1:  # absent or present: a Poisson sample
+        return [(GaussianTerm(deviation / size, probability), 1)]
+    return [(MixtureOfGaussians(deviation, *map(tuple, zip(*parts))), 1)]
+
+
+def _numbers(value: Any, what: str) -> tuple[float, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes) or not value:
+        raise InvalidEvent(f"Expected {what} as a list of numbers, got {value!r}.")
+    return tuple(_non_negative(number, what) for number in value)
+
+
 def _read_repeat(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, int]]:
     required = {"event": _raw, "mean": positive_number, "shape": _shape}
     values = _fields(event, required)
@@ -297,6 +329,8 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any], int], list[tuple[Leaf, int]]
     "poisson": _read_poisson,
     "poisson_zcdp_generic": _read_sampled_zcdp,
     "sampled_without_replacement": _read_fixed_size,
+    "sampled_wor": _read_fixed_size,
+    "mixture_of_gaussians": _read_mixture,
     "repeat_and_select": _read_repeat,
 }
 _NAMES = {
@@ -310,5 +344,6 @@ _NAMES = {
     SkellamTerm: "skellam",
     FixedSizeGaussian: "sampled_without_replacement",
     FixedSizeSkellam: "sampled_without_replacement",
+    MixtureOfGaussians: "mixture_of_gaussians",
     RepeatAndSelect: "repeat_and_select",
 }

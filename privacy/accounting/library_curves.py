@@ -32,6 +32,10 @@ from privacy.relations import Relation
 # errors, of up to 4e-13 where seen.
 _LIBRARY_ERROR = 4e-12
 _LOSS_GRID = 1e-4
+# The library inverts the losses of a mixture point by point, so its grid is coarser, and with less
+# noise it has too many points.
+_MIXTURE_GRID = 2e-3
+_FINEST_MIXTURE = 0.2
 
 
 def exact_gaussian_epsilon(mu: float, delta: float) -> float:
@@ -114,17 +118,19 @@ def library_losses(terms: Terms, relation: Relation) -> Any:
     Raises:
       UnsupportedEvent: A mechanism's losses are not known under this relation.
     """
-    total = pld_library.identity(value_discretization_interval=_LOSS_GRID)
+    mixed = any(isinstance(leaf, elementary.MixtureOfGaussians) for leaf, _ in terms)
+    grid = _MIXTURE_GRID if mixed else _LOSS_GRID
+    total = pld_library.identity(value_discretization_interval=grid)
     for leaf, count in terms:
-        part = _library_leaf(leaf, relation)
+        part = _library_leaf(leaf, relation, grid)
         total = total.compose(part.self_compose(count) if count > 1 else part)
     return total
 
 
 @functools.lru_cache(maxsize=64)
-def _library_leaf(leaf: Leaf, relation: Relation) -> Any:
+def _library_leaf(leaf: Leaf, relation: Relation, grid: float) -> Any:
     neighbouring = NeighboringRelation[relation.name]
-    options: dict[str, Any] = {"value_discretization_interval": _LOSS_GRID}
+    options: dict[str, Any] = {"value_discretization_interval": grid}
     match leaf:
         case elementary.GaussianTerm(z, q):
             return pld_library.from_gaussian_mechanism(
@@ -133,6 +139,12 @@ def _library_leaf(leaf: Leaf, relation: Relation) -> Any:
         case elementary.TruncatedGaussian(size, q, cap, z):
             return pld_library.from_truncated_subsampled_gaussian_mechanism(
                 size, q, cap, z, neighboring_relation=neighbouring, **options
+            )
+        case elementary.MixtureOfGaussians(deviation, sizes, probabilities) if (
+            relation is not Relation.REPLACE_ONE and deviation >= _FINEST_MIXTURE * max(sizes)
+        ):
+            return pld_library.from_mixture_gaussian_mechanism(
+                deviation, sizes, probabilities, **options
             )
         case elementary.Laplace(b, q):
             return pld_library.from_laplace_mechanism(

@@ -69,6 +69,18 @@ class TruncatedGaussian:
 
 
 @dataclass(frozen=True)
+class MixtureOfGaussians:
+    """A Gaussian sum to which one client contributes sensitivities[i] with probability probs[i].
+
+    On data with the client the output is sum_i probs[i] N(sensitivities[i], standard_deviation^2).
+    """
+
+    standard_deviation: float
+    sensitivities: tuple[float, ...]
+    sampling_probs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Tree:
     """One epoch of tree aggregation over a number of steps."""
 
@@ -130,6 +142,7 @@ Leaf = (
     | ZCdp
     | FixedSizeGaussian
     | TruncatedGaussian
+    | MixtureOfGaussians
     | Tree
     | DistributedDiscreteGaussian
     | SkellamTerm
