@@ -31,8 +31,13 @@ def judge(
     neighbouring: str | None,
     declared: Sequence[float] | None,
     primal_bounded: bool,
+    noised_when_run: bool = False,
 ) -> Judgement:
-    """The findings about every sum, noise and output of a walked program."""
+    """The findings about every sum, noise and output of a walked program.
+
+    If the runtime adds noise to every sum, random draws inside the program are no protection and are
+    not judged.
+    """
     findings: list[Finding] = []
     bounds = []
     for operand in sorted(prover.records.operands.values(), key=lambda o: o.event):
@@ -43,7 +48,8 @@ def judge(
     findings += [finding("FAD409", line=line) for line in prover.records.undefined]
     by_event = {b.event: b for b in bounds}
     multipliers: list[float] = []
-    if prover.records.noise:
+    if prover.records.noise and not noised_when_run:
+        prover.records.noise = noise_scales.counted(prover)
         relation = neighbouring or "add_remove"
         found, multipliers = noise_scales.scales(prover, by_event, relation, declared)
         findings += found

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from audits.bounds.domains.contributions import COUNT, Operand
 from audits.bounds.domains.releases import NoiseSite
 from audits.bounds.proving import Prover
 from audits.bounds.sum_bounds import SumBound, joint_amount
@@ -24,6 +25,16 @@ LEAST_MULTIPLIER = 0.5
 JOINT_MULTIPLIER = 1.0
 OVERNOISE = 4.0
 REPLACE_FACTOR = {"add_remove": 1.0, "replace_special": 1.0, "replace_one": 2.0}
+
+
+def counted(prover: Prover) -> list[NoiseSite]:
+    """The places where noise protects a sum: at the server, and last at a client.
+
+    A client's other draws, as those that augment its data, protect nothing. They count if the same
+    draw is added last elsewhere.
+    """
+    last = {o.fact.mixed.draw for o in prover.records.operands.values() if o.fact.mixed}
+    return [s for s in prover.records.noise if not s.at_client or s.noise.draw in last]
 
 
 def scales(
@@ -57,7 +68,11 @@ def scales(
         multiplier, sensitivity = _multiplier(site, bounds, relation)
         if multiplier is None:
             fields = {"std": site.noise.std, "sensitivity": sensitivity, "multiplier": "unknown"}
-            found.append(finding("FAD406", line=site.line, expected="comparable numbers", **fields))
+            counts = COUNT in str(sensitivity)
+            expected = (
+                "noise that is divided by the same number" if counts else "comparable numbers"
+            )
+            found.append(finding("FAD406", line=site.line, expected=expected, **fields))
             continue
         multipliers.append(multiplier)
         expected = wanted[min(position, len(wanted) - 1)] if wanted else None
@@ -126,43 +141,38 @@ def exact_sums(
     clients: int | None,
     relation: str,
 ) -> list[Finding]:
-    """If the program adds noise, every used sum must have noise."""
-    if any(site.at_client for site in prover.records.noise):
-        return _by_clients(prover, bounds, clients, relation)
+    """If the program adds noise, every used sum must have noise, the server's or the clients'."""
     divisors, exact = NONE, prover.records.shown
     for fact in outputs:
         divisors, exact = united(divisors, fact.divisors), united(exact, fact.raw)
     normalised = set(events_of(divisors))
-    return [
-        finding(
-            "FAD405" if event in normalised else "FAD415",
-            line=prover.checker.recorded[event].line,
-            sum=event,
-        )
-        for event in events_of(exact)
-    ]
+    found = []
+    for event in events_of(exact):
+        operand = prover.records.operands.get(event)
+        if operand is not None and operand.fact.mixed is not None:
+            found += _by_clients(operand, bounds[event].amount, clients, relation)
+            continue
+        rule = "FAD405" if event in normalised else "FAD415"
+        line = prover.checker.recorded[event].line
+        found.append(finding(rule, line=line, sum=event))
+    return found
 
 
 def _by_clients(
-    prover: Prover, bounds: dict[int, SumBound], clients: int | None, relation: str
+    operand: Operand, bound: Amount | None, clients: int | None, relation: str
 ) -> list[Finding]:
     """Each client adds its own noise: the deviations of all clients add in squares."""
-    found = []
-    for operand in prover.records.operands.values():
-        noise, bound = operand.fact.mixed, bounds[operand.event].amount
-        if noise is None:
-            found.append(finding("FAD415", line=operand.line, sum=operand.event))
-            continue
-        if bound is None:
-            continue
-        total = noise.std.scaled(math.sqrt(clients or 1))
-        ratio = total.over(bound.scaled(REPLACE_FACTOR[relation])).number
-        if ratio is None or ratio < LEAST_MULTIPLIER:
-            multiplier = "unknown" if ratio is None else f"{ratio:.4g}"
-            fields: dict[str, Any] = {"std": total, "sensitivity": bound, "multiplier": multiplier}
-            expected = f"at least {LEAST_MULTIPLIER}"
-            found.append(finding("FAD406", line=operand.line, expected=expected, **fields))
-    return found
+    noise = operand.fact.mixed
+    if noise is None or bound is None:
+        return []
+    total = noise.std.scaled(math.sqrt(clients or 1))
+    ratio = total.over(bound.scaled(REPLACE_FACTOR[relation])).number
+    if ratio is not None and ratio >= LEAST_MULTIPLIER:
+        return []
+    multiplier = "unknown" if ratio is None else f"{ratio:.4g}"
+    fields: dict[str, Any] = {"std": total, "sensitivity": bound, "multiplier": multiplier}
+    expected = f"at least {LEAST_MULTIPLIER}"
+    return [finding("FAD406", line=operand.line, expected=expected, **fields)]
 
 
 def noised_twice(prover: Prover) -> list[Finding]:

@@ -263,9 +263,9 @@ class Prover(Contributions, ControlFlow):
             self.server_clips = True
         return fact
 
-    def _symbol(self, number: int, raw: Sums) -> Amount:
+    def _symbol(self, number: int, raw: Sums, word: str = "") -> Amount:
         """A name for a server scalar, with the un-noised sums behind it."""
-        name = f"value {number}"
+        name = f"{word} (value {number})" if word else f"value {number}"
         self.private[name] = united(self.private.get(name, NONE), raw)
         return Amount.symbol(name)
 

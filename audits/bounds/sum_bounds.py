@@ -69,6 +69,8 @@ def bound_of(
 def _why_unbounded(prover: Prover, fact: Fact, mode: str, primal_bounded: bool) -> str:
     if fact.blame:
         return fact.blame
+    if fact.interval.nan and math.isfinite(max(abs(fact.interval.low), abs(fact.interval.high))):
+        return "FAD407"  # a limit of all numbers, which NaN passes
     if mode != "primal" and primal_bounded:
         return "FAD307"
     return "FAD402" if prover.server_clips else "FAD401"

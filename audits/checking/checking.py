@@ -136,6 +136,7 @@ class Declared:
     neighbouring: str | None = None
     noise_multipliers: Sequence[float] | None = None
     primal_bounded: bool = False
+    noised_when_run: bool = False
 
 
 def _style(name: str) -> Style:
@@ -217,6 +218,7 @@ def _bounded(
         neighbouring=declared.neighbouring,
         declared=declared.noise_multipliers,
         primal_bounded=declared.primal_bounded,
+        noised_when_run=declared.noised_when_run,
     )
     stated = tuple(
         None
@@ -261,13 +263,13 @@ def check_program(
 
     Args:
       program: The program in normal form.
-      profile: `"secagg"` or `"secagg+dp"`.
+      profile: `"secagg"`, or `"secagg+dp"` for a private program, whose noise the runtime adds.
       mode: Name of the mode in findings.
       public: Digests of captured constants that are declared public.
     """
     style = dataclasses.replace(STYLES["native"], client_outputs=True)
     subject = {"name": program.name, "style": "native", "mode": mode, "profile": profile}
-    declared = Declared(frozenset(public))
+    declared = Declared(frozenset(public), noised_when_run=True)
     findings, facts = examine(
         traced_program(program), style, mode="primal", profile=profile, declared=declared
     )

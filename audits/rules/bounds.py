@@ -68,7 +68,7 @@ BOUNDS = (
         "FAD407",
         "non-finite-bypass",
         REJECT,
-        "clip does not bound non-finite inputs of sum {sum}",
+        "clip does not bound non-finite inputs, such as NaN, of sum {sum}",
         why="A comparison with NaN is false: where(norm > c, clipped, raw) lets the raw value through.",
         example="jnp.where(n > c, v * c / n, v)",
         remedy="Use `fad.clip`, or set the contribution to zero unless its norm is finite",

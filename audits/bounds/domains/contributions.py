@@ -13,6 +13,9 @@ from audits.bounds.values.steps import Site, entries
 from audits.transfer.interpreter import Path
 from audits.transfer.labels import Label
 
+# A sum of ones in a message; the number tells apart sums over different clients.
+COUNT = "the number of clients"
+
 
 @dataclasses.dataclass(frozen=True)
 class Operand:
@@ -71,8 +74,15 @@ class Contributions:
             everything(aval.dtype)._replace(nan=False, inf=False),
             linear=((event, _mean_factor(site)),) if event is not None else (),
             raw=own,
-            amount=None if aval.shape else self._symbol(number, own),
+            amount=None
+            if aval.shape
+            else self._symbol(number, own, self._counting(site, position)),
         )
+
+    def _counting(self, site: Site, position: int) -> str:
+        """The name of a number of clients, which is a sum of ones."""
+        one = site.facts[position].interval
+        return COUNT if one.low == one.high == 1 and one.finite else ""
 
     def _contraction(self, site: Site, path: Path, event: int) -> Fact:
         """A sum over clients inside a product: |a b| is at most |a| |b| for each client."""
