@@ -9,6 +9,7 @@ import ast
 import functools
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from hostile_values import FLOATS, INTEGERS
@@ -270,8 +271,6 @@ def _clip(rows):
         clip = lambda x, y, c: fad.clip((x, y), c)
         if not rows:
             return clip, [(shape, dtype, "any"), (again, "float32", "any"), ((), "float32", "any")]
-        import jax
-
         function = lambda x, c: jax.vmap(lambda v: fad.clip(v, c))(x)
         return function, [(pick(rng, [(3,), (2, 3)]), dtype, "any"), ((), "float32", "any")]
 
@@ -350,11 +349,16 @@ def automatic(name):
     if name not in DECISIONS or name in elsewhere() or DECISIONS[name] != "elementwise":
         return None
     function = getattr(lax, name, None) or bound(name)
-    for case in (unary(function, some_float), binary(function, some_float)):
+    whole = lambda rng: "int32"
+    for case in (
+        unary(function, some_float),
+        binary(function, some_float),
+        binary(function, whole),
+    ):
         try:
             made, operands = case(np.random.default_rng(0))
-            made(*(jnp.ones(shape, dtype) for shape, dtype, _ in operands))
-        except (TypeError, ValueError):
+            jax.eval_shape(made, *(jax.ShapeDtypeStruct(s, d) for s, d, _ in operands))
+        except (TypeError, ValueError, AssertionError):
             continue
         return case
     return None

@@ -20,7 +20,7 @@ from audits.transfer.labels import Label, Place, data_axes
 HANDLED = sorted(handled() - elsewhere())
 SIZES = [
     pytest.param(3, id="short"),
-    pytest.param(10, id="long", marks=pytest.mark.slow),
+    pytest.param(5, id="long", marks=pytest.mark.slow),
     pytest.param(300, id="night", marks=[pytest.mark.slow, pytest.mark.night]),
 ]
 # What is known to be wrong: primitive and part of the fact. Delete an entry with its repair.
@@ -128,7 +128,7 @@ def test_every_rule_has_a_case():
     assert not missing, "add cases to rule_cases.py"
 
 
-@pytest.mark.sample(quick=8)
+@pytest.mark.sample(quick=5)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", HANDLED)
 def test_results_are_as_the_rules_state(name, size):
