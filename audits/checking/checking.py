@@ -16,6 +16,7 @@ import jax
 from audits.bounds.judging import judge
 from audits.bounds.proving import Prover
 from audits.checking.contacts import scheduled
+from audits.checking.declarations import Declared, sensitivity_findings, with_outputs
 from audits.checking.evidence import evidence_of
 from audits.checking.frontends import PLACEMENTS, Arg, Traced, trace_mode
 from audits.checking.outputs import judge_outputs
@@ -46,6 +47,8 @@ def check(
     public: Sequence[str] = (),
     neighbouring: str | None = None,
     noise_multipliers: Sequence[float] | None = None,
+    outputs: Sequence[str] | None = None,
+    sensitivity: Sequence[float] | None = None,
 ) -> Report:
     """Checks one mode of a program.
 
@@ -63,12 +66,15 @@ def check(
       public: Digests of captured constants that are declared public.
       neighbouring: The declared relation, `"add_remove"` or `"replace_one"`.
       noise_multipliers: Declared multipliers of noise drawn in the program, one per sum.
+      outputs: Declared placements of the flat outputs, for mode `"primal"`.
+      sensitivity: Declared sensitivities under the relation, one per sum, for `"secagg+dp"`.
 
     Returns:
       The report, with findings that name the user's lines.
 
     Raises:
-      ValueError: An unknown style, mode or profile.
+      ValueError: An unknown style, mode, profile, relation or placement, or a declaration of
+        another length.
     """
     chosen = _style(style)
     if profile not in PROFILES:
@@ -81,7 +87,10 @@ def check(
         traced = trace_mode(fn, args, style=chosen, mode=mode, wrt=wrt)
     except Exception as error:
         return Report.of([_untraceable(fn, error, mode)], Facts(), subject)
-    declared = Declared(frozenset(public), neighbouring, noise_multipliers)
+    if outputs is not None and mode != "primal":
+        raise ValueError(f'Expected `outputs` with mode "primal" only, got mode {mode!r}.')
+    traced = with_outputs(traced, outputs)
+    declared = Declared(frozenset(public), neighbouring, noise_multipliers, sensitivity)
     if mode != "primal" and profile == "secagg+dp":
         primal = check(fn, args, style=style, profile=profile, public=public)
         declared = dataclasses.replace(declared, primal_bounded=primal.kind != "reject")
@@ -91,7 +100,7 @@ def check(
         facts = _scheduled(facts, traced)
     findings += _again(facts)
     if chosen.sums_by_reduction and not rejected:
-        findings += _other_cohorts(fn, args, chosen, mode, wrt, declared)
+        findings += _other_cohorts(fn, args, chosen, mode, wrt, declared, outputs)
     findings = [f if f.line else dataclasses.replace(f, line=definition_line(fn)) for f in findings]
     return Report.of(findings, facts, subject)
 
@@ -102,7 +111,8 @@ def _other_cohorts(
     style: Style,
     mode: str,
     wrt: Sequence[int],
-    declared: "Declared",
+    declared: Declared,
+    outputs: Sequence[str] | None,
 ) -> list[Finding]:
     """Checks one client fewer and three more, because a program may branch on their number."""
     held = [a.shape[0] for a in args if PLACEMENTS[a.placement] == Place.CLIENT and a.shape]
@@ -115,6 +125,7 @@ def _other_cohorts(
         ]
         try:
             traced = trace_mode(fn, resized, style=style, mode=mode, wrt=wrt)
+            traced = with_outputs(traced, outputs)
         except Exception:
             continue  # a program for one size of cohort says so by itself
         found, _ = examine(traced, style, mode=mode, profile="secagg", declared=declared)
@@ -126,17 +137,6 @@ def _other_cohorts(
                 )
             ]
     return []
-
-
-@dataclasses.dataclass(frozen=True)
-class Declared:
-    """The caller's statements about the program; public information."""
-
-    public: frozenset[str] = frozenset()
-    neighbouring: str | None = None
-    noise_multipliers: Sequence[float] | None = None
-    primal_bounded: bool = False
-    noised_when_run: bool = False
 
 
 def _style(name: str) -> Style:
@@ -236,7 +236,8 @@ def _bounded(
         noise_multipliers=judgement.multipliers,
         bounds=judgement.bounds,
     )
-    return list(judgement.findings), facts
+    events = checker.recorded
+    return [*judgement.findings, *sensitivity_findings(declared, judgement.bounds, events)], facts
 
 
 def traced_program(program: Program) -> Traced:
