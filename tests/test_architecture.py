@@ -129,7 +129,6 @@ WALKS = {
     "secfad/engines/contractions.py",
     "secfad/primitives.py",
     "secfad/programs/following.py",
-    "secfad/programs/inference.py",
     "secfad/programs/normalization.py",
     "secfad/views/tables.py",
     "audits/bounds/proving.py",

@@ -12,7 +12,7 @@ Sources: Rush, Charles, Garrett (JMLR 2024), section 2; docs/semantics.md.
 from collections.abc import Sequence
 
 from secfad import _jax
-from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from secfad._jax import ClosedJaxpr, JaxprEqn, Literal, Var
 from secfad.errors import PlacementError
 from secfad.jaxprs.dependence import one_by_one, separated
 from secfad.jaxprs.equations import (
@@ -28,8 +28,8 @@ from secfad.jaxprs.equations import (
     view,
     viewed,
 )
-from secfad.jaxprs.inside import communicates
-from secfad.jaxprs.rewriting import renamed
+from secfad.jaxprs.inside import communicates, variables
+from secfad.jaxprs.rewriting import Rewriter, renamed
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.programs import misplacing
 from secfad.programs.normalization import opened
@@ -61,69 +61,64 @@ def place(
     return _Scope(keep_rules).placed(closed, placements, origins)
 
 
-class _Scope:
-    """Inference over one jaxpr; nested jaxprs get scopes of their own."""
+class _Scope(Rewriter):
+    """Inference over one program; those inside get scopes of their own.
+
+    Attributes:
+      labels: Places of the emitted variables, at every depth.
+      origins: What errors call them.
+      inside: Constants of the programs inside.
+    """
 
     def __init__(self, keep_rules: bool):
+        super().__init__()
         self.keep_rules = keep_rules
-        self.equations: list[JaxprEqn] = []
         self.labels: dict[Var, Label] = {}
         self.origins: dict[Var, str] = {}
-        self.env: dict[Var, Atom] = {}
-        self.captured: list[Var] = []
-        self.constants: dict[Var, object] = {}
+        self.inside: dict[Var, object] = {}
 
     def placed(
         self, closed: ClosedJaxpr, labels: Sequence[Label], origins: Sequence[str]
     ) -> Placed:
-        jaxpr = closed.jaxpr
-        for variable, label, origin in zip(jaxpr.invars, labels, origins):
-            self.labels[variable], self.origins[variable] = label, origin
-        self.capture(closed)
-        self.read(jaxpr)
-        results = [self.now(v) for v in jaxpr.outvars]
-        made = _jax.new_jaxpr(jaxpr.invars, results, self.equations, self.captured)
-        return Placed(made, self.labels, self.constants)
-
-    def capture(self, closed: ClosedJaxpr) -> None:
-        self.captured += closed.jaxpr.constvars
-        self.constants.update(zip(closed.jaxpr.constvars, closed.consts))
-        self.labels.update(dict.fromkeys(closed.jaxpr.constvars))
-
-    def now(self, atom: Atom) -> Atom:
-        return atom if isinstance(atom, Literal) else self.env.get(atom, atom)
+        self.labels.update(zip(closed.jaxpr.invars, labels))
+        self.origins.update(zip(closed.jaxpr.invars, origins))
+        made = self.rewritten(closed).jaxpr
+        self.labels.update(dict.fromkeys(self.constants))
+        return Placed(made, self.labels, self.constants | self.inside)
 
     def label(self, atom: Atom) -> Label:
-        return None if isinstance(atom, Literal) else self.labels[atom]
+        if isinstance(atom, Literal) or atom in self.constants:
+            return None
+        return self.labels[atom]
 
     def origin(self, atom: Atom) -> str:
         return "a constant" if isinstance(atom, Literal) else self.origins.get(atom, "a value")
 
-    def define(
-        self, equation: JaxprEqn, labels: Sequence[Label], origin: str | None = None
-    ) -> None:
-        self.equations.append(equation)
+    def emit(self, equation: JaxprEqn, labels: Sequence[Label], origin: str | None = None) -> None:
+        """Emits an equation whose results are at these places."""
         if origin is None:
             placed = [v for v in equation.invars if self.label(v) is not None]
             origin = self.origin(placed[0]) if placed else "a constant"
-        for variable, label in zip(equation.outvars, labels):
-            self.labels[variable], self.origins[variable] = label, origin
+        results = [Var(v.aval) for v in equation.outvars]
+        self.equations.append(equation.replace(outvars=results))
+        self.define(equation, results)
+        self.labels.update(zip(results, labels))
+        self.origins.update(dict.fromkeys(results, origin))
 
-    def read(self, jaxpr: Jaxpr) -> None:
-        for original in jaxpr.eqns:
-            equation = original.replace(invars=[self.now(v) for v in original.invars])
-            match view(equation):
-                case Broadcast():
-                    self._broadcast(equation)
-                case Sum():
-                    self._sum(equation)
-                case Scan() | While() | Cond() as control:
-                    self._control(control)
-                case _ if len({self.label(v) for v in equation.invars}) > 1:
-                    for part in one_by_one(equation):
-                        self._local(part)
-                case _:
-                    self._local(equation)
+    def equation(self, equation: JaxprEqn) -> None:
+        equation = equation.replace(invars=self.now(equation.invars))
+        match view(equation):
+            case Broadcast():
+                self._broadcast(equation)
+            case Sum():
+                self._sum(equation)
+            case Scan() | While() | Cond() as control:
+                self._control(control)
+            case _ if len({self.label(v) for v in equation.invars}) > 1:
+                for part in one_by_one(equation):
+                    self._local(part)
+            case _:
+                self._local(equation)
 
     def _broadcast(self, equation: JaxprEqn) -> None:
         name = equation.params["name"]
@@ -145,7 +140,7 @@ class _Scope:
         if sent:
             invars, outvars = map(list, zip(*sent))
             message = equation.replace(invars=invars, outvars=outvars)
-            self.define(message, [CLIENTS] * len(sent), f"broadcast `{name}`")
+            self.emit(message, [CLIENTS] * len(sent), f"broadcast `{name}`")
 
     def _sum(self, equation: JaxprEqn) -> None:
         name = equation.params["name"]
@@ -158,7 +153,7 @@ class _Scope:
                     kind="misplaced-operand",
                     line=_jax.user_line(equation),
                 )
-        self.define(equation, [SERVER] * len(equation.outvars), f"sum `{name}`")
+        self.emit(equation, [SERVER] * len(equation.outvars), f"sum `{name}`")
 
     def _local(self, equation: JaxprEqn) -> None:
         if self.keep_rules and equation.primitive in OWN_DERIVATIVE and communicates(equation):
@@ -172,15 +167,15 @@ class _Scope:
             parts = separated(equation, flags) if labels else None
             if parts is not None:
                 for free in parts[0]:
-                    self.define(free, [None] * len(free.outvars))
+                    self.emit(free, [None] * len(free.outvars))
                 equation = parts[1]
             placement = labels.pop() if labels else None
-            self.define(equation, [placement] * len(equation.outvars))
+            self.emit(equation, [placement] * len(equation.outvars))
             return
         call = as_call(equation)
         if call is None or (self.keep_rules and equation.primitive in CUSTOM_RULES):
             raise self._mixture(equation)
-        self._inline(equation, call.body, [self.now(v) for v in call.operands])
+        self.define(equation, self.inline(call.body, call.operands, equation))
 
     def _ruled(self, equation: JaxprEqn) -> None:
         """A call that communicates and has its own derivative: one step at both places."""
@@ -188,14 +183,7 @@ class _Scope:
         assert call is not None
         labels = [self.label(v) for v in call.operands]
         body = self._body(equation, opened(call.body), call.operands, labels)
-        self.define(equation, _results(body))
-
-    def _inline(self, equation: JaxprEqn, body: ClosedJaxpr, inputs: Sequence[Atom]) -> None:
-        fresh = renamed(body, inputs, equation)
-        self.capture(fresh)
-        self.read(fresh.jaxpr)
-        for variable, result in zip(equation.outvars, fresh.jaxpr.outvars):
-            self.env[variable] = self.now(result)
+        self.emit(equation, _results(body))
 
     def _mixture(self, equation: JaxprEqn, detail: str = "") -> PlacementError:
         server = next(v for v in equation.invars if self.label(v) is SERVER)
@@ -248,8 +236,8 @@ class _Scope:
             return
         for body in bodies:
             self.labels.update(body.places)
-            self.constants.update(body.constants)
-        self.define(equation, labels)
+            self.inside.update(body.constants)
+        self.emit(equation, labels)
 
     def _scan(self, loop: Scan) -> None:
         consts, carry, xs = loop.split([self.label(v) for v in loop.inputs])
@@ -295,7 +283,8 @@ class _Scope:
         labels = [index if label is None else label for label in joined]
         self._driven(cond.with_(branches=[b.closed for b in branches]), branches, labels)
         if index is SERVER:
-            chosen = (v for v, column in zip(cond.outputs, columns) if None in column)
+            pairs = zip(self.now(cond.outputs), columns)
+            chosen = variables(v for v, column in pairs if None in column)
             self.origins.update(dict.fromkeys(chosen, misplacing.CHOSEN_CONSTANT))
 
     def _require_server_control(self, equation: JaxprEqn, label: Label, talks: bool) -> None:
