@@ -25,7 +25,7 @@ import numpy as np
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from secfad.jaxprs.equations import CONTROL_FLOW
-from secfad.jaxprs.inside import communicates, with_bodies
+from secfad.jaxprs.inside import communicates, variables, with_bodies
 from secfad.jaxprs.linearity import Kind, equation_kinds
 from secfad.jaxprs.rewriting import renamed
 from secfad.primitives import COTANGENT, broadcast_p, sum_p
@@ -79,7 +79,7 @@ class _Factoring:
 
     def __init__(self, jaxpr: Jaxpr, equations: Sequence[JaxprEqn]):
         self.equations = list(equations)
-        self.results = {v for v in jaxpr.outvars if isinstance(v, Var)}
+        self.results = {*variables(jaxpr.outvars)}
         self.readers: dict[Var, list[int]] = {}
         # What scatters of a transposed lookup start from: linear plus zero is linear.
         self.zeros = {
@@ -88,7 +88,7 @@ class _Factoring:
             if e.primitive.name == "broadcast_in_dim" and _kind(e.invars[0], {}) is Kind.ZERO
         }
         for index, equation in enumerate(equations):
-            for variable in _variables(equation.invars):
+            for variable in variables(equation.invars):
                 self.readers.setdefault(variable, []).append(index)
 
     def factored(self, candidates: Iterable[tuple[Any, Var]]) -> list[JaxprEqn]:
@@ -195,7 +195,3 @@ def _product(unscaled: Var, factors: Sequence[Any], result: Var, equation: Jaxpr
         )
         for inner in fresh.eqns
     ]
-
-
-def _variables(atoms: Iterable[Any]) -> Iterable[Var]:
-    return (v for v in atoms if isinstance(v, Var))
