@@ -15,13 +15,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from secfad._jax import spec
 from secfad.engines.arguments import checked_arguments, cohort_size
 from secfad.engines.running import ClientValue, Environment, Runner, Values, differs
 from secfad.engines.sharding import without_types
-from secfad.errors import ArgumentError, CohortError
+from secfad.errors import ArgumentError
 from secfad.jaxprs.equations import Atom, Scan
 from secfad.placements import CLIENTS, Placement
 from secfad.programs.programs import Program
@@ -69,28 +68,6 @@ def plain_sum(upload: Upload) -> Aggregate:
     """Adds everything up in the clear: every client answers, nothing is hidden."""
     values = [jnp.sum(v, axis=0, dtype=v.dtype) for v in upload.values]
     return Aggregate(values, upload.clients)
-
-
-def sum_of(survivors: Sequence[Sequence[int]]) -> Aggregator:
-    """An aggregator in which the given clients answer in round 0, 1, ...; the last entry repeats."""
-
-    if not survivors:
-        raise ArgumentError(
-            "Expected the survivors of at least one round, got none. Write [[0, 2]]."
-        )
-
-    def aggregate(upload: Upload) -> Aggregate:
-        chosen = np.asarray(survivors[min(upload.round, len(survivors) - 1)], int)
-        # JAX would take the last client in place of one that does not exist.
-        if len(set(chosen.tolist()) & set(range(upload.clients))) < max(len(chosen), 1):
-            raise CohortError(
-                f"Expected survivors of round {upload.round}, different ones of the {upload.clients} "
-                f"clients that were asked, counted from 0, got {chosen.tolist()}."
-            )
-        values = [jnp.sum(v[chosen], axis=0, dtype=v.dtype) for v in upload.values]
-        return Aggregate(values, len(chosen))
-
-    return aggregate
 
 
 def execute(

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dropping import sum_of
 from law_programs import CASES, CLIENTS, C
 
 import secfad as fad
-from secfad.engines.local import sum_of
 from secfad.errors import ModeError
 from secfad.jaxprs.inside import bodies
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import random_drawing
 import random_programs
+from dropping import sum_of
 
 import secfad as fad
-from secfad.engines.local import sum_of
 from secfad.engines.simulation import fuse
 from secfad.errors import ModeError, PlacementError, TracingError
 from secfad.jaxprs.inside import bodies, communicates

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import random_drawing
 import random_programs
+from dropping import sum_of
 from law_programs import CASES
 
 import secfad as fad
-from secfad.engines.local import sum_of
 from secfad.errors import ModeError, PlacementError, TracingError
 
 EACH, ROUNDS = 2, 16
