@@ -424,9 +424,8 @@ def finished(closed, arguments):
 def used(program, closed, arguments):
     """The words of all keys of a run of a traced probe, by use."""
     outs = finished(closed, arguments)
-    rows = np.concatenate(
-        [np.asarray(out).reshape(-1, 1 + GENERATORS[program.kind]) for out in outs]
-    )
+    width = 1 + GENERATORS[program.kind]
+    rows = [row for out in outs for row in np.asarray(out).reshape(-1, width)]
     return {
         use: [tuple(row[1:].tolist()) for row in rows if row[0] == use]
         for use in (NOISE, OTHER, SHOWN)
