@@ -1,0 +1,87 @@
+"""The labels of the walk and the table of the translator agree on the axis of clients.
+
+Every equation of random stacked programs is asked of both: what the table refuses, the walk refuses,
+and where the table keeps the axis, the walk has it at the same position.
+"""
+
+import collections
+
+import numpy as np
+import pytest
+from axis_operations import OPERATIONS, N
+
+import audits
+from audits.checking.checking import walk
+from audits.checking.frontends import trace_mode
+from audits.transfer.labels import CLIENT_AXIS, MERGED, REPLICATED, Label, Place
+from audits.transfer.styles import STYLES
+from secfad.inner import Literal
+from secfad.interop.axes import effect
+from secfad.interop.axis_rules import Kept, Refused
+
+CONTROL = {"scan", "while", "cond", "jit", "pjit", "checkpoint", "custom_jvp_call",
+           "custom_vjp_call", "custom_linear_solve"}  # fmt: skip
+DRAWS = [pytest.param(3, id="short"), pytest.param(60, id="long", marks=pytest.mark.slow)]
+
+
+def equations_with_labels(checker):
+    """Equations on values with an axis of clients, with the labels of operands and results."""
+    for path, labels in checker.evidence.items():
+        for equation in checker.programs[path].eqns:
+            of = [None if isinstance(v, Literal) else labels[v] for v in equation.invars]
+            known = [x for x in of if x is not None]
+            clean = not any(x.poisoned or MERGED in x.tags for x in known)
+            if clean and any(CLIENT_AXIS in x.tags for x in known):
+                yield equation, of, [labels[v] for v in equation.outvars]
+
+
+def has_equal_rows(equation, label: Label | None, index, axis):
+    if axis is None or (label is not None and label.client_axis == axis):
+        return True
+    shape = equation.invars[index].aval.shape
+    return shape[axis] == 1 or (label is not None and label.axes[axis].tag == REPLICATED)
+
+
+def answered(equation, labels):
+    """What the table says: the axes of the results, "sum", "refused" or "unknown"."""
+    axes = [None if x is None else x.client_axis for x in labels]
+    try:
+        found = effect(equation, axes, N)
+    except Refused as reason:
+        return "unknown" if reason.kind == "unknown" else "refused"
+    if not all(has_equal_rows(equation, labels[i], i, axis) for i, axis in found.takes.items()):
+        return "refused"
+    return found.axes if isinstance(found, Kept) else "sum"
+
+
+def read(labels):
+    """What the walk says of the results."""
+    if any(x.poisoned for x in labels):
+        return "refused"
+    if all(x.place == Place.SERVER for x in labels):
+        return "sum"
+    return tuple(x.client_axis for x in labels)
+
+
+@pytest.mark.sample(quick=8)
+@pytest.mark.parametrize("draws", DRAWS)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_walk_and_the_table_agree(name, draws):
+    argument = audits.Arg("x", (N, N, N), "float32", "clients")
+    differ = collections.Counter()
+    for seed in range(draws):
+        fun = lambda x: OPERATIONS[name](np.random.default_rng(seed), x)  # noqa: B023
+        try:
+            traced = trace_mode(fun, [argument], style=STYLES["stacked"], mode="primal", wrt=())
+        except (TypeError, ValueError):
+            continue
+        checker, _ = walk(traced, STYLES["stacked"])
+        for equation, of, made in equations_with_labels(checker):
+            if equation.primitive.name in CONTROL or any(MERGED in x.tags for x in made):
+                continue
+            table = answered(equation, of)
+            if table == "sum" and equation.primitive.name == "conv_general_dilated":
+                continue  # the walk takes no convolution over clients for a sum
+            if table not in ("unknown", read(made)):
+                differ[equation.primitive.name, table, read(made)] += 1
+    assert not differ
