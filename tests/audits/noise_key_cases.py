@@ -369,6 +369,12 @@ def mapped_draw_that_uses_its_first_key_alone(rbg, x):
     return lax.scan(step, jnp.float32(1.0), R.split(rest, 4))[1]
 
 
+@case("FAD505", "rbg", "x")
+def mapped_bits_that_come_from_a_constant_key(rbg, x):
+    bits = jax.vmap(R.bits)(jnp.stack([R.key(0, impl="rbg"), rbg]))
+    return tail(R.fold_in(R.key(1), bits[1]), x)
+
+
 @case("FAD501", "urbg", "x")
 def folds_that_cancel(urbg, x):
     one = R.fold_in(R.fold_in(urbg, 1), 2)

@@ -113,7 +113,9 @@ def _iota(site: Site) -> Keys | None:
 def _bits(site: Site) -> Keys:
     keys = site.facts[0].keys
     drawn = keys.drawn | frozenset(k.whole for k in keys.consumed())
-    single = site.params.get("shape") == () and keys.names and site.params.get("bit_width") == 32
+    # Mapped draws of the other generators use their first key for all rows.
+    own = len(keys.names) == 1 or _generator(site) == "key<fry>"
+    single = own and site.params.get("shape") == () and site.params.get("bit_width") == 32
     entries = tuple(Bits(k, site.number) for k in keys.names) if single else ()
     # What is drawn shows nothing but the draw.
     return Keys(entries, None, frozenset(), drawn)
@@ -215,7 +217,11 @@ def _as_word(index: Index) -> Index:
 
 def _forgetful(site: Site) -> bool:
     """Whether folds of a generator commute, and mapped draws use the first key alone."""
-    return str(site.equation.invars[0].aval.dtype) == "key<urbg>"  # type: ignore[attr-defined]
+    return _generator(site) == "key<urbg>"
+
+
+def _generator(site: Site) -> str:
+    return str(site.equation.invars[0].aval.dtype)  # type: ignore[attr-defined]
 
 
 def _vague(site: Site) -> Keys | None:
