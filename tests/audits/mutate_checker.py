@@ -16,18 +16,23 @@ import json
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 from pathlib import Path
+
+import jax  # loaded once for all mutants
+import jax.numpy
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("audits/bounds", "audits/transfer")
 # The tests of each part, those that see most of it first.
 SUITES = {
     "audits/bounds": [
-        "tests/audits/bounds",
+        "tests/audits/bounds/test_soundness.py",
         "tests/audits/rules/test_rule_examples.py",
+        "tests/audits/bounds",
         "tests/audits/transfer/test_corpus.py",
         "tests/audits/checking/test_certificate_attacks.py",
     ],
@@ -114,25 +119,38 @@ def mutated(file, index, way):
 
 
 def killed(file, index, way, *, extra=(), limit=900):
-    """Whether a test fails for a mutant: its name, or an empty string for a survivor."""
+    """The test that fails for a mutant, or an empty string for a survivor.
+
+    The tests run in a copy of this process, which has loaded JAX already.
+    """
     part = next(p for p in PARTS if file.is_relative_to(ROOT / p))
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "audits", Path(folder) / "audits")
         (Path(folder) / file.relative_to(ROOT)).write_text(mutated(file, index, way))
-        command = [sys.executable, "-m", "pytest", "-n0", "-x", "-q", "--no-header", "-p",
-                   "no:cacheprovider", *SUITES[part], *extra]  # fmt: skip
-        path = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
-        environment = os.environ | {"PYTHONPATH": path}
-        try:
-            done = subprocess.run(
-                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=limit
-            )
-        except subprocess.TimeoutExpired:
+        output = Path(folder) / "output"
+        child = os.fork()
+        if child == 0:
+            _run_tests(folder, output, [*SUITES[part], *extra], limit)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
             return "no end"
-    if done.returncode == 0:
-        return ""
-    lines = [x for x in done.stdout.splitlines() if x.startswith(("FAILED", "ERROR"))]
-    return lines[0] if lines else f"return code {done.returncode}"
+        if os.WEXITSTATUS(status) == 0:
+            return ""
+        lines = [x for x in output.read_text().splitlines() if x.startswith(("FAILED", "ERROR"))]
+        return lines[0] if lines else f"return code {os.WEXITSTATUS(status)}"
+
+
+def _run_tests(folder, output, arguments, limit):
+    """Runs tests with the checker of a folder, and ends the process."""
+    signal.alarm(limit)
+    log = os.open(output, os.O_CREAT | os.O_WRONLY)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.path.insert(0, folder)
+    os.environ["PYTHONPATH"] = folder
+    os.chdir(ROOT)
+    options = ["-n0", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
+    os._exit(int(pytest.main([*options, *arguments])))
 
 
 def chosen(count, seed, only=""):
@@ -164,4 +182,5 @@ def main():
 
 
 if __name__ == "__main__":
+    assert jax.__version__
     main()

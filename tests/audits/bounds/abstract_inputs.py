@@ -248,9 +248,10 @@ class Scene:
 
     def _drawn(self, shape, dtype, role, before):
         rng = self.rng
-        if role == "zero":
-            zero = Fact(self.number(), Interval(0.0, 0.0))
-            return Operand(zero, shape, dtype, lambda rng, run: np.zeros(shape, dtype))
+        if role in ("zero", "one"):
+            size = float(role == "one")
+            fact = Fact(self.number(), Interval(size, size))
+            return Operand(fact, shape, dtype, lambda rng, run: np.full(shape, size, dtype))
         alike = [o for o in [*before, *self.hidden] if o.shape == shape and o.dtype == dtype]
         if alike and rng.random() < 0.5:
             base = alike[int(rng.integers(len(alike)))]

@@ -111,7 +111,8 @@ def _round(rng):
 def _clamp(rng):
     shape, dtype = some_shape(rng), pick(rng, [some_float(rng), "int32", "uint8"])
     ends = shape if rng.random() < 0.5 else ()
-    return lax.clamp, [(ends, dtype, "any"), (shape, dtype, "any"), (ends, dtype, "any")]
+    low, high = ("zero", "one") if rng.random() < 0.4 else ("any", "any")
+    return lax.clamp, [(ends, dtype, low), (shape, dtype, "any"), (ends, dtype, high)]
 
 
 def _select(rng):
@@ -220,7 +221,11 @@ def _stack(rng):
 def _pad(rng):
     shape, dtype = some_shape(rng, 1), some_dtype(rng)
     config = [tuple(int(n) for n in rng.integers([-1, -1, 0], [2, 2, 2])) for _ in shape]
-    config = [c if n > 2 else (max(c[0], 0), max(c[1], 0), c[2]) for c, n in zip(config, shape)]
+    kept = rng.random() < 0.5
+    config = [
+        c if n > 2 and not kept else (max(c[0], 0), max(c[1], 0), c[2])
+        for c, n in zip(config, shape)
+    ]
     return (lambda x, p: lax.pad(x, p, config)), [
         (shape, dtype, "any"),
         ((), dtype, pick(rng, ["zero", "any"])),

@@ -15,6 +15,7 @@ from abstract_inputs import Scene
 from abstract_soundness import Refused, contradictions, walk
 from rule_cases import automatic, elsewhere, handled
 
+from audits.bounds.domains import relations, stability
 from audits.transfer.labels import Label, Place, data_axes
 
 HANDLED = sorted(handled() - elsewhere())
@@ -141,6 +142,20 @@ def test_results_are_as_the_rules_state(name, size):
 def part_of(item):
     """The part of the fact that is contradicted."""
     return item[0][2].split(":")[0]
+
+
+STATED = [(name, "relation") for name in relations._RULES] + [
+    (name, "norms") for name in stability._RULES
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "part"), [s for s in STATED if s[0] in HANDLED])
+def test_every_rule_states_something_in_some_scene(name, part):
+    for seed in range(40):
+        if fuzz(name, 2, seed=seed)[1][part]:
+            return
+    pytest.fail(f"no scene in which the rule of {name} states {part}")
 
 
 @pytest.mark.slow
