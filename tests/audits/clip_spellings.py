@@ -87,6 +87,18 @@ NAN = {
         lambda v, w: guarded(ok(norm(v)), v * lax.clamp(0.0, 1 / jnp.maximum(norm(v), 1e-6), w)),
         [V, W],
     ),
+    "quotient by a norm with another": (
+        lambda v, w: (lambda u, n: lax.select(n <= 1, u, u / n))(
+            guarded(jnp.all(ok(v)), v), jnp.sqrt(jnp.sum(guarded(ok(norm(v)), v) ** 2) + w * w)
+        ),
+        [V, W],
+    ),
+    "quotient by a joint norm": (
+        lambda v, w: (
+            lambda u: (lambda n: lax.select(n <= 1, u, u / n))(jnp.sqrt(jnp.sum(u**2) + w * w))
+        )(guarded(ok(norm(v)), v)),
+        [V, W],
+    ),
     "norm in eight bits": (
         lambda v: guarded(
             ok(norm(v)), v / jnp.maximum(norm(v).astype(jnp.float8_e4m3fn).astype(v.dtype), 1e-2)

@@ -16,7 +16,7 @@ from audits import Arg
 
 KEY = Arg("key", (), "key<fry>", "server_key")
 V = Arg("v", (3,), "float32", "clients")
-F = lambda x: x.astype(jnp.float32)  # noqa: E731
+F = lambda x: x.astype(jnp.float32)
 
 # From the number to the one that scales the noise; all of them can give zero or lose a factor.
 FLOATS = {
