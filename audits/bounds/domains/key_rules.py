@@ -13,6 +13,16 @@ import jax
 import numpy as np
 from jax import lax
 
+from audits.bounds.domains.key_numbers import (
+    added,
+    as_word,
+    compared,
+    converted,
+    iota,
+    multiplied,
+    named,
+    spread,
+)
 from audits.bounds.values.keys import (
     ANY,
     MOST,
@@ -27,7 +37,6 @@ from audits.bounds.values.keys import (
     chosen,
     entries_moved,
     mixed,
-    number,
     positions,
 )
 from audits.bounds.values.steps import Site
@@ -86,28 +95,11 @@ def keys_of(site: Site) -> Keys:
 def _unnamed(site: Site) -> Keys:
     rest = mixed([f.keys for f in site.facts])
     if is_key(site.dtype) and rest is NOTHING:
-        return _named(site, [public(site.number)] * math.prod(site.out_shape), site)
+        return named(site, [public(site.number)] * math.prod(site.out_shape), site)
     return rest
 
 
-def _named(site: Site, entries: list, source: Site) -> Keys:
-    """A result with named entries, which also shows and draws what its operands do."""
-    rest = mixed([f.keys for f in source.facts])
-    own = {e.whole for e in entries if isinstance(e, Key)}
-    behind = frozenset(k for f in source.facts for k in f.keys.shown)
-    if len(entries) > MOST:
-        return Keys(shown=behind | own, drawn=rest.drawn)
-    return Keys(tuple(entries), None, behind, rest.drawn)
-
-
 # Sources.
-
-
-def _iota(site: Site) -> Keys | None:
-    size, axis = site.out_shape, site.params["dimension"]
-    if getattr(site.dtype, "kind", "") not in "iu" or math.prod(size) > MOST:
-        return None
-    return Keys(tuple(number(int(v)) for v in np.indices(size)[axis].ravel()))
 
 
 def _bits(site: Site) -> Keys:
@@ -130,7 +122,7 @@ def _gamma(site: Site) -> Keys:
 def _seed(site: Site) -> Keys:
     keys = site.facts[0].keys
     if keys.names and all(k.word() is None for k in keys.names):
-        return _named(site, [k.child("seed", 0) for k in keys.names], site)
+        return named(site, [k.child("seed", 0) for k in keys.names], site)
     return _unnamed(site)
 
 
@@ -148,15 +140,13 @@ def _wrap(site: Site) -> Keys | None:
         if row != tuple(whole.child(("word", words), w) for w in range(words)):
             return None
         found.append(whole)
-    return _named(site, found, site)
+    return named(site, found, site)
 
 
 def _unwrap(site: Site) -> Keys | None:
     keys, words = site.facts[0].keys, site.out_shape[-1]
     return (
-        _named(site, [w for k in keys.names for w in _words(k, words)], site)
-        if keys.names
-        else None
+        named(site, [w for k in keys.names for w in _words(k, words)], site) if keys.names else None
     )
 
 
@@ -169,10 +159,10 @@ def _split(site: Site) -> Keys | None:
         return _vague(site)
     kind = ("split", shape)
     if len(keys.names) * count <= MOST:
-        return _named(site, [k.child(kind, i) for k in keys.names for i in range(count)], site)
+        return named(site, [k.child(kind, i) for k in keys.names for i in range(count)], site)
     if len(keys.names) == 1:
         family = keys.names[0].child(kind, Index(0, count - 1))
-        return _named(site, [], site)._replace(family=family)
+        return named(site, [], site)._replace(family=family)
     return None
 
 
@@ -184,9 +174,8 @@ def _fold(site: Site) -> Keys | None:
     drawn = bool(data.entries) and all(isinstance(e, Bits) for e in data.entries)
     if math.prod(shape) > MOST or data.visible or (data.drawn and not drawn):
         return None
-    named = Keys(keys.names)
-    own: tuple[Any, ...] = _spread(named, site.shape(0), shape)
-    numbers = _spread(data, site.shape(1), shape) or (ANY,) * math.prod(shape)
+    own: tuple[Any, ...] = spread(Keys(keys.names), site.shape(0), shape)
+    numbers = spread(data, site.shape(1), shape) or (ANY,) * math.prod(shape)
     found = []
     for k, value in enumerate(numbers):
         if isinstance(value, Bits):
@@ -195,24 +184,12 @@ def _fold(site: Site) -> Keys | None:
             continue
         if not own:
             return None
-        index = _as_word(value) if isinstance(value, Index) else ANY
+        index = as_word(value) if isinstance(value, Index) else ANY
         found.append(own[k].child("fold", index))
-    made = _named(site, found, site)
+    made = named(site, found, site)
     used = {v.key.whole for v in numbers if isinstance(v, Bits)}
     # What else is behind the key that was folded stays behind the result.
     return made._replace(drawn=made.drawn | used)
-
-
-def _spread(keys: Keys, shape: tuple[int, ...], out: tuple[int, ...]) -> tuple[Entry, ...]:
-    """Entries after broadcasting."""
-    if not keys.entries:
-        return ()
-    return entries_moved(keys, np.broadcast_to(positions(shape), out))
-
-
-def _as_word(index: Index) -> Index:
-    """Fold data as an unsigned number of 32 bits."""
-    return _cast(index, np.dtype("uint32")) or ANY
 
 
 def _forgetful(site: Site) -> bool:
@@ -229,7 +206,7 @@ def _vague(site: Site) -> Keys | None:
     if not keys.names:
         return None
     any_key = chosen(frozenset(keys.names)).loose(secret=True)
-    return _named(site, [any_key] * math.prod(site.out_shape), site)
+    return named(site, [any_key] * math.prod(site.out_shape), site)
 
 
 # Entries that move.
@@ -274,7 +251,7 @@ def _concatenated(site: Site) -> Keys | None:
         grid = np.stack(grids, site.params["axis"])
     else:
         grid = np.concatenate(grids, site.params["dimension"])
-    return _named(site, [together[k] for k in grid.ravel().tolist()], site)
+    return named(site, [together[k] for k in grid.ravel().tolist()], site)
 
 
 def _picked(site: Site) -> Keys | None:
@@ -296,8 +273,8 @@ def _at(site: Site, at: Index | None) -> Keys | None:
         return None
     columns = positions(site.shape(0)).reshape(length, -1).T.tolist()
     if at is not None and at.constant:
-        return _named(site, [keys.names[column[at.low]] for column in columns], site)
-    return _named(site, [on_words([keys.names[k] for k in c], at) for c in columns], site)
+        return named(site, [keys.names[column[at.low]] for column in columns], site)
+    return named(site, [on_words([keys.names[k] for k in c], at) for c in columns], site)
 
 
 def of_family(family: Key, shape: tuple[int, ...], value: int, at: Index | None) -> Key:
@@ -325,7 +302,7 @@ def _some(site: Site) -> Keys | None:
     keys = site.facts[0].keys
     if not keys.names or any(k.word() is not None for k in keys.names):
         return None
-    return _named(site, [along(list(keys.names), None)] * math.prod(site.out_shape), site)
+    return named(site, [along(list(keys.names), None)] * math.prod(site.out_shape), site)
 
 
 def _gathered(site: Site) -> Keys | None:
@@ -334,7 +311,7 @@ def _gathered(site: Site) -> Keys | None:
     flat = len(shape) == 1 and len(starts.entries) == count and bool(keys.names)
     inside = all(isinstance(i, Index) and i.low >= 0 and i.high < shape[0] for i in starts.entries)
     if flat and inside:
-        return _named(site, [along(list(keys.names), i) for i in starts.entries], site)  # type: ignore[arg-type]
+        return named(site, [along(list(keys.names), i) for i in starts.entries], site)  # type: ignore[arg-type]
     # Outside of its range, a gather of another mode fills in keys that everyone knows.
     return _some(site) if site.params["mode"] == lax.GatherScatterMode.CLIP else None
 
@@ -347,94 +324,13 @@ def _selected(site: Site) -> Keys | None:
     if decided and all(e == first for e in test.entries):
         return cases[first.low]  # type: ignore[union-attr]
     if all(c.entries and c.entries == cases[0].entries for c in cases):
-        return _named(site, list(cases[0].entries), site)
+        return named(site, list(cases[0].entries), site)
     return None
-
-
-# Numbers.
-
-
-def _cast(index: Index, dtype: Any) -> Index | None:
-    """A number in another integer dtype."""
-    limits = np.iinfo(dtype)
-    if limits.min <= index.low and index.high <= limits.max:
-        return index
-    if index.constant:
-        return number((index.low - int(limits.min)) % (1 << limits.bits) + int(limits.min))
-    if limits.bits < 32 or index.loop < 0:
-        return None
-    stem = index.stem
-    if isinstance(stem, tuple) and stem[0] == "table":
-        stem = ("wrapped", stem)  # the numbers of the table are others now
-    return index._replace(low=int(limits.min), high=int(limits.max), stem=stem)
-
-
-def _converted(site: Site) -> Keys | None:
-    keys = site.facts[0].keys
-    kind = getattr(site.dtype, "kind", "")
-    if kind == "u" and site.dtype == getattr(site.equation.invars[0].aval, "dtype", None):
-        return keys
-    if not keys.entries or kind not in "iu" or not isinstance(keys.entries[0], Index):
-        return None
-    made = tuple(_cast(e, site.dtype) for e in keys.entries)  # type: ignore[arg-type]
-    return keys._replace(entries=made) if all(e is not None for e in made) else None  # type: ignore[arg-type]
-
-
-def _added(site: Site) -> Keys | None:
-    """A number and a constant."""
-    if getattr(site.dtype, "kind", "") not in "iu":
-        return None
-    a, b = (_spread(f.keys, site.shape(k), site.out_shape) for k, f in enumerate(site.facts))
-    if not a or not b:
-        return None
-    sign = -1 if site.name == "sub" else 1
-    made = [_plus(x, y, sign, site.dtype) for x, y in zip(a, b)]
-    return _named(site, made, site) if all(e is not None for e in made) else None
-
-
-def _plus(x: Entry, y: Entry, sign: int, dtype: Any) -> Index | None:
-    if not isinstance(x, Index) or not isinstance(y, Index):
-        return None
-    if x.constant and not y.constant and sign == 1:
-        x, y = y, x
-    if not y.constant:
-        return None
-    by = sign * y.low
-    moved = x._replace(low=x.low + by, high=x.high + by, offset=x.offset + by if x.loop >= 0 else 0)
-    return _cast(moved, dtype)
-
-
-def _multiplied(site: Site) -> Keys | None:
-    if getattr(site.dtype, "kind", "") not in "iu":
-        return None
-    a, b = (_spread(f.keys, site.shape(k), site.out_shape) for k, f in enumerate(site.facts))
-    if not a or not b or not all(isinstance(e, Index) and e.constant for e in (*a, *b)):
-        return None
-    made = [_cast(number(x.low * y.low), site.dtype) for x, y in zip(a, b)]  # type: ignore[union-attr]
-    return _named(site, made, site)
-
-
-def _compared(site: Site) -> Keys | None:
-    """A comparison that holds for all values, or for none."""
-    a, b = (_spread(f.keys, site.shape(k), site.out_shape) for k, f in enumerate(site.facts))
-    if not a or not b or not all(isinstance(e, Index) for e in (*a, *b)):
-        return None
-    made = [_decided(site.name, x, y) for x, y in zip(a, b)]  # type: ignore[arg-type]
-    if any(m is None for m in made):
-        return None
-    return Keys(tuple(number(int(m)) for m in made))  # type: ignore[arg-type]
-
-
-def _decided(name: str, x: Index, y: Index) -> bool | None:
-    if name in ("gt", "le"):
-        x, y = y, x
-    less = True if x.high < y.low else False if x.low >= y.high else None
-    return less if less is None or name in ("lt", "gt") else not less
 
 
 _SOURCES = frozenset({"iota", "random_bits", "random_seed", "random_wrap", "random_gamma"})
 _RULES: dict[str, Callable[[Site], Keys | None]] = {
-    "iota": _iota,
+    "iota": iota,
     "random_bits": _bits,
     "random_gamma": _gamma,
     "random_seed": _seed,
@@ -455,14 +351,14 @@ _RULES: dict[str, Callable[[Site], Keys | None]] = {
     "dynamic_slice": _picked,
     "gather": _gathered,
     "select_n": _selected,
-    "convert_element_type": _converted,
-    "add": _added,
-    "sub": _added,
-    "mul": _multiplied,
-    "lt": _compared,
-    "le": _compared,
-    "gt": _compared,
-    "ge": _compared,
+    "convert_element_type": converted,
+    "add": added,
+    "sub": added,
+    "mul": multiplied,
+    "lt": compared,
+    "le": compared,
+    "gt": compared,
+    "ge": compared,
 }
 # These read keys without drawing from them.
 KEPT = frozenset(_RULES) - {"random_bits", "random_gamma"}
