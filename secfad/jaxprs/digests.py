@@ -128,6 +128,12 @@ def _foreign_generator(what: Any) -> str:
 
 
 def _value(hasher, value: Any) -> None:
+    if isinstance(value, jax.core.Tracer):
+        raise TracingError(
+            f"Expected constants with values, got {value.aval.str_short()} of a trace, for example of the "
+            "function in which a custom derivative rule was defined. A program that holds it has no "
+            "digest; pass it to the rule as an argument."
+        )
     if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         if not is_known_dtype(value.dtype):
             raise TracingError(_foreign_generator(value.dtype))

@@ -1,10 +1,12 @@
 """Every program of practice: importing this fills the table."""
 
 import programs_of_data
+import programs_of_layers
 import programs_of_libraries
 import programs_of_matrices
 import programs_of_models
 import programs_of_networks
+import programs_of_solvers
 import programs_of_solving
 import programs_of_time
 from practice import MODES, PROGRAMS
@@ -15,7 +17,9 @@ THEMES = (
     programs_of_networks,
     programs_of_matrices,
     programs_of_solving,
+    programs_of_solvers,
     programs_of_time,
     programs_of_data,
     programs_of_libraries,
+    programs_of_layers,
 )

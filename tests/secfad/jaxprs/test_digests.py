@@ -140,6 +140,18 @@ def test_numbers_of_few_bits_have_digests_of_their_own(dtype):
     assert program(fun).digest != scaled_by(1.0).digest
 
 
+def test_a_rule_that_holds_a_value_of_its_function_has_no_digest():
+    def fun(w, x):
+        scale = jnp.sum(x)
+        rule = jax.custom_vjp(jnp.sin)
+        rule.defvjp(lambda v: (jnp.sin(v), v), lambda v, g: (g * jnp.cos(v) * scale,))
+        return fad.mean(jnp.sum(rule(fad.broadcast(w) * x)))
+
+    slope = fad.grad(fad.computation(w=fad.SERVER, x=fad.CLIENTS)(fun), mode="reverse")
+    with pytest.raises(TracingError, match="float32\\[\\] of a trace"):
+        assert fad.trace(slope, ROW, ROW).digest
+
+
 def test_the_digest_is_of_what_runs():
     honest, other = scaled_by(1.0), scaled_by(2.0)
     forged = dataclasses.replace(honest, placed=other.placed)
