@@ -33,7 +33,12 @@ def with_shared_operations(closed: ClosedJaxpr, often: int = OFTEN) -> ClosedJax
     Args:
       closed: The program. Messages, calls and control flow stay as they are.
       often: How many equations of one form there must be.
+
+    Returns:
+      The program; under `jax.disable_jit`, where there are no calls to share, the given one.
     """
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        return closed
     forms = [_form(equation) for equation in closed.jaxpr.eqns]
     counts = Counter(forms)
     calls: dict[Any, JaxprEqn] = {}

@@ -128,3 +128,12 @@ def test_the_derivative_of_a_form_is_made_once_however_often_it_is_repeated():
         return len(calls)
 
     assert asked(24) == asked(12)
+
+
+def test_nothing_is_shared_where_calls_are_disabled():
+    program = jax.make_jaxpr(lambda x: jnp.sin(jnp.sin(jnp.sin(x))))(1.0)
+    with jax.disable_jit():
+        same = with_shared_operations(program, often=2)
+        (value,) = jax.core.eval_jaxpr(same.jaxpr, same.consts, 0.5)
+    assert value == jnp.sin(jnp.sin(jnp.sin(0.5)))
+    assert all(e.primitive.name == "sin" for e in same.eqns)
