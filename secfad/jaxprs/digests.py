@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from secfad._jax import ClosedJaxpr, Jaxpr, Literal, Primitive, ShapedArray
+from secfad._jax import ClosedJaxpr, Jaxpr, Literal, Primitive, ShapedArray, Tracer
 from secfad.errors import TracingError
 from secfad.jaxprs.origins import is_key_generator, is_known_dtype, is_known_type, is_registered
 
@@ -128,7 +128,7 @@ def _foreign_generator(what: Any) -> str:
 
 
 def _value(hasher, value: Any) -> None:
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise TracingError(
             f"Expected constants with values, got {value.aval.str_short()} of a trace, for example of the "
             "function in which a custom derivative rule was defined. A program that holds it has no "
