@@ -40,7 +40,9 @@ def test_a_checkpoint_around_a_communicating_loop_of_unknown_length_has_forward_
         )
 
     own = fad.grad(program(jax.checkpoint), mode=mode)
-    if mode not in ("forward", "auto"):
+    # Mixed mode leaves a loop alone that the argument does not reach.
+    apart = loop == "of other values" and mode in ("mixed", "blockwise")
+    if mode not in ("forward", "auto") and not apart:
         words = "jax.checkpoint.*sent again" if mode in ("reverse", "factored") else "loop"
         with pytest.raises(ModeError, match=words):
             fad.trace(own, W, X[0])
