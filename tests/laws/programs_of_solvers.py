@@ -5,6 +5,7 @@ out. Solvers stop by tolerance or after a fixed number of steps; the oracle runs
 """
 
 import importlib.util
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -46,8 +47,10 @@ def _plain(loss):
 
 
 if HAS["jaxopt"]:
-    import jaxopt
-    from jaxopt import projection, prox
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # jaxopt is no longer maintained
+        import jaxopt
+        from jaxopt import projection, prox
 
     def solved(make, evaluate=local_loss):
         return lambda w, x, y: evaluate(make().run(jnp.zeros(3), w, x, y).params, x, y)
