@@ -6,14 +6,13 @@ Source: the rule page FAD408.
 import jax.numpy as jnp
 
 
-def slack_of(dtype: str, shape: tuple[int, ...] = ()) -> float:
+def slack_of(dtype: str) -> float:
     """The factor by which the norm of a value of a dtype may exceed its bound.
 
     It is 1 for dtypes with at least 23 bits of mantissa, whose rounding the assumptions cover.
 
     Args:
       dtype: Name of the dtype; empty for an ordinary one.
-      shape: Of the value.
     """
     if not dtype or not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
         return 1.0

@@ -57,7 +57,7 @@ def bound_of(
         found.append(say("FAD410"))
     if not fact.interval.finite:
         found.append(say("FAD407", Severity.CAVEAT))
-    slack = slack_of(fact.low, operand.shape)
+    slack = slack_of(fact.low)
     if fact.low:
         factor = f"{slack:.4f}"
         found.append(say("FAD408", bound=amount, factor=factor, dtype=fact.low))

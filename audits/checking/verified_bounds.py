@@ -27,7 +27,6 @@ class Clipped(NamedTuple):
       norm: Largest L2 norm of the result.
       unit: Its unit in the joint norm.
       dtype: Its dtype.
-      shape: Its shape.
     """
 
     clip: tuple
@@ -35,7 +34,6 @@ class Clipped(NamedTuple):
     norm: float
     unit: float
     dtype: str
-    shape: tuple[int, ...]
 
 
 class ClippedSum(NamedTuple):
@@ -55,8 +53,7 @@ def clipped(equation: JaxprEqn, path: tuple) -> dict[Var, Clipped]:
     made = {}
     for index, (variable, unit) in enumerate(zip(equation.outvars, equation.params["norms"])):
         aval: Any = variable.aval
-        shape = tuple(aval.shape)
-        made[variable] = Clipped(path, index, limit * unit, unit, str(aval.dtype), shape)
+        made[variable] = Clipped(path, index, limit * unit, unit, str(aval.dtype))
     return made
 
 
@@ -82,7 +79,7 @@ def fault_of_bounds(
 
 def _fault_of_one(stated: Bound, proved: ClippedSum) -> str | None:
     operand = proved.operand
-    norm, slack = stated.norm, slack_of(operand.dtype, operand.shape)
+    norm, slack = stated.norm, slack_of(operand.dtype)
     what = f"Sum {stated.sum!r}"
     if not isinstance(norm, int | float) or not operand.norm <= norm * _CLOSE:
         return f"{what} is clipped to {operand.norm}, stated is {norm}."
@@ -127,7 +124,9 @@ def _fault_of_mechanism(
     if mechanism.by_clients and STATEMENT not in certificate.assumptions:
         return f"The assumption of noise by clients is missing: {STATEMENT!r}."
     clips = {s.operand.clip: s.count for s in found}
-    if mechanism.joint and sum(clips.values()) > rounds:
+    # Each round has a clip, so none has two; of a loop without a length nobody knows.
+    apart = math.isinf(rounds) or sum(clips.values()) > rounds
+    if mechanism.joint and apart and len(clips) > 1:
         return "The sums of a round are clipped apart, the mechanism states one joint clip."
     return None
 

@@ -25,10 +25,8 @@ from audits.transfer.labels import (
     MERGED_COPIES,
     Axis,
     Label,
-    Place,
-    data_axes,
+    of_constant,
     poison,
-    public,
 )
 from audits.transfer.slots import marked
 from audits.transfer.styles import Style
@@ -286,14 +284,12 @@ class Checker:
         if isinstance(value, jax.Ref):
             self._report_constant("FAD004", scope, primitive="jax.Ref, captured")
             return poison(len(value.shape))
-        rank = len(np.shape(value))
         array = _as_numpy(value)
-        if array.dtype.names is not None or array.dtype.itemsize == 0 or _uniform(array):
-            return public(rank)
-        if constant_digest(array) in self.public:
-            return Label(Place.PUBLIC, data_axes(rank))
-        self._report_constant("FAD005", scope, shape=array.shape, dtype=array.dtype)
-        return poison(rank)
+        label = of_constant(array, np.ndim(value), self.public)
+        if label is None:
+            self._report_constant("FAD005", scope, shape=array.shape, dtype=array.dtype)
+            return poison(np.ndim(value))
+        return label
 
     def _report_constant(self, rule: str, scope: Scope, **fields: Any) -> None:
         self.poisoned |= scope.recording
@@ -381,18 +377,10 @@ class Checker:
 _GENERATORS = (
     "Use keys of threefry2x32, rbg or unsafe_rbg as JAX defines them, and JAX's primitives"
 )
-# The primitives that may use an axis that merges clients with data.
 # Their bodies mark their results themselves, or they pass operands on.
 _ENTERED = frozenset({"call", "custom_rule", "linear_solve", "scan", "while", "cond", "identity"})
+# The primitives that may use an axis that merges clients with data.
 _MERGING = frozenset({"reshape", "transpose", "conv", "call", "custom_rule"})
-
-
-def constant_digest(array: np.ndarray) -> str:
-    """The digest by which a captured constant is declared public."""
-    import hashlib
-
-    head = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def _as_numpy(value: Any) -> np.ndarray:
@@ -400,10 +388,6 @@ def _as_numpy(value: Any) -> np.ndarray:
         return np.asarray(value)
     except TypeError:  # a typed PRNG key has no numpy form, but its words do
         return np.asarray(jax.random.key_data(value))
-
-
-def _uniform(array: np.ndarray) -> bool:
-    return array.size <= 1 or bool(np.all(array == array.flat[0]))
 
 
 def _name(names: Mapping[Var, str], atom: Var | Literal) -> str:

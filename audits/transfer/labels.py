@@ -25,8 +25,11 @@ Source: the label lattice follows the Volpano-Smith line of information-flow typ
 
 import dataclasses
 import enum
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
+
+import numpy as np
 
 CLIENT_AXIS, REPLICATED, POSITION, DATA = "c", "r", "i", "d"
 MERGED, MERGED_COPIES = "m", "q"
@@ -110,6 +113,26 @@ def replicated_axes(rank: int) -> tuple[Axis, ...]:
 def public(rank: int = 0) -> Label:
     """A constant whose entries are all equal."""
     return Label(Place.PUBLIC, replicated_axes(rank))
+
+
+def of_constant(array: np.ndarray, rank: int, declared: Collection[str]) -> Label | None:
+    """The label of a captured array, None if it is not public.
+
+    Args:
+      array: The array, or the words of a key.
+      rank: Of the value.
+      declared: Digests of the constants that are declared public.
+    """
+    uniform = array.size <= 1 or bool(np.all(array == array.flat[0]))
+    if array.dtype.names is not None or array.dtype.itemsize == 0 or uniform:
+        return public(rank)
+    return Label(Place.PUBLIC, data_axes(rank)) if constant_digest(array) in declared else None
+
+
+def constant_digest(array: np.ndarray) -> str:
+    """The digest by which a captured constant is declared public."""
+    head = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def poison(rank: int) -> Label:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 import audits
 import secfad as fad
 from audits.checking.verification import VerificationError, verify
+from audits.checking.verified_bounds import Clipped, ClippedSum, fault_of_bounds
 from audits.transfer import interpreter
 from privacy.certificates.certificates import Certificate
 from privacy.mechanisms.mechanisms import Gaussian
@@ -174,6 +176,18 @@ def test_edits_that_the_clips_contradict_are_refused(edit):
                 body[field] = change
     with pytest.raises(VerificationError, match=message):
         verify(Certificate.from_json(json.dumps(body)), private.program)
+
+
+def test_rounds_without_a_number_prove_no_joint_clip():
+    mechanism = Gaussian(noise_multiplier=1.0, clip_norm=1.0, joint=False)
+    certificate = audits.certify(privatize(two_sums, spec(3), spec(3), mechanism=mechanism))
+    found = [
+        ClippedSum(name, 1, Clipped((at,), 0, 1.0, 1.0, dtype))
+        for at, name, dtype in ((0, "a", "float32"), (1, "b", "bfloat16"))
+    ]
+    jointly = altered(certificate, mechanism={**certificate.mechanism, "joint": True})
+    assert fault_of_bounds(certificate, "primal", found, math.inf) is None
+    assert "clipped apart" in fault_of_bounds(jointly, "primal", found, math.inf)
 
 
 def test_one_clipped_value_in_two_sums_is_refused():
