@@ -91,14 +91,18 @@ def _while(params, values, path):
     carry = list(values[conds + bodies :])
     for _ in range(LONGEST):
         (go,) = yield from run(params["cond_jaxpr"], [*tested, *carry], (*path, "test"))
-        if np.ndim(go) or not bool(go):
-            break
-        carry = yield from run(params["body_jaxpr"], [*fixed, *carry], (*path, "body"))
-    else:
-        raise Undecided("a loop without end")
-    if np.ndim(go):
-        raise Undecided("a loop over many clients at once")
-    return carry
+        if not np.any(go):
+            return carry
+        after = yield from run(params["body_jaxpr"], [*fixed, *carry], (*path, "body"))
+        carry = [_where(go, new, old) for new, old in zip(after, carry)]
+    raise Undecided("a loop without end")
+
+
+def _where(go, new, old):
+    """`new` in the rows of a batched loop that still run (those of its predicate), else `old`."""
+    if not np.ndim(go):
+        return new
+    return jnp.where(jnp.reshape(go, go.shape + (1,) * (jnp.ndim(new) - np.ndim(go))), new, old)
 
 
 def local(message):
