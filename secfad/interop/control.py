@@ -82,9 +82,7 @@ def _scan(run: Run, loop: Scan, values: list[Any]) -> list[Any]:
         out, last = loop.split_out(run(loop.body, given))
         return _coerced(loop.equation, out, axes), [bare(x) for x in last]
 
-    carry, collected = jax.lax.scan(
-        iteration, carry, arrays, length=loop.length, reverse=loop.reverse, unroll=loop.unroll
-    )
+    carry, collected = jax.lax.scan(iteration, carry, arrays, **loop.options)
     outside = [None if axis is None else axis + 1 for axis in made]
     return [*_dressed(carry, axes), *_dressed(collected, outside)]
 

@@ -149,7 +149,26 @@ class Solve(Call):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
-class Scan(Plain):
+class _Regions(Plain):
+    """Control flow: an equation whose operands and programs are the attributes of its view."""
+
+    def with_(self, outvars: Sequence[Var] | None = None, **regions: Any) -> JaxprEqn:
+        """The equation with other regions, given by the names of attributes; they must fit."""
+        changed = dataclasses.replace(self, **regions)
+        invars, params = changed.regions()
+        params = self.equation.params | params
+        if "linear" in params:  # JAX before 0.9
+            params["linear"] = (False,) * len(invars)
+        outvars = self.outputs if outvars is None else list(outvars)
+        return self.equation.replace(invars=invars, outvars=outvars, params=params)
+
+    def regions(self) -> tuple[list[Atom], dict[str, Any]]:
+        """All operands, and the parameters that say how they are divided and what they enter."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class Scan(_Regions):
     """A loop of known length.
 
     Attributes:
@@ -157,16 +176,12 @@ class Scan(Plain):
       consts: Operands that every iteration reads.
       carry: Operands that the first iteration starts from.
       xs: Operands of which every iteration reads a row.
-      carry_out: Results of the last iteration.
-      ys: Collected rows.
     """
 
     body: ClosedJaxpr
     consts: list[Atom]
     carry: list[Atom]
     xs: list[Atom]
-    carry_out: list[Var]
-    ys: list[Var]
 
     @property
     def length(self) -> int:
@@ -179,46 +194,27 @@ class Scan(Plain):
         return self.equation.params["reverse"]
 
     @property
-    def unroll(self) -> Any:
-        """How many iterations are compiled as one."""
-        return self.equation.params["unroll"]
+    def options(self) -> dict[str, Any]:
+        """What `jax.lax.scan` takes beside operands and body."""
+        return {name: self.equation.params[name] for name in ("length", "reverse", "unroll")}
 
-    def split(self, items: Sequence) -> tuple[list, list, list]:
+    def split(self, items: Sequence) -> list[list]:
         """The items of the constants, of the carries and of the sequences."""
         first = len(self.consts)
-        consts, carry, xs = _cut(items, first, first + len(self.carry))
-        return consts, carry, xs
+        return _cut(items, first, first + len(self.carry))
 
     def split_out(self, items: Sequence) -> tuple[list, list]:
         """The items of the carries and of the rows that an iteration gives."""
-        carry, ys = _cut(items, len(self.carry))
-        return carry, ys
+        return list(items[: len(self.carry)]), list(items[len(self.carry) :])
 
-    def with_(
-        self,
-        *,
-        body: ClosedJaxpr | None = None,
-        consts: Sequence[Atom] | None = None,
-        carry: Sequence[Atom] | None = None,
-        xs: Sequence[Atom] | None = None,
-        outvars: Sequence[Var] | None = None,
-    ) -> JaxprEqn:
-        """The loop with other regions; the body must fit them."""
-        body = self.body if body is None else body
-        consts, carry, xs = _given((consts, self.consts), (carry, self.carry), (xs, self.xs))
-        params = self.equation.params | {
-            "jaxpr": body,
-            "num_consts": len(consts),
-            "num_carry": len(carry),
-        }
-        invars = [*consts, *carry, *xs]
-        if "linear" in params:  # JAX before 0.9
-            params["linear"] = (False,) * len(invars)
-        return _replaced(self.equation, invars, outvars, params)
+    def regions(self) -> tuple[list[Atom], dict[str, Any]]:
+        """All operands; the body and the numbers of constants and of carries."""
+        sizes = {"num_consts": len(self.consts), "num_carry": len(self.carry)}
+        return [*self.consts, *self.carry, *self.xs], {"jaxpr": self.body, **sizes}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
-class While(Plain):
+class While(_Regions):
     """A loop that a predicate ends.
 
     Attributes:
@@ -235,39 +231,21 @@ class While(Plain):
     body_consts: list[Atom]
     carry: list[Atom]
 
-    def split(self, items: Sequence) -> tuple[list, list, list]:
+    def split(self, items: Sequence) -> list[list]:
         """The items of the constants of the predicate and of the body, and of the carries."""
         first = len(self.predicate_consts)
-        predicate, body, carry = _cut(items, first, first + len(self.body_consts))
-        return predicate, body, carry
+        return _cut(items, first, first + len(self.body_consts))
 
-    def with_(
-        self,
-        *,
-        predicate: ClosedJaxpr | None = None,
-        body: ClosedJaxpr | None = None,
-        predicate_consts: Sequence[Atom] | None = None,
-        body_consts: Sequence[Atom] | None = None,
-        carry: Sequence[Atom] | None = None,
-        outvars: Sequence[Var] | None = None,
-    ) -> JaxprEqn:
-        """The loop with other regions; predicate and body must fit them."""
-        head, consts, carry = _given(
-            (predicate_consts, self.predicate_consts),
-            (body_consts, self.body_consts),
-            (carry, self.carry),
-        )
-        params = self.equation.params | {
-            "cond_jaxpr": self.predicate if predicate is None else predicate,
-            "body_jaxpr": self.body if body is None else body,
-            "cond_nconsts": len(head),
-            "body_nconsts": len(consts),
-        }
-        return _replaced(self.equation, [*head, *consts, *carry], outvars, params)
+    def regions(self) -> tuple[list[Atom], dict[str, Any]]:
+        """All operands; both programs and the numbers of their constants."""
+        head, consts = self.predicate_consts, self.body_consts
+        programs = {"cond_jaxpr": self.predicate, "body_jaxpr": self.body}
+        sizes = {"cond_nconsts": len(head), "body_nconsts": len(consts)}
+        return [*head, *consts, *self.carry], programs | sizes
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
-class Cond(Plain):
+class Cond(_Regions):
     """One of several branches.
 
     Attributes:
@@ -284,21 +262,9 @@ class Cond(Plain):
         """The item of the index, and those of the operands."""
         return items[0], list(items[1:])
 
-    def with_(
-        self,
-        *,
-        index: Atom | None = None,
-        operands: Sequence[Atom] | None = None,
-        branches: Sequence[ClosedJaxpr] | None = None,
-        outvars: Sequence[Var] | None = None,
-    ) -> JaxprEqn:
-        """The choice with other regions; the branches must fit them."""
-        params = self.equation.params
-        if branches is not None:
-            params = params | {"branches": tuple(branches)}
-        operands = self.operands if operands is None else operands
-        first = self.index if index is None else index
-        return _replaced(self.equation, [first, *operands], outvars, params)
+    def regions(self) -> tuple[list[Atom], dict[str, Any]]:
+        """All operands; the branches."""
+        return [self.index, *self.operands], {"branches": tuple(self.branches)}
 
 
 _V = TypeVar("_V", bound=Plain)
@@ -347,10 +313,9 @@ def _solve(equation: JaxprEqn) -> Solve:
 
 def _scan(equation: JaxprEqn) -> Scan:
     params = equation.params
-    carries = params["num_carry"]
-    cuts = params["num_consts"], params["num_consts"] + carries
-    inputs, outputs = _cut(equation.invars, *cuts), _cut(equation.outvars, carries)
-    return Scan(equation, params["jaxpr"], *inputs, *outputs)
+    first = params["num_consts"]
+    inputs = _cut(equation.invars, first, first + params["num_carry"])
+    return Scan(equation, params["jaxpr"], *inputs)
 
 
 def _while(equation: JaxprEqn) -> While:
@@ -379,15 +344,6 @@ VIEWS: dict[Primitive, Callable[[JaxprEqn], View]] = {
 def _cut(items: Sequence, *cuts: int) -> list[list]:
     edges = [0, *cuts, len(items)]
     return [list(items[a:b]) for a, b in itertools.pairwise(edges)]
-
-
-def _given(*pairs: tuple[Sequence[Atom] | None, Sequence[Atom]]) -> list[list[Atom]]:
-    return [list(old if new is None else new) for new, old in pairs]
-
-
-def _replaced(equation: JaxprEqn, invars, outvars, params: dict) -> JaxprEqn:
-    outvars = equation.outvars if outvars is None else list(outvars)
-    return equation.replace(invars=invars, outvars=outvars, params=params)
 
 
 def _closed(body: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:

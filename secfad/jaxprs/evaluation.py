@@ -75,8 +75,7 @@ class Evaluator:
         """Rebuilds a loop of known length."""
         consts, start, xs = loop.split(values)
         body = lambda carry, row: loop.split_out(self.run(loop.body, [*consts, *carry, *row]))
-        options = {"length": loop.length, "reverse": loop.reverse, "unroll": loop.unroll}
-        carry, ys = jax.lax.scan(body, start, xs, **options)
+        carry, ys = jax.lax.scan(body, start, xs, **loop.options)
         return [*carry, *ys]
 
     def while_loop(self, loop: While, values: Sequence[Any]) -> list[Any]:

@@ -206,7 +206,8 @@ class _Reader(Dataflow[Heard]):
             return self._message(self.messages[equation], given)
         if self.placed.is_driven(step):
             if _never_runs(step):
-                return [*step.split(given)[1], *[_NOTHING] * len(step.ys)]
+                rows = step.split_out(step.outputs)[1]
+                return [*step.split(given)[1], *[_NOTHING] * len(rows)]
             return super().outputs(equation, given)
         at_clients = self.placed.place_of(step) is CLIENTS
         return [self.joined(given) if at_clients else _NOTHING] * len(step.outputs)
