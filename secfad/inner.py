@@ -4,7 +4,7 @@ Nothing else of secfad's rooms is imported from outside (`tests/test_architectur
 `secfad` itself, these may change from version to version.
 
 - Programs of JAX and their equations: `Inside`, `any_inside`, `as_call`, `bodies`, `broadcast_p`, `clip_p`,
-  `ClosedJaxpr`, `dce`, `dependent_results`, `equations` (the views of them), `evaluate`, `Evaluator`,
+  `ClosedJaxpr`, `dce`, `DEPENDENCE`, `equations` (the views of them), `evaluate`, `Evaluator`,
   `foreign_code`, `hide_file_from_tracebacks`, `is_known_dtype`, `is_registered`, `Jaxpr`,
   `JaxprEqn`, `Literal`, `live`, `Primitive`, `read`, `spec`, `sub_jaxprs`, `sum_p`, `user_line`,
   `Var`, `without_counts`.
@@ -41,7 +41,7 @@ from secfad.engines.local import Aggregator as Aggregator
 from secfad.engines.local import Upload as Upload
 from secfad.engines.local import plain_sum as plain_sum
 from secfad.jaxprs import equations as equations
-from secfad.jaxprs.dependence import dependent_results as dependent_results
+from secfad.jaxprs.dependence import DEPENDENCE as DEPENDENCE
 from secfad.jaxprs.equations import as_call as as_call
 from secfad.jaxprs.evaluation import Evaluator as Evaluator
 from secfad.jaxprs.evaluation import read as read

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from audits.transfer import registry
-from secfad.inner import Jaxpr, JaxprEqn, Literal, Var, dependent_results, equations
+from secfad.inner import DEPENDENCE, Jaxpr, JaxprEqn, Literal, Var, equations
 
 # Elementwise operations that do not change their operand.
 _COPIES = frozenset({"copy", "stop_gradient"})
@@ -39,7 +39,7 @@ def counted(jaxpr: Jaxpr, carries: Sequence[bool], *, constants: int) -> list[bo
     """The results of the body, after its carries, that depend on the marked carries."""
     behind = len(jaxpr.invars) - constants - len(carries)
     flags = [*[False] * constants, *carries, *[False] * behind]
-    return [bool(m) for m in dependent_results(jaxpr, flags)[len(carries) :]]
+    return [bool(m) for m in DEPENDENCE.results(jaxpr, flags)[len(carries) :]]
 
 
 def passed_on(jaxpr: Jaxpr) -> list[int | None]:

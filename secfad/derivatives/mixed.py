@@ -25,7 +25,7 @@ from secfad.computations import Computation
 from secfad.derivatives.jacobians import sum_with_jacobians
 from secfad.derivatives.slicing import Slice, Slicer
 from secfad.errors import ModeError
-from secfad.jaxprs.dependence import active_operands, active_variables, dependent_outputs, union
+from secfad.jaxprs.dependence import ACTIVITY
 from secfad.jaxprs.equations import CUSTOM_RULES, Atom, Broadcast, Scan, Sum, View, While
 from secfad.jaxprs.evaluation import Evaluator, read
 from secfad.jaxprs.inside import communicates, every_equation, variables
@@ -115,7 +115,7 @@ class _Mixed(Evaluator):
         self.name = name
         self.placed = placed
         self.summing = summing
-        self.active = active = active_variables(placed.jaxpr, active_inputs)
+        self.active = active = _active(placed, active_inputs)
         entering = {
             v: atom
             for v, atom in zip(placed.inputs, atoms)
@@ -163,7 +163,7 @@ class _Mixed(Evaluator):
                 )
             return Evaluator()
         body = self.placed.inside(step.body)
-        flags = active_operands(step, inside)
+        flags = ACTIVITY.entering(step, inside)
         _require_no_client_state(self.name, step, body, flags)
         wanted = None if self.wanted is None else _wanted_inside(step, body, self.wanted)
         outer = self.slicer, scope
@@ -180,7 +180,7 @@ class _Mixed(Evaluator):
 
 def _require_no_client_state(name: str, step: Scan, body: Placed, flags: Sequence[int]) -> None:
     """Refuses a loop into or out of which a differentiated client value goes by iterations."""
-    active = active_variables(body.jaxpr, flags)
+    active = _active(body, flags)
     entering = body.inputs[len(step.consts) :]
     if any(_member(v, active) and body.placement(v) is CLIENTS for v in (*entering, *body.results)):
         raise ModeError(
@@ -196,8 +196,8 @@ def _leading_to(placed: Placed, results: Sequence[Atom]) -> set[Var]:
     for step in reversed(placed.steps):
         if any(v in found for v in step.outputs):
             bits = [1 << i for i in range(len(step.inputs))]
-            reads = dependent_outputs(step.equation, bits, derivative=True)
-            read = union(m for v, m in zip(step.outputs, reads) if v in found)
+            reads = ACTIVITY.outputs(step.equation, bits)
+            read = ACTIVITY.joined(m for v, m in zip(step.outputs, reads) if v in found)
             found.update(variables(v for v, bit in zip(step.inputs, bits) if read & bit))
     return found
 
@@ -213,6 +213,11 @@ def _wanted_inside(step: Scan, body: Placed, wanted: set[Var]) -> set[Var]:
         if later == outputs[: len(carry)]:
             return found
         outputs[: len(carry)] = later
+
+
+def _active(placed: Placed, marks: Sequence[int]) -> dict[Var, int]:
+    """The variables whose derivatives depend on marked inputs."""
+    return {v: m for v, m in ACTIVITY.variables(placed.jaxpr, marks).items() if m}
 
 
 def _member(atom: Atom, variables: Container[Var]) -> bool:

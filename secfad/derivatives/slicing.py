@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from secfad import _jax
 from secfad._jax import Jaxpr, Var
 from secfad.errors import ModeError
-from secfad.jaxprs.dependence import dependent_results, is_differentiable
+from secfad.jaxprs.dependence import ACTIVITY
 from secfad.jaxprs.equations import OWN_DERIVATIVE, Atom, Broadcast, Sum, View
 from secfad.jaxprs.inside import Inside, bodies
 from secfad.placements import CLIENTS
@@ -129,7 +129,5 @@ class Slicer:
 def _dependence(jaxpr: Jaxpr, roots: list[Var]) -> list[list[bool]]:
     bits = [1 << i for i in range(len(roots))]
     marks = dict(zip(roots, bits))
-    # What has no derivative leads nowhere, however its sum is made.
-    given = [marks.get(v, 0) if is_differentiable(v) else 0 for v in jaxpr.invars]
-    found = dependent_results(jaxpr, given, derivative=True)
+    found = ACTIVITY.results(jaxpr, [marks.get(v, 0) for v in jaxpr.invars])
     return [[bool(m & bit) for bit in bits] for m in found]

@@ -5,22 +5,21 @@ beside a model, or a value that a call only passes through. What is asked here i
 by itself, at any depth. *Marks* are whole numbers whose bits stand for whatever a caller follows
 (flags are marks of one bit); a result has the marks of everything that it depends on.
 
-A value depends on whatever it is computed from. Its *derivative* depends on less: not on what passes
-through `stop_gradient`, an integer or a predicate, and on what a rule of a user's says.
+`DEPENDENCE`: a value depends on whatever it is computed from. `ACTIVITY`: its derivative depends on
+less, not on what passes through `stop_gradient`, an integer or a predicate, and on what a rule of a
+user's says.
 """
 
-import functools
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from secfad import _jax
-from secfad._jax import Jaxpr, JaxprEqn, Literal, Var
+from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from secfad._jax_interpreters import dce
 from secfad.jaxprs.dataflow import Marks
-from secfad.jaxprs.equations import COND, CUSTOM_JVP, CUSTOM_RULES, SCAN, Call, Scan, While, as_call
+from secfad.jaxprs.equations import COND, CUSTOM_JVP, CUSTOM_RULES, SCAN, Call, as_call
 
 # Floating-point results whose derivative is zero wherever there is one.
 _FLAT = frozenset({"stop_gradient", "sign", "floor", "ceil", "round", "nextafter"})
@@ -31,13 +30,13 @@ def is_differentiable(atom: Var | Literal) -> bool:
     return jax.dtypes.issubdtype(_jax.spec(atom.aval).dtype, jnp.inexact)
 
 
-def union(marks: Iterable[int]) -> int:
-    """All marks together."""
-    return functools.reduce(operator.or_, marks, False)
-
-
-class _Derivatives(Marks):
+class _Activity(Marks):
     """What the derivatives of values depend on."""
+
+    def variables(self, body: ClosedJaxpr | Jaxpr, given: Sequence[int]) -> dict[Var, int]:
+        inputs = (body.jaxpr if isinstance(body, ClosedJaxpr) else body).invars
+        moving = [m if is_differentiable(v) else 0 for v, m in zip(inputs, given)]
+        return super().variables(body, moving)
 
     def outputs(self, equation: JaxprEqn, given: list[int]) -> list[int]:
         made = super().outputs(equation, given)
@@ -56,36 +55,7 @@ class _Derivatives(Marks):
 
 
 # Both remember what they found for as long as the programs live.
-_VALUES, _DERIVATIVES = Marks(), _Derivatives()
-
-
-def dependent_outputs(
-    equation: JaxprEqn, marks: Sequence[int], *, derivative: bool = False
-) -> list[int]:
-    """The marks of each output, given those of the inputs.
-
-    Args:
-      equation: Any equation.
-      marks: Of its inputs.
-      derivative: Whether the derivatives are asked for, and not the values.
-    """
-    return (_DERIVATIVES if derivative else _VALUES).outputs(equation, list(marks))
-
-
-def dependent_results(jaxpr: Jaxpr, marks: Sequence[int], *, derivative: bool = False) -> list[int]:
-    """The marks of each result of a program, given those of its inputs."""
-    return (_DERIVATIVES if derivative else _VALUES).results(jaxpr, marks)
-
-
-def active_variables(jaxpr: Jaxpr, marks: Sequence[int]) -> dict[Var, int]:
-    """The variables of a program whose derivatives depend on marked inputs, with their marks."""
-    given = [m if is_differentiable(v) else 0 for v, m in zip(jaxpr.invars, marks)]
-    return {v: m for v, m in _DERIVATIVES.variables(jaxpr, given).items() if m}
-
-
-def active_operands(loop: Scan | While, marks: Sequence[int]) -> list[int]:
-    """The marks of the derivatives of the operands of a loop, in any iteration."""
-    return _DERIVATIVES.entering(loop, marks)
+DEPENDENCE, ACTIVITY = Marks(), _Activity()
 
 
 def separated(equation: JaxprEqn, flags: Sequence[bool]) -> tuple[list[JaxprEqn], JaxprEqn] | None:
@@ -96,7 +66,7 @@ def separated(equation: JaxprEqn, flags: Sequence[bool]) -> tuple[list[JaxprEqn]
     """
     if equation.primitive not in (SCAN, COND) and as_call(equation) is None:
         return None
-    dependent = [bool(m) for m in dependent_outputs(equation, flags)]
+    dependent = [bool(m) for m in DEPENDENCE.outputs(equation, [*flags])]
     if all(dependent):
         return None
     forbidden = {v for v, f in zip(equation.invars, flags) if f and isinstance(v, Var)}
@@ -138,7 +108,7 @@ def _rule(equation: JaxprEqn, marks: Sequence[int]) -> list[int]:
     count = len(equation.outvars)
     moving = [i for i, v in enumerate(equation.invars) if marks[i] and is_differentiable(v)]
     if count == 1 or len(moving) == 0:
-        return [union(marks[i] for i in moving)] * count
+        return [ACTIVITY.joined(marks[i] for i in moving)] * count
     specs = [_jax.spec(v.aval) for v in equation.invars]
     live = [i for i, v in enumerate(equation.outvars) if is_differentiable(v)]
 
@@ -160,12 +130,13 @@ def _rule(equation: JaxprEqn, marks: Sequence[int]) -> list[int]:
 
     if equation.primitive is CUSTOM_JVP:
         rule = _jax.make_jaxpr(forward, (specs, [specs[i] for i in moving]))[0].jaxpr
-        out = dependent_results(rule, [*[False] * len(specs), *(marks[i] for i in moving)])
+        out = DEPENDENCE.results(rule, [*[0] * len(specs), *(marks[i] for i in moving)])
     else:
         given = [_jax.spec(equation.outvars[i].aval) for i in live]
         rule = _jax.make_jaxpr(backward, (specs, given))[0].jaxpr
         bits = [1 << k for k in range(len(live))]
-        reads = dependent_results(rule, [*[False] * len(specs), *bits])
-        out = [union(marks[i] for i, r in zip(moving, reads) if r & bit) for bit in bits]
+        reads = DEPENDENCE.results(rule, [*[0] * len(specs), *bits])
+        read_by = lambda bit: (marks[i] for i, r in zip(moving, reads) if r & bit)
+        out = [ACTIVITY.joined(read_by(bit)) for bit in bits]
     found = dict(zip(live, out))
-    return [found.get(i, False) for i in range(count)]
+    return [found.get(i, 0) for i in range(count)]

@@ -16,7 +16,7 @@ from itertools import accumulate
 
 from secfad._jax import JaxprEqn, Var
 from secfad.jaxprs.dataflow import Marks
-from secfad.jaxprs.dependence import dependent_outputs
+from secfad.jaxprs.dependence import DEPENDENCE
 from secfad.jaxprs.equations import Atom, Broadcast, Cond, Scan, Sum, While, view
 from secfad.jaxprs.inside import communicates, variables
 from secfad.placements import CLIENTS
@@ -163,7 +163,7 @@ class _Received(Marks):
             case Sum():
                 return [0] * len(given)
             case step if not self.placed.is_driven(step):
-                return dependent_outputs(equation, given)
+                return DEPENDENCE.outputs(equation, given)
             case Cond() as cond:
                 return [1] * len(cond.outputs)
             case While() as loop:

@@ -7,7 +7,7 @@ import pytest
 
 import secfad as fad
 from secfad import _jax
-from secfad.jaxprs.dependence import dependent_results
+from secfad.jaxprs.dependence import ACTIVITY, DEPENDENCE
 
 S, C = fad.SERVER, fad.CLIENTS
 D = 12
@@ -84,7 +84,7 @@ FUNS = {
 def test_a_result_is_active_where_its_derivative_is_not_zero(fun):
     w, rate = jnp.array([0.7, -1.3, 0.4]), jnp.array([0.9, 0.8, 1.7])
     jaxpr = _jax.make_jaxpr(fun, (w, rate))[0].jaxpr
-    found = dependent_results(jaxpr, [1, 2], derivative=True)
+    found = ACTIVITY.results(jaxpr, [1, 2])
     taken = jax.jacrev if fun is both_vjp else jax.jacfwd
     columns = [jax.tree.leaves(taken(fun, argnums=i)(w, rate)) for i in (0, 1)]
     expected = [int(a.any()) + 2 * int(b.any()) for a, b in zip(*columns)]
@@ -93,13 +93,13 @@ def test_a_result_is_active_where_its_derivative_is_not_zero(fun):
 
 def test_a_rule_decides_and_not_what_it_is_a_rule_of():
     jaxpr = _jax.make_jaxpr(passed_straight, (1.0, 2.0))[0].jaxpr
-    assert list(dependent_results(jaxpr, [1, 2], derivative=True)) == [1, False]
-    assert list(dependent_results(jaxpr, [1, 2])) == [2, 1]
+    assert list(ACTIVITY.results(jaxpr, [1, 2])) == [1, False]
+    assert list(DEPENDENCE.results(jaxpr, [1, 2])) == [2, 1]
 
 
 def test_a_value_depends_on_what_decides_how_often_a_loop_runs():
     jaxpr = _jax.make_jaxpr(looped, (jnp.ones(3), jnp.ones(3)))[0].jaxpr
-    assert list(dependent_results(jaxpr, [1, 2])) == [1, 3, 1]
+    assert list(DEPENDENCE.results(jaxpr, [1, 2])) == [1, 3, 1]
 
 
 def delta(w, x, y):
