@@ -14,12 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 import privacy
 from privacy.accounting.terms import joint_noise_multiplier
 from privacy.execution.aggregation import groups
-from secfad import Computation, jacobian, plan, value_and_grad
-from secfad.errors import SecfadError
-from secfad.inner import positions, spec
+from secfad import SERVER, Computation, jacobian, plan, value_and_grad
+from secfad.errors import ArgumentError, SecfadError
+from secfad.inner import spec
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,44 @@ def mode_prices(
             continue
         prices.append(_price(option.mode, private, setting))
     return prices
+
+
+def positions(
+    computation: Computation, specs: Sequence[Any], arguments: Sequence[str]
+) -> int | list[int]:
+    """Where the named arguments stand; without names, the first floating-point one
+    of the server.
+
+    Raises:
+      ArgumentError: The computation has no such argument.
+    """
+    names = list(computation.placements)
+    unknown = sorted(set(arguments) - set(names))
+    if unknown:
+        raise ArgumentError(
+            f"Expected arguments of `{computation.name}`, which are {', '.join(names)}, got "
+            f"{', '.join(unknown)}."
+        )
+    if not arguments:
+        return _first_argument(computation, specs)
+    return [names.index(name) for name in dict.fromkeys(arguments)]
+
+
+def _first_argument(computation: Computation, specs: Sequence[Any]) -> int:
+    """Position of the first argument that is at the server and holds floating-point numbers.
+
+    Raises:
+      ArgumentError: There is none.
+    """
+    for position, (placement, shapes) in enumerate(zip(computation.placements.values(), specs)):
+        dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(shapes)]
+        floating = bool(dtypes) and all(jnp.issubdtype(d, jnp.inexact) for d in dtypes)
+        if placement is SERVER and floating:
+            return position
+    raise ArgumentError(
+        f"Expected `{computation.name}` to have a server argument of floating-point numbers to "
+        "differentiate, got none. Place one with secfad.SERVER."
+    )
 
 
 def _price(mode: str, private: privacy.PrivateProgram, setting: Setting) -> ModePrice:

@@ -5,13 +5,13 @@ Nothing else of secfad's rooms is imported from outside (`tests/test_architectur
 
 - Programs of JAX and their equations: `Inside`, `any_inside`, `as_call`, `bodies`, `broadcast_p`, `clip_p`,
   `ClosedJaxpr`, `dce`, `DEPENDENCE`, `equations` (the views of them), `evaluate`, `Evaluator`,
-  `foreign_code`, `hide_file_from_tracebacks`, `is_known_dtype`, `is_registered`, `Jaxpr`,
+  `hide_file_from_tracebacks`, `is_key_generator`, `is_known_dtype`, `is_registered`, `Jaxpr`,
   `JaxprEqn`, `Literal`, `live`, `Primitive`, `read`, `spec`, `sub_jaxprs`, `sum_p`, `user_line`,
   `Var`, `without_counts`.
 - Placed programs, their schedules and costs: `as_struct`, `canonical_dtype`, `Costs`, `costs`,
   `Nested`, `no_collection`, `normalise`, `place`, `Placed`, `Round`, `Schedule`, `schedule`,
   `timetable`.
-- Derivatives and their plans: `Mode`, `modes_table`, `positions`.
+- Derivatives: `Mode`.
 - Engines: `Aggregate`, `Aggregator`, `checked_arguments`, `cohort_size`, `label`, `plain_sum`,
   `Upload`.
 """
@@ -31,8 +31,6 @@ from secfad._jax_interpreters import dce as dce
 from secfad.clipping import clip_p as clip_p
 from secfad.collecting import no_collection as no_collection
 from secfad.derivatives.modes import Mode as Mode
-from secfad.derivatives.reports import modes_table as modes_table
-from secfad.derivatives.reports import positions as positions
 from secfad.engines.arguments import checked_arguments as checked_arguments
 from secfad.engines.arguments import cohort_size as cohort_size
 from secfad.engines.arguments import label as label
@@ -49,7 +47,7 @@ from secfad.jaxprs.inside import Inside as Inside
 from secfad.jaxprs.inside import any_inside as any_inside
 from secfad.jaxprs.inside import bodies as bodies
 from secfad.jaxprs.iterations import without_counts as without_counts
-from secfad.jaxprs.origins import foreign_code as foreign_code
+from secfad.jaxprs.origins import is_key_generator as is_key_generator
 from secfad.jaxprs.origins import is_known_dtype as is_known_dtype
 from secfad.jaxprs.origins import is_registered as is_registered
 from secfad.jaxprs.slices import live as live

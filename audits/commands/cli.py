@@ -93,8 +93,8 @@ def modes(
     """
     path, name = split_target(target)
     from audits.commands.certify_file import UnusableInput, load, require_traceable
-    from secfad import Computation
-    from secfad.inner import modes_table
+    from audits.mode_prices import Setting, mode_prices, positions, prices_table
+    from secfad import Computation, plan
 
     try:
         subject, specs = load(path, name)
@@ -106,10 +106,9 @@ def modes(
         require_traceable(subject, specs, path)
     except UnusableInput as error:
         raise UnusableInput(f"{path}: {error}") from error
-    typer.echo(modes_table(subject, specs, argument or ()))
+    argnums = positions(subject, specs, argument or ())
+    typer.echo(plan(subject, *specs, argnums=argnums).table())
     if noise_multiplier is not None:
-        from audits.mode_prices import Setting, mode_prices, prices_table
-
         setting = Setting(noise_multiplier, sampling_rate, steps, delta)
         prices = mode_prices(subject, specs, setting, argument or ())
         typer.echo("\n" + prices_table(prices, setting))

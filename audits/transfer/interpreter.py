@@ -36,7 +36,6 @@ from secfad.inner import (
     JaxprEqn,
     Literal,
     Var,
-    foreign_code,
     is_known_dtype,
     user_line,
 )
@@ -247,7 +246,7 @@ class Checker:
         family = registry.family(step.equation.primitive, style=self.style.name)
         if family == registry.IMPOSTOR:
             return step.refuse("FAD009")
-        foreign = foreign_code(step.equation)
+        foreign = registry.foreign_code(step.equation)
         if foreign:
             return step.refuse(
                 "FAD002", primitive=f"{step.primitive} of {foreign}", remedy=_GENERATORS

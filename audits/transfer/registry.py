@@ -9,10 +9,22 @@ installed DrJAX defines.
 """
 
 import sys
+from collections.abc import Iterator
 from types import CodeType
+from typing import Any
+
+import jax
 
 from audits.transfer.families import DECISIONS
-from secfad.inner import Primitive, is_registered
+from secfad.inner import (
+    ClosedJaxpr,
+    Jaxpr,
+    JaxprEqn,
+    Primitive,
+    is_key_generator,
+    is_known_dtype,
+    is_registered,
+)
 
 UNKNOWN, IMPOSTOR = "unknown", "impostor"
 
@@ -64,3 +76,45 @@ def _nested_code(code: CodeType) -> list[CodeType]:
     return [
         c for c in code.co_consts if isinstance(c, CodeType) and c.co_name == "broadcast_array_eval"
     ]
+
+
+def foreign_code(equation: JaxprEqn) -> str:
+    """What of an equation is known by its name only; "" if nothing is.
+
+    Parameters may hold code: a primitive, the random generator of new keys, a dtype with rules of
+    its own. Programs inside have equations of their own.
+    """
+    for variable in (*equation.invars, *equation.outvars):
+        dtype = getattr(variable.aval, "dtype", None)
+        if dtype is not None and not is_known_dtype(dtype):
+            return f"{dtype} arrays of another generator than JAX's"
+    for value in _flat(tuple(equation.params.values())):
+        if isinstance(value, Primitive) and not is_registered(value):
+            return f"a parameter `{value}`"
+        if _is_generator_like(value) and not is_key_generator(value):
+            return f"a random generator named {value.name!r}"
+        if _is_extended(value) and not is_known_dtype(value):
+            return f"the dtype {value}"
+    return ""
+
+
+def _is_generator_like(value: Any) -> bool:
+    return isinstance(value, tuple) and hasattr(value, "random_bits") and hasattr(value, "fold_in")
+
+
+def _is_extended(value: Any) -> bool:
+    # `issubdtype` asks for a dtype or a scalar type, which most parameters are not.
+    kind = getattr(value, "type", None)
+    return isinstance(kind, type) and issubclass(kind, jax.dtypes.extended)
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, ClosedJaxpr | Jaxpr):
+        return
+    if isinstance(value, tuple | list) and not _is_generator_like(value):
+        for item in value:
+            yield from _flat(item)
+    elif isinstance(value, dict):
+        yield from _flat(tuple(value.values()))
+    else:
+        yield value

@@ -16,15 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from secfad import _jax
 from secfad.computations import Computation
 from secfad.derivatives.modes import jacobian, value_and_grad
 from secfad.derivatives.planning import STANDARD, CostModel, Option, cheapest, priced
 from secfad.derivatives.requirements import checked_argnums, separated
-from secfad.errors import ArgumentError
-from secfad.placements import SERVER
 from secfad.programs.programs import Program
 from secfad.programs.tracing import trace
 
@@ -109,54 +106,3 @@ def plan(
         return trace(derive(computation, argnums, has_aux=has_aux, mode=mode), *specs)
 
     return Plan(computation.name, names, value, priced(program_in, cost), cost)
-
-
-def modes_table(
-    computation: Computation, specs: Sequence[Any], arguments: Sequence[str] = ()
-) -> str:
-    """The modes of a derivative side by side, as text: `secfad modes FILE.py:NAME`.
-
-    Args:
-      computation: What to differentiate.
-      specs: Shapes of its arguments.
-      arguments: Names of those to differentiate by; `differentiated_argument` by default.
-    """
-    argnums = positions(computation, specs, arguments)
-    return plan(computation, *specs, argnums=argnums).table()
-
-
-def positions(
-    computation: Computation, specs: Sequence[Any], arguments: Sequence[str]
-) -> int | list[int]:
-    """Where the named arguments stand; without names, `differentiated_argument`.
-
-    Raises:
-      ArgumentError: The computation has no such argument.
-    """
-    names = list(computation.placements)
-    unknown = sorted(set(arguments) - set(names))
-    if unknown:
-        raise ArgumentError(
-            f"Expected arguments of `{computation.name}`, which are {', '.join(names)}, got "
-            f"{', '.join(unknown)}."
-        )
-    if not arguments:
-        return differentiated_argument(computation, specs)
-    return [names.index(name) for name in dict.fromkeys(arguments)]
-
-
-def differentiated_argument(computation: Computation, specs: Sequence[Any]) -> int:
-    """Position of the first argument that is at the server and holds floating-point numbers.
-
-    Raises:
-      ArgumentError: There is none.
-    """
-    for position, (placement, spec) in enumerate(zip(computation.placements.values(), specs)):
-        dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(spec)]
-        floating = bool(dtypes) and all(jnp.issubdtype(d, jnp.inexact) for d in dtypes)
-        if placement is SERVER and floating:
-            return position
-    raise ArgumentError(
-        f"Expected `{computation.name}` to have a server argument of floating-point numbers to "
-        "differentiate, got none. Place one with secfad.SERVER."
-    )

@@ -13,21 +13,14 @@ True
 import functools
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from secfad._jax import (
-    KEY_GENERATORS,
-    ClosedJaxpr,
-    Jaxpr,
-    JaxprEqn,
-    Primitive,
-    jax_primitives,
-)
+from secfad._jax import KEY_GENERATORS, Primitive, jax_primitives
 from secfad.clipping import clip_p, clip_rows_p
 from secfad.jaxprs.inside import every_equation
 from secfad.primitives import broadcast_p, sum_p
@@ -112,45 +105,3 @@ def is_known_type(kind: type) -> bool:
     for part in kind.__qualname__.split("."):
         found = getattr(found, part, None)
     return found is kind
-
-
-def foreign_code(equation: JaxprEqn) -> str:
-    """What of an equation's operands, results and parameters is known by name only; "" if nothing is.
-
-    Parameters may hold code: a primitive, the random generator of new keys, a dtype with rules of its
-    own. Programs inside have equations of their own.
-    """
-    for variable in (*equation.invars, *equation.outvars):
-        dtype = getattr(variable.aval, "dtype", None)
-        if dtype is not None and not is_known_dtype(dtype):
-            return f"{dtype} arrays of another generator than JAX's"
-    for value in _flat(tuple(equation.params.values())):
-        if isinstance(value, Primitive) and not is_registered(value):
-            return f"a parameter `{value}`"
-        if _is_generator_like(value) and not is_key_generator(value):
-            return f"a random generator named {value.name!r}"
-        if _is_extended(value) and not is_known_dtype(value):
-            return f"the dtype {value}"
-    return ""
-
-
-def _is_generator_like(value: Any) -> bool:
-    return isinstance(value, tuple) and hasattr(value, "random_bits") and hasattr(value, "fold_in")
-
-
-def _is_extended(value: Any) -> bool:
-    # `issubdtype` asks for a dtype or a scalar type, which most parameters are not.
-    kind = getattr(value, "type", None)
-    return isinstance(kind, type) and issubclass(kind, jax.dtypes.extended)
-
-
-def _flat(value: Any) -> Iterator[Any]:
-    if isinstance(value, ClosedJaxpr | Jaxpr):
-        return
-    if isinstance(value, tuple | list) and not _is_generator_like(value):
-        for item in value:
-            yield from _flat(item)
-    elif isinstance(value, dict):
-        yield from _flat(tuple(value.values()))
-    else:
-        yield value

@@ -6,8 +6,9 @@ import pytest
 
 import privacy
 import secfad as fad
-from audits.mode_prices import Setting, mode_prices, prices_table
+from audits.mode_prices import Setting, mode_prices, positions, prices_table
 from privacy.errors import MechanismError
+from secfad.errors import ArgumentError
 
 HYPER, SIZE = 2, 30
 VECTOR = jax.ShapeDtypeStruct((SIZE,), jnp.float32)
@@ -56,3 +57,22 @@ def test_table_names_the_setting_and_every_mode(prices):
 def test_impossible_noise_is_refused():
     with pytest.raises(MechanismError, match="noise_multiplier"):
         mode_prices(next_loss, SPECS, Setting(0.0))
+
+
+def dependent_on(two, w, x):
+    return fad.sum(jnp.sum(x * fad.broadcast(w))) * jnp.sum(two)
+
+
+def test_arguments_to_differentiate_are_named():
+    made = fad.computation(two=fad.SERVER, w=fad.SERVER, x=fad.CLIENTS)(dependent_on)
+    assert positions(made, (VECTOR, VECTOR, VECTOR), ["w", "two"]) == [1, 0]
+    with pytest.raises(ArgumentError, match="which are two, w, x, got y"):
+        positions(made, (VECTOR, VECTOR, VECTOR), ["y"])
+
+
+def test_without_names_the_first_floating_server_argument_is_differentiated():
+    made = fad.computation(two=fad.SERVER, w=fad.SERVER, x=fad.CLIENTS)(dependent_on)
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    assert positions(made, (count, VECTOR, VECTOR), ()) == 1
+    with pytest.raises(ArgumentError, match="to differentiate, got none"):
+        positions(fad.computation(x=fad.CLIENTS)(lambda x: fad.sum(x)), (VECTOR,), ())

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import pytest
 
 import secfad as fad
-from secfad.derivatives.reports import modes_table
 from secfad.errors import ArgumentError, ModeError
 
 S, C = fad.SERVER, fad.CLIENTS
@@ -85,7 +84,7 @@ stay.defvjp(lambda x: (x, None), lambda _, g: (g,))
 
 
 def test_table_of_modes_has_a_line_per_mode_and_a_choice():
-    lines = modes_table(two_rounds, (ROW, ROW)).splitlines()
+    lines = fad.plan(two_rounds, ROW, ROW).table().splitlines()
     assert [line.split()[0] for line in lines[3:7]] == ["value", "mixed", "forward", "reverse"]
     assert "cheapest: mixed" in lines
 
@@ -126,25 +125,6 @@ def test_modes_that_a_while_loop_leaves_open_are_still_compared():
     assert made.mode in ("reverse", "factored")
     assert "open" in made.table()
     assert "counts as 10 iterations" in made.table()
-
-
-def test_table_of_modes_differentiates_the_arguments_that_are_named():
-    made = fad.computation(v=S, w=S, x=C)(
-        lambda v, w, x: fad.sum(jnp.sum(x * fad.broadcast(w))) * jnp.sum(v)
-    )
-    assert "by `v`, `w`;" in modes_table(made, (ROW, ROW, ROW), ["v", "w"])
-    with pytest.raises(ArgumentError, match="which are v, w, x, got y"):
-        modes_table(made, (ROW, ROW, ROW), ["y"])
-
-
-def test_table_of_modes_differentiates_the_first_floating_server_argument():
-    made = fad.computation(n=S, x=C, w=S)(
-        lambda n, x, w: n * fad.sum(jnp.sum(x * fad.broadcast(w)))
-    )
-    count = jax.ShapeDtypeStruct((), jnp.int32)
-    assert "cheapest" in modes_table(made, (count, ROW, ROW))
-    with pytest.raises(ArgumentError, match="to differentiate, got none"):
-        modes_table(fad.computation(x=C)(lambda x: fad.sum(x)), (ROW,))
 
 
 def test_program_table_lists_every_message_and_the_costs():
