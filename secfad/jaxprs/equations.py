@@ -19,7 +19,7 @@ regions.
 >>> jaxpr = jax.make_jaxpr(lambda x: jax.lax.fori_loop(0, 3, lambda i, c: c * x, x))(2.0).jaxpr
 >>> loop = view(jaxpr.eqns[-1])
 >>> type(loop).__name__, loop.length, loop.split("xic")
-('Scan', 3, (['x'], ['i', 'c'], []))
+('Scan', 3, [['x'], ['i', 'c'], []])
 """
 
 import dataclasses
