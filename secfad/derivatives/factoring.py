@@ -32,20 +32,16 @@ from secfad.primitives import COTANGENT, broadcast_p, sum_p
 from secfad.programs.normalization import normalise
 
 
-def factored(fun: Callable) -> Callable:
-    """The function with scalar cotangents moved from clients to the server; traces it once more."""
+def factored(fun: Callable, specs: Sequence[Any]) -> tuple[ClosedJaxpr, Any]:
+    """The program of a function with scalar cotangents moved from clients to the server.
 
-    def evaluated(*args: Any) -> Any:
-        specs = tuple(jax.tree.map(lambda x: _jax.spec(jax.typeof(x)), arg) for arg in args)
-        closed, tree = traced_factored(fun, specs)
-        leaves = jax.tree.leaves(args)
-        return jax.tree.unflatten(tree, _jax.eval_jaxpr(closed.jaxpr, closed.consts, *leaves))
+    Args:
+      fun: The function.
+      specs: Shapes of its arguments.
 
-    return evaluated
-
-
-def traced_factored(fun: Callable, specs: Sequence[Any]) -> tuple[ClosedJaxpr, Any]:
-    """The program of `factored(fun)` and the tree of its results, at arguments of these shapes."""
+    Returns:
+      The program and the tree of its results.
+    """
     source, tree = _jax.make_jaxpr(fun, specs)
     normal = normalise(source, erase_rules=False)
     return ClosedJaxpr(factor_scalars(normal.jaxpr), normal.consts), tree

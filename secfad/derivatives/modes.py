@@ -17,9 +17,9 @@ import jax
 from secfad import _jax
 from secfad.computations import Computation
 from secfad.derivatives import differentiation
-from secfad.derivatives.factoring import factored, traced_factored
+from secfad.derivatives.factoring import factored
 from secfad.derivatives.planning import choose_mode
-from secfad.derivatives.preparation import differentiable, specs_of
+from secfad.derivatives.preparation import differentiable
 from secfad.derivatives.refusals import explained
 from secfad.derivatives.requirements import (
     checked_argnums,
@@ -31,7 +31,7 @@ from secfad.derivatives.requirements import (
     unused_name,
     with_checked_results,
 )
-from secfad.derivatives.traced import derivative_of, traced_once
+from secfad.derivatives.traced import Tracer, derivative_of, traced_once
 from secfad.placements import SERVER
 
 Mode = Literal["forward", "reverse", "factored", "mixed", "blockwise", "auto"]
@@ -132,24 +132,28 @@ def _jvp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
     names = list(computation.placements)
     added = {unused_name(f"{names[i]}_tangent", names): names[i] for i in chosen}
 
-    def fun(*args: Any) -> Any:
-        primals, tangents = args[: len(names)], args[len(names) :]
-        known = traced_once(computation, specs_of(primals))
-        local, _ = differentiable(known, chosen, mode)
-        values = tuple(primals[i] for i in chosen)
-        for value, tangent, (what, of) in zip(values, tangents, added.items()):
-            require_alike(tangent, value, what, f"`{of}`")
-        with explained(computation.name, mode):
+    def derived(specs: tuple) -> Prepared:
+        local, _ = differentiable(traced_once(computation, specs[: len(names)]), chosen, mode)
+
+        def along(*args: Any) -> Any:
+            primals, tangents = args[: len(names)], args[len(names) :]
+            values = tuple(primals[i] for i in chosen)
+            for value, tangent, (what, of) in zip(values, tangents, added.items()):
+                require_alike(tangent, value, what, f"`{of}`")
             return jax.jvp(
                 lambda *x: local(*_replaced(primals, chosen, x)), values, tuple(tangents)
             )
 
-    return derivative_of(
-        fun,
+        return along, False, mode
+
+    made = derivative_of(
+        _tracer(computation.name, derived),
         dict(computation.placements) | {t: computation.placements[of] for t, of in added.items()},
         f"{computation.name}.jvp",
         unfactored=lambda: jvp(computation.fused, argnums, mode=mode),
-    ).documented(_described("Value and directional derivative", computation, chosen, mode))
+    )
+    text = _described("Value and directional derivative", computation, chosen, mode)
+    return made.documented(text)
 
 
 def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse") -> Computation:
@@ -176,24 +180,37 @@ def _vjp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
         require_server_arguments(computation, chosen, mode)
     added = unused_name("cotangent", computation.placements)
 
-    def fun(*args: Any) -> Any:
-        *primals, _ = args
-        known = traced_once(computation, specs_of(primals))
-        local, factoring = differentiable(known, chosen, mode)
+    def derived(specs: tuple) -> Prepared:
+        local, factoring = differentiable(traced_once(computation, specs[:-1]), chosen, mode)
 
-        def derived(*args: Any) -> Any:
+        def back(*args: Any) -> Any:
             *primals, cotangent = args
             values = tuple(primals[i] for i in chosen)
             value, pull = jax.vjp(lambda *x: local(*_replaced(primals, chosen, x)), *values)
             require_alike(cotangent, value, added, "the result")
             return value, _like(argnums, pull(cotangent))
 
-        with explained(computation.name, mode):
-            return (factored(derived) if factoring else derived)(*args)
+        return back, factoring, mode
 
     placements = dict(computation.placements) | {added: SERVER}
-    made = derivative_of(fun, placements, f"{computation.name}.vjp")
+    tracer = _tracer(computation.name, derived)
+    made = derivative_of(tracer, placements, f"{computation.name}.vjp")
     return made.documented(_described("Value and pulled-back cotangent", computation, chosen, mode))
+
+
+# A function, whether to factor scalars out of its program, and the mode that it is in.
+Prepared = tuple[Callable, bool, str]
+
+
+def _tracer(name: str, derived: Callable[[tuple], Prepared]) -> Tracer:
+    """Gives the program of a derivative at arguments of given shapes."""
+
+    def tracer(specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
+        made, factoring, use = derived(specs)
+        with explained(name, use):
+            return (factored if factoring else _jax.make_jaxpr)(made, specs)
+
+    return tracer
 
 
 def _kept(computation: Computation, key: tuple, make: Callable[[], Computation]) -> Computation:
@@ -234,13 +251,13 @@ def _made(
     chosen = _tuple(argnums)
     title, derive = _DERIVE[kind]
 
-    def derived(specs: tuple) -> tuple[Callable, bool, str]:
+    def derived(specs: tuple) -> Prepared:
         require_numbers(computation, specs, chosen)
         known = traced_once(computation, specs)
         use: Any = mode
         if mode == "auto":
             # A computation that is badly placed is refused, whatever the mode.
-            _ = known.traits
+            _ = known.program
             use = choose_mode(
                 computation.name,
                 lambda m: _derived(known, argnums, cast(Mode, m), kind, has_aux),
@@ -251,23 +268,11 @@ def _made(
         local = with_checked_results(local, computation.name, kind, use, has_aux, by_complex)
         return lambda *a: derive(local, a, argnums, use, has_aux), factor and factoring, use
 
-    def fun(*args: Any) -> Any:
-        made, factoring, use = derived(specs_of(args))
-        with explained(computation.name, use):
-            return (factored(made) if factoring else made)(*args)
-
-    def tracer(specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
-        made, factoring, use = derived(specs)
-        with explained(computation.name, use):
-            return (traced_factored if factoring else _jax.make_jaxpr)(made, specs)
-
     def unfactored() -> Computation:
         return _derived(computation.fused, argnums, mode, kind, has_aux, factor=False)
 
-    name = f"{computation.name}.{kind}"
-    made = derivative_of(
-        fun, computation.placements, name, tracer, unfactored, computation.defaults
-    )
+    tracer, name = _tracer(computation.name, derived), f"{computation.name}.{kind}"
+    made = derivative_of(tracer, computation.placements, name, computation.defaults, unfactored)
     return made.documented(_described(title, computation, chosen, mode))
 
 

@@ -9,21 +9,13 @@ Source: Rush, Charles, Garrett (JMLR 2024), sections 3.1-3.3.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import jax
-
-from secfad import _jax
 from secfad.derivatives.blockwise import sum_by_size
 from secfad.derivatives.choices import with_selected_branches
 from secfad.derivatives.mixed import surrogate
 from secfad.derivatives.requirements import require_server_results, separated
 from secfad.derivatives.traced import Traced, retraced
-
-
-def specs_of(args: Sequence[Any]) -> tuple:
-    """Shapes and dtypes of arguments in a trace."""
-    return tuple(jax.tree.map(lambda x: _jax.spec(jax.typeof(x)), arg) for arg in args)
+from secfad.programs.scheduling import one_contact
 
 
 def differentiable(
@@ -38,7 +30,7 @@ def differentiable(
         return known.fun, False
     # Without this, a forgotten broadcast would make each client's own partial derivative of what
     # looks like a derivative at the server.
-    if known.traits.branches:
+    if known.program.placed.has_branches():
         known = retraced(known, with_selected_branches(known, known.specs, mode))
     if mode == "forward":
         return known.fun, False
@@ -46,9 +38,9 @@ def differentiable(
         return surrogate(known, known.specs, chosen, has_aux=has_aux), False
     if mode == "blockwise":
         return surrogate(known, known.specs, chosen, sum_by_size, has_aux), False
-    traits = (_value_alone(known) if has_aux else known).traits
-    require_server_results(known, traits, mode)
-    return known.fun, mode == "factored" or (mode == "reverse" and traits.one_contact)
+    program = (_value_alone(known) if has_aux else known).program
+    require_server_results(program, mode)
+    return known.fun, mode == "factored" or (mode == "reverse" and one_contact(program.placed))
 
 
 def _value_alone(known: Traced) -> Traced:

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from secfad.computations import Computation, require_computation
-from secfad.derivatives.traced import Traits
 from secfad.errors import ArgumentError, ModeError
 from secfad.placements import CLIENTS
+from secfad.programs.programs import Program
 
 Argnums = int | tuple[int, ...]
 _LEAF = jax.tree.structure(0)
@@ -79,11 +79,11 @@ def require_numbers(computation: Computation, specs: Sequence[Any], chosen: Sequ
                 )
 
 
-def require_server_results(computation: Computation, traits: Traits, mode: str) -> None:
+def require_server_results(program: Program, mode: str) -> None:
     """Raises ModeError if a backward mode would start from what clients hold."""
-    if traits.client_results:
+    if CLIENTS in program.out_placements:
         raise ModeError(
-            f"`{computation.name}` returns a client value, whose derivatives {mode} mode would add up "
+            f"`{program.name}` returns a client value, whose derivatives {mode} mode would add up "
             "over the clients unsaid. Return secfad.sum or secfad.mean of it, or use mode='forward', "
             "in which the derivative stays at the clients."
         )

@@ -8,7 +8,7 @@ rules of the function (`custom_jvp`, `custom_vjp`).
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -17,50 +17,38 @@ import jax
 from secfad import _jax
 from secfad.computations import Computation
 from secfad.jaxprs.repeats import with_shared_operations
-from secfad.placements import CLIENTS
 from secfad.programs.explanations import untraceable
-from secfad.programs.scheduling import one_contact
+from secfad.programs.programs import Program
 from secfad.programs.tracing import trace_flat
 
 Tracer = Callable[[tuple], tuple[_jax.ClosedJaxpr, Any]]
 
 
+def specs_of(args: Sequence[Any]) -> tuple:
+    """Shapes and dtypes of arguments in a trace."""
+    return tuple(jax.tree.map(lambda x: _jax.spec(jax.typeof(x)), arg) for arg in args)
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Derivative(Computation):
-    """A derivative of a computation.
+    """A derivative of a computation; its function evaluates the program that `trace_at` gives.
 
     Attributes:
-      tracer: Gives the program and the tree of its results at arguments of given shapes, where
-        that is cheaper than to call `fun` in a trace.
+      tracer: Gives the program and the tree of its results at arguments of given shapes.
       unfactored: Makes the same computation without anything that only saves messages.
     """
 
-    tracer: Tracer | None = None
+    tracer: Tracer
     unfactored: Callable[[], Computation] | None = None
 
     def trace_at(self, specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
         """The program and the tree of its results."""
-        return self.tracer(specs) if self.tracer else super().trace_at(specs)
+        return self.tracer(specs)
 
     @property
     def fused(self) -> Computation:
         """The computation to simulate as one program, in which no message is formed."""
         return self.unfactored() if self.unfactored else self
-
-
-@dataclasses.dataclass(frozen=True)
-class Traits:
-    """What the modes need to know of a program.
-
-    Attributes:
-      one_contact: Server and clients exchange one message each way, outside of any loop.
-      branches: The server chooses between branches that communicate, or mix places.
-      client_results: Some result is a client value.
-    """
-
-    one_contact: bool
-    branches: bool
-    client_results: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,7 +59,7 @@ class Traced(Computation):
       specs: Shapes of the arguments.
       source: The program as traced.
       out_tree: Structure of its results.
-      is_derivative: Whether it is the gradient or the Jacobian of another computation.
+      is_derivative: Whether it is a derivative of another computation.
     """
 
     specs: tuple
@@ -85,14 +73,9 @@ class Traced(Computation):
         return self.source, self.out_tree
 
     @functools.cached_property
-    def traits(self) -> Traits:
-        """What the modes need to know; raises PlacementError if the program is badly placed."""
-        program = trace_flat(self, self.specs)
-        return Traits(
-            one_contact(program.placed),
-            program.placed.has_branches(),
-            CLIENTS in program.out_placements,
-        )
+    def program(self) -> Program:
+        """What the modes look at; raises PlacementError if the program is badly placed."""
+        return trace_flat(self, self.specs)
 
 
 def traced_once(computation: Computation, specs: tuple) -> Traced:
@@ -105,16 +88,15 @@ def traced_once(computation: Computation, specs: tuple) -> Traced:
         return computation
     with untraceable(computation.name, dict(zip(computation.placements, specs))):
         source, tree = computation.traced(specs)
-    is_derivative = isinstance(computation, Derivative) and computation.tracer is not None
-    return _evaluated(computation, specs, source, tree, is_derivative)
+    return _traced(computation, specs, source, tree, isinstance(computation, Derivative))
 
 
 def retraced(known: Traced, fun: Callable) -> Traced:
     """The computation with another function, such as one that evaluates its program differently."""
-    return _evaluated(known, known.specs, *_jax.make_jaxpr(fun, known.specs), known.is_derivative)
+    return _traced(known, known.specs, *_jax.make_jaxpr(fun, known.specs), known.is_derivative)
 
 
-def _evaluated(
+def _traced(
     computation: Computation,
     specs: tuple,
     source: _jax.ClosedJaxpr,
@@ -122,13 +104,8 @@ def _evaluated(
     is_derivative: bool,
 ) -> Traced:
     shared = functools.cache(lambda: with_shared_operations(source))
-
-    def fun(*args: Any) -> Any:
-        closed, leaves = shared(), jax.tree.leaves(args)
-        return jax.tree.unflatten(tree, _jax.eval_jaxpr(closed.jaxpr, closed.consts, *leaves))
-
     return Traced(
-        fun,
+        lambda *args: _evaluated(shared(), tree, args),
         computation.placements,
         computation.name,
         computation.defaults,
@@ -140,13 +117,18 @@ def _evaluated(
 
 
 def derivative_of(
-    fun: Callable,
+    tracer: Tracer,
     placements: Mapping,
     name: str,
-    tracer: Tracer | None = None,
-    unfactored: Callable[[], Computation] | None = None,
     defaults: Mapping | None = None,
+    unfactored: Callable[[], Computation] | None = None,
 ) -> Derivative:
     """A derivative with the placements of what it is a derivative of, or more."""
     places, values = MappingProxyType(dict(placements)), MappingProxyType(dict(defaults or {}))
+    fun = lambda *args: _evaluated(*tracer(specs_of(args)), args)
     return Derivative(fun, places, name, values, tracer=tracer, unfactored=unfactored)
+
+
+def _evaluated(closed: _jax.ClosedJaxpr, tree: Any, args: Sequence[Any]) -> Any:
+    leaves = jax.tree.leaves(args)
+    return jax.tree.unflatten(tree, _jax.eval_jaxpr(closed.jaxpr, closed.consts, *leaves))
