@@ -22,38 +22,33 @@ import numpy as np
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, JaxprEqn, Var
-from secfad.computations import Computation
 from secfad.jaxprs.equations import Cond, Message, Sum, view, views
 from secfad.jaxprs.evaluation import Evaluator, read
 from secfad.jaxprs.inside import communicates
 from secfad.placements import CLIENTS
 from secfad.primitives import broadcast_p
-from secfad.programs.inference import place
-from secfad.programs.normalization import normalise
 from secfad.programs.placed import Control, Placed
-from secfad.programs.tracing import flat_placements
+from secfad.programs.programs import Program
+from secfad.programs.tracing import with_rules
 
 # What the message is called that tells the clients which branch counts.
 INDEX = "branch"
 
 
-def with_selected_branches(computation: Computation, specs: tuple, mode: str) -> Callable:
-    """The computation as a function in which results of branches are selected.
+def with_selected_branches(program: Program, mode: str) -> Callable:
+    """The program as a function in which results of branches are selected.
 
     Args:
-      computation: What will be differentiated.
-      specs: Shapes of its arguments.
+      program: What will be differentiated.
       mode: "forward" selects only where a result is at the clients: its tangent may be a constant,
         which the server would choose without telling them. Other modes select everywhere.
     """
-    source, out_tree = computation.traced(specs)
-    normal = normalise(source, erase_rules=False, keep_rules=True)
-    placements, origins = flat_placements(computation, specs)
-    placed = place(normal, placements, origins, keep_rules=True)
+    placed = with_rules(program, keep_rules=True)
 
     def fun(*args: Any) -> Any:
         selecting = _Selecting(placed, only_at_clients=mode == "forward")
-        return jax.tree.unflatten(out_tree, selecting.run(placed.closed, jax.tree.leaves(args)))
+        results = selecting.run(placed.closed, jax.tree.leaves(args))
+        return jax.tree.unflatten(program.out_tree, results)
 
     return fun
 

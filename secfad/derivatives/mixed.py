@@ -21,7 +21,6 @@ import jax
 
 from secfad import _jax
 from secfad._jax import Jaxpr, Var
-from secfad.computations import Computation
 from secfad.derivatives.jacobians import sum_with_jacobians
 from secfad.derivatives.slicing import Slice, Slicer
 from secfad.errors import ModeError
@@ -30,24 +29,21 @@ from secfad.jaxprs.equations import CUSTOM_RULES, Atom, Broadcast, Scan, Sum, Vi
 from secfad.jaxprs.evaluation import Evaluator, read
 from secfad.jaxprs.inside import communicates, every_equation, variables
 from secfad.placements import CLIENTS
-from secfad.programs.inference import place
-from secfad.programs.normalization import normalise
 from secfad.programs.placed import Placed
-from secfad.programs.tracing import flat_placements
+from secfad.programs.programs import Program
+from secfad.programs.tracing import with_rules
 
 
 def surrogate(
-    computation: Computation,
-    specs: tuple,
+    program: Program,
     argnums: Sequence[int],
     summing: Callable[[str, Slice, Sum], Callable] = sum_with_jacobians,
     has_aux: bool = False,
 ) -> Callable:
-    """The computation as a function whose derivative at the server needs no further communication.
+    """The program as a function whose derivative at the server needs no further communication.
 
     Args:
-      computation: What will be differentiated.
-      specs: Shapes of its arguments, as the server or one client holds them.
+      program: What will be differentiated.
       argnums: The arguments that will be differentiated.
       summing: What becomes of an active sum, given its slice; by default one that brings its Jacobian.
       has_aux: Whether only the first of two results will be differentiated.
@@ -55,20 +51,18 @@ def surrogate(
     Raises:
       ModeError: The program communicates where mixed mode is not defined; names a mode that is.
     """
-    source, out_tree = computation.traced(specs)
-    _require_no_communicating_rules(computation.name, source.jaxpr)
-    placements, origins = flat_placements(computation, specs)
-    normal = normalise(source, erase_rules=False, open_calls=True)
-    active = [i in argnums for i, spec in enumerate(specs) for _ in jax.tree.leaves(spec)]
-    placed = place(normal, placements, origins, keep_rules=True)
+    name, out_tree = program.name, program.out_tree
+    _require_no_communicating_rules(name, program.source.jaxpr)
+    placed = with_rules(program, open_calls=True)
+    trees = enumerate(program.in_tree.children())
+    active = [i in argnums for i, tree in trees for _ in range(tree.num_leaves)]
     wanted = None
     if has_aux and out_tree.children():
         wanted = _leading_to(placed, placed.results[: out_tree.children()[0].num_leaves])
 
     def fun(*args: Any) -> Any:
-        mixed = _Mixed(computation.name, placed, active, summing, wanted=wanted)
-        results = mixed.run(placed.closed, jax.tree.leaves(args))
-        return jax.tree.unflatten(out_tree, results)
+        mixed = _Mixed(name, placed, active, summing, wanted=wanted)
+        return jax.tree.unflatten(out_tree, mixed.run(placed.closed, jax.tree.leaves(args)))
 
     return fun
 

@@ -31,13 +31,13 @@ def differentiable(
     # Without this, a forgotten broadcast would make each client's own partial derivative of what
     # looks like a derivative at the server.
     if known.program.placed.has_branches():
-        known = retraced(known, with_selected_branches(known, known.specs, mode))
+        known = retraced(known, with_selected_branches(known.program, mode))
     if mode == "forward":
         return known.fun, False
     if mode == "mixed":
-        return surrogate(known, known.specs, chosen, has_aux=has_aux), False
+        return surrogate(known.program, chosen, has_aux=has_aux), False
     if mode == "blockwise":
-        return surrogate(known, known.specs, chosen, sum_by_size, has_aux), False
+        return surrogate(known.program, chosen, sum_by_size, has_aux), False
     program = (_value_alone(known) if has_aux else known).program
     require_server_results(program, mode)
     return known.fun, mode == "factored" or (mode == "reverse" and one_contact(program.placed))

@@ -27,13 +27,7 @@ def over_clients(
       mapped: Which arguments differ between clients and have a leading axis of them; one at least.
       stacked: Which results shall have one; the others are alike for all clients.
     """
-    return mapped_over_clients(contract(closed, mapped), mapped, stacked)
-
-
-def mapped_over_clients(
-    closed: ClosedJaxpr, mapped: Sequence[bool], stacked: Sequence[bool]
-) -> Callable[..., list[Any]]:
-    """`over_clients` without contractions."""
+    closed = contract(closed, mapped)
     source = marked(closed)
     return jax.vmap(
         functools.partial(_jax.eval_jaxpr, source.jaxpr, source.consts),

@@ -15,21 +15,17 @@ import jax
 from jax.sharding import Mesh
 
 from secfad import _jax
-from secfad._jax import ClosedJaxpr
-from secfad._jax_interpreters import dce
 from secfad.computations import Computation, require_computation
 from secfad.engines.arguments import agreed_size, client_specs
 from secfad.engines.chunked import stream
 from secfad.engines.fusing import over_clients
 from secfad.engines.sharding import Layout, require_no_types, require_shards
 from secfad.errors import ArgumentError, CohortError
+from secfad.jaxprs.slices import live
 from secfad.placements import CLIENTS
 from secfad.programs.cutting import schedule
-from secfad.programs.inference import place
-from secfad.programs.normalization import normalise
-from secfad.programs.placed import Placed
 from secfad.programs.programs import Program
-from secfad.programs.tracing import form, trace_flat
+from secfad.programs.tracing import form, trace_flat, with_rules
 
 # Settings of JAX that enter a program when it is traced; each may be changed for a while.
 _SETTINGS = (
@@ -148,9 +144,9 @@ def _whole(
     places = program.in_placements, program.out_placements
 
     if chunk_size is None:
-        over_leaves = _fused_leaves(program)
+        over_leaves = fused_leaves(program)
     else:
-        over_leaves = stream(schedule(_with_rules(program)), clients, chunk_size, layout)
+        over_leaves = stream(schedule(with_rules(program)), clients, chunk_size, layout)
     if layout is not None:
         over_leaves = layout.outside(compiled(layout.inside(over_leaves, *places)), *places)
 
@@ -160,25 +156,8 @@ def _whole(
     return compiled(whole) if layout is None else whole
 
 
-def fuse(program: Program) -> Callable:
-    """The program as a function of all clients' data."""
-    fused = _fused_leaves(program)
-
-    def whole(*args: Any) -> Any:
-        return jax.tree.unflatten(program.out_tree, fused(*jax.tree.leaves(args)))
-
-    return whole
-
-
-def _fused_leaves(program: Program) -> Callable[..., list[Any]]:
+def fused_leaves(program: Program) -> Callable[..., list[Any]]:
+    """The program as a function of the leaves of its arguments, client values of all clients."""
     differing = [p is CLIENTS for p in program.in_placements]
     stacked = [p is CLIENTS for p in program.out_placements]
-    live = dce(program.source.jaxpr, [True] * len(program.source.jaxpr.outvars))
-    return over_clients(ClosedJaxpr(live, program.source.consts), differing, stacked)
-
-
-def _with_rules(program: Program) -> Placed:
-    """The placed program with the custom derivative rules of client and server code."""
-    normal = normalise(program.source, erase_rules=False)
-    places = program.in_placements
-    return place(normal, places, ["an argument"] * len(places), keep_rules=True)
+    return over_clients(live(program.source), differing, stacked)

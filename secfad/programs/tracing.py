@@ -8,7 +8,7 @@
 1
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -20,12 +20,13 @@ from secfad.computations import Computation, require_computation
 from secfad.errors import ArgumentError, ModeError
 from secfad.jaxprs.constants import with_own_constants
 from secfad.jaxprs.inside import every_equation
-from secfad.placements import CLIENTS, Placement
+from secfad.placements import CLIENTS
 from secfad.primitives import require_messages_stay_in_loops
 from secfad.programs.explanations import untraceable
 from secfad.programs.following import require_followed
 from secfad.programs.inference import place
 from secfad.programs.normalization import normalise
+from secfad.programs.placed import Placed
 from secfad.programs.programs import Program
 
 
@@ -62,10 +63,11 @@ def trace_flat(computation: Computation, structs: tuple) -> Program:
     with untraceable(computation.name, dict(zip(computation.placements, structs))):
         source, out_tree = computation.traced(structs)
     in_tree = jax.tree.structure(structs)
-    placements, origins = flat_placements(computation, structs)
+    names = _arguments_of_leaves(computation.placements, in_tree)
+    placements = [computation.placements[name] for name in names]
     normal = with_own_constants(normalise(source, erase_rules=True))
     _require_derivatives(computation.name, normal.jaxpr)
-    placed = place(normal, placements, origins)
+    placed = place(normal, placements, [f"argument `{name}`" for name in names])
     require_followed(source, [p is CLIENTS for p in placements])
     return Program(
         name=computation.name,
@@ -80,6 +82,24 @@ def trace_flat(computation: Computation, structs: tuple) -> Program:
     )
 
 
+def with_rules(program: Program, **options: bool) -> Placed:
+    """What engines run, with the derivative rules of client and server code.
+
+    Args:
+      program: A traced program.
+      **options: Of `normalise`.
+    """
+    normal = normalise(program.source, erase_rules=False, **options)
+    names = _arguments_of_leaves(program.argument_names, program.in_tree)
+    origins = [f"argument `{name}`" for name in names]
+    return place(normal, program.in_placements, origins, keep_rules=True)
+
+
+def _arguments_of_leaves(names: Iterable[str], in_tree: Any) -> list[str]:
+    """The name of the argument that each leaf belongs to."""
+    return [name for name, tree in zip(names, in_tree.children()) for _ in range(tree.num_leaves)]
+
+
 def _require_derivatives(name: str, jaxpr: _jax.Jaxpr) -> None:
     """Raises ModeError for a tangent of a `custom_vjp`: JAX traces it, but it can never be run."""
     for equation, _ in every_equation(jaxpr):
@@ -89,19 +109,6 @@ def _require_derivatives(name: str, jaxpr: _jax.Jaxpr) -> None:
                 "forward derivative. Use secfad.grad or secfad.vjp with mode='reverse', or give the "
                 "function a custom_jvp."
             )
-
-
-def flat_placements(
-    computation: Computation, args: Sequence[Any]
-) -> tuple[list[Placement], list[str]]:
-    """Placement and description of every leaf of the arguments."""
-    placements: list[Placement] = []
-    origins: list[str] = []
-    for (name, placement), arg in zip(computation.placements.items(), args):
-        count = len(jax.tree.leaves(arg))
-        placements += [placement] * count
-        origins += [f"argument `{name}`"] * count
-    return placements, origins
 
 
 def as_struct(leaf: Any, name: str) -> jax.ShapeDtypeStruct:

@@ -10,7 +10,7 @@ import random_programs
 from dropping import sum_of
 
 import secfad as fad
-from secfad.engines.simulation import fuse
+from secfad.engines.simulation import fused_leaves
 from secfad.errors import ModeError, PlacementError, TracingError
 from secfad.jaxprs.inside import bodies, communicates
 from secfad.programs.normalization import normalise
@@ -95,7 +95,8 @@ def by_messages(program, args, survivors):
 
 def in_one(program, args, survivors):
     """What a simulation of the survivors gives."""
-    return fuse(program)(*chosen(args, survivors))
+    results = fused_leaves(program)(*jax.tree.leaves(chosen(args, survivors)))
+    return jax.tree.unflatten(program.out_tree, results)
 
 
 WAYS = (by_messages, in_one)
