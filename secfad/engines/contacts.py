@@ -5,17 +5,14 @@ kept once if a later round needs it, and its sum is a multiple; only the rest is
 """
 
 import dataclasses
-import functools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 
-from secfad import _jax
 from secfad._jax import JaxprEqn, Var
 from secfad.jaxprs.dependence import separated
 from secfad.jaxprs.equations import Atom
 from secfad.jaxprs.inside import variables
-from secfad.primitives import sum_p
 from secfad.programs.retention import Item, read_by_clients
-from secfad.programs.stages import Round, Schedule, Stage
+from secfad.programs.stages import Round, Schedule, Stage, stage_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +59,16 @@ def contact(item: Round, differing: Collection[Var], needed: Collection[Var]) ->
     sent = [(v, r) for v, r in pairs if _is_in(v, varying)]
     multiples = tuple((v, r) for v, r in pairs if not _is_in(v, varying))
     if sent:
-        per_client.append(_sum(sent))
+        operands, results = map(list, zip(*sent))
+        per_client.append(item.uploads[0].equation.replace(invars=operands, outvars=results))
     sums = tuple(result for _, result in sent)
     kept = tuple(v for v in stage.outputs if v in needed and v in varying)
     read = {*needed, *_variables(per_client), *variables(v for v, _ in multiples)}
     known = [v for e in replicated for v in e.outvars if v in read]
-    made = _part(stage, replicated, known), _part(stage, per_client, [*sums, *kept])
-    return Contact(*made, sums, kept, multiples)
+    constants = dict(zip(stage.jaxpr.constvars, stage.constants))
+    alike = stage_of(stage.placement, replicated, known, constants)
+    different = stage_of(stage.placement, per_client, [*sums, *kept], constants)
+    return Contact(alike, different, sums, kept, multiples)
 
 
 def read_later(plan: Schedule) -> dict[Item, set[Var]]:
@@ -80,28 +80,9 @@ def read_later(plan: Schedule) -> dict[Item, set[Var]]:
     return later
 
 
-def _part(stage: Stage, equations: Sequence[JaxprEqn], results: Sequence[Var]) -> Stage:
-    """Some equations of a stage; inputs are what they read and do not define."""
-    defined = {v for e in equations for v in e.outvars}
-    read = [v for v in dict.fromkeys((*_variables(equations), *results)) if v not in defined]
-    constants = dict(zip(stage.jaxpr.constvars, stage.constants))
-    captured = [v for v in read if v in constants]
-    inputs = [v for v in read if v not in constants]
-    jaxpr = _jax.new_jaxpr(inputs, results, equations, captured)
-    values = tuple(constants[v] for v in captured)
-    return Stage(stage.placement, jaxpr, tuple(inputs), tuple(results), values)
-
-
 def _variables(equations: Iterable[JaxprEqn]) -> Iterator[Var]:
     return variables(v for e in equations for v in e.invars)
 
 
 def _is_in(atom: Atom, variables: Collection[Var]) -> bool:
     return isinstance(atom, Var) and atom in variables
-
-
-def _sum(pairs: list[tuple[Atom, Var]]) -> JaxprEqn:
-    operands, results = zip(*pairs)
-    specs = [_jax.spec(v.aval) for v in operands]
-    made = _jax.make_jaxpr(functools.partial(sum_p.bind, name="contact"), specs)[0].jaxpr.eqns[0]
-    return made.replace(invars=list(operands), outvars=list(results))

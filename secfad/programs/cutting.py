@@ -7,7 +7,6 @@ argument is copied into every stage that reads it, because both sides can comput
 import dataclasses
 from collections.abc import Sequence
 
-from secfad import _jax
 from secfad._jax import Var
 from secfad.errors import TracingError
 from secfad.jaxprs.equations import Atom, Sum, View
@@ -16,7 +15,7 @@ from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.programs.placed import Placed
 from secfad.programs.retention import retained
 from secfad.programs.scheduling import timetable
-from secfad.programs.stages import Nested, Round, Schedule, Stage
+from secfad.programs.stages import Nested, Round, Schedule, Stage, stage_of
 
 
 def schedule(placed: Placed) -> Schedule:
@@ -90,15 +89,8 @@ class _Cutter:
         self, placement: Placement | None, steps: Sequence[View], outputs: Sequence[Var]
     ) -> Stage:
         steps = [*self._constant_closure(steps, outputs), *steps]
-        defined = {v for step in steps for v in step.outputs}
-        inputs: dict[Var, None] = {}
-        captured: dict[Var, None] = {}
-        for atom in variables([*(v for step in steps for v in step.inputs), *outputs]):
-            if atom not in defined:
-                (captured if atom in self.placed.constants else inputs)[atom] = None
-        jaxpr = _jax.new_jaxpr(list(inputs), outputs, [s.equation for s in steps], list(captured))
-        constants = tuple(self.placed.constants[v] for v in captured)
-        return Stage(placement, jaxpr, tuple(inputs), tuple(outputs), constants)
+        equations = [step.equation for step in steps]
+        return stage_of(placement, equations, outputs, self.placed.constants)
 
     def _constant_closure(self, steps: Sequence[View], outputs: Sequence[Var]) -> list[View]:
         """The constant steps that these steps and outputs read, directly or not, in order."""

@@ -11,15 +11,16 @@ the same client must be contacted again. State is explicit, with its size (`secf
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from secfad import _jax
-from secfad._jax import Jaxpr, Var
+from secfad._jax import Jaxpr, JaxprEqn, Var
 from secfad._jax_interpreters import client_axis
 from secfad.jaxprs.equations import Broadcast, Sum
+from secfad.jaxprs.inside import variables
 from secfad.placements import Placement
 from secfad.programs.placed import Control, Placed
 
@@ -72,6 +73,22 @@ class Stage:
             over = jax.vmap(own, in_axes=axes, axis_name=client_axis)
             self._over_clients[mapped] = jax.jit(over)
         return self._over_clients[mapped]
+
+
+def stage_of(
+    placement: Placement | None,
+    equations: Sequence[JaxprEqn],
+    outputs: Sequence[Var],
+    constants: Mapping[Var, Any],
+) -> Stage:
+    """The stage of some equations; its inputs are what they and the outputs read and do not define."""
+    defined = {v for e in equations for v in e.outvars}
+    atoms = [*(v for e in equations for v in e.invars), *outputs]
+    read = [v for v in dict.fromkeys(variables(atoms)) if v not in defined]
+    inputs = tuple(v for v in read if v not in constants)
+    captured = [v for v in read if v in constants]
+    jaxpr = _jax.new_jaxpr(inputs, outputs, equations, captured)
+    return Stage(placement, jaxpr, inputs, tuple(outputs), tuple(constants[v] for v in captured))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
