@@ -24,30 +24,8 @@ from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
 from jax.extend.core import primitives as jax_primitives
 
-__all__ = [
-    "KEY_GENERATORS",
-    "ClosedJaxpr",
-    "Jaxpr",
-    "JaxprEqn",
-    "Literal",
-    "Primitive",
-    "ShapedArray",
-    "Tracer",
-    "Var",
-    "at_line",
-    "current_line",
-    "error_line",
-    "eval_jaxpr",
-    "evaluate",
-    "is_reference",
-    "jax_primitives",
-    "make_jaxpr",
-    "spec",
-    "sub_jaxprs",
-    "user_line",
-    "with_line",
-    "without_line",
-]
+# Handed on as they are.
+__all__ = ["Literal", "Primitive", "ShapedArray", "Tracer", "jax_primitives"]
 
 # Records of functions that say what a draw, a split and a fold of a key compute.
 KEY_GENERATORS = (

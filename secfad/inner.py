@@ -2,18 +2,6 @@
 
 Nothing else of secfad's rooms is imported from outside (`tests/test_architecture.py`). Unlike the names of
 `secfad` itself, these may change from version to version.
-
-- Programs of JAX and their equations: `Inside`, `any_inside`, `as_call`, `bodies`, `broadcast_p`, `clip_p`,
-  `ClosedJaxpr`, `dce`, `DEPENDENCE`, `equations` (the views of them), `evaluate`, `Evaluator`,
-  `hide_file_from_tracebacks`, `is_key_generator`, `is_known_dtype`, `is_registered`, `Jaxpr`,
-  `JaxprEqn`, `Literal`, `live`, `Primitive`, `read`, `spec`, `sub_jaxprs`, `sum_p`, `user_line`,
-  `Var`, `without_counts`.
-- Placed programs, their schedules and costs: `as_struct`, `canonical_dtype`, `Costs`, `costs`,
-  `Nested`, `no_collection`, `normalise`, `place`, `Placed`, `Round`, `Schedule`, `schedule`,
-  `timetable`.
-- Derivatives: `Mode`.
-- Engines: `Aggregate`, `Aggregator`, `checked_arguments`, `cohort_size`, `label`, `plain_sum`,
-  `Upload`.
 """
 
 from secfad._jax import ClosedJaxpr as ClosedJaxpr

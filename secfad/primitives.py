@@ -45,16 +45,12 @@ def _here() -> str:
     return f"{line}: " if line else ""
 
 
-def _suffixed(suffix: str) -> Callable[[dict], dict]:
-    def rename(params: dict) -> dict:
-        name = params["name"].removesuffix(TANGENT)
-        return params | {"name": name + suffix}
-
-    return rename
-
-
 def _tangent(params: dict) -> dict:
     return params | {"name": params["name"] + TANGENT}
+
+
+def _cotangent(params: dict) -> dict:
+    return params | {"name": params["name"].removesuffix(TANGENT) + COTANGENT}
 
 
 def _check_operands(avals, params) -> None:
@@ -114,7 +110,7 @@ def _hidden(params: dict) -> PlacementError:
 
 _RULES: dict[str, Any] = {
     "tangent_params": _tangent,
-    "cotangent_params": _suffixed(COTANGENT),
+    "cotangent_params": _cotangent,
     "outside": _outside,
     "hidden": _hidden,
     "mark": VISIBLE,

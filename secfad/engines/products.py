@@ -6,7 +6,7 @@ derivative of a look-up). A rule computes the sum over clients from operands tha
 of clients where they differ between clients.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -98,18 +98,13 @@ def _additions(
     return jax_primitives.scatter_add_p.bind(table, indices, updates, **params)
 
 
-def _entry(primitive: Primitive, rule: Callable) -> tuple[Primitive, Primitive]:
-    name = f"federated_{primitive.name}"
-    return primitive, client_contraction(name, primitive.bind, rule)
-
-
-_CONTRACTIONS: Mapping[Primitive, Primitive] = dict(
-    [
-        _entry(p, _bilinear(p, both))
-        for p, both in (
-            (jax_primitives.dot_general_p, _matrix_product),
-            (jax_primitives.conv_general_dilated_p, _convolution),
-        )
-    ]
-    + [_entry(jax_primitives.scatter_add_p, _additions)]
-)
+_RULES = {
+    jax_primitives.dot_general_p: _bilinear(jax_primitives.dot_general_p, _matrix_product),
+    jax_primitives.conv_general_dilated_p: _bilinear(
+        jax_primitives.conv_general_dilated_p, _convolution
+    ),
+    jax_primitives.scatter_add_p: _additions,
+}
+_CONTRACTIONS = {
+    p: client_contraction(f"federated_{p.name}", p.bind, rule) for p, rule in _RULES.items()
+}
