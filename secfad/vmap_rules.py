@@ -19,9 +19,9 @@ import jax
 import numpy as np
 
 from secfad import _jax
-from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Primitive
+from secfad._jax import ClosedJaxpr, JaxprEqn, Primitive
 from secfad._jax_interpreters import map_clients_by
-from secfad.jaxprs.inside import Inside, every_equation, with_bodies
+from secfad.jaxprs.inside import Inside, every_equation
 from secfad.jaxprs.rewriting import Rewriter
 
 
@@ -48,16 +48,7 @@ _has_rules = Inside(lambda equation: equation.primitive is CUSTOM_VMAP)
 
 def without_rules(closed: ClosedJaxpr) -> ClosedJaxpr:
     """The program with every `custom_vmap` function replaced by what it computes."""
-    if not _has_rules.in_jaxpr(closed.jaxpr):
-        return closed
-    return ClosedJaxpr(_opened(closed.jaxpr), closed.consts)
-
-
-def _opened(jaxpr: Jaxpr) -> Jaxpr:
-    opening = _Opening()
-    opening.read(jaxpr)
-    outvars = opening.now(jaxpr.outvars)
-    return _jax.new_jaxpr(jaxpr.invars, outvars, opening.equations, jaxpr.constvars)
+    return _Opening().rewritten(closed) if _has_rules.in_jaxpr(closed.jaxpr) else closed
 
 
 class _Opening(Rewriter):
@@ -67,8 +58,10 @@ class _Opening(Rewriter):
         if equation.primitive is CUSTOM_VMAP:
             body = equation.params["call"]
             self.define(equation, self.inline(body, self.now(equation.invars), equation))
+        elif _has_rules(equation):
+            self.inside(equation, _Opening)
         else:
-            self.copy(with_bodies(equation, _opened) if _has_rules(equation) else equation)
+            self.copy(equation)
 
 
 # Derivative rules of users may call such functions when JAX differentiates what is mapped already.

@@ -128,7 +128,7 @@ class Dataflow(Generic[Known]):
                 return self.decided(by, [self.joined(column) for column in zip(*rows)])
         return self.transfer(equation, given)
 
-    def entering(self, loop: Scan | While, given: Sequence[Known]) -> list[Known]:
+    def entering(self, loop: Scan | While | Cond, given: Sequence[Known]) -> list[Known]:
         """What is known of the operands of a loop in any iteration, given what is of them before."""
         match loop:
             case Scan():
@@ -139,6 +139,7 @@ class Dataflow(Generic[Known]):
                 head, consts, carry = loop.split(given)
                 step = lambda now: self.results(loop.body, [*consts, *now])
                 return [*head, *consts, *self._settled(step, carry)]
+        return list(given)
 
     def _settled(
         self, iteration: Callable[[list[Known]], list[Known]], carry: list[Known]

@@ -113,6 +113,10 @@ class Call(Plain):
         """The items of the operands that the body takes."""
         return list(items)
 
+    def entries(self, items: Sequence) -> list[tuple[ClosedJaxpr, list]]:
+        """The body, with the items of what it takes."""
+        return [(self.body, self.split(items))]
+
     def with_(self, *, body: ClosedJaxpr) -> JaxprEqn:
         """The equation with another body, which takes and gives as much."""
         params, key = self.equation.params, _body_key(self.equation)
@@ -212,6 +216,10 @@ class Scan(_Regions):
         sizes = {"num_consts": len(self.consts), "num_carry": len(self.carry)}
         return [*self.consts, *self.carry, *self.xs], {"jaxpr": self.body, **sizes}
 
+    def entries(self, items: Sequence) -> list[tuple[ClosedJaxpr, list]]:
+        """The body, with the items of what it takes."""
+        return [(self.body, list(items))]
+
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class While(_Regions):
@@ -243,6 +251,11 @@ class While(_Regions):
         sizes = {"cond_nconsts": len(head), "body_nconsts": len(consts)}
         return [*head, *consts, *self.carry], programs | sizes
 
+    def entries(self, items: Sequence) -> list[tuple[ClosedJaxpr, list]]:
+        """The predicate and the body, with the items of what each takes."""
+        head, consts, carry = self.split(items)
+        return [(self.predicate, [*head, *carry]), (self.body, [*consts, *carry])]
+
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Cond(_Regions):
@@ -265,6 +278,10 @@ class Cond(_Regions):
     def regions(self) -> tuple[list[Atom], dict[str, Any]]:
         """All operands; the branches."""
         return [self.index, *self.operands], {"branches": tuple(self.branches)}
+
+    def entries(self, items: Sequence) -> list[tuple[ClosedJaxpr, list]]:
+        """The branches, with the items of what each takes."""
+        return [(branch, list(items[1:])) for branch in self.branches]
 
 
 _V = TypeVar("_V", bound=Plain)

@@ -21,7 +21,7 @@ Source: docs/decisions/0043-messages-are-bound-to-iterations.md.
 """
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -42,11 +42,10 @@ from secfad.jaxprs.equations import (
     Call,
     Cond,
     Scan,
-    View,
     While,
     view,
 )
-from secfad.jaxprs.inside import Inside, communicates, variables, with_bodies
+from secfad.jaxprs.inside import Inside, communicates, variables
 from secfad.jaxprs.rewriting import Rewriter
 
 # Gives its first operand; the second is the count of the iteration.
@@ -73,16 +72,7 @@ def _taking_a_count(body: ClosedJaxpr, at: int) -> ClosedJaxpr:
 
 def without_counts(closed: ClosedJaxpr) -> ClosedJaxpr:
     """The program as it was written: no message is bound, and rows of counts are dead code."""
-    if not _has_counts.in_jaxpr(closed.jaxpr):
-        return closed
-    return ClosedJaxpr(_freed(closed.jaxpr), closed.consts)
-
-
-def _freed(jaxpr: Jaxpr) -> Jaxpr:
-    freeing = _Freeing()
-    freeing.read(jaxpr)
-    outvars = freeing.now(jaxpr.outvars)
-    return _jax.new_jaxpr(jaxpr.invars, outvars, freeing.equations, jaxpr.constvars)
+    return _Freeing().rewritten(closed) if _has_counts.in_jaxpr(closed.jaxpr) else closed
 
 
 class _Freeing(Rewriter):
@@ -92,8 +82,10 @@ class _Freeing(Rewriter):
         """Takes them away from an equation and what is inside."""
         if equation.primitive is iteration_p:
             self.define(equation, self.now(equation.invars[:1]))
+        elif _has_counts(equation):
+            self.inside(equation, _Freeing)
         else:
-            self.copy(with_bodies(equation, _freed) if _has_counts(equation) else equation)
+            self.copy(equation)
 
 
 _has_counts = Inside(lambda equation: equation.primitive is iteration_p)
@@ -157,9 +149,11 @@ class _Binder(Rewriter):
         return bound
 
 
-def _opened(equation: JaxprEqn) -> View | None:
+def _opened(equation: JaxprEqn) -> Call | Scan | While | Cond | None:
     """The view of control flow and of calls that can take one operand more; None of the others."""
-    return view(equation) if equation.primitive in CONTROL_FLOW | JIT | {REMAT} else None
+    made = view(equation)
+    enters = equation.primitive in CONTROL_FLOW | JIT | {REMAT}
+    return made if enters and isinstance(made, Call | Scan | While | Cond) else None
 
 
 def _is_bound(jaxpr: Jaxpr, changing: set[Var]) -> bool:
@@ -171,30 +165,17 @@ def _is_bound(jaxpr: Jaxpr, changing: set[Var]) -> bool:
             if not (changing | bound).isdisjoint(variables(operands)):
                 bound.update(equation.outvars)
         elif communicates(equation):
-            inside = list(_regions(equation))
+            control = _opened(equation)
+            inside = control.entries(operands) if control else []
             outside = operands[:1] if equation.primitive is COND else operands if not inside else []
             if not all(isinstance(v, Var) and v in bound for v in outside):
                 return False
-            for taken, body in inside:
+            for body, taken in inside:
                 pairs = zip(taken, body.jaxpr.invars)
                 entering = {v for a, v in pairs if isinstance(a, Var) and a in changing}
                 if not _is_bound(body.jaxpr, entering):
                     return False
     return True
-
-
-def _regions(equation: JaxprEqn) -> Iterator[tuple[list[Atom], ClosedJaxpr]]:
-    """The programs inside that may take a count, with their operands."""
-    match _opened(equation):
-        case Scan(body=body):
-            yield equation.invars, body
-        case While() as loop:
-            yield [*loop.predicate_consts, *loop.carry], loop.predicate
-            yield [*loop.body_consts, *loop.carry], loop.body
-        case Cond(operands=operands, branches=branches):
-            yield from ((operands, body) for body in branches)
-        case Call(body=body, operands=operands):
-            yield operands, body
 
 
 # Bodies of scans, and what they are with a count; None for those that need none.

@@ -24,7 +24,7 @@ from typing import Any
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from secfad.jaxprs.equations import Atom
-from secfad.jaxprs.inside import variables
+from secfad.jaxprs.inside import variables, with_programs
 
 
 class Rewriter:
@@ -70,6 +70,16 @@ class Rewriter:
         outvars = [Var(v.aval) for v in equation.outvars]
         self.equations.append(equation.replace(invars=self.now(equation.invars), outvars=outvars))
         self.env.update(zip(equation.outvars, outvars))
+
+    def inside(self, equation: JaxprEqn, rewriter: "Callable[[], Rewriter]") -> None:
+        """Copies an equation, each program inside rewritten by a rewriter of its own."""
+
+        def changed(body: ClosedJaxpr | Jaxpr) -> ClosedJaxpr | Jaxpr:
+            if isinstance(body, ClosedJaxpr):
+                return rewriter().rewritten(body)
+            return rewriter().rewritten(ClosedJaxpr(body, ())).jaxpr
+
+        self.copy(with_programs(equation, changed))
 
     def define(self, equation: JaxprEqn, results: Iterable[Atom]) -> None:
         """Lets the results of an equation stand for these atoms."""

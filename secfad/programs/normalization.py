@@ -29,7 +29,7 @@ from secfad.jaxprs.equations import (
     While,
     view,
 )
-from secfad.jaxprs.inside import Inside, communicates, with_programs
+from secfad.jaxprs.inside import Inside, communicates
 from secfad.jaxprs.iterations import without_counts
 from secfad.jaxprs.rewriting import Rewriter
 from secfad.jaxprs.slices import live
@@ -96,12 +96,12 @@ class _Normaliser(Rewriter):
             case Scan() as loop if self.opens(equation):
                 self._scan(loop)
             case While() | Cond() if self.opens(equation):
-                self.copy(with_programs(equation, self._inside))
+                self.inside(equation, self._fresh)
             case _:
                 self.copy(equation)
 
-    def _inside(self, body: Any) -> ClosedJaxpr:
-        return _Normaliser(self.opens).rewritten(body)
+    def _fresh(self) -> "_Normaliser":
+        return _Normaliser(self.opens)
 
     def _broadcast(self, equation: JaxprEqn, operands: list[Atom]) -> list[Var]:
         """Sends those of the operands that were not sent before; returns all that was received."""
@@ -122,7 +122,7 @@ class _Normaliser(Rewriter):
 
     def _scan(self, loop: Scan) -> None:
         """Moves broadcasts of what does not change in the loop in front of it."""
-        body = self._inside(loop.body)
+        body = self._fresh().rewritten(loop.body)
         first, *rest = loop.split(body.jaxpr.invars)
         outside = dict(zip(first, self.now(loop.consts)))
         moved = [e for e in body.jaxpr.eqns if _is_invariant_broadcast(e, outside)]

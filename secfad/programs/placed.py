@@ -82,13 +82,8 @@ class Placed:
 
     def bodies(self, step: View) -> "tuple[Placed, ...]":
         """The programs inside a driven step; none of another."""
-        match step:
-            case Scan() if self.is_driven(step):
-                return (self.inside(step.body),)
-            case While() if self.is_driven(step):
-                return (self.inside(step.predicate), self.inside(step.body))
-            case Cond() if self.is_driven(step):
-                return tuple(map(self.inside, step.branches))
+        if isinstance(step, Control) and self.is_driven(step):
+            return tuple(self.inside(body) for body, _ in step.entries(step.inputs))
         return ()
 
     def inside(self, body: ClosedJaxpr | Jaxpr) -> "Placed":

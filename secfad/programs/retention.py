@@ -77,8 +77,9 @@ class _Retention:
     ) -> Nested:
         step = item.step
         flags = [int(isinstance(v, Var) and v in known) for v in step.inputs]
-        rows = zip(item.bodies, self.received.given(step, flags), _iterated(step, item.bodies))
-        bodies = tuple(self.retained(body, given, *rest) for body, given, rest in rows)
+        entries = step.entries(self.received.entering(step, flags))
+        rows = zip(item.bodies, entries, _iterated(step, item.bodies))
+        bodies = tuple(self.retained(body, given, *rest) for body, (_, given), rest in rows)
         # What is carried is counted in the body, where it changes.
         consts, carry = _regions(step)
         entering = {*variables(carry)} - {*variables(consts)}
@@ -174,14 +175,3 @@ class _Received(Marks):
                 changed = [v is not r for v, r in zip(inputs, body.outvars)]
                 return [int(c or m) for c, m in zip(changed, carry)]
         return super().outputs(equation, given)
-
-    def given(self, step: Control, flags: Sequence[int]) -> list[list[int]]:
-        """Which inputs of each body of a step are received."""
-        match step:
-            case Scan():
-                return [self.entering(step, flags)]
-            case While():
-                head, consts, carry = step.split(self.entering(step, flags))
-                return [[*head, *carry], [*consts, *carry]]
-            case Cond():
-                return [step.split(flags)[1]] * len(step.branches)
