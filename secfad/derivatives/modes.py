@@ -18,7 +18,7 @@ from secfad import _jax
 from secfad.computations import Computation
 from secfad.derivatives import differentiation
 from secfad.derivatives.factoring import factored
-from secfad.derivatives.planning import choose_mode
+from secfad.derivatives.planning import STANDARD, cheapest, priced
 from secfad.derivatives.preparation import differentiable
 from secfad.derivatives.refusals import explained
 from secfad.derivatives.requirements import (
@@ -33,6 +33,7 @@ from secfad.derivatives.requirements import (
 )
 from secfad.derivatives.traced import Tracer, derivative_of, traced_once
 from secfad.placements import SERVER
+from secfad.programs.tracing import trace_flat
 
 Mode = Literal["forward", "reverse", "factored", "mixed", "blockwise", "auto"]
 Argnums = int | Sequence[int]
@@ -258,11 +259,9 @@ def _made(
         if mode == "auto":
             # A computation that is badly placed is refused, whatever the mode.
             _ = known.program
-            use = choose_mode(
-                computation.name,
-                lambda m: _derived(known, argnums, cast(Mode, m), kind, has_aux),
-                specs,
-            )
+            derivative = lambda m: _derived(known, argnums, cast(Mode, m), kind, has_aux)
+            options = priced(lambda m: trace_flat(derivative(m), specs), STANDARD)
+            use = cheapest(options, computation.name).mode
         local, factoring = differentiable(known, chosen, use, has_aux)
         by_complex = any(is_complex(x.dtype) for i in chosen for x in jax.tree.leaves(specs[i]))
         local = with_checked_results(local, computation.name, kind, use, has_aux, by_complex)

@@ -13,13 +13,11 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from secfad.derivatives.jacobians import LargeJacobianWarning, NonlinearRuleWarning
 from secfad.errors import ArgumentError, ModeError, SecfadError
 from secfad.programs.costs import Costs, costs
 from secfad.programs.programs import Program
-from secfad.programs.tracing import trace_flat
 
 MODES = ("mixed", "forward", "reverse", "factored", "blockwise")
 _NOTED = (LargeJacobianWarning, NonlinearRuleWarning)
@@ -137,22 +135,3 @@ def cheapest(options: Sequence[Option], name: str) -> Option:
         notes = " | ".join(f"{o.mode}: {o.note or 'needs the same clients again'}" for o in options)
         raise ModeError(f"No mode of the derivative of `{name}` can be used. {notes}")
     return min(usable, key=lambda option: option.cost)
-
-
-def choose_mode(
-    name: str, derive: Callable[[str], Any], specs: tuple, model: CostModel = STANDARD
-) -> str:
-    """The cheapest mode for a derivative at arguments of these shapes.
-
-    Args:
-      name: Of the computation.
-      derive: Its derivative in a mode.
-      specs: Shapes of its arguments.
-      model: What is charged for what.
-
-    Raises:
-      ModeError: No mode exists for the program.
-      ArgumentError: Arguments or results are none that have a derivative.
-    """
-    options = priced(lambda mode: trace_flat(derive(mode), specs), model)
-    return cheapest(options, name).mode

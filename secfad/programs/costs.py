@@ -9,7 +9,7 @@ Source: Rush, Charles, Garrett (JMLR 2024), section 3.4, as numbers computed fro
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -62,13 +62,13 @@ def costs(plan: Schedule, iterations: float = math.inf) -> Costs:
 
 
 def _items(plan: Schedule, iterations: float) -> Costs:
-    total = Costs()
+    total = [Costs()]
     for item in plan.items:
         if isinstance(item, Round):
-            total = _plus(total, _round(plan, item))
+            total.append(_round(plan, item))
         elif isinstance(item, Nested):
-            total = _plus(total, _nested(item, iterations))
-    return total
+            total.append(_nested(item, iterations))
+    return _together(total)
 
 
 def _round(plan: Schedule, item: Round) -> Costs:
@@ -93,38 +93,33 @@ def _nested(item: Nested, iterations: float) -> Costs:
     match item.step:
         case Cond():
             # The branch is known at run time only: the most that either costs.
-            fields = [f.name for f in dataclasses.fields(Costs)]
-            total = Costs(**{f: max(getattr(b, f) for b in bodies) for f in fields})
+            total = _together(bodies, counted=max)
         case Scan(length=length):
             total = _times(bodies[0], length)
         case While():
-            predicate, body = bodies
-            total = _times(_plus(predicate, body), iterations)
+            total = _times(_together(bodies), iterations)
     state = max(nbytes(item.kept), nbytes(item.held) + total.state_bytes)
     return dataclasses.replace(total, state_bytes=state, readdressed=state > 0)
+
+
+# What adds up over contacts; of the rest, the most is what counts.
+_COUNTED = ("contacts", "rounds", "broadcasts", "sums", "down_bytes", "up_bytes", "released")
+
+
+def _together(costs: Sequence[Costs], counted: Callable = sum) -> Costs:
+    columns = {f.name: [getattr(c, f.name) for c in costs] for f in dataclasses.fields(Costs)}
+    return Costs(**{n: (counted if n in _COUNTED else max)(c) for n, c in columns.items()})
 
 
 def _times(cost: Costs, count: float) -> Costs:
     if count == 0:
         return Costs()
-    counted = {
-        f.name: _product(getattr(cost, f.name), count)
-        for f in dataclasses.fields(Costs)
-        if f.name not in ("state_bytes", "readdressed")
-    }
-    return dataclasses.replace(cost, **counted)
+    return dataclasses.replace(cost, **{n: _product(getattr(cost, n), count) for n in _COUNTED})
 
 
 def _product(value: float, count: float) -> float:
     product = 0 if value == 0 else value * count
     return math.inf if math.isinf(product) else int(product)
-
-
-def _plus(a: Costs, b: Costs) -> Costs:
-    added = {f.name: getattr(a, f.name) + getattr(b, f.name) for f in dataclasses.fields(Costs)}
-    added["state_bytes"] = max(a.state_bytes, b.state_bytes)
-    added["readdressed"] = a.readdressed or b.readdressed
-    return Costs(**added)
 
 
 def nbytes(values: Iterable[Atom]) -> int:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from secfad._jax import Var
 from secfad.errors import TracingError
-from secfad.jaxprs.equations import Atom, Sum, View
+from secfad.jaxprs.equations import Sum, View
 from secfad.jaxprs.inside import variables
+from secfad.jaxprs.slices import leading_to
 from secfad.placements import CLIENTS, SERVER, Placement
 from secfad.programs.placed import Placed
 from secfad.programs.retention import retained
@@ -32,8 +33,7 @@ class _Cutter:
         self.placed = placed
         self.table = timetable(placed)
         self.inputs = set(placed.inputs)
-        self.constant_step = {v: step for step in self.table.constants for v in step.outputs}
-        self.order = {id(step): i for i, step in enumerate(self.table.constants)}
+        self.computed = {v for step in self.table.constants for v in step.outputs}
         self.readers = self._readers()
 
     def schedule(self) -> Schedule:
@@ -54,7 +54,7 @@ class _Cutter:
 
     def _require_known(self, step: Sum) -> None:
         """A sum of constants needs no round, so nothing in it may come out of one."""
-        known = {*self.inputs, *self.constant_step, *self.placed.constants}
+        known = {*self.inputs, *self.computed, *self.placed.constants}
         if not known.issuperset(variables(step.inputs)):
             raise TracingError(
                 f"{step.line}: `sum` named {step.name!r} expected a client value or a constant, got what "
@@ -82,24 +82,13 @@ class _Cutter:
         atoms = [*self.placed.results, *(v for step in self.table.sizes for v in step.inputs)]
         for tick in self.table.ticks:
             atoms += [v for step in (*tick.uploads, *tick.driven) for v in step.inputs]
-        wanted = dict.fromkeys(v for v in variables(atoms) if v in self.constant_step)
+        wanted = dict.fromkeys(v for v in variables(atoms) if v in self.computed)
         return list(wanted)
 
     def stage(
         self, placement: Placement | None, steps: Sequence[View], outputs: Sequence[Var]
     ) -> Stage:
-        steps = [*self._constant_closure(steps, outputs), *steps]
-        equations = [step.equation for step in steps]
+        atoms = [*outputs, *(v for step in steps for v in step.inputs)]
+        constants = leading_to([step.equation for step in self.table.constants], atoms)
+        equations = [*constants, *(step.equation for step in steps)]
         return stage_of(placement, equations, outputs, self.placed.constants)
-
-    def _constant_closure(self, steps: Sequence[View], outputs: Sequence[Var]) -> list[View]:
-        """The constant steps that these steps and outputs read, directly or not, in order."""
-        wanted: dict[int, View] = {}
-        stack: list[Atom] = [*outputs, *(v for step in steps for v in step.inputs)]
-        while stack:
-            atom = stack.pop()
-            step = self.constant_step.get(atom) if isinstance(atom, Var) else None
-            if step is not None and id(step) not in wanted:
-                wanted[id(step)] = step
-                stack += step.inputs
-        return sorted(wanted.values(), key=lambda step: self.order[id(step)])

@@ -62,17 +62,16 @@ class Stage:
         return jax.jit(_function(self.jaxpr, self.constants))
 
     @functools.cached_property
-    def _over_clients(self) -> dict[tuple[bool, ...], Callable]:
-        return {}
+    def compiled_over_clients(self) -> Callable[[tuple[bool, ...]], Callable]:
+        """The stage for all clients at once, given which inputs differ between clients."""
+        own = _function(self.jaxpr, self.constants)
 
-    def compiled_over_clients(self, mapped: tuple[bool, ...]) -> Callable:
-        """The stage for all clients at once; `mapped` says which inputs differ between clients."""
-        if mapped not in self._over_clients:
+        @functools.cache
+        def compiled(mapped: tuple[bool, ...]) -> Callable:
             axes = tuple(0 if m else None for m in mapped)
-            own = _function(self.jaxpr, self.constants)
-            over = jax.vmap(own, in_axes=axes, axis_name=client_axis)
-            self._over_clients[mapped] = jax.jit(over)
-        return self._over_clients[mapped]
+            return jax.jit(jax.vmap(own, in_axes=axes, axis_name=client_axis))
+
+        return compiled
 
 
 def stage_of(

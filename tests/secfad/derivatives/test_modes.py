@@ -11,7 +11,7 @@ from jax.scipy.sparse.linalg import cg
 
 import secfad as fad
 from secfad.derivatives.jacobians import LargeJacobianWarning, NonlinearRuleWarning
-from secfad.derivatives.planning import CostModel, choose_mode
+from secfad.derivatives.planning import CostModel
 from secfad.errors import ModeError
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -195,14 +195,11 @@ def test_cost_model_without_readdressing_never_chooses_reverse_with_state():
         total = fad.sum(jnp.sin(fad.broadcast(w) * x), name="big")
         return jnp.sum(total**2)
 
-    def derive(mode):
-        return fad.grad(large, mode=mode)
-
     cheap_state = CostModel(contact=0, state=0, up_byte=1, down_byte=1)
     specs = (jax.ShapeDtypeStruct((50,), np.float64),) * 2
-    assert choose_mode("large", derive, specs, cheap_state) == "reverse"
+    assert fad.plan(large, *specs, cost=cheap_state).mode == "reverse"
     strict = CostModel(contact=0, state=0, up_byte=1, down_byte=1, readdress=False)
-    assert choose_mode("large", derive, specs, strict) == "mixed"
+    assert fad.plan(large, *specs, cost=strict).mode == "mixed"
 
 
 def test_no_mode_at_all_lists_why_for_each():
