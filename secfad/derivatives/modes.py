@@ -9,7 +9,8 @@ compose and nest. `mode` chooses; `mixed` is in `secfad.derivatives.mixed`, `aut
 Sources: Rush, Charles, Garrett (JMLR 2024), sections 3.1-3.3, Tables 1-3.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 import jax
@@ -31,8 +32,8 @@ from secfad.derivatives.requirements import (
     unused_name,
     with_checked_results,
 )
-from secfad.derivatives.traced import Tracer, derivative_of, traced_once
-from secfad.placements import SERVER
+from secfad.derivatives.traced import derivative_of, traced_once
+from secfad.placements import SERVER, Placement
 from secfad.programs.tracing import trace_flat
 
 Mode = Literal["forward", "reverse", "factored", "mixed", "blockwise", "auto"]
@@ -138,23 +139,18 @@ def _jvp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
 
         def along(*args: Any) -> Any:
             primals, tangents = args[: len(names)], args[len(names) :]
-            values = tuple(primals[i] for i in chosen)
-            for value, tangent, (what, of) in zip(values, tangents, added.items()):
-                require_alike(tangent, value, what, f"`{of}`")
-            return jax.jvp(
-                lambda *x: local(*_replaced(primals, chosen, x)), values, tuple(tangents)
-            )
+            for i, tangent, (what, of) in zip(chosen, tangents, added.items()):
+                require_alike(tangent, primals[i], what, f"`{of}`")
+            fun, at = _of_chosen(local, primals, argnums)
+            return jax.jvp(fun, (at,), (_picked(tangents, isinstance(argnums, int)),))
 
         return along, False, mode
 
-    made = derivative_of(
-        _tracer(computation.name, derived),
-        dict(computation.placements) | {t: computation.placements[of] for t, of in added.items()},
-        f"{computation.name}.jvp",
+    return _derivative(
+        *(computation, "Value and directional derivative", "jvp", chosen, mode, derived),
+        added={tangent: computation.placements[of] for tangent, of in added.items()},
         unfactored=lambda: jvp(computation.fused, argnums, mode=mode),
     )
-    text = _described("Value and directional derivative", computation, chosen, mode)
-    return made.documented(text)
 
 
 def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse") -> Computation:
@@ -186,32 +182,46 @@ def _vjp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
 
         def back(*args: Any) -> Any:
             *primals, cotangent = args
-            values = tuple(primals[i] for i in chosen)
-            value, pull = jax.vjp(lambda *x: local(*_replaced(primals, chosen, x)), *values)
+            fun, at = _of_chosen(local, primals, argnums)
+            value, pull = jax.vjp(fun, at)
             require_alike(cotangent, value, added, "the result")
-            return value, _like(argnums, pull(cotangent))
+            return value, pull(cotangent)[0]
 
         return back, factoring, mode
 
-    placements = dict(computation.placements) | {added: SERVER}
-    tracer = _tracer(computation.name, derived)
-    made = derivative_of(tracer, placements, f"{computation.name}.vjp")
-    return made.documented(_described("Value and pulled-back cotangent", computation, chosen, mode))
+    title = "Value and pulled-back cotangent"
+    return _derivative(computation, title, "vjp", chosen, mode, derived, added={added: SERVER})
 
 
 # A function, whether to factor scalars out of its program, and the mode that it is in.
 Prepared = tuple[Callable, bool, str]
 
 
-def _tracer(name: str, derived: Callable[[tuple], Prepared]) -> Tracer:
-    """Gives the program of a derivative at arguments of given shapes."""
+def _derivative(
+    computation: Computation,
+    title: str,
+    kind: str,
+    chosen: Sequence[int],
+    mode: str,
+    derived: Callable[[tuple], Prepared],
+    *,
+    added: Mapping[str, Placement] = MappingProxyType({}),
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    unfactored: Callable[[], Computation] | None = None,
+) -> Computation:
+    """A derivative, given what JAX is to trace at arguments of given shapes."""
 
     def tracer(specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
         made, factoring, use = derived(specs)
-        with explained(name, use):
+        with explained(computation.name, use):
             return (factored if factoring else _jax.make_jaxpr)(made, specs)
 
-    return tracer
+    placements = {**computation.placements, **added}
+    made = derivative_of(tracer, placements, f"{computation.name}.{kind}", defaults, unfactored)
+    names = list(computation.placements)
+    of = ", ".join(f"`{names[i]}`" for i in chosen)
+    text = f"{title} of `{computation.name}` with respect to {of}, in {mode} mode."
+    return made.documented(f"{text}\n\n{computation.__doc__}" if computation.__doc__ else text)
 
 
 def _kept(computation: Computation, key: tuple, make: Callable[[], Computation]) -> Computation:
@@ -265,33 +275,33 @@ def _made(
         local, factoring = differentiable(known, chosen, use, has_aux)
         by_complex = any(is_complex(x.dtype) for i in chosen for x in jax.tree.leaves(specs[i]))
         local = with_checked_results(local, computation.name, kind, use, has_aux, by_complex)
-        return lambda *a: derive(local, a, argnums, use, has_aux), factor and factoring, use
+        fun = lambda *args: derive(*_of_chosen(local, args, argnums), use, has_aux)
+        return fun, factor and factoring, use
 
     def unfactored() -> Computation:
         return _derived(computation.fused, argnums, mode, kind, has_aux, factor=False)
 
-    tracer, name = _tracer(computation.name, derived), f"{computation.name}.{kind}"
-    made = derivative_of(tracer, computation.placements, name, computation.defaults, unfactored)
-    return made.documented(_described(title, computation, chosen, mode))
+    return _derivative(
+        *(computation, title, kind, chosen, mode, derived),
+        defaults=computation.defaults,
+        unfactored=unfactored,
+    )
 
 
 def _tuple(argnums: Argnums) -> tuple[int, ...]:
     return (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
 
-def _replaced(args: Sequence[Any], chosen: Sequence[int], values: Sequence[Any]) -> list[Any]:
-    full = list(args)
-    for i, value in zip(chosen, values):
-        full[i] = value
-    return full
+def _of_chosen(fun: Callable, args: Sequence[Any], argnums: Argnums) -> tuple[Callable, Any]:
+    """A function of its differentiated arguments alone, as one tree, and this tree."""
+    chosen, alone = _tuple(argnums), isinstance(argnums, int)
+
+    def of_chosen(at: Any) -> Any:
+        changed = dict(zip(chosen, [at] if alone else at))
+        return fun(*(changed.get(i, value) for i, value in enumerate(args)))
+
+    return of_chosen, _picked([args[i] for i in chosen], alone)
 
 
-def _like(argnums: Argnums, derivative: tuple) -> Any:
-    return derivative[0] if isinstance(argnums, int) else derivative
-
-
-def _described(title: str, computation: Computation, chosen: Sequence[int], mode: str) -> str:
-    names = list(computation.placements)
-    of = ", ".join(f"`{names[i]}`" for i in chosen)
-    text = f"{title} of `{computation.name}` with respect to {of}, in {mode} mode."
-    return f"{text}\n\n{computation.__doc__}" if computation.__doc__ else text
+def _picked(values: Sequence[Any], alone: bool) -> Any:
+    return values[0] if alone else tuple(values)
