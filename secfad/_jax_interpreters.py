@@ -189,12 +189,7 @@ def _operands(equation: JaxprEqn, kept: Sequence[bool]) -> JaxprEqn:
 
 
 def before_binding(primitive: Primitive, change: Callable) -> None:
-    """Lets every use of a primitive of JAX's be changed where it is formed, before any rule sees it.
-
-    Args:
-      primitive: Of JAX's.
-      change: From operands and parameters to those to use instead.
-    """
+    """Changes operands and parameters of a primitive of JAX's wherever an equation of it is formed."""
     bind = primitive.bind
 
     def changed(*operands, **params):
@@ -207,10 +202,8 @@ def before_binding(primitive: Primitive, change: Callable) -> None:
 def map_clients_by(primitive: Primitive, rule: Callable) -> None:
     """Gives a primitive of JAX's a rule for the axis of clients; for other axes it keeps its own.
 
-    Args:
-      primitive: Of JAX's.
-      rule: From the rule for other axes, the axis, the operands, the position of the axis in each (None:
-        nowhere) and the parameters to the results and the positions of the axis in these.
+    The new rule takes the usual one, then, as usual, the axis, the operands, their dimensions and the
+    parameters, and gives results and their dimensions.
     """
     found = batching.fancy_primitive_batchers.get(primitive)
     if found is None:  # JAX before 0.9

@@ -131,13 +131,7 @@ class _Selection:
         self.received: Any = None
 
     def __call__(self, values: Sequence[Any], like: Any, at_clients: bool) -> Any:
-        """The value of the branch that counts.
-
-        Args:
-          values: One per branch.
-          like: A variable of their type.
-          at_clients: Whether it is selected at the clients, who then have to know the index.
-        """
+        """The value of the branch that counts; clients who select have to know the index."""
         if all(_is_same(value, values[0]) for value in values):
             return values[0]
         if at_clients and self.received is None:

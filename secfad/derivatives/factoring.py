@@ -33,15 +33,7 @@ from secfad.programs.normalization import normalise
 
 
 def factored(fun: Callable, specs: Sequence[Any]) -> tuple[ClosedJaxpr, Any]:
-    """The program of a function with scalar cotangents moved from clients to the server.
-
-    Args:
-      fun: The function.
-      specs: Shapes of its arguments.
-
-    Returns:
-      The program and the tree of its results.
-    """
+    """Traces a function, as `make_jaxpr` does, and moves scalar cotangents from clients to the server."""
     source, tree = _jax.make_jaxpr(fun, specs)
     normal = normalise(source, erase_rules=False)
     return ClosedJaxpr(factor_scalars(normal.jaxpr), normal.consts), tree

@@ -153,13 +153,6 @@ def _taken(
 
     Client code may have a derivative in one direction only, which JAX finds out when it takes it:
     what is likely comes first, then the other one, then each input by itself.
-
-    Args:
-      name: Of the computation, for errors.
-      local: The client code.
-      operand: It, as a function of the inputs.
-      inputs: What to differentiate by.
-      is_wide: Whether reverse mode is cheaper.
     """
     likely = is_wide
     if local.contains(_CUSTOM_VJP) != local.contains(_LOOPS):

@@ -97,14 +97,8 @@ class _Mixed(Evaluator):
     ):
         """Makes an evaluator of one program.
 
-        Args:
-          name: Of the computation, for errors.
-          placed: The program.
-          active_inputs: Which of its inputs are active.
-          summing: What becomes of an active sum.
-          outer: The slicer and the values of the program around it.
-          atoms: Its leading inputs, as atoms of the program around it.
-          wanted: What leads to a result that is differentiated; None if everything may.
+        `outer` are slicer and values of the program around it, `atoms` its leading inputs there;
+        `wanted` is what leads to a result that is differentiated, None if everything may.
         """
         self.name = name
         self.placed = placed

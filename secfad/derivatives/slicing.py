@@ -60,16 +60,7 @@ class Slicer:
         outer: "Slicer | None" = None,
         entering: Mapping[Var, Atom] | None = None,
     ):
-        """Reads a program.
-
-        Args:
-          placed: The program.
-          active: Its active variables.
-          name: Of the computation, for errors.
-          outer: The slicer of the program around it.
-          entering: Inputs that are active client values, with the atom of the program around it that
-            each stands for.
-        """
+        """Reads a program; `entering` says what inputs are in the one around it, which `outer` read."""
         self.name = name
         self.active = {**active, **outer.active} if outer else active
         self.sender: dict[Var, tuple[str, Atom]] = dict(outer.sender) if outer else {}

@@ -256,12 +256,7 @@ def _uses(jaxpr: Jaxpr) -> dict[Var, int]:
 
 
 def _opened(jaxpr: Jaxpr, wanted: Iterable[Any]) -> Jaxpr:
-    """The program with those `jit` calls replaced by their bodies whose results are only added up.
-
-    Args:
-      jaxpr: The program.
-      wanted: Results that are added up outside.
-    """
+    """The program with `jit` calls inlined whose results are only added up; `wanted` are so outside."""
     while True:
         chosen = _chosen_calls(jaxpr, wanted)
         if not chosen:

@@ -1,9 +1,8 @@
 """Dependence: which results of an equation depend on which of its inputs.
 
 A loop, a choice or a call may compute several things at once, such as the counter of a client's loop
-beside a model, or a value that a call only passes through. What is asked here is asked for each result
-by itself, at any depth. *Marks* are whole numbers whose bits stand for whatever a caller follows
-(flags are marks of one bit); a result has the marks of everything that it depends on.
+beside a model. What is asked here is asked for each result by itself, at any depth. A result has the
+marks (`dataflow.Marks`) of everything that it depends on; flags are marks of one bit.
 
 `DEPENDENCE`: a value depends on whatever it is computed from. `ACTIVITY`: its derivative depends on
 less, not on what passes through `stop_gradient`, an integer or a predicate, and on what a rule of a

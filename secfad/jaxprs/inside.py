@@ -96,12 +96,7 @@ class Inside:
         is_one: Callable[[JaxprEqn], bool],
         nested: Callable[[JaxprEqn], Iterable[Jaxpr]] = bodies,
     ) -> None:
-        """Makes a question about equations.
-
-        Args:
-          is_one: Whether an equation itself is of the kind.
-          nested: The programs of an equation to look into.
-        """
+        """`is_one` says whether an equation itself is of the kind, `nested` what to look into."""
         self._is_one = is_one
         self._nested = nested
         self._known: weakref.WeakKeyDictionary[Jaxpr, bool] = weakref.WeakKeyDictionary()

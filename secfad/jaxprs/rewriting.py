@@ -90,10 +90,8 @@ class Rewriter:
     ) -> list[Atom]:
         """Rewrites the equations of a body here and returns its results.
 
-        Args:
-          body: The program.
-          inputs: What it takes, as atoms of the emitted program.
-          caller: Gives its line to equations without one, such as those of JAX's own functions.
+        Inputs are atoms of the emitted program. Equations without a line, such as those of JAX's own
+        functions, get that of the caller.
         """
         # A body may have variables of the program around it, with another meaning.
         outer, self.env = self.env, dict(zip(body.jaxpr.invars, inputs))
@@ -119,10 +117,7 @@ def renamed(
 ) -> ClosedJaxpr:
     """The program with new variables, so that a body that is used twice is two programs.
 
-    Args:
-      body: The program.
-      inputs: What it reads, in place of its inputs.
-      caller: Gives its line to equations without one, such as those of JAX's own functions.
+    It may read other inputs; equations without a line get that of the caller.
     """
     arguments = [Var(v.aval) for v in body.jaxpr.invars] if inputs is None else inputs
     fresh = Rewriter()

@@ -76,11 +76,7 @@ class _Normaliser(Rewriter):
     """Opens calls and merges broadcasts, innermost first."""
 
     def __init__(self, opens: Callable[[JaxprEqn], bool]):
-        """Reads one program.
-
-        Args:
-          opens: Which calls are replaced by their bodies, and which control flow is looked into.
-        """
+        """`opens` says which calls are replaced by their bodies, and which control flow is read."""
         super().__init__()
         self.opens = opens
         self.sent: dict[Var, Var] = {}

@@ -11,6 +11,7 @@ Source: Rush, Charles, Garrett (JMLR 2024), section 3.4; docs/semantics.md, "Sta
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 
@@ -46,12 +47,8 @@ class _Retention:
     ) -> Schedule:
         """The schedule, with what clients keep after each of its items.
 
-        Args:
-          plan: The schedule.
-          received: Which inputs depend on what the server sent; none by default.
-          carried: Inputs that replace one another from iteration to iteration. Other inputs are kept
-            outside of it, if at all.
-          again: Results that the next iteration needs, if it is that of the body of a loop.
+        `received` says which inputs depend on what the server sent. Of the body of a loop, `carried`
+        are the inputs that iterations replace, and `again` the results that the next one needs.
         """
         marks = self.received.variables(plan.placed.jaxpr, received)
         known = {v for v, mark in marks.items() if mark}
@@ -81,22 +78,12 @@ class _Retention:
         rows = zip(item.bodies, entries, _iterated(step, item.bodies))
         bodies = tuple(self.retained(body, given, *rest) for body, (_, given), rest in rows)
         # What is carried is counted in the body, where it changes.
-        consts, carry = _regions(step)
-        entering = {*variables(carry)} - {*variables(consts)}
+        carry = [] if isinstance(step, Cond) else step.carry
+        others = Counter(variables(step.inputs)) - Counter(variables(carry))
+        entering = {*variables(carry)} - {*others}
         leaving = step.outputs[: len(carry)]
         held = [v for v in before if v not in entering] + [v for v in after if v not in leaving]
         return dataclasses.replace(item, bodies=bodies, kept=after, held=tuple(dict.fromkeys(held)))
-
-
-def _regions(step: Control) -> tuple[list[Atom], list[Atom]]:
-    """What a step reads apart from carries, and the carries."""
-    match step:
-        case Scan():
-            return [*step.consts, *step.xs], step.carry
-        case While():
-            return [*step.predicate_consts, *step.body_consts], step.carry
-        case Cond():
-            return step.inputs, []
 
 
 def _iterated(step: Control, bodies: Sequence[Schedule]) -> list[tuple[list[Var], list[Atom]]]:
