@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from audits.bounds.domains.chance import draw_of, noise_of
-from audits.bounds.domains.guards import scaled_of, selected
+from audits.bounds.domains.chosen import chosen_factor, limited_factors
+from audits.bounds.domains.flags import LOWER
+from audits.bounds.domains.guards import ALWAYS, scaled_of, selected
 from audits.bounds.domains.intervals import interval_of, magnitude, summed
 from audits.bounds.domains.key_rules import keys_of
-from audits.bounds.domains.relations import LOWER, relation_of
+from audits.bounds.domains.relations import relation_of
 from audits.bounds.domains.releases import NoiseSite, direct_of, linear_of, noised, raw_of
 from audits.bounds.domains.stability import guarded_cases, norms_of, whole_norm
 from audits.bounds.values.amounts import Amount
@@ -30,13 +32,18 @@ def combine(site: Site, number: Number, line: Callable[[], str]) -> tuple[Fact, 
         return _with_noise(site, operand, noise, number), noise
     if site.name == "select_n":
         site = dataclasses.replace(site, facts=guarded_cases(site))
+        site = dataclasses.replace(site, facts=limited_factors(site))
     raw, divisors = raw_of(site)
-    relation, norms, interval = relation_of(site), norms_of(site), _interval(site)
+    norms, interval = norms_of(site), _interval(site)
+    relation = chosen_factor(site) if site.name == "select_n" else relation_of(site)
+    scaled = scaled_of(site, relation, interval)
+    if scaled >= ALWAYS:
+        interval = interval._replace(nan=False, inf=False)
     fact = Fact(
         site.number,
         interval,
         relation=relation,
-        scaled=scaled_of(site, relation, interval),
+        scaled=scaled,
         multiple=_multiple(site),
         amount=_amount(site),
         blame=_blame(site),
@@ -110,12 +117,20 @@ def _interval(site: Site) -> Interval:
     operands = [f.interval for f in site.facts]
     if site.name == "reduce_sum":
         return summed(operands[0], entries(site.shape(0), set(site.params["axes"])), site.dtype)
-    found = interval_of(site.name, operands, site.params, site.dtype)
+    name = "square" if _is_square(site) else site.name
+    found = interval_of(name, operands, site.params, site.dtype)
     if site.name == "abs" and is_complex(site.operand_dtype(0)):
         return magnitude(found)
     if site.name in ("div", "rsqrt", "integer_pow") and _is_norm(site.facts[-1]):
         return found._replace(low=max(found.low, 0.0)) if operands[0].low >= 0 else found
     return found
+
+
+def _is_square(site: Site) -> bool:
+    """Whether a product is that of a real number with itself."""
+    if site.name != "mul" or not is_float(site.dtype):
+        return False
+    return site.facts[0].number == site.facts[1].number and site.shape(0) == site.shape(1)
 
 
 def _is_norm(fact: Fact) -> bool:

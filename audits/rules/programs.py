@@ -49,7 +49,8 @@ PROGRAMS = (
         "array constant {shape} {dtype} is captured without a declared placement",
         why="A captured array may be the data of one party; inside the program it looks public.",
         example="DATA = load(); f = lambda w: fad.mean(loss(fad.broadcast(w), DATA))",
-        remedy="Make the array an argument with a placement",
+        remedy="Make the array an argument with a placement; if anybody may know it, pass its digest: "
+        'public=["{digest}"]',
     ),
     rule(
         "FAD006",

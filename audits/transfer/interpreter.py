@@ -25,6 +25,7 @@ from audits.transfer.labels import (
     MERGED_COPIES,
     Axis,
     Label,
+    constant_digest,
     of_constant,
     poison,
 )
@@ -286,7 +287,8 @@ class Checker:
         array = _as_numpy(value)
         label = of_constant(array, np.ndim(value), self.public)
         if label is None:
-            self._report_constant("FAD005", scope, shape=array.shape, dtype=array.dtype)
+            fields = {"shape": array.shape, "dtype": array.dtype, "digest": constant_digest(array)}
+            self._report_constant("FAD005", scope, **fields)
             return poison(np.ndim(value))
         return label
 

@@ -236,7 +236,100 @@ INTEGERS = {
     "shifted": (lambda i: (jnp.clip(i, 0, 3) << 30).astype(jnp.float32), [INT]),
 }
 
-UNSOUND = {"nan": NAN, "complex": COMPLEX, "underflow": UNDERFLOW, "integers": INTEGERS}
+
+SQUARE = client("v", (4, 4))
+
+
+def rows(v):
+    """A matrix without NaN, and the norms of its rows."""
+    v = guarded(jnp.all(ok(v)), v)
+    return v, jnp.sqrt(jnp.sum(v**2, axis=1))
+
+
+def by_rows(fn):
+    return lambda v: fn(*rows(v)), [SQUARE]
+
+
+# The norm of one row is tested, that of another is the divisor.
+CROSSED = {
+    "across": by_rows(lambda u, n: jnp.where((n > 0.5)[None, :], u / n[:, None], 0.0)),
+    "transposed": by_rows(lambda u, n: jnp.where((n > 0.5)[:, None], (u / n[:, None]).T, 0.0)),
+    "reversed": by_rows(lambda u, n: jnp.where((n > 0.5)[:, None], (u / n[:, None])[::-1], 0.0)),
+    "rolled": by_rows(
+        lambda u, n: jnp.where((n > 0.5)[:, None], jnp.roll(u / n[:, None], 1, 0), 0.0)
+    ),
+    "test reversed": by_rows(lambda u, n: jnp.where((n > 0.5)[::-1, None], u / n[:, None], 0.0)),
+    "test sorted": by_rows(lambda u, n: jnp.where(jnp.sort(n)[:, None] > 0.5, u / n[:, None], 0.0)),
+    "one row tested": by_rows(lambda u, n: jnp.where(n[0] > 0.5, u / n[:, None], 0.0)),
+    "within, across": by_rows(lambda u, n: jnp.where((n <= 0.5)[None, :], u, u / n[:, None])),
+    "factor alone": by_rows(
+        lambda u, n: jnp.where(
+            jnp.tile(n > 0.5, (4, 1)), 0.5 / jnp.broadcast_to(n[:, None], (4, 4)), 0.0
+        )
+    ),
+    "factor": by_rows(
+        lambda u, n: u * jnp.where(jnp.tile(n > 0.5, (4, 1)), 0.5 / jnp.tile(n, (4, 1)).T, 1.0)
+    ),
+    "factor reversed": by_rows(lambda u, n: u * jnp.where(n > 0.5, 0.5 / n[::-1], 1.0)[:, None]),
+    "factor of columns": by_rows(lambda u, n: u * jnp.where(n > 0.5, 0.5 / n, 1.0)[None, :]),
+}
+
+# A factor that a comparison chooses, on the wrong side or beside a limit that is too small.
+CHOSEN = {
+    "the other side": by_rows(lambda u, n: u * jnp.where(n > 0.5, 1.0, 0.5 / n)[:, None]),
+    "negated": by_rows(lambda u, n: u * jnp.where(~(n > 0.5), 0.5 / n, 1.0)[:, None]),
+    "large number": by_rows(lambda u, n: u * jnp.where(n > 0.5, 0.5 / n, -50.0)[:, None]),
+    "tiny limit": by_rows(lambda u, n: u * jnp.where(n > 1e-25, 0.5 / n, 1.0)[:, None]),
+    "no limit": by_rows(lambda u, n: u * jnp.where(n > 0, 0.5 / n, 1.0)[:, None]),
+    "another condition": by_rows(
+        lambda u, n: u * jnp.where((n > 0.5)[:, None] & (u > 0), 0.5 / n[:, None], 1.0)
+    ),
+    "no guard": (lambda v: v * jnp.where(norm(v) > 0.5, 0.5 / norm(v), 1.0), [V]),
+    "no guard, within": (lambda v: v * jnp.where(norm(v) <= 0.5, 1.0, 0.5 / norm(v)), [V]),
+    "another norm": (
+        lambda v, a: v * jnp.where(norm(a) > 0.5, 0.5 / norm(v), 1.0),
+        [V, A],
+    ),
+    "in half precision": by_rows(
+        lambda u, n: (
+            u * jnp.where(n > 0.5, 0.5 / n, 1.0).astype(jnp.float16).astype(jnp.float32)[:, None]
+        )
+    ),
+    "number from a client": (
+        lambda v, w: (lambda u: u * jnp.where(norm(u) > 0.5, 0.5 / norm(u), w))(
+            guarded(ok(norm(v)), v)
+        ),
+        [V, W],
+    ),
+}
+
+# All entries of something else, or not all, are tested.
+EVERY = {
+    "some axes": (
+        lambda v: jnp.clip(jnp.where(jnp.all(ok(v), axis=0)[:, None], v, jnp.zeros_like(v)), -1, 1),
+        [SQUARE],
+    ),
+    "any": (lambda v: jnp.clip(guarded(jnp.any(ok(v)), v), -1, 1), [V]),
+    "another value": (lambda v, a: jnp.clip(guarded(jnp.all(ok(a)), v), -1, 1), [V, A]),
+    "a part": (lambda v: jnp.clip(guarded(jnp.all(ok(v[:2])), v), -1, 1), [V]),
+    "a multiple": (lambda v: jnp.tanh(guarded(jnp.all(ok(v)), 1e30 * v) * 0.0), [V]),
+    "not": (lambda v: jnp.clip(guarded(~jnp.all(ok(v)), v), -1, 1), [V]),
+    "infinity alone": (lambda v: jnp.clip(guarded(~jnp.any(jnp.isinf(v)), v), -1, 1), [V]),
+    "exclusive or": (
+        lambda v: jnp.clip(guarded(lax.reduce_xor(ok(v), (0,)), v), -1, 1),
+        [V],
+    ),
+}
+
+UNSOUND = {
+    "nan": NAN,
+    "complex": COMPLEX,
+    "underflow": UNDERFLOW,
+    "integers": INTEGERS,
+    "crossed": CROSSED,
+    "chosen": CHOSEN,
+    "every": EVERY,
+}
 
 
 def optax_clip(v, c=1.0):
@@ -266,6 +359,18 @@ HONEST = {
         lambda v: guarded(
             ok(norm(v)), v * jnp.minimum(1.0, 1.5 * lax.rsqrt(jnp.sum(v * v) + 1e-12))
         ),
+        [V],
+    ),
+    "chosen factor": by_rows(lambda u, n: u * jnp.where(n > 1.5, 1.5 / n, 1.0)[:, None]),
+    "chosen factor, within": by_rows(lambda u, n: u * jnp.where(n <= 1.5, 1.0, 1.5 / n)[:, None]),
+    "compared rows": by_rows(lambda u, n: jnp.where((n > 1.5)[:, None], u / n[:, None], 0.0)),
+    "all entries": (lambda v: jnp.clip(guarded(jnp.all(ok(v)), v), -1, 1), [V]),
+    "product with itself": (
+        lambda v: (lambda u: u * factor(jnp.sqrt(jnp.sum(u * u))))(guarded(jnp.all(ok(v)), v)),
+        [V],
+    ),
+    "unit vector": (
+        lambda v: (lambda u: u / jnp.maximum(norm(u), 1e-6))(guarded(jnp.all(ok(v)), v)),
         [V],
     ),
     "tree": (tree_clip, [A, B]),

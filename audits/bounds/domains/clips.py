@@ -88,10 +88,15 @@ def guarded_norm(norm: Norm, test: Relation, side: bool) -> Norm | None:
     above = test.kind == "within" if not side else test.kind.startswith("outside")
     if not above or test.mixed or test.origin < 0 or test.origin != norm.divisor.origin:
         return None
-    if not test.amount.least > 0:
+    if not test.amount.least > 0 or not _in_place(test):
         return None
     limited = norm.amount.stretched(norm.divisor.gap / test.amount.least)
     return None if limited is None else Norm(norm.axes, limited)
+
+
+def _in_place(test: Relation) -> bool:
+    """Whether a test of rows is at the rows that it tests, as a quotient by their norms is."""
+    return all(mine == here for member in test.members for mine, here in member.kept)
 
 
 def limit_of(related: Relation) -> Amount | None:

@@ -128,8 +128,10 @@ def _quotient(site: Site, relation: Relation | None) -> Alternatives:
     if not over and least < 1 and not _reach(top.interval) / least < limit:
         return NEVER
     # An infinite norm gives zero, a NaN does not.
-    below = frozenset({bottom.relation.members}) if normed else _given(site, 1)  # type: ignore[union-attr]
-    return _both(_given(site, 0), below)
+    if not normed:
+        return _both(_given(site, 0), _given(site, 1))
+    below = frozenset({bottom.relation.members})  # type: ignore[union-attr]
+    return _both(_given(site, 0), below if bottom.interval.nan else ALWAYS)
 
 
 def _product(site: Site) -> Alternatives:

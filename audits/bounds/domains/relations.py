@@ -3,7 +3,7 @@
 Intervals cannot bound v * min(1, c / |v|): they give |v| times c. The necessary fact is that the
 factor is at most c over the norm of the same v. The prover follows the pieces separately: a square,
 a sum of squares over axes, a root, a factor at most c over it, and the product with the same value.
-A comparison with the norm gives the form with `where`, and a test for finiteness the guard.
+Tests of a norm and of finiteness are in `flags`.
 
 Every relation is one-sided, so it is preserved by adding a small constant, taking a maximum with a
 constant, or capping the factor at one. The other operand of such a step must not be NaN. Squares
@@ -17,6 +17,8 @@ Sources: the spellings are those of optax, of TensorFlow Federated and of common
 import math
 from collections.abc import Callable
 
+from audits.bounds.domains import flags
+from audits.bounds.domains.flags import FLAGS, LOWER, Found, reduced_members
 from audits.bounds.values.amounts import Amount
 from audits.bounds.values.facts import Member, Relation, factor_of
 from audits.bounds.values.members import itself
@@ -30,9 +32,6 @@ from audits.bounds.values.precision import (
 )
 from audits.bounds.values.steps import Site, entries
 
-Found = Relation | None
-FLAGS = frozenset({"finite", "nan", "within", "outside", "outside unless NaN"})
-LOWER = frozenset({"square", "norm"})
 # Their result is far above zero where their operand is.
 _MOVES = frozenset(
     {
@@ -201,11 +200,11 @@ def _min(site: Site) -> Found:
         limit = other.interval
         if one.relation is None or one.relation.kind != "scale" or limit.nan or limit.low < 0:
             continue
-        return _at_most(one.relation, limit.high)
+        return at_most(one.relation, limit.high)
     return None
 
 
-def _at_most(related: Relation, cap: float) -> Relation:
+def at_most(related: Relation, cap: float) -> Relation:
     """A factor that is at most a cap: what underflow hides stays below cap times the gap."""
     limited = related.amount.widened(related.gap and cap * related.gap)
     return related if limited is None else related._replace(amount=limited, gap=0.0)
@@ -219,7 +218,7 @@ def _clamp(site: Site) -> Found:
     # Raising a factor breaks an upper bound on it; lowering a norm breaks a lower bound.
     if related.kind == "scale" and low.interval.high <= max(value.interval.low, 0.0):
         kept = value.interval.low >= low.interval.high
-        return _at_most(related, high.interval.high) if kept else None
+        return at_most(related, high.interval.high) if kept else None
     return None
 
 
@@ -227,22 +226,13 @@ def _reduce_sum(site: Site) -> Found:
     related = site.facts[0].relation
     if related is None or related.kind != "square" or related.amount.powers:
         return None
-    gone = set(site.params["axes"])
-    if site.labels[0].client_axis in gone:
-        return None
-    count = entries(site.shape(0), gone)
+    members = reduced_members(site, related)
+    count = entries(site.shape(0), set(site.params["axes"]))
     kept = _kept(site, count)
-    if kept < 0.7:  # the sum may stop growing long before its end
+    if members is None or kept < 0.7:  # the sum may stop growing long before its end
         return None
-    left = [k for k in range(len(site.shape(0))) if k not in gone]
-    renumbered = {old: new for new, old in enumerate(left)}
-    members = set()
-    for member in related.members:
-        summed = member.summed | {mine for mine, here in member.kept if here in gone}
-        places = tuple((mine, renumbered[here]) for mine, here in member.kept if here not in gone)
-        members.add(Member(member.value, frozenset(summed), places))
     gap = related.gap * math.sqrt(count)
-    return Relation("square", frozenset(members), related.amount.scaled(kept), gap=gap)
+    return Relation("square", members, related.amount.scaled(kept), gap=gap)
 
 
 def _dot_general(site: Site) -> Found:
@@ -318,61 +308,6 @@ def _convert(site: Site) -> Found:
     return related._replace(gap=math.hypot(related.gap, hidden / least), origin=-1)
 
 
-def _is_finite(site: Site) -> Found:
-    fact = site.facts[0]
-    tested = frozenset({itself(fact, len(site.shape(0)))})
-    related = fact.relation
-    if related is not None and related.kind in ("norm", "square") and related.amount.factor > 0:
-        return Relation("finite", related.members | tested, test=site.number)
-    return Relation("finite", tested, test=site.number)
-
-
-def _not_equal(site: Site) -> Found:
-    """`x != x` is true exactly for NaN."""
-    a, b = site.facts
-    if a.number != b.number or site.shape(0) != site.shape(1):
-        return None
-    return Relation("nan", frozenset({itself(a, len(site.shape(0)))}), test=site.number)
-
-
-def _compare(site: Site) -> Found:
-    left, right = site.facts
-    name = site.name
-    if left.relation is None or left.relation.kind not in LOWER:
-        left, right = right, left
-        name = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}[name]
-    related, limit = left.relation, factor_of(right)
-    if related is None or related.kind not in LOWER or limit is None:
-        return None
-    if related.kind == "square":
-        if limit.powers:
-            return None
-        limit = Amount(limit.factor**0.5)
-    kind = "within" if name in ("lt", "le") else "outside"
-    if kind == "outside" and left.interval.nan:
-        kind = "outside unless NaN"
-    origin = related.origin if right.interval.low > 0 else -1
-    amount = limit.over(related.amount)
-    return Relation(kind, related.members, amount, site.number, gap=related.gap, origin=origin)
-
-
-def _and(site: Site) -> Found:
-    for fact, other in (site.facts, site.facts[::-1]):
-        related = fact.relation
-        if related is not None and related.kind in ("finite", "within"):
-            varies = site.out_shape != () and not _follows(other.relation, related)
-            return related._replace(test=site.number, mixed=related.mixed or varies)
-    return None
-
-
-def _follows(other: Found, related: Relation) -> bool:
-    """Whether a flag varies only along the axes of another flag."""
-    if other is None or other.mixed:
-        return False
-    places = lambda r: {here for m in r.members for _, here in m.kept}
-    return places(other) <= places(related)
-
-
 _RULES: dict[str, Callable[[Site], Found]] = {
     "square": _square,
     "integer_pow": _power,
@@ -393,11 +328,5 @@ _RULES: dict[str, Callable[[Site], Found]] = {
     "copy": _same,
     "stop_gradient": _same,
     "convert_element_type": _convert,
-    "is_finite": _is_finite,
-    "ne": _not_equal,
-    "lt": _compare,
-    "le": _compare,
-    "gt": _compare,
-    "ge": _compare,
-    "and": _and,
+    **flags.RULES,
 }

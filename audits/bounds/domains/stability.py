@@ -30,7 +30,15 @@ def norms_of(site: Site) -> Norms:
     rule = _RULES.get(site.name)
     if rule is None or not _followed(site):
         return ()
-    return rule(site)
+    made = rule(site)
+    # A test of the divisor is one of these entries only while all stay where they are.
+    return made if site.name in _IN_PLACE else tuple(n for n in made if n.divisor is None)
+
+
+_IN_PLACE = frozenset(
+    {"neg", "abs", "copy", "stop_gradient", "tanh", "sin", "mul", "div", "select_n"}
+    | {"convert_element_type"}
+)
 
 
 def _followed(site: Site) -> bool:

@@ -205,6 +205,12 @@ def _reduce(name):
     return case
 
 
+def _every(rng):
+    shape = some_shape(rng, 1)
+    axes = tuple(k for k in range(len(shape)) if rng.random() < 0.6) or (0,)
+    return (lambda x: bound("reduce_and", axes=axes)(x)), [(shape, "bool", "any")]
+
+
 def _concatenate(rng):
     shape, dtype = some_shape(rng, 1), some_dtype(rng)
     axis = int(rng.integers(len(shape)))
@@ -312,6 +318,7 @@ CASES = {
     "rev": _rev,
     "reduce_sum": _reduce("reduce_sum"),
     "reduce_max": _reduce("reduce_max"),
+    "reduce_and": _every,
     "reduce_min": _reduce("reduce_min"),
     "concatenate": _concatenate,
     "stack": _stack,

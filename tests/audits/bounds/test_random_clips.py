@@ -90,15 +90,70 @@ def random_clip(seed):
     return send, [client("v", (3,), dtype), client("w", (), dtype)]
 
 
-@pytest.mark.parametrize(
-    "count",
-    [pytest.param(60, id="short"), pytest.param(4000, id="long", marks=pytest.mark.slow)],
+MOVES = (
+    lambda x: x[::-1],
+    lambda x: jnp.roll(x, 1, 0),
+    lambda x: jnp.swapaxes(x, 0, -1),
+    lambda x: jnp.flip(x, -1),
+    lambda x: jnp.take(x, jnp.arange(4) // 2, axis=0),
 )
-def test_accepted_random_clips_keep_to_their_bounds(count):
+EVERY = (
+    lambda v: jnp.all(jnp.isfinite(v)),
+    lambda v: jnp.all(jnp.isfinite(v), axis=0),
+    lambda v: jnp.all(jnp.isfinite(v), axis=1)[:, None],
+    lambda v: jnp.all(jnp.isfinite(v), axis=1, keepdims=True),
+    lambda v: jnp.all(jnp.isfinite(v[:2])),
+    lambda v: jnp.isfinite(v),
+    lambda v: True,
+)
+
+
+def random_rows(seed):
+    """A client function that clips the rows or columns of a matrix, with a few faults at most."""
+    plan = np.random.default_rng([seed, 3])
+    pick = lambda choices: choices[int(plan.integers(len(choices)))]
+    axis, c, kind = int(plan.integers(2)), pick((0.01, 1.0, 30.0)), int(plan.integers(7))
+    faults = set(plan.choice(8, size=int(plan.integers(3)), replace=False))
+    fault = lambda k, sound, choices: pick(choices) if k in faults else sound
+    same = lambda x: x
+    every, before = fault(0, EVERY[0], EVERY), fault(1, True, (False,))
+    test_moved, norm_moved = fault(2, same, MOVES), fault(3, same, MOVES)
+    after = fault(4, same, MOVES)
+    across = [fault(5, axis == 1, (axis == 0,)), fault(6, axis == 1, (axis == 0,))]
+    limit, other = fault(7, (c, 1.0), [(x, y) for x in (0.0, 1e-25, 2.0) for y in (1.0, -3.0)])
+
+    def laid_out(n, rows):
+        return jnp.broadcast_to(n[:, None] if rows else n[None, :], (4, 4))
+
+    def send(v):
+        u = jnp.where(every(v), v, 0.0) if before else v
+        n = jnp.sqrt(jnp.sum(u * u, axis=axis))
+        tested, divisor = laid_out(test_moved(n), across[0]), laid_out(norm_moved(n), across[1])
+        made = (
+            lambda: u * jnp.where(tested > limit, c / divisor, other),
+            lambda: u * jnp.where(tested <= limit, other, c / divisor),
+            lambda: jnp.where(tested > limit, u * (c / divisor), other),
+            lambda: jnp.where(tested > limit, after(u / divisor), 0.0),
+            lambda: jnp.where(tested <= limit, u, after(u * (c / divisor))),
+            lambda: jnp.where(tested > limit, c / divisor, other),
+            lambda: u * jnp.minimum(1.0, c / jnp.maximum(divisor, 1e-6)),
+        )[kind]()
+        made = after(made)
+        return made if before else jnp.where(every(v), made, 0.0)
+
+    return send, [client("v", (4, 4))]
+
+
+COUNTS = [pytest.param(60, id="short"), pytest.param(4000, id="long", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("make", [random_clip, random_rows])
+def test_accepted_random_clips_keep_to_their_bounds(make, count):
     accepted = 0
     for seed in range(count):
-        send, args = random_clip(seed)
-        bounded, broken = broken_bounds(send, args, seed, every=31)
+        send, args = make(seed)
+        bounded, broken = broken_bounds(send, args, seed, every=11)
         assert not broken, (seed, broken)
         accepted += bounded
-    assert accepted > count // 8
+    assert accepted > count // 12
