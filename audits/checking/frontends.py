@@ -95,7 +95,8 @@ class Arg:
         axes = data_axes(len(self.shape))
         if place == Place.CLIENT and style.stacked:
             axes = (Axis(CLIENT_AXIS), *axes[1:])
-        return Label(place, axes)
+        key = self.placement == "client_key" or str(self.dtype).startswith("key<")
+        return Label(place, axes, drawn=place == Place.CLIENT and key)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -264,6 +264,8 @@ class Checker:
             return step.refuse("FAD001")  # the rule has not understood the equation
         if family not in _ENTERED:
             results = marked(step, family, results)
+        elif family in ("cond", "while", "linear_solve"):
+            results = [label.replace(drawn=False) for label in results]
         return [self._below_control(label, step.scope) for label in results]
 
     def _unmerged(self, step: Step) -> bool:

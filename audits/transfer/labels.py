@@ -66,6 +66,7 @@ class Label:
       phase: Depth of the latest broadcast that reached it; -1 if none did.
       slots: True if a client chose where its entries stand (`slots`).
       padded: True if constants stand beside entries of clients.
+      drawn: True if a client's random key decides it, and no other value of a client.
       poisoned: True if its cause was reported already.
     """
 
@@ -75,6 +76,7 @@ class Label:
     phase: int = -1
     slots: bool = False
     padded: bool = False
+    drawn: bool = False
     poisoned: bool = False
 
     @property
@@ -161,6 +163,12 @@ def join_axis(a: Axis, b: Axis) -> Axis:
     return Axis(POSITION if DATA not in tags else DATA)
 
 
+def all_drawn(labels: Iterable[Label]) -> bool:
+    """Whether a value that depends on these depends on clients by their random keys alone."""
+    own = [label.drawn for label in labels if label.place == Place.CLIENT]
+    return bool(own) and all(own)
+
+
 def join(a: Label, b: Label) -> Label:
     """The least label above both: for loop carries and branches."""
     return Label(
@@ -170,6 +178,7 @@ def join(a: Label, b: Label) -> Label:
         max(a.phase, b.phase),
         a.slots or b.slots,
         a.padded or b.padded,
+        all_drawn((a, b)),
         a.poisoned or b.poisoned,
     )
 

@@ -3,14 +3,15 @@
 A label is *client-indexed* if a client value chose where its entries stand: it was an index of a
 write, of a window or of a table of constants, it was compared with positions (`one_hot`), it was the
 key of a sort, or it chose among more than two branches. Later operations keep the mark until nothing
-but a scalar per client is left.
+but a scalar per client is left. What a client draws at random from a key of its own chooses nothing:
+a shuffle is no identity.
 
 The mark says where single contributors are likely to show. Its absence does not say that none do: a
 client function can place values in as many ways as there are programs, for example by `v * (k == 3)`
 for every constant index.
 """
 
-from audits.transfer.labels import POSITION, REPLICATED, Label, Place
+from audits.transfer.labels import POSITION, REPLICATED, Label, Place, all_drawn
 
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "eq_to", "lt_to", "le_to"})
 
@@ -19,16 +20,18 @@ def marked(step, family: str, results: list[Label]) -> list[Label]:
     """The results of an equation, client-indexed if an operand is or if this equation makes them so."""
     indexed = any(label.slots for label in step.inputs) or _chooses(step, family, results)
     padded = any(label.padded for label in step.inputs) or _pads(step, family)
-    return [_with(label, indexed, padded) for label in results]
+    drawn = all_drawn(step.inputs)
+    return [_with(label, indexed, padded, drawn) for label in results]
 
 
-def _with(label: Label, indexed: bool, padded: bool) -> Label:
+def _with(label: Label, indexed: bool, padded: bool, drawn: bool) -> Label:
     several = len(label.axes) - (label.client_axis is not None) > 0
     here = several and label.on_clients
     indexed, padded = indexed and here, padded and here
-    if (label.slots, label.padded) == (indexed, padded):
+    drawn = drawn and label.place == Place.CLIENT
+    if (label.slots, label.padded, label.drawn) == (indexed, padded, drawn):
         return label
-    return label.replace(slots=indexed, padded=padded)
+    return label.replace(slots=indexed, padded=padded, drawn=drawn)
 
 
 def _pads(step, family: str) -> bool:
@@ -41,7 +44,7 @@ def _pads(step, family: str) -> bool:
 def _chooses(step, family: str, results: list[Label]) -> bool:
     """Whether a client value chooses positions in this equation."""
     inputs = step.inputs
-    own = [label.place == Place.CLIENT for label in inputs]
+    own = [label.place == Place.CLIENT and not label.drawn for label in inputs]
     match family:
         case "scatter":
             return own[1]

@@ -156,6 +156,45 @@ def test_a_client_that_only_reads_at_its_index_is_not_named(name):
     assert rules(audits.check(lambda i, x: fad.sum(client(i, x)), NATIVE)) == set()
 
 
+KEYED = [*NATIVE, audits.Arg("key", (), "key<fry>", "client_key")]
+SHUFFLES = {
+    "permutation": lambda i, v, key: jax.random.permutation(key, v),
+    "choice": lambda i, v, key: jax.random.choice(key, v, (2,), replace=False),
+    "cells": lambda i, v, key: jnp.zeros(N).at[jax.random.randint(key, (), 0, N)].add(v[0]),
+    "bootstrap": lambda i, v, key: v[jax.random.randint(jax.random.fold_in(key, 3), (5,), 0, 3)],
+    "dropped": lambda i, v, key: v * jax.random.bernoulli(jax.random.split(key)[0], 0.5, (WIDTH,)),
+    "in a loop": lambda i, v, key: lax.scan(
+        lambda k, _: (jax.random.split(k)[0], jax.random.permutation(k, v)), key, None, 2
+    )[1],
+}
+SEEDED = {
+    "seed": lambda i, v, key: jax.random.randint(jax.random.key(i), (), 0, N),
+    "fold": lambda i, v, key: jax.random.randint(jax.random.fold_in(key, i), (), 0, N),
+    "sum": lambda i, v, key: (i + jax.random.randint(key, (), 0, 1)) % N,
+    "branch": lambda i, v, key: lax.cond(
+        i > 2, lambda k: jax.random.randint(k, (), 0, 2), lambda k: jax.random.randint(k, (), 2, 4), key
+    ),
+    "loop": lambda i, v, key: lax.while_loop(
+        lambda c: c[1] < i, lambda c: (c[0] + 1, c[1] + 1),
+        (jax.random.randint(key, (), 0, 1), 0),
+    )[0],
+    "row": lambda i, v, key: jax.random.randint(jax.random.split(key, N)[i], (), 0, N),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHUFFLES)
+def test_what_a_client_draws_at_random_names_nobody(name):
+    client = SHUFFLES[name]
+    assert rules(audits.check(lambda i, v, key: fad.sum(client(i, v, key)), KEYED)) == set()
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_an_index_that_other_values_decide_too_is_named(name):
+    index = SEEDED[name]
+    program = lambda i, v, key: fad.sum(jnp.zeros((N, WIDTH)).at[index(i, v, key)].add(v))
+    assert "FAD602" in rules(audits.check(program, KEYED))
+
+
 def test_many_sums_of_one_line_are_one_finding():
     def program(i, x):
         table = scatter(i, x)
