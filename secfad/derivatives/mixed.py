@@ -15,19 +15,21 @@ Source: Rush, Charles, Garrett (JMLR 2024), section 3.3 and Table 3.
 
 from collections import ChainMap
 from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
 
 from secfad import _jax
 from secfad._jax import Jaxpr, Var
+from secfad._jax_interpreters import dce
 from secfad.derivatives.jacobians import sum_with_jacobians
 from secfad.derivatives.slicing import Slice, Slicer
 from secfad.errors import ModeError
 from secfad.jaxprs.dependence import ACTIVITY
 from secfad.jaxprs.equations import CUSTOM_RULES, Atom, Broadcast, Scan, Sum, View, While
 from secfad.jaxprs.evaluation import Evaluator, read
-from secfad.jaxprs.inside import communicates, every_equation, variables
+from secfad.jaxprs.inside import communicates, every_equation
 from secfad.placements import CLIENTS
 from secfad.programs.placed import Placed
 from secfad.programs.programs import Program
@@ -56,12 +58,15 @@ def surrogate(
     placed = with_rules(program, open_calls=True)
     trees = enumerate(program.in_tree.children())
     active = [i in argnums for i, tree in trees for _ in range(tree.num_leaves)]
+    slicer = Slicer(placed, _active(placed, active), name)
     wanted = None
     if has_aux and out_tree.children():
-        wanted = _leading_to(placed, placed.results[: out_tree.children()[0].num_leaves])
+        first = out_tree.children()[0].num_leaves
+        needed = dce(placed.jaxpr, [i < first for i in range(len(placed.results))])
+        wanted = {v for equation, _ in every_equation(needed) for v in equation.outvars}
 
     def fun(*args: Any) -> Any:
-        mixed = _Mixed(name, placed, active, summing, wanted=wanted)
+        mixed = _Mixed(slicer, placed, summing, wanted)
         return jax.tree.unflatten(out_tree, mixed.run(placed.closed, jax.tree.leaves(args)))
 
     return fun
@@ -87,31 +92,22 @@ class _Mixed(Evaluator):
 
     def __init__(
         self,
-        name: str,
+        slicer: Slicer,
         placed: Placed,
-        active_inputs: Sequence[int],
         summing: Callable[[str, Slice, Sum], Callable],
-        outer: "tuple[Slicer, Mapping[Var, Any]] | None" = None,
-        atoms: Sequence[Atom] = (),
-        wanted: set[Var] | None = None,
+        wanted: set[Var] | None,
+        around: Mapping[Var, Any] = MappingProxyType({}),
     ):
-        """Makes an evaluator of one program.
+        """Makes an evaluator of one program, given the values of those `around` it.
 
-        `outer` are slicer and values of the program around it, `atoms` its leading inputs there;
-        `wanted` is what leads to a result that is differentiated, None if everything may.
+        `wanted` is what leads to a result that is differentiated; None if everything may.
         """
-        self.name = name
+        self.slicer = slicer
         self.placed = placed
         self.summing = summing
-        self.active = active = _active(placed, active_inputs)
-        entering = {
-            v: atom
-            for v, atom in zip(placed.inputs, atoms)
-            if v in active and placed.places[v] is CLIENTS
-        }
-        self.slicer = Slicer(placed, active, name, outer[0] if outer else None, entering)
-        self.around = outer[1] if outer else {}
         self.wanted = wanted
+        self.around = around
+        self.name, self.active = slicer.name, slicer.active
 
     def equations(self, jaxpr: Jaxpr, env: MutableMapping[Var, Any]) -> None:
         """Evaluates the equations of the program."""
@@ -151,11 +147,18 @@ class _Mixed(Evaluator):
                 )
             return Evaluator()
         body = self.placed.inside(step.body)
-        flags = ACTIVITY.entering(step, inside)
-        _require_no_client_state(self.name, step, body, flags)
-        wanted = None if self.wanted is None else _wanted_inside(step, body, self.wanted)
-        outer = self.slicer, scope
-        return _Mixed(self.name, body, flags, self.summing, outer, step.consts, wanted)
+        self._require_no_client_state(step, body)
+        return _Mixed(self.slicer, body, self.summing, self.wanted, scope)
+
+    def _require_no_client_state(self, step: Scan, body: Placed) -> None:
+        """Refuses a loop into or out of which a differentiated client value goes by iterations."""
+        moving = (*body.inputs[len(step.consts) :], *body.results)
+        if any(_member(v, self.active) and body.placement(v) is CLIENTS for v in moving):
+            raise ModeError(
+                f"`{self.name}` has a loop through which clients carry a value that depends on the "
+                f"differentiated argument ({step.line}); mixed mode has no derivative "
+                "for it. Use mode='reverse' or mode='forward'."
+            )
 
     def _summed(self, step: Sum, scope: Mapping[Var, Any]) -> list[Any]:
         local = self.slicer.slice(
@@ -166,46 +169,15 @@ class _Mixed(Evaluator):
         return self.summing(self.name, local, step)(sources, constants)
 
 
-def _require_no_client_state(name: str, step: Scan, body: Placed, flags: Sequence[int]) -> None:
-    """Refuses a loop into or out of which a differentiated client value goes by iterations."""
-    active = _active(body, flags)
-    entering = body.inputs[len(step.consts) :]
-    if any(_member(v, active) and body.placement(v) is CLIENTS for v in (*entering, *body.results)):
-        raise ModeError(
-            f"`{name}` has a loop through which clients carry a value that depends on the "
-            f"differentiated argument ({step.line}); mixed mode has no derivative "
-            "for it. Use mode='reverse' or mode='forward'."
-        )
-
-
-def _leading_to(placed: Placed, results: Sequence[Atom]) -> set[Var]:
-    """The variables of a program that the derivatives of some of its results depend on."""
-    found = {*variables(results)}
-    for step in reversed(placed.steps):
-        if any(v in found for v in step.outputs):
-            bits = [1 << i for i in range(len(step.inputs))]
-            reads = ACTIVITY.outputs(step.equation, bits)
-            read = ACTIVITY.joined(m for v, m in zip(step.outputs, reads) if v in found)
-            found.update(variables(v for v, bit in zip(step.inputs, bits) if read & bit))
-    return found
-
-
-def _wanted_inside(step: Scan, body: Placed, wanted: set[Var]) -> set[Var]:
-    """What leads to the wanted outputs of a loop, in its body."""
-    outputs = [v in wanted for v in step.outputs]
-    carry = step.split(body.inputs)[1]
-    while True:
-        found = _leading_to(body, [v for v, w in zip(body.results, outputs) if w])
-        # A later iteration wants what an earlier one carries to it.
-        later = [w or v in found for v, w in zip(carry, outputs)]
-        if later == outputs[: len(carry)]:
-            return found
-        outputs[: len(carry)] = later
-
-
-def _active(placed: Placed, marks: Sequence[int]) -> dict[Var, int]:
-    """The variables whose derivatives depend on marked inputs."""
-    return {v: m for v, m in ACTIVITY.variables(placed.jaxpr, marks).items() if m}
+def _active(placed: Placed, marks: Sequence[int]) -> set[Var]:
+    """The variables at every depth whose derivatives depend on marked inputs."""
+    found = ACTIVITY.variables(placed.jaxpr, marks)
+    active = {v for v, mark in found.items() if mark}
+    for step in placed.steps:
+        if isinstance(step, Scan) and placed.is_driven(step):
+            given = [int(_member(v, active)) for v in step.inputs]
+            active |= _active(placed.inside(step.body), ACTIVITY.entering(step, given))
+    return active
 
 
 def _member(atom: Atom, variables: Container[Var]) -> bool:

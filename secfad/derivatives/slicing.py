@@ -7,13 +7,13 @@ be used by a sum inside it.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from secfad import _jax
-from secfad._jax import Jaxpr, Var
+from secfad._jax import Jaxpr, JaxprEqn, Var
 from secfad.errors import ModeError
 from secfad.jaxprs.dependence import ACTIVITY
-from secfad.jaxprs.equations import OWN_DERIVATIVE, Atom, Broadcast, Sum, View
+from secfad.jaxprs.equations import OWN_DERIVATIVE, Atom, Broadcast, Scan, Sum
 from secfad.jaxprs.inside import Inside, bodies
 from secfad.placements import CLIENTS
 from secfad.programs.placed import Placed
@@ -50,36 +50,29 @@ class Slice:
 
 
 class Slicer:
-    """Finds slices in a placed program, and in those around it."""
+    """Finds slices in a placed program, at every depth."""
 
-    def __init__(
-        self,
-        placed: Placed,
-        active: Mapping[Var, int],
-        name: str,
-        outer: "Slicer | None" = None,
-        entering: Mapping[Var, Atom] | None = None,
-    ):
-        """Reads a program; `entering` says what inputs are in the one around it, which `outer` read."""
+    def __init__(self, placed: Placed, active: Collection[Var], name: str):
+        """Reads a program with these active variables, at every depth; errors call it by its name."""
         self.name = name
-        self.active = {**active, **outer.active} if outer else active
-        self.sender: dict[Var, tuple[str, Atom]] = dict(outer.sender) if outer else {}
-        self.maker: dict[Var, View] = dict(outer.maker) if outer else {}
-        self.order: dict[int, int] = dict(outer.order) if outer else {}
-        self.alias: dict[Var, Atom] = dict(outer.alias) if outer else {}
-        self.alias.update(entering or {})
-        for step in placed.steps:
-            self.order[id(step)] = len(self.order)
+        self.active = active
+        self.sender: dict[Var, tuple[str, Atom]] = {}
+        self.maker: dict[Var, JaxprEqn] = {}
+        self.order: dict[JaxprEqn, int] = {}
+        # Client values that enter a loop, and what they are outside.
+        self.alias: dict[Var, Atom] = {}
+        for program, step in placed.every_step():
+            self.order[step.equation] = len(self.order)
             if isinstance(step, Broadcast):
-                for source, target in zip(step.inputs, step.outputs):
-                    if target in active:
-                        self.sender[target] = (step.name, source)
-            elif (
-                not placed.is_driven(step)
-                and placed.place_of(step) is CLIENTS
-                and any(v in active for v in step.outputs)
-            ):
-                self.maker.update(dict.fromkeys(step.outputs, step))
+                pairs = zip(step.outputs, step.inputs)
+                self.sender.update((v, (step.name, source)) for v, source in pairs if v in active)
+            elif not program.is_driven(step):
+                if program.place_of(step) is CLIENTS and any(v in active for v in step.outputs):
+                    self.maker.update(dict.fromkeys(step.outputs, step.equation))
+            elif isinstance(step, Scan):
+                pairs = zip(step.body.jaxpr.invars, step.consts)
+                own = ((v, a) for v, a in pairs if v in active and placed.places[v] is CLIENTS)
+                self.alias.update(own)
 
     def _now(self, atom: Atom) -> Atom:
         while isinstance(atom, Var) and atom in self.alias:
@@ -89,19 +82,19 @@ class Slicer:
     def slice(self, step: Sum, wanted: Sequence[bool]) -> Slice:
         """The slice of a sum with an active operand, given which of its results are wanted."""
         operands = [self._now(v) for v in step.inputs]
-        steps: dict[int, View] = {}
+        makers: dict[JaxprEqn, None] = {}
         roots: dict[Var, None] = {}
         stack = [v for v in operands if isinstance(v, Var)]
         while stack:
             variable = stack.pop()
             if variable in self.sender:
                 roots[variable] = None
-            elif variable in self.maker and id(self.maker[variable]) not in steps:
+            elif variable in self.maker and self.maker[variable] not in makers:
                 maker = self.maker[variable]
-                steps[id(maker)] = maker
-                stack += [v for v in map(self._now, maker.inputs) if isinstance(v, Var)]
-        ordered = sorted(steps.values(), key=lambda s: self.order[id(s)])
-        equations = [s.equation.replace(invars=[self._now(v) for v in s.inputs]) for s in ordered]
+                makers[maker] = None
+                stack += [v for v in map(self._now, maker.invars) if isinstance(v, Var)]
+        ordered = sorted(makers, key=self.order.__getitem__)
+        equations = [e.replace(invars=[self._now(v) for v in e.invars]) for e in ordered]
         defined = {v for e in equations for v in e.outvars} | set(roots)
         reads = [*(v for e in equations for v in e.invars), *operands]
         constants = dict.fromkeys(v for v in reads if isinstance(v, Var) and v not in defined)
