@@ -13,10 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from secfad import _jax
-from secfad.derivatives.jacobians import sum_with_jacobians
+from secfad.derivatives.jacobians import as_written, sum_with_jacobians
 from secfad.derivatives.slicing import Slice
 from secfad.jaxprs.equations import Sum
-from secfad.primitives import broadcast_p, sum_p
 
 # Under the standard cost model this much upload weighs as much as one contact.
 SMALL_BYTES = 250_000
@@ -25,9 +24,7 @@ FEW_ROWS = 4
 
 def sum_by_size(name: str, local: Slice, step: Sum) -> Callable:
     """The sum as a function of what was broadcast, with the derivative that suits its size."""
-    if is_small(local):
-        return sum_with_jacobians(name, local, step)
-    return _as_written(local, step)
+    return sum_with_jacobians(name, local, step) if is_small(local) else as_written(local, step)
 
 
 def is_small(local: Slice) -> bool:
@@ -43,16 +40,3 @@ def is_small(local: Slice) -> bool:
 
 def _size(variable: Any) -> int:
     return _jax.spec(variable.aval).size
-
-
-def _as_written(local: Slice, step: Sum) -> Callable:
-    """The same communication again; normalisation merges the broadcasts with the first ones."""
-
-    def summed(sources: list, constants: list) -> list:
-        with _jax.at_line(step.equation):
-            wires = [broadcast_p.bind(s, name=n)[0] for s, n in zip(sources, local.names)]
-        operands = _jax.eval_jaxpr(local.jaxpr, (), *wires, *constants)
-        with _jax.at_line(step.equation):
-            return sum_p.bind(*operands, name=step.name)
-
-    return summed

@@ -42,30 +42,37 @@ class NonlinearRuleWarning(UserWarning):
     """A custom rule is not seen to be linear in its cotangent: modes may give different numbers."""
 
 
+def as_written(local: Slice, step: Sum) -> Callable:
+    """The same communication again; normalisation merges the broadcasts with the first ones."""
+
+    def summed(sources: list, constants: list) -> list:
+        wires = _received(local, step, sources)
+        return _total(step, *_jax.eval_jaxpr(local.jaxpr, (), *wires, *constants))
+
+    return summed
+
+
+def _received(local: Slice, step: Sum, sources: list) -> list:
+    with _jax.at_line(step.equation):
+        return [broadcast_p.bind(s, name=n)[0] for s, n in zip(sources, local.names)]
+
+
+def _total(step: Sum, *values: Any) -> list:
+    with _jax.at_line(step.equation):
+        return sum_p.bind(*values, name=step.name)
+
+
 def sum_with_jacobians(name: str, local: Slice, step: Sum) -> Callable:
     """The sum as a function of what was broadcast, with its derivative from the same message."""
-    message = step.name
-
-    def received(sources):
-        with _jax.at_line(step.equation):
-            return [broadcast_p.bind(s, name=n)[0] for s, n in zip(sources, local.names)]
-
-    def total(*values):
-        with _jax.at_line(step.equation):
-            return sum_p.bind(*values, name=message)
-
-    @jax.custom_jvp
-    def summed(sources, constants):
-        operands = _jax.eval_jaxpr(local.jaxpr, (), *received(sources), *constants)
-        return total(*operands)
+    summed = jax.custom_jvp(as_written(local, step))
 
     @summed.defjvp
     def derivative(primals, tangents):
         sources, constants = primals
-        wires = received(sources)
+        wires = _received(local, step, sources)
         operands = _jax.eval_jaxpr(local.jaxpr, (), *wires, *constants)
-        blocks = _jacobians(name, local, wires, constants, message)
-        totals = total(*operands, *(in_long(block) for _, _, block in blocks))
+        blocks = _jacobians(name, local, wires, constants, step.name)
+        totals = _total(step, *operands, *(in_long(block) for _, _, block in blocks))
         values, jacobians = totals[: len(operands)], totals[len(operands) :]
         moved = [_zero_tangent(v) for v in values]
         for (row, column, _), jacobian in zip(blocks, jacobians):
