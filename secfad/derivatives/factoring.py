@@ -26,7 +26,7 @@ from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from secfad.jaxprs.equations import CONTROL_FLOW
 from secfad.jaxprs.inside import communicates, variables, with_bodies
-from secfad.jaxprs.linearity import Kind, equation_kinds
+from secfad.jaxprs.linearity import Kind, equation_kinds, is_narrow
 from secfad.jaxprs.rewriting import renamed
 from secfad.primitives import COTANGENT, broadcast_p, sum_p
 from secfad.programs.normalization import normalise
@@ -107,7 +107,7 @@ class _Factoring:
             given = [_kind(v, env) for v in equation.invars]
             out = equation_kinds(equation, given)
             moving = [v for v, kind in zip(equation.outvars, out) if kind is Kind.LINEAR]
-            if Kind.OTHER in out or any(map(_is_small, moving)):
+            if Kind.OTHER in out or any(map(is_narrow, moving)):
                 return None
             if equation.primitive is sum_p:
                 scaled += moving
@@ -126,16 +126,7 @@ def _may_move(received: Any) -> bool:
     """True for real scalars of a large range."""
     spec = _jax.spec(received.aval)
     real = jnp.issubdtype(spec.dtype, jnp.floating)
-    return spec.shape == () and real and not _is_small(received)
-
-
-def _is_small(variable: Any) -> bool:
-    """True for floating-point numbers of a smaller range than that of float32."""
-    dtype = _jax.spec(variable.aval).dtype
-    return bool(
-        jnp.issubdtype(dtype, jnp.inexact)
-        and jnp.finfo(dtype).maxexp < jnp.finfo(jnp.float32).maxexp
-    )
+    return spec.shape == () and real and not is_narrow(received)
 
 
 def _is_one(atom: Any) -> bool:

@@ -21,10 +21,10 @@ from secfad import _jax
 from secfad._jax import ClosedJaxpr
 from secfad.engines.contacts import Contact, contact, read_later
 from secfad.engines.fusing import over_clients
-from secfad.engines.running import ClientValue, Environment, Runner, Values, differs
+from secfad.engines.running import ClientValue, Environment, Places, Runner, Values, differs
 from secfad.engines.sharding import Layout
 from secfad.jaxprs.equations import Scan
-from secfad.placements import CLIENTS, Placement
+from secfad.placements import CLIENTS
 from secfad.programs.stages import Round, Schedule, Stage
 
 
@@ -104,9 +104,7 @@ class _Chunked(Runner):
             goes_on, lambda carries: self._uniform(iteration(carries)), self._uniform(carries)
         )
 
-    def switch(
-        self, index: Any, branches: list, operands: Values, places: list[Placement | None]
-    ) -> Values:
+    def switch(self, index: Any, branches: list, operands: Values, places: Places) -> Values:
         """What no branch makes different between clients stays as it is: branches agree on a form."""
         differing = [False] * len(places)
         if CLIENTS in places:

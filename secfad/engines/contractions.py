@@ -15,35 +15,16 @@ was to bring into range may overflow.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
-
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from secfad.engines.products import contraction
 from secfad.jaxprs.dependence import is_differentiable
 from secfad.jaxprs.equations import JIT, Call, Scan, View, view
 from secfad.jaxprs.inside import communicates, with_bodies
+from secfad.jaxprs.linearity import SUMS, is_narrow
 from secfad.jaxprs.rewriting import Rewriter
 from secfad.primitives import COMMUNICATION, sum_p
 
-# Linear in all of their operands together, whatever their parameters.
-_JOINTLY_LINEAR = frozenset(
-    {
-        "add",
-        "add_any",
-        "broadcast_in_dim",
-        "concatenate",
-        "neg",
-        "pad",
-        "reduce_sum",
-        "reshape",
-        "rev",
-        "slice",
-        "squeeze",
-        "sub",
-        "transpose",
-    }
-)
 _SOMETIMES_LINEAR = frozenset({"mul", "div", "convert_element_type"})
 # A value whose sum is wanted: the variable for the sum, and the message that asks for it.
 Summed = dict[Var, tuple[Var, JaxprEqn]]
@@ -120,7 +101,7 @@ class _Scope:
         if contraction(equation) is None:
             return False
         is_scaled = len(equation.invars) == 2 and not all(map(self._differs, equation.invars))
-        return not (is_scaled and _is_narrow(equation.outvars[0]))
+        return not (is_scaled and is_narrow(equation.outvars[0]))
 
     def _differs(self, atom: Any) -> bool:
         return isinstance(atom, Var) and atom in self.differing
@@ -132,9 +113,9 @@ class _Scope:
     def _linear(self, equation: JaxprEqn) -> Sequence[int]:
         """Operands in which an equation is jointly linear, with the same coefficients everywhere."""
         name, operands = equation.primitive.name, equation.invars
-        if name in _JOINTLY_LINEAR:
+        if name in SUMS:
             return range(len(operands))
-        if _is_narrow(equation.outvars[0]):
+        if is_narrow(equation.outvars[0]):
             return []
         if name == "mul":
             return [i for i in (0, 1) if not self._differs(operands[1 - i])][:1]
@@ -235,12 +216,6 @@ class _Scope:
         return [True] * len(body.invars)
 
 
-def _is_narrow(atom: Any) -> bool:
-    """True for floating-point numbers of less range than float32."""
-    dtype = _jax.spec(atom.aval).dtype
-    return is_differentiable(atom) and jnp.finfo(dtype).maxexp < jnp.finfo(jnp.float32).maxexp
-
-
 def _spreads(equation: JaxprEqn, operands: Sequence[Any]) -> bool:
     """Whether a result is larger than what it is linear in, as a value times several tangents is."""
     size = lambda atom: _jax.spec(atom.aval).size
@@ -292,7 +267,7 @@ def _chosen_calls(jaxpr: Jaxpr, wanted: Iterable[Any]) -> dict[int, ClosedJaxpr]
             known.update(v for v in equation.invars if isinstance(v, Var))
         elif not any(v in known and uses[v] == 1 for v in equation.outvars):
             continue
-        elif equation.primitive.name in _JOINTLY_LINEAR | _SOMETIMES_LINEAR:
+        elif equation.primitive.name in SUMS | _SOMETIMES_LINEAR:
             known.update(v for v in equation.invars if isinstance(v, Var))
         elif equation.primitive in JIT:
             call = view(equation)

@@ -18,11 +18,11 @@ import jax.numpy as jnp
 
 from secfad._jax import spec
 from secfad.engines.arguments import checked_arguments, cohort_size
-from secfad.engines.running import ClientValue, Environment, Runner, Values, differs
+from secfad.engines.running import ClientValue, Environment, Places, Runner, Values, differs
 from secfad.engines.sharding import without_types
 from secfad.errors import ArgumentError
 from secfad.jaxprs.equations import Atom, Scan
-from secfad.placements import CLIENTS, Placement
+from secfad.placements import CLIENTS
 from secfad.programs.programs import Program
 from secfad.programs.stages import Round, Schedule, Stage
 
@@ -179,9 +179,7 @@ class _Batched(Runner):
             carries = iteration(carries)
         return carries
 
-    def switch(
-        self, index: Any, branches: list, operands: Values, places: list[Placement | None]
-    ) -> Values:
+    def switch(self, index: Any, branches: list, operands: Values, places: Places) -> Values:
         # JAX clamps the index of a switch into range.
         return branches[min(max(int(index), 0), len(branches) - 1)](*operands)
 

@@ -27,6 +27,7 @@ from secfad.programs.placed import Placed
 from secfad.programs.stages import Nested, Round, Schedule, Stage
 
 Values = list[Any]
+Places = list[Placement | None]
 
 
 @functools.partial(
@@ -110,9 +111,7 @@ class Runner(abc.ABC):
         """The last carries."""
 
     @abc.abstractmethod
-    def switch(
-        self, index: Any, branches: list, operands: Values, places: list[Placement | None]
-    ) -> Values:
+    def switch(self, index: Any, branches: list, operands: Values, places: Places) -> Values:
         """The results of the branch with this index, which live at these places."""
 
     def __call__(self, plan: Schedule, leaves: Iterable[Any]) -> Values:
@@ -224,7 +223,7 @@ def _host_or_device(value: Any) -> Any:
     return value if is_key else np.asarray(value)
 
 
-def _places(body: Schedule) -> list[Placement | None]:
+def _places(body: Schedule) -> Places:
     return [body.placed.places[v] for v in body.placed.inputs]
 
 

@@ -15,6 +15,9 @@ from secfad import _jax
 from secfad.errors import ArgumentError, CohortError
 from secfad.placements import CLIENTS, Placement
 
+OfLeaves = Callable[..., list[Any]]
+Places = Sequence[Placement | None]
+
 
 class Layout:
     """The layout of client and server values on a mesh."""
@@ -34,12 +37,7 @@ class Layout:
     def _at(self, placement: Placement | None) -> NamedSharding:
         return self.clients if placement is CLIENTS else self.server
 
-    def inside(
-        self,
-        fun: Callable[..., list[Any]],
-        arguments: Sequence[Placement | None],
-        results: Sequence[Placement | None],
-    ) -> Callable[..., list[Any]]:
+    def inside(self, fun: OfLeaves, arguments: Places, results: Places) -> OfLeaves:
         """A function of arrays with these placements, client values split over the devices."""
 
         def laid_out(*leaves: Any) -> list[Any]:
@@ -52,12 +50,7 @@ class Layout:
 
         return laid_out
 
-    def outside(
-        self,
-        fun: Callable[..., list[Any]],
-        arguments: Sequence[Placement | None],
-        results: Sequence[Placement | None],
-    ) -> Callable[..., list[Any]]:
+    def outside(self, fun: OfLeaves, arguments: Places, results: Places) -> OfLeaves:
         """A function for callers whose arrays have a sharding in their types, or whose context has.
 
         What is compiled is `fun`: if types changed in it, JAX would give the values that it saves for

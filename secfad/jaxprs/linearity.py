@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from secfad import _jax
 from secfad._jax import ClosedJaxpr, JaxprEqn
 from secfad.jaxprs.dataflow import Dataflow
-from secfad.jaxprs.equations import Solve
+from secfad.jaxprs.dependence import is_differentiable
+from secfad.jaxprs.equations import Atom, Solve
 
 
 class Kind(enum.IntEnum):
@@ -28,8 +30,8 @@ class Kind(enum.IntEnum):
     OTHER = 3
 
 
-# Linear in all operands together.
-_SUMS = frozenset(
+# Linear in all operands together, whatever their parameters.
+SUMS = frozenset(
     {
         *("add", "sub", "add_any", "neg", "concatenate", "pad", "reshape"),
         *("broadcast_in_dim", "squeeze", "expand_dims", "transpose", "reduce_sum", "slice", "rev"),
@@ -63,6 +65,12 @@ def equation_kinds(equation: JaxprEqn, given: Sequence[Kind]) -> list[Kind]:
     return _KINDS.outputs(equation, list(given))
 
 
+def is_narrow(atom: Atom) -> bool:
+    """True for floating-point numbers of less range than float32: a sum may overflow, or a scale."""
+    dtype = _jax.spec(atom.aval).dtype
+    return is_differentiable(atom) and jnp.finfo(dtype).maxexp < jnp.finfo(jnp.float32).maxexp
+
+
 class _Kinds(Dataflow[Kind]):
     bottom = Kind.ZERO
 
@@ -91,7 +99,7 @@ class _Kinds(Dataflow[Kind]):
 
     def _simple(self, name: str, equation: JaxprEqn, given: list[Kind]) -> Kind:
         most = max(given, default=Kind.CONSTANT)
-        if name in _SUMS:
+        if name in SUMS:
             return self.joined(given)
         if name in _PRODUCTS:
             return Kind.ZERO if Kind.ZERO in given else _product(*given[:2])
