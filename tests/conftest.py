@@ -8,6 +8,7 @@ On request (`@pytest.mark.usefixtures(...)`): double precision, and quick compil
 
 import hashlib
 import os
+import pathlib
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -52,6 +53,22 @@ def _share_out(rows, quick=None, slow=None):
     if slow is not None:
         for row in [row for row in rows if row.get_closest_marker("slow")][slow:]:
             row.add_marker("night")
+
+
+MOST_MEMORY = 2_500_000_000  # bytes of one worker; what JAX has compiled is dropped above
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory():
+    """Thousands of programs are compiled in one process, and JAX keeps them all."""
+    yield
+    statistics = pathlib.Path("/proc/self/statm")
+    if statistics.exists():
+        pages = int(statistics.read_text().split()[1])
+        if pages * os.sysconf("SC_PAGE_SIZE") > MOST_MEMORY:
+            import jax
+
+            jax.clear_caches()
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ def test_continuous_integration_runs_the_commands_of_the_readme():
         assert command in script
         for part in command.split(" && "):
             assert re.search(rf"^(.* && |time )?{re.escape(part)}( && .*)?$", script, re.MULTILINE)
+    assert script.endswith('pytest -m "slow and not night"\n')
 
 
 def test_the_example_runs_as_it_stands(tmp_path):
