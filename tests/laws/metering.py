@@ -141,11 +141,8 @@ class Walk:
             self.play(body, inner)
             results = [inner.get(_key(v), []) for v in body.placed.results]
             carries, rows[i] = step.split_out(results)
-        order = range(step.length)
-        return [
-            *carries,
-            *(Rows(rows[i][k] for i in order) for k in range(len(step.ys))),
-        ]
+        columns = zip(*(rows[i] for i in range(step.length)))
+        return [*carries, *map(Rows, columns)]
 
 
 def _needs(equation, output):
