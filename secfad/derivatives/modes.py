@@ -124,10 +124,6 @@ def jvp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "forward
     """
     require_mode(mode, ("forward", "mixed"), "jvp")
     argnums = checked_argnums(computation, argnums)
-    return _kept(computation, ("jvp", argnums, mode), lambda: _jvp(computation, argnums, mode))
-
-
-def _jvp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
     chosen = _tuple(argnums)
     if mode == "mixed":
         require_server_arguments(computation, chosen, mode)
@@ -146,10 +142,11 @@ def _jvp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
 
         return along, False, mode
 
+    title = "Value and directional derivative"
+    places = {tangent: computation.placements[of] for tangent, of in added.items()}
+    unfactored = lambda: jvp(computation.fused, argnums, mode=mode)
     return _derivative(
-        *(computation, "Value and directional derivative", "jvp", chosen, mode, derived),
-        added={tangent: computation.placements[of] for tangent, of in added.items()},
-        unfactored=lambda: jvp(computation.fused, argnums, mode=mode),
+        computation, "jvp", title, argnums, mode, derived, added=places, unfactored=unfactored
     )
 
 
@@ -168,10 +165,6 @@ def vjp(computation: Computation, argnums: Argnums = 0, *, mode: Mode = "reverse
     """
     require_mode(mode, ("reverse", "factored", "mixed", "blockwise"), "vjp")
     argnums = checked_argnums(computation, argnums)
-    return _kept(computation, ("vjp", argnums, mode), lambda: _vjp(computation, argnums, mode))
-
-
-def _vjp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
     chosen = _tuple(argnums)
     if mode in ("mixed", "blockwise"):
         require_server_arguments(computation, chosen, mode)
@@ -190,7 +183,7 @@ def _vjp(computation: Computation, argnums: Argnums, mode: Mode) -> Computation:
         return back, factoring, mode
 
     title = "Value and pulled-back cotangent"
-    return _derivative(computation, title, "vjp", chosen, mode, derived, added={added: SERVER})
+    return _derivative(computation, "vjp", title, argnums, mode, derived, added={added: SERVER})
 
 
 # A function, whether to factor scalars out of its program, and the mode that it is in.
@@ -199,36 +192,38 @@ Prepared = tuple[Callable, bool, str]
 
 def _derivative(
     computation: Computation,
-    title: str,
     kind: str,
-    chosen: Sequence[int],
+    title: str,
+    argnums: Argnums,
     mode: str,
     derived: Callable[[tuple], Prepared],
-    *,
+    *options: bool,
     added: Mapping[str, Placement] = MappingProxyType({}),
-    defaults: Mapping[str, Any] = MappingProxyType({}),
     unfactored: Callable[[], Computation] | None = None,
 ) -> Computation:
-    """A derivative, given what JAX is to trace at arguments of given shapes."""
+    """A derivative, given what JAX is to trace at arguments of given shapes.
+
+    It is made once: what is traced and compiled for it is found again in a loop.
+    """
+    key = (kind, argnums, mode, *options)
+    if key in computation.made:
+        return computation.made[key]
 
     def tracer(specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
         made, factoring, use = derived(specs)
         with explained(computation.name, use):
             return (factored if factoring else _jax.make_jaxpr)(made, specs)
 
-    placements = {**computation.placements, **added}
-    made = derivative_of(tracer, placements, f"{computation.name}.{kind}", defaults, unfactored)
     names = list(computation.placements)
-    of = ", ".join(f"`{names[i]}`" for i in chosen)
+    of = ", ".join(f"`{names[i]}`" for i in _tuple(argnums))
     text = f"{title} of `{computation.name}` with respect to {of}, in {mode} mode."
-    return made.documented(f"{text}\n\n{computation.__doc__}" if computation.__doc__ else text)
-
-
-def _kept(computation: Computation, key: tuple, make: Callable[[], Computation]) -> Computation:
-    """A derivative, made once: what is traced and compiled for it is found again in a loop."""
-    if key not in computation.made:
-        computation.made[key] = make()
-    return computation.made[key]
+    text = f"{text}\n\n{computation.__doc__}" if computation.__doc__ else text
+    placements = {**computation.placements, **added}
+    # Arguments before those that are added cannot be left out.
+    defaults = {} if added else computation.defaults
+    made = derivative_of(tracer, placements, f"{computation.name}.{kind}", defaults, unfactored)
+    computation.made[key] = made.documented(text)
+    return made
 
 
 # What each kind of derivative is called, and how it is taken.
@@ -250,16 +245,9 @@ def _derived(
 ) -> Computation:
     require_mode(mode, get_args(Mode), kind)
     argnums = checked_argnums(computation, argnums)
-    if mode in ("forward", "mixed", "blockwise"):
-        require_server_arguments(computation, _tuple(argnums), mode)
-    options = (argnums, mode, kind, has_aux, factor)
-    return _kept(computation, options, lambda: _made(computation, *options))
-
-
-def _made(
-    computation: Computation, argnums: Argnums, mode: Mode, kind: str, has_aux: bool, factor: bool
-) -> Computation:
     chosen = _tuple(argnums)
+    if mode in ("forward", "mixed", "blockwise"):
+        require_server_arguments(computation, chosen, mode)
     title, derive = _DERIVE[kind]
 
     def derived(specs: tuple) -> Prepared:
@@ -282,9 +270,7 @@ def _made(
         return _derived(computation.fused, argnums, mode, kind, has_aux, factor=False)
 
     return _derivative(
-        *(computation, title, kind, chosen, mode, derived),
-        defaults=computation.defaults,
-        unfactored=unfactored,
+        computation, kind, title, argnums, mode, derived, has_aux, factor, unfactored=unfactored
     )
 
 

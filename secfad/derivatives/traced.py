@@ -120,11 +120,11 @@ def derivative_of(
     tracer: Tracer,
     placements: Mapping,
     name: str,
-    defaults: Mapping | None = None,
+    defaults: Mapping,
     unfactored: Callable[[], Computation] | None = None,
 ) -> Derivative:
     """A derivative with the placements of what it is a derivative of, or more."""
-    places, values = MappingProxyType(dict(placements)), MappingProxyType(dict(defaults or {}))
+    places, values = MappingProxyType(dict(placements)), MappingProxyType(dict(defaults))
     fun = lambda *args: _evaluated(*tracer(specs_of(args)), args)
     return Derivative(fun, places, name, values, tracer=tracer, unfactored=unfactored)
 
