@@ -20,16 +20,12 @@ from collections.abc import Iterable
 from typing import Any, TypeGuard
 
 from secfad._jax import JaxprEqn, Var
-from secfad.jaxprs.dataflow import Dataflow
+from secfad.jaxprs.dataflow import Marks
 from secfad.jaxprs.equations import Broadcast, Cond, Message, Scan, Sum, View, view
 from secfad.placements import CLIENTS
 from secfad.primitives import COTANGENT, TANGENT
 from secfad.programs.placed import Placed
 from secfad.programs.stages import Round, Schedule, walk
-
-# The broadcasts that a client value depends on.
-Heard = frozenset[Broadcast]
-_NOTHING: Heard = frozenset()
 
 
 def goes_back(plan: Schedule) -> bool:
@@ -41,14 +37,10 @@ def goes_back(plan: Schedule) -> bool:
             contacts.update(dict.fromkeys(sent, item))
     placed = plan.placed
     reader = _Reader(placed)
-    results = reader.results(placed.jaxpr, [_NOTHING] * len(placed.inputs))
+    results = reader.results(placed.jaxpr, [0] * len(placed.inputs))
+    kept = (m for v, m in zip(placed.results, results) if placed.placement(v) is CLIENTS)
     # A derivative that stays with a client is that of all sums to which the client contributed.
-    stays = any(
-        COTANGENT in b.name
-        for v, heard in zip(placed.results, results)
-        if placed.placement(v) is CLIENTS
-        for b in heard
-    )
+    stays = any(COTANGENT in b.name for b in reader.heard(reader.joined(kept)))
     if stays and len({id(c) for c in contacts.values()}) > 1:
         return True
     pairs = _Pairs(reader, contacts)
@@ -67,9 +59,9 @@ class _Pairs:
         self.answered: dict[str, set[Broadcast]] = {}
         for message in reader.broadcasts:
             self.broadcasts.setdefault(_root(message), []).append(message)
-        for step, heard in reader.sums.items():
+        for step, marks in reader.sums.items():
             self.values.setdefault(step.name, []).append(step)
-            for message in heard:
+            for message in reader.heard(marks):
                 self.sums.setdefault(message, []).append(step)
             if COTANGENT in step.name:
                 self.answered.setdefault(_transposed(step), set()).update(self._told(step))
@@ -83,7 +75,7 @@ class _Pairs:
         return along or (COTANGENT in step.name and self._cotangent_is_apart(step))
 
     def _tangent_is_apart(self, tangent: Sum) -> bool:
-        heard = self.reader.sums[tangent]
+        heard = self.reader.heard(self.reader.sums[tangent])
         if any(not b.name.endswith(TANGENT) and not self._elsewhere(b, tangent) for b in heard):
             # Its value depends on the same broadcast, so it travels here too.
             return False
@@ -109,7 +101,7 @@ class _Pairs:
         name = _transposed(back)
         return [
             b
-            for b in self.reader.sums[back]
+            for b in self.reader.heard(self.reader.sums[back])
             if (_root(b) == name or name not in self.broadcasts) and not self._elsewhere(b, back)
         ]
 
@@ -145,16 +137,18 @@ def _transposed(back: Sum) -> str:
     return back.name.rpartition(COTANGENT)[0]
 
 
-class _Reader(Dataflow[Heard]):
-    """Reads a program and everything inside; knows what every sum depends on."""
+class _Reader(Marks):
+    """Reads a program and everything inside; marks are the broadcasts that client values depend on."""
 
-    bottom = _NOTHING
+    strict = False
 
     def __init__(self, placed: Placed) -> None:
         super().__init__()
         self.placed = placed
         self.messages: dict[JaxprEqn, Broadcast | Sum] = {}
-        self.sums: dict[Sum, Heard] = {}
+        self.broadcasts: list[Broadcast] = []
+        self.marks: dict[Broadcast, int] = {}
+        self.sums: dict[Sum, int] = {}
         self.order: dict[Broadcast | Sum, int] = {}
         self.previous: dict[Sum, View | None] = {}
         self.choices: dict[Broadcast | Sum, dict[Cond, int]] = {}
@@ -168,6 +162,9 @@ class _Reader(Dataflow[Heard]):
                 self.messages[step.equation] = step
                 self.order[step] = len(self.order)
                 self.choices[step] = chosen
+            if isinstance(step, Broadcast):
+                self.marks[step] = 1 << len(self.broadcasts)
+                self.broadcasts.append(step)
             if isinstance(step, Sum):
                 self.previous[step] = previous
             previous = step
@@ -176,47 +173,40 @@ class _Reader(Dataflow[Heard]):
                     inside = {step: number} if isinstance(step, Cond) else {}
                     self._number(body, chosen | inside)
 
-    @property
-    def broadcasts(self) -> list[Broadcast]:
-        """Every broadcast, in order."""
-        return [m for m in self.order if isinstance(m, Broadcast)]
+    def heard(self, marks: int) -> list[Broadcast]:
+        """The broadcasts that marks stand for, in order."""
+        found = []
+        while marks:
+            lowest = marks & -marks
+            found.append(self.broadcasts[lowest.bit_length() - 1])
+            marks ^= lowest
+        return found
 
     def exclude(self, one: Broadcast | Sum, other: Broadcast | Sum) -> bool:
         """Whether two messages are in different branches of one choice."""
         choices = self.choices[other]
         return any(choices.get(step, n) != n for step, n in self.choices[one].items())
 
-    def join(self, first: Heard, second: Heard) -> Heard:
-        return self.joined([first, second])
-
-    def joined(self, given: Iterable[Heard]) -> Heard:
-        """The union; the same object where all are equal, which most are."""
-        some = [h for h in given if h]
-        if not some:
-            return _NOTHING
-        first = some[0]
-        return first if all(h is first for h in some) else first.union(*some[1:])
-
-    def decided(self, by: Heard, results: list[Heard]) -> list[Heard]:
+    def decided(self, by: int, results: list[int]) -> list[int]:
         return results
 
-    def outputs(self, equation: JaxprEqn, given: list[Heard]) -> list[Heard]:
+    def outputs(self, equation: JaxprEqn, given: list[int]) -> list[int]:
         step = view(equation)
         if isinstance(step, Message):
             return self._message(self.messages[equation], given)
         if self.placed.is_driven(step):
             if _never_runs(step):
                 rows = step.split_out(step.outputs)[1]
-                return [*step.split(given)[1], *[_NOTHING] * len(rows)]
+                return [*step.split(given)[1], *[0] * len(rows)]
             return super().outputs(equation, given)
         at_clients = self.placed.place_of(step) is CLIENTS
-        return [self.joined(given) if at_clients else _NOTHING] * len(step.outputs)
+        return [self.joined(given) if at_clients else 0] * len(step.outputs)
 
-    def _message(self, step: Broadcast | Sum, given: list[Heard]) -> list[Heard]:
+    def _message(self, step: Broadcast | Sum, given: list[int]) -> list[int]:
         if isinstance(step, Broadcast):
-            return [frozenset({step})] * len(given)
-        self.sums[step] = self.joined([*given, self.sums.get(step, _NOTHING)])
-        return [_NOTHING] * len(given)
+            return [self.marks[step]] * len(given)
+        self.sums[step] = self.joined([*given, self.sums.get(step, 0)])
+        return [0] * len(given)
 
 
 def _never_runs(step: View) -> TypeGuard[Scan]:
