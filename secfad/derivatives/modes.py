@@ -32,7 +32,7 @@ from secfad.derivatives.requirements import (
     unused_name,
     with_checked_results,
 )
-from secfad.derivatives.traced import derivative_of, traced_once
+from secfad.derivatives.traced import Derivative, evaluated, specs_of, traced_once
 from secfad.placements import SERVER, Placement
 from secfad.programs.tracing import trace_flat
 
@@ -209,6 +209,11 @@ def _derivative(
     if key in computation.made:
         return computation.made[key]
 
+    def fun(*args: Any) -> Any:
+        made, factoring, use = derived(specs_of(args))
+        with explained(computation.name, use):
+            return evaluated(*factored(made, specs_of(args)), args) if factoring else made(*args)
+
     def tracer(specs: tuple) -> tuple[_jax.ClosedJaxpr, Any]:
         made, factoring, use = derived(specs)
         with explained(computation.name, use):
@@ -218,10 +223,15 @@ def _derivative(
     of = ", ".join(f"`{names[i]}`" for i in _tuple(argnums))
     text = f"{title} of `{computation.name}` with respect to {of}, in {mode} mode."
     text = f"{text}\n\n{computation.__doc__}" if computation.__doc__ else text
-    placements = {**computation.placements, **added}
-    # Arguments before those that are added cannot be left out.
-    defaults = {} if added else computation.defaults
-    made = derivative_of(tracer, placements, f"{computation.name}.{kind}", defaults, unfactored)
+    made = Derivative(
+        fun,
+        MappingProxyType({**computation.placements, **added}),
+        f"{computation.name}.{kind}",
+        # Arguments before those that are added cannot be left out.
+        {} if added else computation.defaults,
+        tracer=tracer,
+        unfactored=unfactored,
+    )
     computation.made[key] = made.documented(text)
     return made
 

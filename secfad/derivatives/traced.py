@@ -8,8 +8,7 @@ rules of the function (`custom_jvp`, `custom_vjp`).
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -31,10 +30,11 @@ def specs_of(args: Sequence[Any]) -> tuple:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Derivative(Computation):
-    """A derivative of a computation; its function evaluates the program that `trace_at` gives.
+    """A derivative of a computation.
 
     Attributes:
-      tracer: Gives the program and the tree of its results at arguments of given shapes.
+      tracer: Gives the program and the tree of its results at arguments of given shapes; cheaper than
+        to call `fun` in a trace.
       unfactored: Makes the same computation without anything that only saves messages.
     """
 
@@ -105,7 +105,7 @@ def _traced(
 ) -> Traced:
     shared = functools.cache(lambda: with_shared_operations(source))
     return Traced(
-        lambda *args: _evaluated(shared(), tree, args),
+        lambda *args: evaluated(shared(), tree, args),
         computation.placements,
         computation.name,
         computation.defaults,
@@ -116,19 +116,7 @@ def _traced(
     )
 
 
-def derivative_of(
-    tracer: Tracer,
-    placements: Mapping,
-    name: str,
-    defaults: Mapping,
-    unfactored: Callable[[], Computation] | None = None,
-) -> Derivative:
-    """A derivative with the placements of what it is a derivative of, or more."""
-    places, values = MappingProxyType(dict(placements)), MappingProxyType(dict(defaults))
-    fun = lambda *args: _evaluated(*tracer(specs_of(args)), args)
-    return Derivative(fun, places, name, values, tracer=tracer, unfactored=unfactored)
-
-
-def _evaluated(closed: _jax.ClosedJaxpr, tree: Any, args: Sequence[Any]) -> Any:
+def evaluated(closed: _jax.ClosedJaxpr, tree: Any, args: Sequence[Any]) -> Any:
+    """The results of a program, with the tree that they have."""
     leaves = jax.tree.leaves(args)
     return jax.tree.unflatten(tree, _jax.eval_jaxpr(closed.jaxpr, closed.consts, *leaves))
