@@ -80,20 +80,17 @@ def canonical_json(value: Any) -> bytes:
 
 
 def _leaf_event(leaf: Leaf) -> dict[str, Any]:
-    fields = {**vars(leaf)}
-    if isinstance(leaf, GaussianTerm | Laplace | ZCdp | SkellamTerm):
-        q = fields.pop("q")
-        inner = {"type": _NAMES[type(leaf)], **fields}
-        return inner if q == 1 else {"type": "poisson", "q": q, "event": inner}
+    fields = {"type": _NAMES[type(leaf)], **vars(leaf)}
+    if isinstance(leaf, _SAMPLED) and fields.pop("q") < 1:
+        return {"type": "poisson", "q": leaf.q, "event": fields}
     if isinstance(leaf, RepeatAndSelect):
         fields["event"] = event_of(fields.pop("terms"))
         fields["shape"] = "inf" if math.isinf(leaf.shape) else leaf.shape
     if isinstance(leaf, FixedSizeSkellam):
         fields["event"] = _leaf_event(fields.pop("noise"))
     if isinstance(leaf, FixedSizeGaussian):
-        z = fields.pop("noise_multiplier")
-        fields["event"] = {"type": "gaussian", "noise_multiplier": z}
-    return {"type": _NAMES[type(leaf)], **fields}
+        fields["event"] = _leaf_event(GaussianTerm(fields.pop("noise_multiplier")))
+    return fields
 
 
 def _parse(event: Any, depth: int) -> list[tuple[Leaf, int]]:
@@ -105,32 +102,50 @@ def _parse(event: Any, depth: int) -> list[tuple[Leaf, int]]:
             " Pass e.g. {'type': 'gaussian', 'noise_multiplier': 1.0}."
         )
     kind = event.get("type")
-    reader = _READERS.get(kind) if isinstance(kind, str) else None
-    if reader is None:
+    if not isinstance(kind, str) or kind not in _FIELDS:
         raise InvalidEvent(
-            f"Expected an event type among {', '.join(sorted(_READERS))};"
+            f"Expected an event type among {', '.join(sorted(_FIELDS))};"
             f" got {kind!r}. Types outside this table are never imported or called."
         )
-    return reader(event, depth + 1)
+    values = _checked(event, kind)
+    if kind in _LEAVES:
+        count = values.pop("rounds", 1)
+        return [(_LEAVES[kind](**values), count)]
+    inner = make_terms(_parse(values.pop("event"), depth + 1)) if "event" in values else ()
+    match kind:
+        case "composed":
+            return [pair for part in values["events"] for pair in _parse(part, depth + 1)]
+        case "self_composed":
+            return [(leaf, count * values["count"]) for leaf, count in inner]
+        case "poisson_zcdp_generic":
+            return [(ZCdp(values["rho"], 0.0, values["q"]), values["count"])]
+        case "mixture_of_gaussians":
+            leaf = _mixture(**values)
+        case "poisson":
+            leaf = _sampled(inner, **values) if inner else None
+        case "repeat_and_select":
+            leaf = RepeatAndSelect(inner, **values) if inner else None
+        case "no_op":
+            leaf = None
+        case _:
+            leaf = _fixed_size(inner, **values) if inner else None
+    return [] if leaf is None else [(leaf, 1)]
 
 
-_Check = Callable[[Any, str], Any]
-
-
-def _fields(event: Mapping[str, Any], required: Mapping[str, _Check], **optional: Any) -> dict:
+def _checked(event: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Checks that exactly the known fields are present and returns their validated values."""
-    kind = event["type"]
-    unknown = set(event) - {"type"} - set(required) - set(optional)
-    missing = set(required) - set(event)
+    known = _FIELDS[kind]
+    given = {_ALIASES.get((kind, key), key): value for key, value in event.items() if key != "type"}
+    required = [key for key in known if (kind, key) not in _DEFAULTS]
+    missing, unknown = set(required) - set(given), set(given) - set(known)
     if unknown or missing:
         raise InvalidEvent(
-            f"Expected the fields {sorted(required)} (optional: {sorted(optional)}) in an event"
-            f" of type {kind!r}; missing {sorted(missing)}, unknown {sorted(map(str, unknown))}."
+            f"Expected the fields {sorted(required)} (optional: {sorted(set(known) - set(required))})"
+            f" in an event of type {kind!r}; missing {sorted(missing)}, unknown"
+            f" {sorted(map(str, unknown))}."
         )
-    values = {key: check(event[key], f"{key} of {kind}") for key, check in required.items()}
-    for key, (check, default) in optional.items():
-        values[key] = check(event[key], f"{key} of {kind}") if key in event else default
-    return values
+    found = {key: _CHECKS[key](given[key], f"{key} of {kind}") for key in known if key in given}
+    return {key: _DEFAULTS.get((kind, key)) for key in known if key not in given} | found
 
 
 def _probability(value: Any, what: str) -> float:
@@ -145,52 +160,26 @@ def _non_negative(value: Any, what: str) -> float:
     return number
 
 
-def _raw(value: Any, what: str) -> Any:
+def _numbers(value: Any, what: str) -> tuple[float, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes) or not value:
+        raise InvalidEvent(f"Expected {what} as a list of numbers, got {value!r}.")
+    return tuple(_non_negative(number, what) for number in value)
+
+
+def _shape(value: Any, what: str) -> float:
+    return math.inf if value in ("inf", math.inf) else _non_negative(value, what)
+
+
+def _event(value: Any, what: str) -> Any:
     del what
+    return value  # `_parse` checks it
+
+
+def _events(value: Any, what: str) -> Sequence[Any]:
+    del what
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise InvalidEvent(f"Expected a list of events, got {type(value).__name__}.")
     return value
-
-
-def _read_leaf(cls: Callable[..., Leaf], required: Mapping[str, _Check], **optional: Any):
-    def read(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, int]]:
-        del depth
-        return [(cls(**_fields(event, required, **optional)), 1)]
-
-    return read
-
-
-def _read_counted(cls: Callable[..., Leaf], required: Mapping[str, _Check]):
-    def read(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, int]]:
-        del depth
-        values = _fields(event, required, rounds=(positive_count, 1))
-        rounds = values.pop("rounds")
-        return [(cls(**values), rounds)]
-
-    return read
-
-
-def _read_no_op(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, int]]:
-    del depth
-    _fields(event, {})
-    return []
-
-
-def _read_composed(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, int]]:
-    events = _fields(event, {"events": _raw})["events"]
-    if not isinstance(events, Sequence) or isinstance(events, str | bytes):
-        raise InvalidEvent(f"Expected a list of events, got {type(events).__name__}.")
-    return [pair for part in events for pair in _parse(part, depth)]
-
-
-def _read_self_composed(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, int]]:
-    values = _fields(event, {"event": _raw, "count": positive_count})
-    inner = make_terms(_parse(values["event"], depth))
-    return [(leaf, count * values["count"]) for leaf, count in inner]
-
-
-def _read_poisson(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, int]]:
-    values = _fields(event, {"q": _probability, "event": _raw})
-    inner = make_terms(_parse(values["event"], depth))
-    return [(_sampled(inner, values["q"]), 1)] if inner else []
 
 
 def _sampled(terms: Terms, q: float) -> Leaf:
@@ -222,128 +211,102 @@ def _sampled(terms: Terms, q: float) -> Leaf:
     )
 
 
-def _read_fixed_size(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, int]]:
-    aliases = {"source_dataset_size": "dataset_size", "population": "dataset_size"}
-    renamed = {aliases.get(key, key): value for key, value in event.items()}
-    required = {"dataset_size": positive_count, "sample_size": positive_count, "event": _raw}
-    values = _fields(renamed, required)
-    inner = make_terms(_parse(values["event"], depth))
-    if not inner:
-        return []
-    leaf = _sampled(inner, 1.0)
-    if (
-        not isinstance(leaf, GaussianTerm | SkellamTerm)
-        or values["sample_size"] > values["dataset_size"]
-    ):
+def _fixed_size(terms: Terms, dataset_size: int, sample_size: int) -> Leaf:
+    """The leaf for all of `terms` on one sample of fixed size."""
+    leaf = _sampled(terms, 1.0)
+    if not isinstance(leaf, GaussianTerm | SkellamTerm) or sample_size > dataset_size:
         raise UnsupportedEvent(
             "Expected Gaussian or Skellam noise on a cohort of at most dataset_size clients,"
-            f" got {type(leaf).__name__}, {values['sample_size']} of {values['dataset_size']}."
+            f" got {type(leaf).__name__}, {sample_size} of {dataset_size}."
         )
-    if values["sample_size"] == values["dataset_size"]:
-        return [(leaf, 1)]
-    size = (values["dataset_size"], values["sample_size"])
+    if sample_size == dataset_size:
+        return leaf
     if isinstance(leaf, SkellamTerm):
-        return [(FixedSizeSkellam(*size, leaf), 1)]
-    return [(FixedSizeGaussian(*size, leaf.noise_multiplier), 1)]
+        return FixedSizeSkellam(dataset_size, sample_size, leaf)
+    return FixedSizeGaussian(dataset_size, sample_size, leaf.noise_multiplier)
 
 
-def _read_mixture(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, int]]:
-    del depth
-    required = {
-        "standard_deviation": positive_number,
-        "sensitivities": _numbers,
-        "sampling_probs": _numbers,
-    }
-    values = _fields(event, required)
-    sizes, probabilities = values["sensitivities"], values["sampling_probs"]
-    total = math.fsum(probabilities)
-    if len(sizes) != len(probabilities) or abs(total - 1) > 1e-9 or max(probabilities) > 1:
+def _mixture(
+    standard_deviation: float,
+    sensitivities: tuple[float, ...],
+    sampling_probs: tuple[float, ...],
+) -> Leaf | None:
+    total = math.fsum(sampling_probs)
+    sizes, probabilities = len(sensitivities), len(sampling_probs)
+    if sizes != probabilities or abs(total - 1) > 1e-9 or max(sampling_probs) > 1:
         raise InvalidEvent(
             "Expected one probability for each sensitivity, with sum 1; got"
-            f" {len(sizes)} sensitivities and {len(probabilities)} probabilities of sum {total!r}."
+            f" {sizes} sensitivities and {probabilities} probabilities of sum {total!r}."
         )
-    parts = sorted((c, p) for c, p in zip(sizes, probabilities) if p > 0)
+    parts = sorted((c, p) for c, p in zip(sensitivities, sampling_probs) if p > 0)
     size, probability = parts[-1]
     if size == 0:
-        return []
-    deviation = values["standard_deviation"]
+        return None
     if sum(c > 0 for c, _ in parts) == 1:  # absent or present: a Poisson sample
-        return [(GaussianTerm(deviation / size, probability), 1)]
-    return [(MixtureOfGaussians(deviation, *map(tuple, zip(*parts))), 1)]
+        return GaussianTerm(standard_deviation / size, probability)
+    return MixtureOfGaussians(standard_deviation, *map(tuple, zip(*parts)))
 
 
-def _numbers(value: Any, what: str) -> tuple[float, ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes) or not value:
-        raise InvalidEvent(f"Expected {what} as a list of numbers, got {value!r}.")
-    return tuple(_non_negative(number, what) for number in value)
-
-
-def _read_repeat(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, int]]:
-    required = {"event": _raw, "mean": positive_number, "shape": _shape}
-    values = _fields(event, required)
-    inner = make_terms(_parse(values["event"], depth))
-    return [(RepeatAndSelect(inner, values["mean"], values["shape"]), 1)] if inner else []
-
-
-def _shape(value: Any, what: str) -> float:
-    return math.inf if value in ("inf", math.inf) else _non_negative(value, what)
-
-
-def _read_sampled_zcdp(event: Mapping[str, Any], depth: int) -> list[tuple[Leaf, int]]:
-    del depth
-    required = {"q": _probability, "rho": positive_number}
-    values = _fields(event, required, count=(positive_count, 1))
-    return [(ZCdp(values["rho"], 0.0, values["q"]), values["count"])]
-
-
-_NOISE: Mapping[str, _Check] = {"noise_multiplier": positive_number}
-_READERS: Mapping[str, Callable[[Mapping[str, Any], int], list[tuple[Leaf, int]]]] = {
-    "no_op": _read_no_op,
-    "non_private": _read_leaf(NonPrivate, {}),
-    "gaussian": _read_leaf(GaussianTerm, _NOISE),
-    "laplace": _read_leaf(Laplace, _NOISE),
-    "zcdp": _read_leaf(ZCdp, {"rho": positive_number}, xi=(_non_negative, 0.0)),
-    "tree": _read_leaf(Tree, {**_NOISE, "steps": positive_count}),
-    "truncated_poisson_gaussian": _read_leaf(
-        TruncatedGaussian,
-        {
-            "dataset_size": positive_count,
-            "q": _probability,
-            "truncated_batch_size": positive_count,
-            **_NOISE,
-        },
-    ),
-    "distributed_discrete_gaussian": _read_counted(
-        DistributedDiscreteGaussian,
-        {
-            "clients": positive_count,
-            "local_sigma": positive_number,
-            "l2": positive_number,
-            "l1": positive_number,
-            "dim": positive_count,
-        },
-    ),
-    "skellam": _read_counted(SkellamTerm, dict.fromkeys(("variance", "l2", "l1"), positive_number)),
-    "composed": _read_composed,
-    "self_composed": _read_self_composed,
-    "poisson": _read_poisson,
-    "poisson_zcdp_generic": _read_sampled_zcdp,
-    "sampled_without_replacement": _read_fixed_size,
-    "sampled_wor": _read_fixed_size,
-    "mixture_of_gaussians": _read_mixture,
-    "repeat_and_select": _read_repeat,
+# Mechanisms that can be on a Poisson sample, which is an event around theirs.
+_SAMPLED = GaussianTerm | Laplace | ZCdp | SkellamTerm
+_LEAVES: Mapping[str, type[Leaf]] = {
+    "non_private": NonPrivate,
+    "gaussian": GaussianTerm,
+    "laplace": Laplace,
+    "zcdp": ZCdp,
+    "tree": Tree,
+    "truncated_poisson_gaussian": TruncatedGaussian,
+    "distributed_discrete_gaussian": DistributedDiscreteGaussian,
+    "skellam": SkellamTerm,
 }
-_NAMES = {
-    GaussianTerm: "gaussian",
-    Laplace: "laplace",
-    ZCdp: "zcdp",
-    NonPrivate: "non_private",
-    Tree: "tree",
-    TruncatedGaussian: "truncated_poisson_gaussian",
-    DistributedDiscreteGaussian: "distributed_discrete_gaussian",
-    SkellamTerm: "skellam",
+_NAMES = {cls: name for name, cls in _LEAVES.items()} | {
     FixedSizeGaussian: "sampled_without_replacement",
     FixedSizeSkellam: "sampled_without_replacement",
     MixtureOfGaussians: "mixture_of_gaussians",
     RepeatAndSelect: "repeat_and_select",
+}
+# The fields of every type of event. Those of a mechanism are its own, without the sampling.
+_FIELDS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.name != "q" or not issubclass(cls, _SAMPLED)
+    )
+    for name, cls in _LEAVES.items()
+} | {
+    "distributed_discrete_gaussian": ("clients", "local_sigma", "l2", "l1", "dim", "rounds"),
+    "skellam": ("variance", "l2", "l1", "rounds"),
+    "no_op": (),
+    "composed": ("events",),
+    "self_composed": ("event", "count"),
+    "poisson": ("q", "event"),
+    "poisson_zcdp_generic": ("q", "rho", "count"),
+    "sampled_without_replacement": ("dataset_size", "sample_size", "event"),
+    "sampled_wor": ("dataset_size", "sample_size", "event"),
+    "mixture_of_gaussians": ("standard_deviation", "sensitivities", "sampling_probs"),
+    "repeat_and_select": ("event", "mean", "shape"),
+}
+_DEFAULTS: Mapping[tuple[str, str], Any] = {
+    ("zcdp", "xi"): 0.0,
+    ("distributed_discrete_gaussian", "rounds"): 1,
+    ("skellam", "rounds"): 1,
+    ("poisson_zcdp_generic", "count"): 1,
+}
+_ALIASES = {
+    (kind, name): "dataset_size"
+    for kind in ("sampled_without_replacement", "sampled_wor")
+    for name in ("source_dataset_size", "population")
+}
+_POSITIVE = ("noise_multiplier", "rho", "local_sigma", "l2", "l1", "variance", "mean")
+_COUNTS = ("steps", "dataset_size", "sample_size", "truncated_batch_size", "clients", "dim")
+_CHECKS: Mapping[str, Callable[[Any, str], Any]] = {
+    **dict.fromkeys((*_POSITIVE, "standard_deviation"), positive_number),
+    **dict.fromkeys((*_COUNTS, "rounds", "count"), positive_count),
+    "q": _probability,
+    "xi": _non_negative,
+    "sensitivities": _numbers,
+    "sampling_probs": _numbers,
+    "shape": _shape,
+    "event": _event,
+    "events": _events,
 }
