@@ -20,9 +20,9 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType, NoneType
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Self, get_args, get_origin
 
 from privacy.certificates.cohort_ranges import NONE_STATED, CohortRange
 from privacy.certificates.environments import current_environment as current_environment
@@ -149,7 +149,7 @@ class Certificate:
     obligations: tuple[Obligation, ...] = ()
     notes: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
-    evidence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    evidence: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require(bool(self.digests), "at least one mode with a digest", "none")
@@ -271,33 +271,45 @@ class Certificate:
           CertificateMalformed: Not JSON, another schema or version, an unknown, missing or
             ill-typed field.
         """
-        try:
-            found = json.loads(text)
-        except (TypeError, ValueError, UnicodeDecodeError, RecursionError) as error:
-            raise _malformed("a JSON object", f"text that does not parse ({error})") from error
-        _require(isinstance(found, dict), "a JSON object", type(found).__name__)
+        found = parsed(text, malformed)
         _require(found.get("schema") == SCHEMA, f"schema {SCHEMA}", repr(found.get("schema")))
         version = found.get("version")
         _require(version == VERSION and type(version) is int, f"version {VERSION}", repr(version))
-        fields = {f.name for f in dataclasses.fields(cls)}
         body = {k: v for k, v in found.items() if k not in ("schema", "version")}
-        _require(set(body) == fields, f"the fields {sorted(fields)}", f"{sorted(body)}")
-        return cls(**_typed(body))
+        return _typed(cls, body, "certificate")
 
 
 _HEX = set("0123456789abcdef")
 
 
-def _malformed(expected: str, got: str) -> CertificateMalformed:
-    return CertificateMalformed(
-        f"Expected {expected} in a certificate, got {got}. "
-        "Issue it again with secfad certify --format json."
-    )
+def malformed(
+    expected: str,
+    got: str,
+    *,
+    where: str = "a certificate",
+    command: str = "secfad certify --format json",
+    error: type[CertificateMalformed] = CertificateMalformed,
+) -> CertificateMalformed:
+    """The error for a text of another form, and the command that makes the right one."""
+    return error(f"Expected {expected} in {where}, got {got}. Issue it again with {command}.")
+
+
+def parsed(
+    text: str | bytes, refused: Callable[[str, str], CertificateMalformed]
+) -> dict[str, Any]:
+    """The JSON object of an untrusted text; `refused` makes the error for another one."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError, UnicodeDecodeError, RecursionError) as error:
+        raise refused("a JSON object", f"text that does not parse ({error})") from error
+    if not isinstance(found, dict):
+        raise refused("a JSON object", type(found).__name__)
+    return found
 
 
 def _require(good: bool, expected: str, got: str) -> None:
     if not good:
-        raise _malformed(expected, got)
+        raise malformed(expected, got)
 
 
 def _plain(value: Any) -> Any:
@@ -312,68 +324,26 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _typed(body: dict[str, Any]) -> dict[str, Any]:
-    """Rebuilds records and tuples and checks every type, because the text is untrusted."""
-    made: dict[str, Any] = {}
-    for name in ("digests", "environment", "mechanism", "clients", "evidence"):
-        _require(isinstance(body[name], dict), f"an object as `{name}`", type(body[name]).__name__)
-        made[name] = body[name]
-    for name in ("digests", "environment"):
-        strings = all(isinstance(v, str) for v in body[name].values())
-        _require(strings, f"text values in `{name}`", "other values")
-    for mode, letters in body["evidence"].items():
-        words = isinstance(letters, dict) and all(isinstance(v, str) for v in letters.values())
-        _require(words, f"paths with letters as the evidence of {mode!r}", repr(letters)[:40])
-    for name in ("subject", "profile", "purpose"):
-        _require(isinstance(body[name], str), f"text as `{name}`", type(body[name]).__name__)
-        made[name] = body[name]
-    for name in ("notes", "assumptions"):
-        made[name] = tuple(_records(name, body[name], str))
-    made["arguments"] = tuple(_records("arguments", body["arguments"], dict))
-    made["obligations"] = tuple(_record(Obligation, o) for o in _list("obligations", body))
-    made["cohort"] = _record(CohortRange, body["cohort"])
-    for name, kind in (("schedule", Message), ("bounds", Bound)):
-        _require(isinstance(body[name], dict), f"an object as `{name}`", type(body[name]).__name__)
-        made[name] = {
-            mode: tuple(_record(kind, item) for item in _list(mode, body[name]))
-            for mode in body[name]
-        }
-    return made
-
-
-def _list(name: str, holder: Mapping[str, Any]) -> list:
-    _require(isinstance(holder[name], list), f"a list as `{name}`", type(holder[name]).__name__)
-    return holder[name]
-
-
-def _records(name: str, value: Any, kind: type) -> list:
-    good = isinstance(value, list) and all(isinstance(v, kind) for v in value)
-    _require(good, f"a list of {kind.__name__} as `{name}`", type(value).__name__)
+def _typed(kind: Any, value: Any, what: str) -> Any:
+    """Rebuilds a value of a declared type and checks every type, because the text is untrusted."""
+    if kind is Any:
+        return value
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        types = {f.name: f.type for f in dataclasses.fields(kind)}
+        good = isinstance(value, dict) and set(value) == set(types)
+        _require(good, f"a {kind.__name__} with {sorted(types)} as `{what}`", repr(value)[:80])
+        return kind(**{name: _typed(types[name], value[name], name) for name in types})
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        _require(isinstance(value, list), f"a list as `{what}`", type(value).__name__)
+        return tuple(_typed(inner[0], item, what) for item in value)
+    if origin is Mapping:
+        _require(isinstance(value, dict), f"an object as `{what}`", type(value).__name__)
+        return {name: _typed(inner[1], item, what) for name, item in value.items()}
+    allowed = int | kind if kind in (float, float | str) else kind
+    good = isinstance(value, allowed) and not isinstance(value, bool)
+    _require(good, f"{getattr(kind, '__name__', kind)} as `{what}`", repr(value)[:40])
     return value
-
-
-def _record(kind: type, value: Any) -> Any:
-    names = {f.name: f.type for f in dataclasses.fields(kind)}
-    good = isinstance(value, dict) and set(value) == set(names)
-    _require(good, f"a {kind.__name__} with {sorted(names)}", repr(value)[:80])
-    filled = dict(value)
-    for name, declared in names.items():
-        allowed = _ALLOWED[declared]
-        item = tuple(filled[name]) if isinstance(filled[name], list) else filled[name]
-        right = isinstance(item, allowed) and not isinstance(item, bool)
-        _require(right, f"{declared} as `{kind.__name__}.{name}`", repr(filled[name])[:40])
-        filled[name] = item
-    return kind(**filled)
-
-
-_ALLOWED: Mapping[Any, tuple[type, ...]] = {
-    str: (str,),
-    int: (int,),
-    float: (int, float),
-    float | str: (int, float, str),
-    tuple[int, ...]: (tuple,),
-    int | None: (int, NoneType),
-}
 
 
 def specimen() -> Certificate:

@@ -13,12 +13,18 @@ Source: DSSE protocol and envelope, version 1.0 (secure-systems-lab/dsse).
 import base64
 import binascii
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
 
-from privacy.certificates.certificates import CertificateError, CertificateMalformed
+from privacy.certificates.certificates import (
+    CertificateError,
+    CertificateMalformed,
+    malformed,
+    parsed,
+)
 from secagg.crypto.primitives import SIGNATURE_BYTES, SigningKey, identity_key_fault, verify
 
 MAXIMUM_BYTES = 256 << 20
@@ -114,12 +120,7 @@ class Envelope:
         """
         if len(text) > MAXIMUM_BYTES:
             raise _malformed(f"at most {MAXIMUM_BYTES} bytes", f"{len(text)}")
-        try:
-            found = json.loads(text)
-        except (ValueError, UnicodeDecodeError, RecursionError) as error:
-            raise _malformed("JSON", f"text that does not parse ({error})") from error
-        if not isinstance(found, dict):
-            raise _malformed("a JSON object", type(found).__name__)
+        found = parsed(text, _malformed)
         payload_type, signatures = found.get("payloadType"), found.get("signatures")
         if not isinstance(payload_type, str):
             raise _malformed("text as `payloadType`", type(payload_type).__name__)
@@ -166,8 +167,9 @@ def _decoded(value: Any, name: str) -> bytes:
         raise _malformed(f"base64 text as `{name}`", "other text") from error
 
 
-def _malformed(expected: str, got: str) -> EnvelopeMalformed:
-    return EnvelopeMalformed(
-        f"Expected {expected} in a DSSE envelope, got {got}. "
-        "Issue it again with secfad certify --sign."
-    )
+_malformed = functools.partial(
+    malformed,
+    where="a DSSE envelope",
+    command="secfad certify --sign",
+    error=EnvelopeMalformed,
+)

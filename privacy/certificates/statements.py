@@ -16,11 +16,17 @@ Sources: in-toto attestation framework, Statement v1; DSSE 1.0; docs/decisions/0
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any
 
-from privacy.certificates.certificates import Certificate, CertificateMalformed
+from privacy.certificates.certificates import (
+    Certificate,
+    CertificateMalformed,
+    malformed,
+    parsed,
+)
 from privacy.certificates.envelopes import Envelope, SignatureRefused, seal
 from secagg.crypto.primitives import SigningKey
 
@@ -133,12 +139,7 @@ def certificate_of(payload: str | bytes) -> Certificate:
       CertificateMalformed: Another statement or predicate type, a predicate that is not a
         certificate, or subjects that are not its digests.
     """
-    try:
-        found = json.loads(payload)
-    except (TypeError, ValueError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed("JSON", f"text that does not parse ({error})") from error
-    if not isinstance(found, dict):
-        raise _malformed("a JSON object", type(found).__name__)
+    found = parsed(payload, _malformed)
     for name, expected in (("_type", STATEMENT), ("predicateType", PREDICATE)):
         if found.get(name) != expected:
             raise _malformed(f"`{name}` {expected}", repr(found.get(name))[:80])
@@ -157,14 +158,11 @@ def _subjects(certificate: Certificate) -> list[dict[str, Any]]:
 
 def _looks_signed(text: str | bytes) -> bool:
     try:
-        found = json.loads(text)
-    except (TypeError, ValueError, UnicodeDecodeError, RecursionError):
+        return "payloadType" in parsed(text, malformed)
+    except CertificateMalformed:
         return False
-    return isinstance(found, dict) and "payloadType" in found
 
 
-def _malformed(expected: str, got: str) -> CertificateMalformed:
-    return CertificateMalformed(
-        f"Expected {expected} in an in-toto statement, got {got}. "
-        "Issue it again with secfad certify --sign."
-    )
+_malformed = functools.partial(
+    malformed, where="an in-toto statement", command="secfad certify --sign"
+)
