@@ -12,7 +12,7 @@ import io
 import os
 import secrets
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,17 @@ class Damaged(Exception):
 
 
 @contextlib.contextmanager
-def storage(path: Path) -> Iterator[None]:
-    """Converts errors of the operating system to `StorageFailed` about path."""
+def storage(path: Path, *, may_exist: bool = True) -> Iterator[None]:
+    """Converts errors of the operating system to `StorageFailed` about path.
+
+    Raises:
+      FileExistsError: may_exist is False and the path exists.
+    """
     try:
         yield
     except OSError as error:
+        if not may_exist and isinstance(error, FileExistsError):
+            raise
         raise StorageFailed(
             f"Expected to read and write {path}, got: {error}. Make room on the disk, or check the"
             " folder and its permissions; then call again: what was charged stays charged, and what was"
@@ -37,10 +43,28 @@ def storage(path: Path) -> Iterator[None]:
         ) from error
 
 
-def make_folder(path: Path) -> None:
-    """Creates a folder and its parents."""
-    with storage(path):
-        path.mkdir(parents=True, exist_ok=True)
+@contextlib.contextmanager
+def draft_of(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """A path for a draft, which durably takes the place of path when the block ends without error.
+
+    The block syncs what it writes. In any case no draft remains.
+
+    Raises:
+      FileExistsError: replace is False and the path exists. It is left unchanged.
+      OSError: The operating system refused.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
+    try:
+        yield draft
+        (os.replace if replace else os.link)(draft, path)  # a link fails if the path is taken
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_durably(path: Path, content: bytes, *, replace: bool = True) -> None:
@@ -55,28 +79,18 @@ def write_durably(path: Path, content: bytes, *, replace: bool = True) -> None:
       FileExistsError: replace is False and the path exists. It is left unchanged.
       StorageFailed: The operating system refused. The old content is unchanged.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
-    try:
-        with storage(path), draft.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            (os.replace if replace else os.link)(draft, path)  # a link fails if the path is taken
-        except FileExistsError:
-            raise
-        except OSError:
-            with storage(path):
-                raise
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-    with storage(path):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    into = draft_of(path, replace=replace)
+    with storage(path, may_exist=replace), into as draft, draft.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, replace: bool = True) -> None:
+    """Writes an npz file durably; see `write_durably`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_durably(path, buffer.getvalue(), replace=replace)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -12,7 +12,6 @@ Source: docs/ledger-slots.md, section 4, for the order of the steps.
 """
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -28,7 +27,7 @@ import numpy as np
 from privacy.accounting.events import canonical_json
 from privacy.checking import expect_path
 from privacy.errors import JournalCorrupt, ResumeRefused, RunRefused
-from privacy.files import Damaged, read_arrays, storage, write_durably
+from privacy.files import Damaged, read_arrays, storage, write_arrays
 from privacy.ledger.ledger import Ledger
 from secfad import SERVER, Program
 
@@ -160,22 +159,18 @@ class ReleaseJournal:
           JournalCorrupt: Another release exists for this record. It is left unchanged.
           StorageFailed: The disk is full or cannot be written; the charge stays.
         """
-        buffer = io.BytesIO()
         arrays = {
             f"{i}.{j}": array
             for i, sums in enumerate(released.rounds)
             for j, array in enumerate(sums)
         }
-        np.savez(
-            buffer,
-            allow_pickle=False,
-            counts=np.array([len(sums) for sums in released.rounds], np.int64),
-            digest=np.array(_bound(seq, released, key)),
-            question=np.array(json.dumps(asdict(key))),
-            **arrays,
-        )
+        arrays |= {
+            "counts": np.array([len(sums) for sums in released.rounds], np.int64),
+            "digest": np.array(_bound(seq, released, key)),
+            "question": np.array(json.dumps(asdict(key))),
+        }
         try:
-            write_durably(self._file(seq), buffer.getvalue(), replace=False)
+            write_arrays(self._file(seq), arrays, replace=False)
         except FileExistsError:
             there = self.read(seq, key)
             if there is None or there.digest != released.digest:

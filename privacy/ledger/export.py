@@ -18,7 +18,6 @@ Sources: docs/ledger-slots.md, section 4.
 
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from pathlib import Path
 from privacy.accounting.events import canonical_json
 from privacy.checking import expect_path
 from privacy.errors import LedgerCorrupt, LedgerError
+from privacy.files import draft_of
 from privacy.ledger.faults import not_writable
 from privacy.ledger.ledger import Ledger, expect_ledger
 from privacy.ledger.records import Record, check_chain
@@ -44,21 +44,18 @@ def export_ledger(ledger: Ledger, path: str | os.PathLike[str]) -> str:
     expect_ledger(ledger)
     expect_path(path, "path", "Name a new file for the export.", LedgerError)
     path, last = Path(path), None
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
     try:
-        with ledger.store.reading(), draft.open("xb") as file:
-            for record in check_chain(ledger.entries()):
-                file.write(canonical_json(asdict(record)) + b"\n")
-                last = record
+        with draft_of(path, replace=False) as draft, draft.open("xb") as file:
+            with ledger.store.reading():
+                for record in check_chain(ledger.entries()):
+                    file.write(canonical_json(asdict(record)) + b"\n")
+                    last = record
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)
     except FileExistsError:
         raise LedgerError(f"Expected a free path for an export, got an existing {path}.") from None
     except OSError as error:
         raise not_writable(path, error) from error
-    finally:
-        draft.unlink(missing_ok=True)
     assert last is not None  # an empty chain does not pass check_chain
     return last.hash
 

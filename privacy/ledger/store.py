@@ -17,7 +17,6 @@ Sources: SQLite's documentation of atomic commit and of PRAGMA synchronous.
 
 import contextlib
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from privacy.errors import LedgerError
+from privacy.files import draft_of
 from privacy.ledger.faults import not_writable, translated, unreadable
 from privacy.ledger.records import Record
 from privacy.ledger.state import apply, create_tables
@@ -60,17 +60,16 @@ class Store:
           LedgerUnavailable: The file cannot be written there.
         """
         path = Path(path)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
         try:
-            draft.touch(mode=0o600, exist_ok=False)
-            store = cls(draft)
-            try:
-                with store.transaction() as connection:
-                    create_tables(connection)
-                    fill(store)
-            finally:
-                store.close()
-            os.link(draft, path)  # fails, atomically, if the path is taken
+            with draft_of(path, replace=False) as draft:
+                draft.touch(mode=0o600, exist_ok=False)
+                store = cls(draft)
+                try:
+                    with store.transaction() as connection:
+                        create_tables(connection)
+                        fill(store)
+                finally:
+                    store.close()
         except FileExistsError:
             raise LedgerError(
                 f"Expected a free path for a new ledger, got an existing file {path}."
@@ -78,9 +77,6 @@ class Store:
             ) from None
         except OSError as error:
             raise not_writable(path, error) from error
-        finally:
-            draft.unlink(missing_ok=True)
-        _sync_folder(path.parent)
         return cls(path)
 
     def close(self) -> None:
@@ -247,12 +243,3 @@ def _check_types(path: Path, row: Sequence[Any], types: Sequence[type]) -> None:
         found = ", ".join(type(value).__name__ for value in row)
         wanted = ", ".join(kind.__name__ for kind in types)
         raise unreadable(path, f"a row of ({found}) instead of ({wanted})")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the new file name durable; otherwise a power cut could lose the file."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

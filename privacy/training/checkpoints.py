@@ -11,22 +11,20 @@ floats).
 Sources: docs/ledger-slots.md, section 4; docs/decisions/0033-own-checkpoints.md.
 """
 
-import io
-import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from privacy.arrays import as_array, restored, storable
+from privacy.arrays import read_tree, write_tree
 from privacy.errors import ResumeRefused
-from privacy.files import Damaged, make_folder, read_arrays, write_durably
+from privacy.files import Damaged, storage
 from privacy.ledger.ledger import Ledger
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,8 @@ class CheckpointFile:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
-        make_folder(self.path.parent)
+        with storage(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Replaces the checkpoint, atomically and durably.
@@ -71,23 +70,8 @@ class CheckpointFile:
           MechanismError: A leaf of the state is not an array of numbers.
           StorageFailed: The disk is full or cannot be written; the old checkpoint is unchanged.
         """
-        leaves, tree = jax.tree.flatten(checkpoint.state)
-        arrays = [as_array(leaf) for leaf in leaves]
-        header = {
-            "format": _FORMAT,
-            "run_id": checkpoint.run_id,
-            "round": checkpoint.round,
-            "ledger_head": checkpoint.ledger_head,
-            "stopped": checkpoint.stopped,
-            "clients": checkpoint.clients,
-            "metrics": checkpoint.metrics,
-            "tree": str(tree),
-            "dtypes": [array.dtype.name for array in arrays],
-        }
-        buffer = io.BytesIO()
-        named = {f"leaf{i}": storable(array) for i, array in enumerate(arrays)}
-        np.savez(buffer, allow_pickle=False, header=np.array(json.dumps(header)), **named)
-        write_durably(self.path, buffer.getvalue())
+        header = {"format": _FORMAT} | vars(checkpoint)
+        write_tree(self.path, header, header.pop("state"))
 
     def read(self, *, like: Any, ledger: Ledger, run_id: str) -> Checkpoint | None:
         """The checkpoint, or None if there is none.
@@ -104,23 +88,19 @@ class CheckpointFile:
         """
         if not self.path.exists():
             return None
-        leaves, tree = jax.tree.flatten(like)
         try:
-            arrays = read_arrays(self.path)
-            header = json.loads(str(arrays["header"]))
-            if header["format"] != _FORMAT:
-                raise ValueError(f"format {header['format']}")
-            names = enumerate(header["dtypes"])
-            stored = [restored(arrays[f"leaf{i}"], name) for i, name in names]
-            owner, head, written = header["run_id"], header["ledger_head"], header["tree"]
-            round, stopped = int(header["round"]), str(header["stopped"])
-            clients, metrics = str(header["clients"]), str(header.get("metrics", ""))
-        except (Damaged, ValueError, KeyError, TypeError, AttributeError) as error:
+            header, stored, _ = read_tree(self.path)
+            if header.pop("format") != _FORMAT:
+                raise Damaged("another format")
+            written, _ = header.pop("tree"), header.pop("dtypes")
+            found = Checkpoint(state=stored, **header)
+        except (Damaged, KeyError, TypeError) as error:
             raise ResumeRefused(
                 f"Expected a checkpoint in {self.path}, got a file that cannot be read ({error}). "
                 "Remove it: the run starts over from its journal of releases, and the ledger keeps "
                 "every charge."
             ) from error
+        head, owner = found.ledger_head, found.run_id
         if not ledger.is_descendant_of(head):
             raise ResumeRefused(
                 f"Expected a ledger that contains the record {head[:12]}… of the checkpoint, got one that"
@@ -132,10 +112,10 @@ class CheckpointFile:
                 f"Expected a checkpoint of the run {run_id!r} in {self.path}, got one of {owner!r}. "
                 "Resume with the settings that wrote it, or use another folder."
             )
+        leaves, tree = jax.tree.flatten(like)
         if written != str(tree) or [np.shape(a) for a in leaves] != [a.shape for a in stored]:
             raise ResumeRefused(
                 f"Expected a state of structure {tree} in {self.path}, got {written} or other shapes."
                 " Resume with the algorithm that wrote it, or use another folder."
             )
-        state = jax.tree.unflatten(tree, stored)
-        return Checkpoint(owner, round, state, head, stopped, clients, metrics)
+        return replace(found, state=jax.tree.unflatten(tree, stored))

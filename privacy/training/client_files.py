@@ -14,8 +14,6 @@ own cohort. After a checkpoint only its rows remain.
 Source: docs/ledger-slots.md, section 4, for the order of the steps.
 """
 
-import io
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,11 +23,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from privacy.arrays import array_digest, as_array, restored, storable
+from privacy.arrays import read_tree, write_tree
 from privacy.errors import ResumeRefused
-from privacy.files import Damaged, read_arrays, storage, write_durably
+from privacy.files import Damaged, storage
 
 Tree = Any
+_DOMAIN = b"secfad-client-state-1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,40 +112,19 @@ class ClientFiles:
     def _write(self, file: Path, head: Mapping[str, Any], content: Tree) -> str:
         with storage(self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        leaves, tree = jax.tree.flatten(content)
-        arrays = [as_array(leaf) for leaf in leaves]
-        header = json.dumps(
-            {**head, "tree": str(tree), "dtypes": [array.dtype.name for array in arrays]}
-        )
-        digest = _digest(header, arrays)
-        named = {f"leaf{i}": storable(array) for i, array in enumerate(arrays)}
-        buffer = io.BytesIO()
-        np.savez(
-            buffer, allow_pickle=False, header=np.array(header), digest=np.array(digest), **named
-        )
-        write_durably(file, buffer.getvalue())
-        return digest
+        return write_tree(file, head, content, domain=_DOMAIN)
 
     def _read(self, file: Path, like: Tree, advice: str) -> tuple[dict[str, Any], Any, str]:
         if not file.exists():
             raise _refused(file, "there is none", advice)
         try:
-            data = read_arrays(file)
-            text, stated = str(data["header"]), str(data["digest"])
-            head = json.loads(text)
-            arrays = [restored(data[f"leaf{i}"], n) for i, n in enumerate(head["dtypes"])]
-        except (Damaged, ValueError, KeyError, TypeError) as error:
-            raise _refused(file, "it cannot be read", advice) from error
-        if _digest(text, arrays) != stated:
-            raise _refused(file, "it was altered", advice)
+            head, arrays, digest = read_tree(file, domain=_DOMAIN)
+        except Damaged as error:
+            raise _refused(file, f"it cannot be read ({error})", advice) from error
         tree = jax.tree.structure(like)
         if head["tree"] != str(tree):
             raise _refused(file, "it holds other arguments of clients", advice)
-        return head, jax.tree.unflatten(tree, arrays), stated
-
-
-def _digest(header: str, arrays: list[np.ndarray]) -> str:
-    return array_digest(b"secfad-client-state-1" + header.encode(), arrays)
+        return head, jax.tree.unflatten(tree, arrays), digest
 
 
 def _refused(file: Path, came: str, advice: str) -> ResumeRefused:
