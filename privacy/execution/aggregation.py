@@ -223,6 +223,12 @@ class SecureAggregator:
         """Whether clients add the noise."""
         return self.mechanism.by_clients
 
+    @property
+    def mean_bytes(self) -> tuple[float, float]:
+        """Bytes that one client sent and received in the protocol, on average over the cohort."""
+        up, down = (np.mean(np.sum(sides, axis=0)) for sides in (self.bytes_up, self.bytes_down))
+        return float(up), float(down)
+
     def _once_before_noise(self) -> None:
         if not self._noise_drawn:
             self._noise_drawn = True

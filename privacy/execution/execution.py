@@ -12,7 +12,6 @@ Sources: docs/privacy-model.md; docs/ledger-slots.md.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
@@ -24,10 +23,10 @@ from privacy.certificates.certificates import Certificate
 from privacy.certificates.run_certificates import believed, check_certificate
 from privacy.certificates.statements import SignedCertificate
 from privacy.errors import NonFiniteData, RunRefused
-from privacy.execution.aggregation import Faults, SecureAggregator, charged_releases
+from privacy.execution.aggregation import Faults, SecureAggregator
 from privacy.execution.clip_activity import norm_squares
 from privacy.execution.cohorts import Cohort
-from privacy.execution.refused_draws import by_chance, require_usable
+from privacy.execution.evaluations import Evaluation
 from privacy.execution.releases import Released, ReleaseJournal, ReleaseKey
 from privacy.execution.results import Result, by_place
 from privacy.execution.run_arguments import check_run, check_stacked
@@ -35,7 +34,7 @@ from privacy.execution.secure_sums import Adversary, GraphChoice, SecureSums
 from privacy.ledger.ledger import Ledger
 from privacy.ledger.reservations import Reservation
 from privacy.mechanisms.privatization import PrivateProgram
-from secfad import SERVER, Program, execute
+from secfad import SERVER, execute
 from secfad.errors import ArgumentError, CohortError
 from secfad.inner import (
     Aggregate,
@@ -46,24 +45,6 @@ from secfad.inner import (
     is_known_dtype,
     label,
 )
-
-
-@dataclass(frozen=True)
-class _Draw:
-    """The clients that were drawn, and what for."""
-
-    run_id: str
-    round: int
-    cohort: Cohort
-
-
-@dataclass(frozen=True)
-class _Engine:
-    """How uploads are added up."""
-
-    sums: SecureSums
-    fidelity: Literal["protocol", "ideal"]
-    faults: Faults
 
 
 def run(
@@ -92,7 +73,7 @@ def run(
       Only noisy sums leave the aggregator; they are released after a reservation of their full
       price is durable. A run that was refused, or failed before noise was drawn, released nothing.
       It costs nothing, unless the cohort is random and its size was refused or the sums failed: see
-      `privacy.execution.refused_draws`. With a journal, a repeated (run_id, round, purpose) with
+      `privacy.execution.evaluations`. With a journal, a repeated (run_id, round, purpose) with
       the same program, mechanism and server arguments returns the same release without a second
       charge if it was released, and otherwise pays again; with others it is refused. The returned
       release is the one that the ledger committed. The first run with a `Ledger` object verifies
@@ -142,22 +123,34 @@ def run(
         trusted_key=trusted_key, keep=keep,
     )  # fmt: skip
     sums = SecureSums(graph=graph, adversary=adversary, corrupt=corrupt, dropout=dropout)
+    evaluation = Evaluation(private_program, ledger, cohort, run_id, round)
     proved = believed(private_program, certificate, trusted_key)
     check_certificate(private_program, proved, acknowledge)
-    _check_size(private_program, cohort, ledger)
+    _check_size(evaluation)
     ledger.verify_once()
     if journal is not None:
         journal.check(ledger)
-    require_usable(private_program, ledger, cohort, proved, sums, journal, run_id, round)
-    key = _checked_key(private_program, args, cohort, ledger.id)
-    draw, engine = _Draw(run_id, round, cohort), _Engine(sums, fidelity, faults)
-    earlier = _journalled(private_program, draw, ledger, journal, key)
+    evaluation.require_usable(proved, sums, journal)
+    key = _checked_key(evaluation, args)
+    earlier = _journalled(evaluation, journal, key)
     if earlier is not None:
-        return _replay(private_program, args, cohort, sums, *earlier)
-    aggregator, reservation = _reserved(private_program, draw, engine, ledger)
-    value = _paid(private_program, args, cohort, aggregator, reservation)
+        return _replay(evaluation, args, sums, *earlier)
+    reservation = evaluation.reserve(len(cohort.members))
+    aggregator = _aggregator(evaluation, reservation, sums, fidelity, faults)
+    value = _paid(evaluation, args, aggregator, reservation)
     released = Released.of(aggregator.released)
-    result = _result(private_program, value, aggregator, reservation, released)
+    up, down = aggregator.mean_bytes
+    result = _result(
+        evaluation,
+        value,
+        sums,
+        reservation,
+        released,
+        bytes_up=up,
+        bytes_down=down + private_program.program.costs.down_bytes,
+        transcripts=tuple(aggregator.transcripts),
+        survivors=aggregator.survivors,
+    )
     keep(result)
     if journal is not None:
         journal.write(reservation.seq, released, key)
@@ -166,11 +159,9 @@ def run(
     return result
 
 
-def _checked_key(
-    private_program: PrivateProgram, args: Sequence[Any], cohort: Cohort, ledger: str
-) -> ReleaseKey:
+def _checked_key(evaluation: Evaluation, args: Sequence[Any]) -> ReleaseKey:
     """Refuses arguments that do not match the program, and server arguments that are not finite."""
-    program = private_program.program
+    program, cohort = evaluation.private_program.program, evaluation.cohort
     try:
         leaves = checked_arguments(program, args)
         size = cohort_size(program, leaves) or 0
@@ -196,26 +187,27 @@ def _checked_key(
                 f"Expected finite numbers in {label(path, program.argument_names)}, got NaN or "
                 "infinity. Nothing was sent or charged; find the step that made it."
             )
-    mechanism = private_program.mechanism.record()
-    return ReleaseKey.of(program, leaves, ledger=ledger, mechanism=mechanism)
+    mechanism = evaluation.private_program.mechanism.record()
+    return ReleaseKey.of(program, leaves, ledger=evaluation.ledger.id, mechanism=mechanism)
 
 
-def _check_size(private_program: PrivateProgram, cohort: Cohort, ledger: Ledger) -> None:
+def _check_size(evaluation: Evaluation) -> None:
     """Refuses a cohort that its sampling cannot have drawn, and a secret size with noise by
     clients.
     """
+    cohort, ledger = evaluation.cohort, evaluation.ledger
     kind, rate, population = cohort.sampling.kind, cohort.sampling.rate, cohort.sampling.population
+    by_clients = evaluation.private_program.mechanism.by_clients
     if population != ledger.charter.population:
         raise RunRefused(
             f"Expected a cohort of the ledger's population of {ledger.charter.population}, got one "
             f"of {population}. A budget speaks of one population."
         )
-    if private_program.mechanism.by_clients:
+    if by_clients:
         require_public_size(ledger.charter.relation, kind, rate, population)
     stated, members = size_of(kind, rate, population), len(cohort.members)
-    fewer_shows = private_program.mechanism.by_clients
-    if stated is not None and (members > stated or (members < stated and fewer_shows)):
-        reason = "clients add the noise" if fewer_shows else "the ledger charges that size"
+    if stated is not None and (members > stated or (members < stated and by_clients)):
+        reason = "clients add the noise" if by_clients else "the ledger charges that size"
         raise RunRefused(
             f"Expected a cohort of the public size {stated}, since {reason}, got {members} members."
             " Use the cohorts that the sampling draws."
@@ -223,135 +215,103 @@ def _check_size(private_program: PrivateProgram, cohort: Cohort, ledger: Ledger)
 
 
 def _journalled(
-    private_program: PrivateProgram,
-    draw: _Draw,
-    ledger: Ledger,
-    journal: ReleaseJournal | None,
-    key: ReleaseKey,
+    evaluation: Evaluation, journal: ReleaseJournal | None, key: ReleaseKey
 ) -> tuple[Reservation, Released] | None:
     """A durable release of the same evaluation; commits it if a crash prevented the commit."""
     if journal is None:
         return None
-    for reservation in reversed(
-        ledger.find(draw.run_id, draw.round, purpose=private_program.purpose)
-    ):
-        state = reservation.state
-        if state not in ("open", "committed"):
-            continue
+    for reservation in evaluation.opened():
         released = journal.read(reservation.seq, key, committed=reservation.digest)
-        if released is None:
-            continue
-        if state == "open":
-            reservation.commit(released.digest)
-        return reservation, released
+        if released is not None:
+            if reservation.state == "open":
+                reservation.commit(released.digest)
+            return reservation, released
     return None
 
 
 def _replay(
-    private_program: PrivateProgram,
+    evaluation: Evaluation,
     args: Sequence[Any],
-    cohort: Cohort,
     sums: SecureSums,
     reservation: Reservation,
     released: Released,
 ) -> Result:
     """Runs the server's part again on the released sums."""
-    size = cohort.sampling.expected_size
     rounds = iter(released.rounds)
 
     def aggregate(upload: Upload) -> Aggregate:
         del upload
-        return Aggregate(list(next(rounds)), size)
+        return Aggregate(list(next(rounds)), evaluation.cohort.sampling.expected_size)
 
-    value = _executed(private_program.program, args, aggregate, size)
-    names = tuple(release.name for release in private_program.releases)
-    value, at_clients = by_place(private_program, value)
-    return Result(
-        value=value,
-        at_clients=at_clients,
-        seq=reservation.seq,
-        noise_multiplier=reservation.noise_multiplier,
-        releases=names,
-        bytes_up=0.0,
-        bytes_down=0.0,
-        replayed=True,
-        norm_squares=tuple(norm_squares(private_program, released.rounds)),
-        secure_sums=sums.record(private_program.mechanism),
-        digest=released.digest,
+    value = _executed(evaluation, args, aggregate)
+    return _result(
+        evaluation, value, sums, reservation, released, bytes_up=0.0, bytes_down=0.0, replayed=True
     )
 
 
-def _executed(program: Program, args: Sequence[Any], aggregate: Aggregator, size: float) -> Any:
+def _executed(evaluation: Evaluation, args: Sequence[Any], aggregate: Aggregator) -> Any:
     """The result, with JAX's NaN debugging off: it would stop a round because of one client's data."""
+    program, size = evaluation.private_program.program, evaluation.cohort.sampling.expected_size
     with jax.debug_nans(False), jax.debug_infs(False):
         return execute(program, *args, aggregate=aggregate, public_size=size)
 
 
-def _reserved(
-    private_program: PrivateProgram, draw: _Draw, engine: _Engine, ledger: Ledger
-) -> tuple[SecureAggregator, Reservation]:
-    """An aggregator, and the reservation of all that it will release."""
-    mechanism, cohort = private_program.mechanism, draw.cohort
-    factor = ledger.charter.relation.sensitivity_factor
-    reservation = ledger.reserve(
-        purpose=private_program.purpose,
-        sampling_rate=cohort.sampling.rate,
-        sampling=cohort.sampling.kind,
-        releases=charged_releases(private_program.releases, mechanism, len(cohort.members), factor),
-        run_id=draw.run_id,
-        round=draw.round,
-        cohort_id=cohort.id,
-    )
-    what = f"{private_program.program.digest}|{draw.run_id}|{draw.round}"
-    aggregator = SecureAggregator(
-        releases=private_program.releases,
-        mechanism=mechanism,
-        expected_size=cohort.sampling.expected_size,
-        context=f"{what}|{reservation.seq}|{mechanism.record()}".encode(),
-        sums=engine.sums,
-        fidelity=engine.fidelity,
-        faults=engine.faults,
+def _aggregator(
+    evaluation: Evaluation,
+    reservation: Reservation,
+    sums: SecureSums,
+    fidelity: Literal["protocol", "ideal"],
+    faults: Faults,
+) -> SecureAggregator:
+    """The aggregator of a reservation, bound to its run and its mechanism."""
+    private = evaluation.private_program
+    what = f"{private.program.digest}|{evaluation.run_id}|{evaluation.round}"
+    return SecureAggregator(
+        releases=private.releases,
+        mechanism=private.mechanism,
+        expected_size=evaluation.cohort.sampling.expected_size,
+        context=f"{what}|{reservation.seq}|{private.mechanism.record()}".encode(),
+        sums=sums,
+        fidelity=fidelity,
+        faults=faults,
         before_noise=reservation.open,
     )
-    return aggregator, reservation
 
 
 def _paid(
-    private_program: PrivateProgram,
+    evaluation: Evaluation,
     args: Sequence[Any],
-    cohort: Cohort,
     aggregator: SecureAggregator,
     reservation: Reservation,
 ) -> Any:
     """The value; the reservation is given back if it fails before noise was drawn."""
     try:
-        return _executed(private_program.program, args, aggregator, cohort.sampling.expected_size)
+        return _executed(evaluation, args, aggregator)
     except BaseException:
-        if reservation.state == "reserved" and not by_chance(cohort):
+        if reservation.state == "reserved" and not evaluation.by_chance:
             reservation.void()
         raise
 
 
 def _result(
-    private_program: PrivateProgram,
+    evaluation: Evaluation,
     value: Any,
-    aggregator: SecureAggregator,
+    sums: SecureSums,
     reservation: Reservation,
     released: Released,
+    **facts: Any,
 ) -> Result:
-    value, at_clients = by_place(private_program, value)
-    down = float(np.mean(np.sum(aggregator.bytes_down, axis=0)))
+    """The result of a release; `facts` are those of its round, which a replay does not have."""
+    private = evaluation.private_program
+    value, at_clients = by_place(private, value)
     return Result(
         value=value,
         at_clients=at_clients,
         seq=reservation.seq,
         noise_multiplier=reservation.noise_multiplier,
-        releases=tuple(release.name for release in private_program.releases),
-        bytes_up=float(np.mean(np.sum(aggregator.bytes_up, axis=0))),
-        bytes_down=down + private_program.program.costs.down_bytes,
-        transcripts=tuple(aggregator.transcripts),
-        norm_squares=tuple(norm_squares(private_program, released.rounds)),
-        secure_sums=aggregator.sums.record(private_program.mechanism),
+        releases=tuple(release.name for release in private.releases),
+        norm_squares=tuple(norm_squares(private, released.rounds)),
+        secure_sums=sums.record(private.mechanism),
         digest=released.digest,
-        survivors=aggregator.survivors,
+        **facts,
     )

@@ -63,8 +63,5 @@ def public_traffic(
         names = tuple(planned.name for planned in release.sums)
         zeros = tuple(np.zeros((clients, planned.size)) for planned in release.sums)
         aggregator(Upload(index, names, zeros))  # type: ignore[arg-type]
-    return Traffic(
-        up=float(np.mean(np.sum(aggregator.bytes_up, axis=0))),
-        down=float(np.mean(np.sum(aggregator.bytes_down, axis=0)))
-        + private_program.program.costs.down_bytes,
-    )
+    up, down = aggregator.mean_bytes
+    return Traffic(up, down + private_program.program.costs.down_bytes)

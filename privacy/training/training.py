@@ -29,9 +29,9 @@ from privacy.errors import BudgetExceeded, MechanismError
 from privacy.execution.aggregation import Faults
 from privacy.execution.clip_activity import ClipActivity, clip_activity
 from privacy.execution.cohorts import Cohort, Sampling
+from privacy.execution.evaluations import Evaluation
 from privacy.execution.execution import run
 from privacy.execution.queries import Query
-from privacy.execution.refused_draws import charged_if_refused, require_large_enough, was_released
 from privacy.execution.results import Result
 from privacy.execution.run_arguments import check_held, check_next_state, check_training
 from privacy.execution.secure_sums import Adversary, GraphChoice, SecureSums
@@ -276,12 +276,10 @@ class _Questions:
 
     def _require_members(self, name: str, query: Query, cohort: Cohort) -> None:
         """Refuses a draw that is too small before calling `clients`."""
-        evaluation: Any = {"run_id": f"{self.run_id}/{name}", "round": self.round}
-        released = was_released(query.program, self.ledger, self.home.journal, **evaluation)
-        with charged_if_refused(
-            query.program, self.ledger, cohort, released=released, **evaluation
-        ):
-            require_large_enough(cohort)
+        run_id = f"{self.run_id}/{name}"
+        evaluation = Evaluation(query.program, self.ledger, cohort, run_id, self.round)
+        with evaluation.charged_if_refused(self.home.journal):
+            evaluation.require_large_enough()
 
     def _held(self, name: str, query: Query, members: np.ndarray) -> dict[str, Any]:
         """The client arguments of a cohort: from `clients` and from client state."""
