@@ -18,7 +18,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from privacy.accounting.calibration import least_noise
-from privacy.accounting.gaussian_pricing import gaussian_epsilon
 from privacy.accounting.pricing import price
 from privacy.accounting.sizes import require_public_size, takes_everyone
 from privacy.accounting.slots import MIN_GRID_STD, Slot, charged_std, slot_terms
@@ -83,44 +82,38 @@ def calibrated(
     }
     if not wanted:
         raise MechanismError("Expected draws for at least one purpose, got none.")
-    weights = {name: one.joint for name, one in wanted.items()}
+    weights = dict.fromkeys(wanted, 1.0)
     if shares is not None:
         if set(shares) != set(wanted):
             raise MechanismError(f"Expected shares for {sorted(wanted)}, got {sorted(shares)}.")
-        weights = {
-            name: math.sqrt(one.count / positive_number(shares[name], f"shares[{name!r}]"))
-            for name, one in wanted.items()
-        }
+        for name, one in wanted.items():
+            share = positive_number(shares[name], f"shares[{name!r}]")
+            weights[name] = math.sqrt(one.count / share) / one.joint
     cost = _filter_load if _needs_filter(sampling) else _slot_load
-    names = list(wanted)
 
-    def load(noise: Mapping[str, float], limit: Budget) -> float:
-        return cost([(wanted[name], z) for name, z in noise.items()], sampling, limit, relation)
-
-    def guess(weights: Mapping[str, float], limit: Budget) -> float:
-        plan = [(wanted[name], weight) for name, weight in weights.items()]
-        return _guess(plan, sampling, limit, relation)
+    def load(factors: Mapping[str, float], limit: Budget) -> float:
+        return cost([(wanted[n], f) for n, f in factors.items()], sampling, limit, relation)
 
     own = {
-        name: _least(lambda z, n=name: load({n: z}, limits[n]), guess({name: 1.0}, limits[name]))
-        for name in names
+        name: _least(lambda f, n=name: load({n: f}, limits[n]), 1 / wanted[name].joint)
+        for name in wanted
         if name in limits
     }
 
-    def noise(factor: float) -> dict[str, float]:
-        return {name: max(factor * weights[name], own.get(name, 0.0)) for name in names}
+    def together(factor: float) -> dict[str, float]:
+        return {name: max(factor * weights[name], own.get(name, 0.0)) for name in wanted}
 
-    if len(own) == len(names) and load(own, budget) <= 1:
-        found = own
-    else:
-        found = noise(_least(lambda f: load(noise(f), budget), guess(weights, budget)))
+    found = own
+    if len(own) < len(wanted) or load(own, budget) > 1:
+        loudest = min(weights[name] * one.joint for name, one in wanted.items())
+        found = together(_least(lambda f: load(together(f), budget), 1 / loudest))
     if cost is _filter_load and own:
         found = _within_one_filter(found, wanted, sampling, budget, limits, relation)
     return {name: one.mechanism(found[name]) for name, one in wanted.items()}
 
 
 def _within_one_filter(
-    noise: Mapping[str, float],
+    factors: Mapping[str, float],
     wanted: Mapping[str, "_Wanted"],
     sampling: Sampling,
     budget: Budget,
@@ -130,16 +123,16 @@ def _within_one_filter(
     """The same noise, or more by one common factor if all budgets share one order."""
 
     def load(factor: float) -> float:
-        plans = [(wanted[name], factor * z) for name, z in noise.items()]
+        plans = [(wanted[name], factor * own) for name, own in factors.items()]
         return _filter_load(plans, sampling, budget, relation, limits)
 
     grown = 1.0 if load(1.0) <= 1 else _least(load, 1.0)
-    return {name: grown * z for name, z in noise.items()}
+    return {name: grown * own for name, own in factors.items()}
 
 
 def _least(load: Callable[[float], float], guess: float) -> float:
     try:
-        return least_noise(load, 1.0, guess, 1.05)
+        return least_noise(load, 1.0, guess, 1.5)
     except OverflowError as error:
         raise BudgetExceeded(
             "Expected a budget that holds the draws with some noise, got one that holds none at any."
@@ -192,39 +185,28 @@ class _Wanted:
         """Joint multiplier of the template's own noise."""
         return joint_noise_multiplier([(ratio, 1) for ratio, _ in self.parts])
 
-    def scale(self, multiplier: float) -> float:
-        """The factor of the parts' noise for a joint multiplier as a ledger charges it."""
-
-        def charged(factor: float) -> float:
-            pairs = [
-                (charged_std(factor * r * b, "discrete_gaussian") / b, 1) for r, b in self.parts
-            ]
-            return joint_noise_multiplier(pairs)
-
-        # Without the rounding of discrete noise the joint multiplier is in proportion.
-        low = multiplier / self.joint
-        low = max(
-            low, max(MIN_GRID_STD * (1 + 1e-9) / (ratio * bound) for ratio, bound in self.parts)
+    def charged(self, factor: float) -> float:
+        """Joint multiplier that a ledger charges for the template's noise times a factor."""
+        factor = self._drawable(factor)
+        stds = [(factor * ratio * bound, bound) for ratio, bound in self.parts]
+        return joint_noise_multiplier(
+            [(charged_std(std, "discrete_gaussian") / bound, 1) for std, bound in stds]
         )
-        if charged(low) >= multiplier:
-            return low
-        high = low
-        while charged(high) < multiplier:
-            high *= 1.5
-        for _ in range(60):
-            middle = math.sqrt(low * high)
-            low, high = (low, middle) if charged(middle) >= multiplier else (middle, high)
-        return high
 
-    def mechanism(self, multiplier: float) -> Mechanism:
-        """The template with that joint multiplier."""
-        scale, noise = self.scale(multiplier), self.template.noise_multiplier
+    def mechanism(self, factor: float) -> Mechanism:
+        """The template with its noise times a factor."""
+        factor, noise = self._drawable(factor), self.template.noise_multiplier
         found = (
-            {name: scale * z for name, z in noise.items()}
+            {name: factor * z for name, z in noise.items()}
             if isinstance(noise, Mapping)
-            else scale * noise
+            else factor * noise
         )
         return dataclasses.replace(self.template, noise_multiplier=found)
+
+    def _drawable(self, factor: float) -> float:
+        """The factor, or the least one for which every sum has enough grid steps of noise."""
+        least = (MIN_GRID_STD * (1 + 1e-9) / (ratio * bound) for ratio, bound in self.parts)
+        return max(factor, *least)
 
 
 _Plans = Sequence[tuple[_Wanted, float]]
@@ -232,7 +214,7 @@ _Plans = Sequence[tuple[_Wanted, float]]
 
 def _slot_load(plans: _Plans, sampling: Sampling, budget: Budget, relation: Relation) -> float:
     """The share of a budget that the slots use."""
-    slots = [Slot(one.purpose, sampling.rate, z, one.count) for one, z in plans]
+    slots = [Slot(one.purpose, sampling.rate, one.charged(f), one.count) for one, f in plans]
     found = price(slot_terms(slots), budget.delta, relation=relation)
     return found / (budget.epsilon * _ROOM)
 
@@ -249,29 +231,14 @@ def _filter_load(
     """
     size = round(sampling.expected_size)
     schedule = [
-        Draws(one.purpose, ((FixedSizeGaussian(sampling.population, size, z), 1),), one.count)
-        for one, z in plans
+        Draws(
+            one.purpose,
+            ((FixedSizeGaussian(sampling.population, size, one.charged(factor)), 1),),
+            one.count,
+        )
+        for one, factor in plans
     ]
     return best_load(schedule, budget, relation, limits) / _ROOM
-
-
-def _guess(plans: _Plans, sampling: Sampling, budget: Budget, relation: Relation) -> float:
-    """An estimate of the factor of the noise: many small draws are approximately one Gaussian."""
-    target = math.log(budget.epsilon)
-
-    def cost(factor: float) -> float:
-        squares = 0.0
-        for one, z in plans:
-            ratio = relation.sensitivity_factor / (factor * z)
-            grown = math.expm1(min(ratio**2, 700.0)) if sampling.rate < 1 else ratio**2
-            squares += one.count * min(sampling.rate**2 * grown, ratio**2)
-        return math.log(max(gaussian_epsilon(math.sqrt(squares), budget.delta), 1e-300))
-
-    low, high = 1e-4, 1e8
-    for _ in range(40):
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if cost(middle) <= target else (middle, high)
-    return high
 
 
 def _needs_filter(sampling: Sampling) -> bool:
