@@ -180,4 +180,4 @@ def _with_order(accountant: str, budget: Budget, relation: Relation, slots: Sequ
             "Expected slots to choose the Renyi order from, got none. Pass slots, or the order"
             " itself, as in accountant='rdp@8'."
         )
-    return f"rdp@{best_order(slot_terms(slots), budget, relation)}"
+    return f"rdp@{best_order([(slot_terms(slots), budget)], relation)[0]}"

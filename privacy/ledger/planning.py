@@ -13,14 +13,12 @@ schedule in both views and says whether it fits the budgets.
 Sources: docs/ledger-slots.md, section 3; docs/decisions/0037-noise-by-clients-needs-public-sizes.md.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from privacy.accounting.filters import Filter
-from privacy.accounting.renyi import rdp_conversion
-from privacy.accounting.renyi_pricing import renyi_divergence
+from privacy.accounting.calibration import least_noise
+from privacy.accounting.filters import Filter, best_order
 from privacy.accounting.slots import TOTAL, Plan, expect_all, report, without_sampling
 from privacy.accounting.terms import (
     FixedSizeGaussian,
@@ -39,11 +37,6 @@ from privacy.ledger.ledger import Ledger, expect_ledger
 from privacy.ledger.reports import spent_mechanisms
 from privacy.relations import Relation
 
-# The load of a budget decreases up to its best order and increases after it; high orders are
-# expensive to compute.
-_ORDERS = (*range(2, 33), 40, 48, 64, 96, 128, 192, 256)
-_PAST_THE_BEST = 4
-_MOST_NOISE = 1e6
 # Costs are rounded up and capacities down.
 _FULL = 1 - 1e-9
 
@@ -197,36 +190,29 @@ def noise_that_fits(
     relation, limits = Relation.parse(relation), purposes or {}
     factors = dict.fromkeys((draws.purpose for draws in schedule), 1.0)
 
-    def fits(own: Mapping[str, float], limits: Mapping[str, Budget], total: Budget) -> bool:
+    def load(own: Mapping[str, float], limits: Mapping[str, Budget], total: Budget) -> float:
         loud = [louder(d, own[d.purpose]) for d in schedule if d.purpose in own]
-        return _best_order(loud, total, limits, relation)[1] <= _FULL
+        return best_load(loud, total, relation, limits)
 
     for name in factors:
         limit = limits.get(name, budget)
-        factors[name] = _least(lambda f, n=name, b=limit: fits({n: f}, {}, b))
-    shared = _least(lambda f: fits({n: f * own for n, own in factors.items()}, limits, budget))
+        factors[name] = _least(lambda f, n=name, b=limit: load({n: f}, {}, b))
+    shared = _least(lambda f: load({n: f * own for n, own in factors.items()}, limits, budget))
     return {name: shared * own for name, own in factors.items()}
 
 
-def _least(fits: Callable[[float], bool]) -> float:
-    """The least factor that fits, to half a per cent, from above; 1 if that does."""
-    if fits(1.0):
-        return 1.0
-    low, high = 1.0, 2.0
-    while not fits(high):
-        low, high = high, 2 * high
-        if high > _MOST_NOISE:
-            raise BudgetExceeded(
-                "Expected budgets that fit the schedule with some noise, got ones without "
-                "capacity. Use a larger epsilon.",
-                purpose=None,
-                needed="any noise",
-                left="nothing",
-            )
-    while high / low > 1.005:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return high
+def _least(load: Callable[[float], float]) -> float:
+    """The least factor of at least 1 whose load is within 1."""
+    try:
+        return 1.0 if load(1.0) <= 1 else least_noise(load, 1.0, 1.0, 2.0)
+    except OverflowError:
+        raise BudgetExceeded(
+            "Expected budgets that fit the schedule with some noise, got ones without "
+            "capacity. Use a larger epsilon.",
+            purpose=None,
+            needed="any noise",
+            left="nothing",
+        ) from None
 
 
 def _louder(leaf: Leaf, factor: float) -> Leaf:
@@ -242,18 +228,9 @@ def _louder(leaf: Leaf, factor: float) -> Leaf:
 def _best_order(
     schedule: Sequence[Draws], budget: Budget, purposes: Mapping[str, Budget], relation: Relation
 ) -> tuple[int, float]:
-    """The order that minimises the load of the fullest budget, and this load."""
-    scopes = [
-        (terms, {**purposes, TOTAL: budget}.get(scope, budget))
-        for scope, terms in _by_scope(schedule).items()
-    ]
-    best, least, worse = _ORDERS[0], math.inf, 0
-    for order in _ORDERS:
-        load = max(_load(*scope, order, relation) for scope in scopes)
-        best, least, worse = (order, load, 0) if load < least else (best, least, worse + 1)
-        if worse >= _PAST_THE_BEST and least < math.inf:
-            break
-    return best, least
+    budgets = {**purposes, TOTAL: budget}
+    scopes = _by_scope(schedule).items()
+    return best_order([(terms, budgets.get(scope, budget)) for scope, terms in scopes], relation)
 
 
 def _by_scope(schedule: Sequence[Draws]) -> dict[str, Terms]:
@@ -265,9 +242,3 @@ def _by_scope(schedule: Sequence[Draws]) -> dict[str, Terms]:
         scope: make_terms([(leaf, n * d.count) for d in found for leaf, n in d.terms])
         for scope, found in scopes.items()
     }
-
-
-def _load(terms: Terms, budget: Budget, order: int, relation: Relation) -> float:
-    """The share of a budget's capacity at an order that terms use."""
-    capacity = budget.epsilon - rdp_conversion(order, budget.delta)
-    return renyi_divergence(terms, order, relation) / capacity if capacity > 0 else math.inf

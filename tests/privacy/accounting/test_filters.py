@@ -43,7 +43,7 @@ def test_a_replaced_client_costs_four_times_as_much():
 
 def test_the_best_order_of_a_plan_admits_most():
     terms = ((GaussianTerm(1.0, 0.01), 3000),)
-    order = best_order(terms, BUDGET, ADD)
+    order = best_order([(terms, BUDGET)], ADD)[0]
     counts = {a: admitted(f"rdp@{a}", BUDGET, GaussianTerm(1.0, 0.01)) for a in (5, 6, 7)}
     assert counts[order] == max(counts.values())
 
