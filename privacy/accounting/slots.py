@@ -360,6 +360,31 @@ class Plan:
     accountant: str = "pld"
 
 
+def by_purpose(parts: Iterable[tuple[str, Terms]]) -> dict[str, Terms]:
+    """The mechanisms of each purpose, and of all under "total", from parts with their purposes."""
+    scopes: dict[str, list[tuple[elementary.Leaf, int]]] = {TOTAL: []}
+    for purpose, terms in parts:
+        scopes.setdefault(purpose, []).extend(terms)
+        scopes[TOTAL].extend(terms)
+    return {scope: elementary.make_terms(pairs) for scope, pairs in sorted(scopes.items())}
+
+
+def quoted(
+    parts: Iterable[tuple[str, Terms]],
+    budget: Budget,
+    purposes: Mapping[str, Budget],
+    relation: Relation,
+) -> Plan:
+    """The price of mechanisms with their purposes in both views, each at its budget's delta."""
+    released, server, fits = {}, {}, True
+    for scope, terms in by_purpose(parts).items():
+        own = {**purposes, TOTAL: budget}.get(scope, budget)
+        released[scope] = report(terms, own.delta, relation)
+        server[scope] = report(without_sampling(terms), own.delta, relation)
+        fits &= released[scope] <= own.epsilon
+    return Plan(released, server, fits)
+
+
 def plan(
     slots: Sequence[Slot],
     budget: Budget,
@@ -368,14 +393,5 @@ def plan(
     relation: str | Relation = Relation.ADD_OR_REMOVE_ONE,
 ) -> Plan:
     """Prices a schedule by PLD in both views; see `Plan`."""
-    relation, budgets = Relation.parse(relation), {**(purposes or {}), TOTAL: budget}
-    groups: dict[str, list[Slot]] = {TOTAL: list(slots)}
-    for slot in slots:
-        groups.setdefault(slot.purpose, []).append(slot)
-    released, server = {}, {}
-    for name, group in sorted(groups.items()):
-        terms, delta = slot_terms(group), budgets.get(name, budget).delta
-        released[name] = report(terms, delta, relation)
-        server[name] = report(without_sampling(terms), delta, relation)
-    fits = all(value <= budgets.get(name, budget).epsilon for name, value in released.items())
-    return Plan(released, server, fits)
+    parts = [(slot.purpose, slot_terms([slot])) for slot in slots]
+    return quoted(parts, budget, purposes or {}, Relation.parse(relation))

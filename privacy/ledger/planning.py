@@ -19,7 +19,7 @@ from typing import Any
 
 from privacy.accounting.calibration import least_noise
 from privacy.accounting.filters import Filter, best_order
-from privacy.accounting.slots import TOTAL, Plan, expect_all, report, without_sampling
+from privacy.accounting.slots import TOTAL, Plan, by_purpose, expect_all, quoted
 from privacy.accounting.terms import (
     FixedSizeGaussian,
     FixedSizeSkellam,
@@ -27,7 +27,6 @@ from privacy.accounting.terms import (
     Leaf,
     SkellamTerm,
     Terms,
-    make_terms,
 )
 from privacy.budgets import Budget, expect_budget
 from privacy.checking import expect_mapping
@@ -105,15 +104,14 @@ def quote(
     if accountant is None:
         accountant = filter_for(schedule, budget, purposes=purposes, relation=relation)
     rule, budgets = Filter.parse(accountant), {**(purposes or {}), TOTAL: budget}
-    released, server, fits = {}, {}, True
-    for scope, terms in sorted(_by_scope(schedule).items()):
-        limit = budgets.get(scope, budget)
-        released[scope] = report(terms, limit.delta, relation)
-        server[scope] = report(without_sampling(terms), limit.delta, relation)
-        # Add draw by draw, like a ledger: each cost is rounded up.
-        mine = [d for d in schedule if scope in (TOTAL, d.purpose)]
-        fits &= sum(d.count * rule.cost(d.terms, relation) for d in mine) <= rule.capacity(limit)
-    return Plan(released, server, fits, accountant)
+    found = quoted(_parts(schedule), budget, purposes or {}, relation)
+    # Add draw by draw, like a ledger: each cost is rounded up.
+    costs = {
+        scope: sum(d.count * rule.cost(d.terms, relation) for d in schedule if _is_in(d, scope))
+        for scope in found.released
+    }
+    fits = all(units <= rule.capacity(budgets.get(n, budget)) for n, units in costs.items())
+    return replace(found, fits=fits, accountant=accountant)
 
 
 def quote_on(ledger: Ledger, schedule: Sequence[Draws]) -> Plan:
@@ -127,22 +125,17 @@ def quote_on(ledger: Ledger, schedule: Sequence[Draws]) -> Plan:
     """
     expect_ledger(ledger)
     expect_all(schedule, Draws, "schedule", "Pass [query.draws(...)].")
-    charter, every = ledger.charter, list(schedule)
+    charter = ledger.charter
     costs: dict[str, int] = {}
     for draws in schedule:
         charter.check_purpose(draws.purpose)
         for scope, units in charter.costs(draws.purpose, draws.terms).items():
             costs[scope] = costs.get(scope, 0) + draws.count * units
-    for purpose, pairs in spent_mechanisms(ledger.store).items():
-        every.append(Draws(purpose, make_terms(pairs), 1))
-    released, server = {}, {}
-    for scope, terms in sorted(_by_scope(every).items()):
-        delta = charter.budget_of(scope).delta
-        released[scope] = report(terms, delta, charter.relation)
-        server[scope] = report(without_sampling(terms), delta, charter.relation)
+    every = [*_parts(schedule), *spent_mechanisms(ledger.store).items()]
+    found = quoted(every, charter.budget, charter.purposes, charter.relation)
     paid = all(charter.costs(draws.purpose, draws.terms) for draws in schedule)
     fits = paid and not exceeded_filters(ledger.store, costs)
-    return ledger.bounds.marked_plan(Plan(released, server, fits, charter.accountant))
+    return ledger.bounds.marked_plan(replace(found, fits=fits, accountant=charter.accountant))
 
 
 def _expect_plan(schedule: Any, budget: Any, purposes: Any) -> None:
@@ -229,16 +222,13 @@ def _best_order(
     schedule: Sequence[Draws], budget: Budget, purposes: Mapping[str, Budget], relation: Relation
 ) -> tuple[int, float]:
     budgets = {**purposes, TOTAL: budget}
-    scopes = _by_scope(schedule).items()
+    scopes = by_purpose(_parts(schedule)).items()
     return best_order([(terms, budgets.get(scope, budget)) for scope, terms in scopes], relation)
 
 
-def _by_scope(schedule: Sequence[Draws]) -> dict[str, Terms]:
-    """The terms of each purpose, and of all purposes."""
-    scopes = {TOTAL: list(schedule)}
-    for draws in schedule:
-        scopes.setdefault(draws.purpose, []).append(draws)
-    return {
-        scope: make_terms([(leaf, n * d.count) for d in found for leaf, n in d.terms])
-        for scope, found in scopes.items()
-    }
+def _parts(schedule: Sequence[Draws]) -> list[tuple[str, Terms]]:
+    return [(d.purpose, tuple((leaf, n * d.count) for leaf, n in d.terms)) for d in schedule]
+
+
+def _is_in(draws: Draws, scope: str) -> bool:
+    return scope in (TOTAL, draws.purpose)

@@ -75,7 +75,7 @@ def remaining(store: Store, charter: Charter, bounds: Bounds, purpose: str) -> R
     return Remaining(epsilon, slots, min(fractions) if fractions else None)
 
 
-def spent_mechanisms(store: Store) -> dict[str, list[tuple[elementary.Leaf, int]]]:
+def spent_mechanisms(store: Store) -> dict[str, elementary.Terms]:
     """The reservations that were not voided, by purpose: slots at their declared size, and tallies."""
     result: dict[str, list[tuple[elementary.Leaf, int]]] = {}
     with store.reading():
@@ -85,7 +85,7 @@ def spent_mechanisms(store: Store) -> dict[str, list[tuple[elementary.Leaf, int]
         for purpose, event, count in store.select(query, (), (str, str, int)):
             pairs = [(leaf, count) for leaf, _ in _tallied(store, event)]
             result.setdefault(purpose, []).extend(pairs)
-    return result
+    return {purpose: elementary.make_terms(pairs) for purpose, pairs in result.items()}
 
 
 def _tallied(store: Store, event: str) -> elementary.Terms:

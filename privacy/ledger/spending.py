@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from privacy.accounting import events
 from privacy.accounting import terms as elementary
-from privacy.accounting.slots import TOTAL, Slot, report, slot_terms, without_sampling
+from privacy.accounting.slots import TOTAL, Slot, quoted, slot_terms
 from privacy.checking import expect_count
 from privacy.errors import LedgerError
 from privacy.ledger.ledger import Ledger, expect_ledger
@@ -80,19 +80,14 @@ def _slots(store: Store) -> dict[int, tuple[float, float]]:
 def _priced(
     ledger: Ledger, counts: Mapping[_Charge, int], slots: Mapping[int, tuple[float, float]]
 ) -> dict[str, dict[str, float]]:
-    pairs: dict[str, list[tuple[elementary.Leaf, int]]] = {}
+    parts: list[tuple[str, elementary.Terms]] = []
     for (purpose, slot, tally), count in counts.items():
         if slot is not None:
             own = slot_terms([Slot(purpose, *slots[slot], count)])
         else:
             assert tally is not None  # a draw is paid from a slot or from a filter
-            own = [(leaf, count) for leaf, _ in events.parse_event(json.loads(tally))]
-        for scope in (purpose, TOTAL):
-            pairs.setdefault(scope, []).extend(own)
-    priced: dict[str, dict[str, float]] = {view: {} for view in VIEWS}
-    for scope, found in sorted(pairs.items()):
-        terms = elementary.make_terms(found)
-        delta = ledger.charter.budget_of(scope).delta
-        for view, seen in zip(VIEWS, (terms, without_sampling(terms)), strict=True):
-            priced[view][scope] = report(seen, delta, ledger.charter.relation)
-    return priced
+            own = tuple((leaf, count) for leaf, _ in events.parse_event(json.loads(tally)))
+        parts.append((purpose, own))
+    charter = ledger.charter
+    found = quoted(parts, charter.budget, charter.purposes, charter.relation)
+    return {"released": dict(found.released), "server": dict(found.server)}
