@@ -4,8 +4,8 @@ Both functions account for past releases, given as an event. Their results are s
 within the budget for the same accountant that admits it.
 
 >>> budget = Budget(1.0, 1e-6)
->>> rounds_for(budget, sampling_rate=0.001, noise_multiplier=0.8)
-11394
+>>> rounds_for(budget, sampling_rate=1.0, noise_multiplier=50.0)
+140
 >>> round(noise_multiplier_for(Budget(4.377, 1e-5), sampling_rate=1.0, rounds=1), 2)
 1.0
 
@@ -63,7 +63,13 @@ def noise_multiplier_for(
     if before and price(before, budget.delta, accountant=accountant, relation=relation) >= (
         budget.epsilon
     ):
-        raise _exhausted(budget, "any round at any noise")
+        raise BudgetExceeded(
+            f"Expected room in {budget} beside what was spent, got none for any round at any noise."
+            " Pass a larger budget or stop.",
+            purpose=None,
+            needed="any round at any noise",
+            left="nothing",
+        )
 
     def cost(z: float, accountant: str = accountant) -> float:
         terms = make_terms([*before, (GaussianTerm(z, q), rounds)])
@@ -135,44 +141,20 @@ def rounds_for(
     before, z = _spent(spent), positive_number(noise_multiplier, "noise_multiplier")
     q = sampling_probability(sampling_rate)
 
-    def cost(rounds: int) -> float:
+    def fits(rounds: int) -> bool:
         terms = make_terms([*before, (GaussianTerm(z, q), rounds)])
-        return price(terms, budget.delta, accountant=accountant, relation=relation)
+        return (
+            price(terms, budget.delta, accountant=accountant, relation=relation) <= budget.epsilon
+        )
 
-    fits, fails = 0, None
-    guess = 1
-    while fails is None or fails - fits > 1:
-        value = cost(guess)
-        if value <= budget.epsilon:
-            fits = guess
-        else:
-            fails = guess
-        if fits == MAX_COUNT // 2:
-            return fits
-        # Epsilon grows about like the square root of the number of rounds.
-        ratio = (budget.epsilon / value) ** 2 if value > 0 else 4.0
-        guess = int(guess * min(4.0, max(0.25, ratio)))
-        top = min(2 * fits + 2, MAX_COUNT // 2) if fails is None else fails - 1
-        guess = min(max(guess, fits + 1), top) if fails is None else _inside(guess, fits, fails)
-    return fits
-
-
-def _inside(guess: int, fits: int, fails: int) -> int:
-    """The guess if it shrinks the bracket well, else its middle."""
-    if fits < guess < fails:
-        return guess
-    return max(fits + 1, min(fails - 1, guess)) if fails - fits < 8 else (fits + fails) // 2
+    low, high, most = 0, 1, MAX_COUNT // 2
+    while high < most and fits(high):
+        low, high = high, min(4 * high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def _spent(event: Mapping[str, Any] | None) -> Terms:
     return () if event is None else parse_event(event)
-
-
-def _exhausted(budget: Budget, needed: str) -> BudgetExceeded:
-    return BudgetExceeded(
-        f"Expected room in {budget} beside what was spent, got none for {needed}."
-        " Pass a larger budget or stop.",
-        purpose=None,
-        needed=needed,
-        left="nothing",
-    )

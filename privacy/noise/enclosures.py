@@ -69,9 +69,8 @@ class Law(Protocol):
 
 @dataclass(frozen=True)
 class BlockLaw:
-    """Weights exp(-(linear x + square x^2)) at x = 0, width, 2 width, ...; one term is zero."""
+    """Weights exp(-square x^2) at x = 0, width, 2 width, ..."""
 
-    linear: Fraction
     square: Fraction
     width: int
 
@@ -80,11 +79,11 @@ class BlockLaw:
         low, high, index = [], [], 0
         while not high or high[-1] > 1:
             x = index * self.width
-            pair = exp_interval(self.linear * x + self.square * x * x, bits)
+            pair = exp_interval(self.square * x * x, bits)
             low.append(pair[0])
             high.append(pair[1])
             index += 1
-        step = self.width * (self.linear + self.square * self.width * (2 * index - 1))
+        step = self.square * self.width**2 * (2 * index - 1)
         return low, high, high[-1] * (2 + int(1 / step))
 
 

@@ -4,11 +4,11 @@ Noise for differential privacy must have exactly the charged distribution: a Gau
 floats leaks through its low bits. All decisions compare random integers with rational or enclosed
 probabilities (`privacy.noise.enclosures`), without floats.
 
-Discrete Gaussian and Laplace: |x| = block x width + offset, with width a power of two near a 16th
-of the scale. The block is found in a table of cumulative weights by 32 random bits, the offset is
-uniform, and x is accepted with probability exp(-gamma), gamma rational and below 1/2, by a series
-of Bernoulli trials; about 97 of 100 are. In the rare case that 32 bits do not decide a comparison,
-more bits are drawn. Skellam noise is the difference of two Poisson counts from such tables.
+Discrete Gaussian: |x| = block x width + offset, with width a power of two near a 16th of sigma. The
+block is found in a table of cumulative weights by 32 random bits, the offset is uniform, and x is
+accepted with probability exp(-gamma), gamma rational and below 1/2, by a series of Bernoulli trials;
+about 97 of 100 are. In the rare case that 32 bits do not decide a comparison, more bits are drawn.
+Skellam noise is the difference of two Poisson counts from such tables.
 
 The stream is an argument without a default, so no weak generator is used by mistake.
 
@@ -83,17 +83,6 @@ def discrete_gaussian(sigma: Scale, size: Size, stream: Stream) -> np.ndarray:
     return _shaped(size, stream, _gaussian_sampler(_exact(sigma, "sigma", MAX_SCALE)).fill)
 
 
-def discrete_laplace(scale: Scale, size: Size, stream: Stream) -> np.ndarray:
-    """Draws integers x with probability proportional to exp(-|x| / scale).
-
-    Guarantees:
-      Exactly this distribution; a release of L1 sensitivity Delta is (Delta / scale, 0)-DP.
-
-    Source: Canonne, Kamath, Steinke (2020), algorithm 2.
-    """
-    return _shaped(size, stream, _laplace_sampler(_exact(scale, "scale", MAX_SCALE)).fill)
-
-
 def skellam(variance: Scale, size: Size, stream: Stream) -> np.ndarray:
     """Draws differences of two Poisson counts of mean variance / 2, up to a variance of 2^33.
 
@@ -150,12 +139,7 @@ def _shaped(size: Size, stream: Stream, fill: Callable[[int, Stream], np.ndarray
 
 @functools.lru_cache(maxsize=64)
 def _gaussian_sampler(sigma: Fraction) -> "_BlockSampler":
-    return _BlockSampler.make(Fraction(0), 1 / (2 * sigma**2), sigma)
-
-
-@functools.lru_cache(maxsize=64)
-def _laplace_sampler(scale: Fraction) -> "_BlockSampler":
-    return _BlockSampler.make(1 / scale, Fraction(0), scale)
+    return _BlockSampler.make(sigma)
 
 
 @functools.lru_cache(maxsize=16)
@@ -207,22 +191,22 @@ class _Gamma:
 
 @dataclass(frozen=True)
 class _BlockSampler:
-    """Integers x, symmetric, with weights exp(-(linear |x| + square x^2)); one term is zero."""
+    """Integers x with weights exp(-square x^2)."""
 
-    linear: Fraction
     square: Fraction
     log_width: int
     table: Table
     gamma: _Gamma
 
     @classmethod
-    def make(cls, linear: Fraction, square: Fraction, scale: Fraction) -> "_BlockSampler":
-        log_width = max(0, int(scale / 16).bit_length() - 1)
+    def make(cls, sigma: Fraction) -> "_BlockSampler":
+        """With standard deviation sigma of the continuous law."""
+        square = 1 / (2 * sigma**2)
+        log_width = max(0, int(sigma / 16).bit_length() - 1)
         width = 1 << log_width
-        table = Table(BlockLaw(linear, square, width))
-        farthest = 2 * width * (len(table.floors) + 1)
-        largest = width * farthest if square else width
-        return cls(linear, square, log_width, table, _Gamma.make(linear or square, largest))
+        table = Table(BlockLaw(square, width))
+        largest = 2 * width**2 * (len(table.floors) + 1)
+        return cls(square, log_width, table, _Gamma.make(square, largest))
 
     def fill(self, count: int, stream: Stream) -> np.ndarray:
         """Exactly count draws."""
@@ -256,8 +240,7 @@ class _BlockSampler:
         keep = np.ones(block.size, dtype=bool)
         if self.log_width == 0:
             return keep
-        numbers = offset * ((base << np.uint64(1)) + offset) if self.square else offset
-        floors = self.gamma.floor(numbers)
+        floors = self.gamma.floor(offset * ((base << np.uint64(1)) + offset))
         active = np.arange(block.size)
         far = block >= len(self.table.floors)
         k = 1
@@ -283,4 +266,4 @@ class _BlockSampler:
         return keep
 
     def _exact_gamma(self, base: int, offset: int) -> Fraction:
-        return self.linear * offset + self.square * offset * (2 * base + offset)
+        return self.square * offset * (2 * base + offset)
