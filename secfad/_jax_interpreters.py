@@ -128,9 +128,7 @@ def linear_primitive(
             return primitive.bind(*operands, **params), dims
         if axis_data.name.marked_only and not params.get(mark):
             raise hidden(params)
-        fronted = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims)]
-        mapped = [d is not None for d in dims]
-        results, mapped = place(axis_data.size, fronted, mapped, params)
+        results, mapped = place(axis_data.size, *_fronted(operands, dims), params)
         return results, [0 if m else None for m in mapped]
 
     primitive.def_abstract_eval(abstract_eval)
@@ -143,6 +141,12 @@ def linear_primitive(
     pe.dce_rules[primitive] = _drop_unused_operands
     pe.partial_eval_jaxpr_custom_rules[primitive] = _save_results
     return primitive
+
+
+def _fronted(operands: Sequence, dims: Sequence[int | None]) -> tuple[list, list[bool]]:
+    """Operands with the mapped axis in front, and which of them have it."""
+    fronted = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims)]
+    return fronted, [d is not None for d in dims]
 
 
 def _separate(primitive: Primitive, trace, *tracers, **params) -> list:
@@ -318,9 +322,7 @@ def client_contraction(name: str, reference: Callable, place: Callable) -> Primi
         return ShapedArray(shape.shape, shape.dtype)
 
     def batch(axis_data, operands, dims, **params):
-        fronted = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims)]
-        mapped = [d is not None for d in dims]
-        return place(axis_data.size, fronted, mapped, params), None
+        return place(axis_data.size, *_fronted(operands, dims), params), None
 
     primitive.def_abstract_eval(abstract_eval)
     batching.fancy_primitive_batchers[primitive] = batch

@@ -40,10 +40,7 @@ def _checked_leaf(leaf: Any, aval: Any, at_clients: bool, name: str) -> Any:
     as_struct(leaf, name.strip("`"))
     array = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
     if at_clients and jnp.ndim(array) == 0:
-        raise CohortError(
-            f"Expected a leading axis of clients in {name}, got a scalar. "
-            "Stack what the clients hold: shape (clients, ...)."
-        )
+        raise _without_clients(name)
     shape = array.shape[1:] if at_clients else array.shape
     if shape != aval.shape:
         who = "each client" if at_clients else "the server"
@@ -63,6 +60,13 @@ def _checked_leaf(leaf: Any, aval: Any, at_clients: bool, name: str) -> Any:
             f"Convert with .astype({aval.dtype}), or trace the computation again."
         )
     return jnp.asarray(array)
+
+
+def _without_clients(where: str) -> CohortError:
+    return CohortError(
+        f"Expected a leading axis of clients in {where}, got a scalar. "
+        "Stack what the clients hold: shape (clients, ...)."
+    )
 
 
 def label(path: tuple[Any, ...], names: Sequence[str]) -> str:
@@ -117,10 +121,7 @@ def client_specs(
             if placement is not CLIENTS:
                 return struct
             if not struct.shape:
-                raise CohortError(
-                    f"Expected a leading axis of clients in argument `{name}`, got a scalar. "
-                    "Stack what the clients hold: shape (clients, ...)."
-                )
+                raise _without_clients(f"argument `{name}`")
             sizes.setdefault(name, []).append(struct.shape[0])
             weak = struct.weak_type
             return jax.ShapeDtypeStruct(struct.shape[1:], struct.dtype, weak_type=weak)

@@ -12,7 +12,7 @@ up before it is multiplied, once for all of them. Not in float16, where the sum 
 was to bring into range may overflow.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from secfad import _jax
@@ -22,8 +22,8 @@ from secfad.jaxprs.dependence import is_differentiable
 from secfad.jaxprs.equations import JIT, Call, Scan, View, view
 from secfad.jaxprs.inside import communicates, with_bodies
 from secfad.jaxprs.linearity import SUMS, is_narrow
-from secfad.jaxprs.rewriting import Rewriter
 from secfad.primitives import COMMUNICATION, sum_p
+from secfad.programs.normalization import opened
 
 _SOMETIMES_LINEAR = frozenset({"mul", "div", "convert_element_type"})
 # A value whose sum is wanted: the variable for the sum, and the message that asks for it.
@@ -41,9 +41,9 @@ def contract(closed: ClosedJaxpr, mapped: Sequence[bool]) -> ClosedJaxpr:
 
 
 def _contracted(jaxpr: Jaxpr, mapped: Sequence[bool]) -> Jaxpr:
-    opened = _opened(jaxpr, ())
-    equations = _Scope(opened, mapped).equations({})
-    return _jax.new_jaxpr(opened.invars, opened.outvars, equations, opened.constvars)
+    flat = _inlined(jaxpr, with_results=False)
+    equations = _Scope(flat, mapped).equations({})
+    return _jax.new_jaxpr(flat.invars, flat.outvars, equations, flat.constvars)
 
 
 class _Scope:
@@ -85,11 +85,11 @@ class _Scope:
 
     def _look_inside(self, loop: Scan, once: Sequence[bool]) -> None:
         """Finds what a loop collects or accumulates that is linear in products."""
-        opened = _opened(loop.body.jaxpr, loop.body.jaxpr.outvars)
-        _, seeds, _ = loop.split(opened.invars)
-        inside = _Scope(opened, self._inner_mapped(loop, opened), seeds)
+        flat = _inlined(loop.body.jaxpr, with_results=True)
+        _, seeds, _ = loop.split(flat.invars)
+        inside = _Scope(flat, self._inner_mapped(loop, flat), seeds)
         self.loops[id(loop.equation)] = inside
-        for i, (inner, outer) in enumerate(zip(opened.outvars, loop.equation.outvars)):
+        for i, (inner, outer) in enumerate(zip(flat.outvars, loop.equation.outvars)):
             needed, start = frozenset(), None
             if i < len(seeds):
                 needed, start = frozenset({seeds[i]}), loop.carry[i]
@@ -230,37 +230,16 @@ def _uses(jaxpr: Jaxpr) -> dict[Var, int]:
     return uses
 
 
-def _opened(jaxpr: Jaxpr, wanted: Iterable[Any]) -> Jaxpr:
-    """The program with `jit` calls inlined whose results are only added up; `wanted` are so outside."""
-    while True:
-        chosen = _chosen_calls(jaxpr, wanted)
-        if not chosen:
-            return jaxpr
-        opener = _Opener(chosen)
-        opener.read(jaxpr)
-        wanted = opener.now(wanted)
-        opened = opener.program(jaxpr.invars, jaxpr.outvars).jaxpr
-        jaxpr = opened.replace(constvars=jaxpr.constvars)
+def _inlined(jaxpr: Jaxpr, with_results: bool) -> Jaxpr:
+    """The program with `jit` calls inlined whose results are only added up, here or outside."""
+    while chosen := _chosen_calls(jaxpr, jaxpr.outvars if with_results else ()):
+        own = ClosedJaxpr(jaxpr, jaxpr.constvars)
+        jaxpr = opened(own, chosen.__contains__).jaxpr
+    return jaxpr
 
 
-class _Opener(Rewriter):
-    """Replaces some calls by their bodies."""
-
-    def __init__(self, chosen: Mapping[int, ClosedJaxpr]):
-        super().__init__()
-        self.chosen = chosen
-
-    def equation(self, equation: JaxprEqn) -> None:
-        """Inlines an equation or copies it."""
-        body = self.chosen.get(id(equation))
-        if body is None:
-            self.copy(equation)
-        else:
-            self.define(equation, self.inline(body, self.now(equation.invars)))
-
-
-def _chosen_calls(jaxpr: Jaxpr, wanted: Iterable[Any]) -> dict[int, ClosedJaxpr]:
-    uses, chosen = _uses(jaxpr), {}
+def _chosen_calls(jaxpr: Jaxpr, wanted: Iterable[Any]) -> set[JaxprEqn]:
+    uses, chosen = _uses(jaxpr), set()
     known = {v for v in wanted if isinstance(v, Var)}
     for equation in reversed(jaxpr.eqns):
         if equation.primitive is sum_p:
@@ -272,5 +251,5 @@ def _chosen_calls(jaxpr: Jaxpr, wanted: Iterable[Any]) -> dict[int, ClosedJaxpr]
         elif equation.primitive in JIT:
             call = view(equation)
             if isinstance(call, Call) and not call.body.consts:
-                chosen[id(equation)] = call.body
+                chosen.add(equation)
     return chosen

@@ -25,7 +25,7 @@ from secfad.jaxprs.slices import live
 from secfad.placements import CLIENTS
 from secfad.programs.cutting import schedule
 from secfad.programs.programs import Program
-from secfad.programs.tracing import form, trace_flat, with_rules
+from secfad.programs.tracing import trace_flat, with_rules
 
 # Settings of JAX that enter a program when it is traced; each may be changed for a while.
 _SETTINGS = (
@@ -100,7 +100,8 @@ def _simulation(computation: Computation, chunk_size: int | None, mesh: Mesh | N
             require_no_types(jax.tree.leaves(bound), "Give the mesh: simulate(..., mesh=mesh).")
         streamed = clients if chunk_size else None
         settings = tuple(getattr(jax.config, name) for name in _SETTINGS)
-        key = (tree, streamed, tuple(map(form, leaves)), settings)
+        forms = tuple((leaf.shape, leaf.dtype, leaf.weak_type) for leaf in leaves)
+        key = (tree, streamed, forms, settings)
         if key in compiled:
             return compiled[key](*bound)
         program = trace_flat(traced, specs)

@@ -6,6 +6,7 @@ what runs, and not the digest that the certificate is bound to. JAX's own arrays
 Source: docs/decisions/0002-structural-digest.md.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,19 @@ def with_own_constants(closed: ClosedJaxpr) -> ClosedJaxpr:
 def _program(jaxpr: Jaxpr) -> Jaxpr:
     equations = [_equation(equation) for equation in jaxpr.eqns]
     results = [_atom(v) for v in jaxpr.outvars]
-    pairs = [*zip(equations, jaxpr.eqns), *zip(results, jaxpr.outvars)]
-    if all(new is old for new, old in pairs):
+    if _same([*equations, *results], [*jaxpr.eqns, *jaxpr.outvars]):
         return jaxpr
     return jaxpr.replace(eqns=equations, outvars=results)
+
+
+def _same(new: Iterable, old: Iterable) -> bool:
+    return all(a is b for a, b in zip(new, old))
 
 
 def _equation(equation: JaxprEqn) -> JaxprEqn:
     inputs = [_atom(v) for v in equation.invars]
     params = {key: _parameter(value) for key, value in equation.params.items()}
-    pairs = [*zip(inputs, equation.invars)]
-    pairs += [(params[key], value) for key, value in equation.params.items()]
-    if all(new is old for new, old in pairs):
+    if _same([*inputs, *params.values()], [*equation.invars, *equation.params.values()]):
         return equation
     return equation.replace(invars=inputs, params=params)
 
@@ -41,14 +43,14 @@ def _parameter(value: Any) -> Any:
     """A parameter with owned constants; the object itself if there are none in it."""
     match value:
         case ClosedJaxpr():
-            jaxpr, constants = _program(value.jaxpr), [_own(c) for c in value.consts]
-            same = jaxpr is value.jaxpr and all(a is b for a, b in zip(constants, value.consts))
-            return value if same else ClosedJaxpr(jaxpr, constants)
+            fresh = with_own_constants(value)
+            same = _same([fresh.jaxpr, *fresh.consts], [value.jaxpr, *value.consts])
+            return value if same else fresh
         case Jaxpr():
             return _program(value)
         case tuple() if type(value) is tuple:
             items = tuple(_parameter(item) for item in value)
-            return value if all(a is b for a, b in zip(items, value)) else items
+            return value if _same(items, value) else items
         case np.ndarray():
             return _own(value)
     return value

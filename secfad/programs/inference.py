@@ -259,8 +259,9 @@ class _Scope(Rewriter):
                 break
         operands = [*loop.predicate_consts, *loop.carry]
         predicate = self._body(loop.equation, loop.predicate, operands, [*head, *carry])
-        talks = communicates.in_jaxpr(body.jaxpr)
-        self._require_server_control(loop.equation, _results(predicate)[0], talks)
+        if _results(predicate)[0] is CLIENTS:
+            talks = communicates.in_jaxpr(body.jaxpr)
+            raise misplacing.client_control(loop.equation, talks)
         if not has_one_predicate(loop.equation):
             at_clients = [label is CLIENTS for label in carry]
             self._control(viewed(with_one_predicate(loop.equation, at_clients), While))
@@ -271,7 +272,8 @@ class _Scope(Rewriter):
     def _cond(self, cond: Cond) -> None:
         equation, talks = cond.equation, communicates(cond.equation)
         index, labels = cond.split([self.label(v) for v in cond.inputs])
-        self._require_server_control(equation, index, talks)
+        if index is CLIENTS:
+            raise misplacing.client_control(equation, talks)
         branches = [self._body(equation, b, cond.operands, labels) for b in cond.branches]
         columns = list(zip(*map(_results, branches)))
         if any({SERVER, CLIENTS} <= set(column) for column in columns):
@@ -286,10 +288,6 @@ class _Scope(Rewriter):
             pairs = zip(self.now(cond.outputs), columns)
             chosen = variables(v for v, column in pairs if None in column)
             self.origins.update(dict.fromkeys(chosen, misplacing.CHOSEN_CONSTANT))
-
-    def _require_server_control(self, equation: JaxprEqn, label: Label, talks: bool) -> None:
-        if label is CLIENTS:
-            raise misplacing.client_control(equation, talks)
 
     def _joined(
         self, equation: JaxprEqn, before: Sequence[Label], after: Sequence[Label]

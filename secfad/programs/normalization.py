@@ -67,9 +67,9 @@ def normalise(
     return live(_Normaliser(opens).rewritten(live(without_counts(closed))))
 
 
-def opened(closed: ClosedJaxpr) -> ClosedJaxpr:
-    """The program with calls that communicate replaced by their bodies."""
-    return _Normaliser(communicates).rewritten(closed)
+def opened(closed: ClosedJaxpr, opens: Callable[[JaxprEqn], bool] = communicates) -> ClosedJaxpr:
+    """The program with some calls, by default those that communicate, replaced by their bodies."""
+    return _Normaliser(opens).rewritten(closed)
 
 
 class _Normaliser(Rewriter):

@@ -134,11 +134,6 @@ def as_struct(leaf: Any, name: str) -> jax.ShapeDtypeStruct:
         ) from error
 
 
-def form(struct: jax.ShapeDtypeStruct) -> tuple:
-    """What a trace depends on, of one leaf of an argument."""
-    return struct.shape, struct.dtype, struct.weak_type
-
-
 def canonical_dtype(leaf: Any) -> Any:
     """The dtype that JAX gives a leaf: double precision only where it is enabled; keys as they are."""
     dtype = getattr(leaf, "dtype", None)
