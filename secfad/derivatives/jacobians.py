@@ -4,11 +4,17 @@ The sum over clients of c(b), where b was broadcast, becomes a function of b at 
 derivative rule of its own: every client sends c(b) and its Jacobian dc/db together. Only blocks that
 can be non-zero are sent, each computed in the cheaper direction.
 
+Mixed mode sends the Jacobian of every sum; that of a sum of models by a model is a matrix. Reverse mode
+sends cotangents for every sum, each of which may need a further contact with the same clients. Blockwise
+mode chooses for each: a loss, or a few metrics, brings its Jacobian along, and a sum with a large
+Jacobian is differentiated as it is written. Where the last sums are small and earlier ones are not, that
+is one contact less than reverse mode.
+
 A complex value counts as its real and imaginary parts, on a leading axis of two. Over real numbers
 every differentiable function has a Jacobian, holomorphic or not, and gradients follow JAX's
 conventions, because JAX itself takes the parts.
 
-Source: Rush, Charles, Garrett (JMLR 2024), section 3.3 and Table 3.
+Source: Rush, Charles, Garrett (JMLR 2024), sections 3.3-3.4 and Table 3.
 """
 
 import math
@@ -28,6 +34,9 @@ from secfad.jaxprs.linearity import is_linear
 from secfad.primitives import broadcast_p, in_long, sum_p
 
 LARGE_JACOBIAN = 4_000_000
+# Under the standard cost model this much upload weighs as much as one contact.
+SMALL_BYTES = 250_000
+FEW_ROWS = 4
 _CUSTOM_VJP = frozenset({_jax.jax_primitives.custom_vjp_call_p})
 _LOOPS = frozenset({WHILE})
 # What JAX raises where it has no derivative in a direction.
@@ -50,6 +59,23 @@ def as_written(local: Slice, step: Sum) -> Callable:
         return _total(step, *_jax.eval_jaxpr(local.jaxpr, (), *wires, *constants))
 
     return summed
+
+
+def sum_by_size(name: str, local: Slice, step: Sum) -> Callable:
+    """The sum as a function of what was broadcast, with the derivative that suits its size."""
+    return sum_with_jacobians(name, local, step) if _is_small(local) else as_written(local, step)
+
+
+def _is_small(local: Slice) -> bool:
+    """Whether the wanted Jacobian of a sum is of at most 250 kB, or has at most four rows."""
+    rows, size = 0, 0
+    for operand, needs, wanted in zip(local.jaxpr.outvars, local.depends, local.wanted):
+        if wanted and any(needs):
+            columns = sum(_numbers(v.aval) for v, n in zip(local.jaxpr.invars, needs) if n)
+            rows += _numbers(operand.aval)
+            number_bytes = jnp.finfo(_jax.spec(operand.aval).dtype).bits // 8
+            size += _numbers(operand.aval) * columns * number_bytes
+    return rows <= FEW_ROWS or size <= SMALL_BYTES
 
 
 def _received(local: Slice, step: Sum, sources: list) -> list:

@@ -64,7 +64,7 @@ def grad(
         reverse mode in which clients do not wait for scalar cotangents, which the server multiplies
         by instead (see `secfad.derivatives.factoring`). "mixed" sends local Jacobians with the values, in the
         same rounds. "blockwise" sends those Jacobians that are small, and cotangents for the other
-        sums (see `secfad.derivatives.blockwise`). "auto" chooses by `plan`.
+        sums (see `secfad.derivatives.jacobians`). "auto" chooses by `plan`.
 
     Returns:
       A computation that returns a tree like the argument (a tuple for several argnums); with

@@ -10,8 +10,8 @@ Source: Rush, Charles, Garrett (JMLR 2024), sections 3.1-3.3.
 
 from collections.abc import Callable, Sequence
 
-from secfad.derivatives.blockwise import sum_by_size
 from secfad.derivatives.choices import with_selected_branches
+from secfad.derivatives.jacobians import sum_by_size
 from secfad.derivatives.mixed import surrogate
 from secfad.derivatives.requirements import require_server_results, separated
 from secfad.derivatives.traced import Traced, retraced

@@ -20,7 +20,7 @@ import numpy as np
 from secfad import _jax
 from secfad._jax import ClosedJaxpr
 from secfad.engines.contacts import Contact, contact, read_later
-from secfad.engines.fusing import over_clients
+from secfad.engines.contractions import over_clients
 from secfad.engines.running import ClientValue, Environment, Places, Runner, Values, differs
 from secfad.engines.sharding import Layout
 from secfad.jaxprs.equations import Scan

@@ -12,8 +12,11 @@ up before it is multiplied, once for all of them. Not in float16, where the sum 
 was to bring into range may overflow.
 """
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+import jax
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Var
@@ -23,6 +26,7 @@ from secfad.jaxprs.equations import JIT, Call, Scan, View, view
 from secfad.jaxprs.inside import communicates, with_bodies
 from secfad.jaxprs.linearity import SUMS, is_narrow
 from secfad.primitives import COMMUNICATION, sum_p
+from secfad.programs.following import axis_of, marked
 from secfad.programs.normalization import opened
 
 _SOMETIMES_LINEAR = frozenset({"mul", "div", "convert_element_type"})
@@ -30,14 +34,27 @@ _SOMETIMES_LINEAR = frozenset({"mul", "div", "convert_element_type"})
 Summed = dict[Var, tuple[Var, JaxprEqn]]
 
 
-def contract(closed: ClosedJaxpr, mapped: Sequence[bool]) -> ClosedJaxpr:
-    """The program with every sum of products over clients as a product.
+def over_clients(
+    closed: ClosedJaxpr, mapped: Sequence[bool], stacked: Sequence[bool]
+) -> Callable[..., list[Any]]:
+    """The program of one client as a function of the values of many, with sums as products.
+
+    The program is mapped over a leading axis of clients, which its sums reduce. A simulation fuses a
+    whole program over all clients, or one contact over a chunk of them.
 
     Args:
-      closed: The program of one client, without dead equations.
-      mapped: Which of its inputs differ between clients.
+      closed: The program, without dead equations.
+      mapped: Which arguments differ between clients and have a leading axis of them; one at least.
+      stacked: Which results shall have one; the others are alike for all clients.
     """
-    return ClosedJaxpr(_contracted(closed.jaxpr, mapped), closed.consts)
+    closed = ClosedJaxpr(_contracted(closed.jaxpr, mapped), closed.consts)
+    source = marked(closed)
+    return jax.vmap(
+        functools.partial(_jax.eval_jaxpr, source.jaxpr, source.consts),
+        in_axes=[0 if m else None for m in mapped],
+        out_axes=[0 if s else None for s in stacked],
+        axis_name=axis_of(closed),
+    )
 
 
 def _contracted(jaxpr: Jaxpr, mapped: Sequence[bool]) -> Jaxpr:

@@ -18,7 +18,7 @@ from secfad import _jax
 from secfad.computations import Computation, require_computation
 from secfad.engines.arguments import agreed_size, client_specs
 from secfad.engines.chunked import stream
-from secfad.engines.fusing import over_clients
+from secfad.engines.contractions import over_clients
 from secfad.engines.sharding import Layout, require_no_types, require_shards
 from secfad.errors import ArgumentError, CohortError
 from secfad.jaxprs.slices import live

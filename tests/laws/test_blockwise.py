@@ -6,7 +6,7 @@ from law_programs import CASES
 from numpy.testing import assert_allclose
 
 import secfad as fad
-from secfad.derivatives import blockwise
+from secfad.derivatives import jacobians
 from secfad.errors import ModeError
 
 USUAL = {"fedavgm_fig4", "cond_in_scan"}
@@ -24,8 +24,8 @@ NAMES = [
 @pytest.mark.parametrize("rows", [0, 1])
 @pytest.mark.parametrize("name", NAMES)
 def test_derivative_equals_the_centralised_one(name, rows, monkeypatch):
-    monkeypatch.setattr(blockwise, "SMALL_BYTES", 0)
-    monkeypatch.setattr(blockwise, "FEW_ROWS", rows)
+    monkeypatch.setattr(jacobians, "SMALL_BYTES", 0)
+    monkeypatch.setattr(jacobians, "FEW_ROWS", rows)
     case = CASES[name]
     derived, args = case.derivative("blockwise"), case.args()
     if (name, rows) == ("client_while", 0):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import secfad as fad
-from secfad.derivatives.blockwise import SMALL_BYTES
+from secfad.derivatives.jacobians import SMALL_BYTES
 
 S, C = fad.SERVER, fad.CLIENTS
 WIDE = 300  # A Jacobian of 360 kB in float32; reverse mode sends 1200 B.
