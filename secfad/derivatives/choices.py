@@ -8,8 +8,6 @@ the index is broadcast to them. The price is that all branches are computed and 
 messages are sent. Where the branches send the same messages, their operands are selected instead,
 and each message is sent once.
 
-Values, and forward mode with results at the server, keep the `cond`.
-
 Source: docs/decisions/0042-branches-are-selected.md.
 """
 
@@ -66,7 +64,8 @@ class _Selecting(Evaluator):
 
     def cond(self, cond: Cond, values: Sequence[Any]) -> list[Any]:
         """Evaluates all branches and selects among their results."""
-        at_clients = [_is_at_clients(cond, i, self.placed) for i in range(len(cond.outputs))]
+        columns = zip(*(self.placed.inside(branch).results for branch in cond.branches))
+        at_clients = [CLIENTS in map(self.placed.placement, column) for column in columns]
         if self.only_at_clients and not any(at_clients):
             return super().cond(cond, values)
         index, operands = cond.split(values)
@@ -104,10 +103,6 @@ class _Selecting(Evaluator):
             else:
                 values = [read(env, v) for v in step.inputs]
                 env.update(zip(step.outputs, self.equation(step.equation, values)))
-
-
-def _is_at_clients(cond: Cond, output: int, placed: Placed) -> bool:
-    return any(placed.placement(b.jaxpr.outvars[output]) is CLIENTS for b in cond.branches)
 
 
 def _messages(branch: ClosedJaxpr) -> tuple | None:

@@ -14,7 +14,7 @@ Source: Rush, Charles, Garrett (JMLR 2024), section 3.3 and Table 3.
 """
 
 from collections import ChainMap
-from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -27,9 +27,9 @@ from secfad.derivatives.jacobians import sum_with_jacobians
 from secfad.derivatives.slicing import Slice, Slicer
 from secfad.errors import ModeError
 from secfad.jaxprs.dependence import ACTIVITY
-from secfad.jaxprs.equations import CUSTOM_RULES, Atom, Broadcast, Scan, Sum, View, While
+from secfad.jaxprs.equations import CUSTOM_RULES, Broadcast, Scan, Sum, View, While
 from secfad.jaxprs.evaluation import Evaluator, read
-from secfad.jaxprs.inside import communicates, every_equation
+from secfad.jaxprs.inside import communicates, every_equation, is_in
 from secfad.placements import CLIENTS
 from secfad.programs.placed import Placed
 from secfad.programs.programs import Program
@@ -116,7 +116,7 @@ class _Mixed(Evaluator):
         # Values of the programs around are in reach: a slice may begin there.
         scope = ChainMap(env, self.around)  # type: ignore[arg-type]
         for step in placed.steps:
-            inside = [_member(v, active) for v in step.inputs]
+            inside = [is_in(v, active) for v in step.inputs]
             if isinstance(step, Sum) and any(inside):
                 results = self._summed(step, scope)
             else:
@@ -128,7 +128,7 @@ class _Mixed(Evaluator):
                 results = [jax.lax.stop_gradient(x) if v in active else x for v, x in received]
             env.update(zip(step.outputs, results))
         for result in placed.results:
-            if _member(result, active) and placed.placement(result) is CLIENTS:
+            if is_in(result, active) and placed.placement(result) is CLIENTS:
                 raise ModeError(
                     f"`{self.name}` returns a client value that depends on the differentiated "
                     "argument; mixed mode has no derivative for it. Use mode='forward'."
@@ -153,7 +153,7 @@ class _Mixed(Evaluator):
     def _require_no_client_state(self, step: Scan, body: Placed) -> None:
         """Refuses a loop into or out of which a differentiated client value goes by iterations."""
         moving = (*body.inputs[len(step.consts) :], *body.results)
-        if any(_member(v, self.active) and body.placement(v) is CLIENTS for v in moving):
+        if any(is_in(v, self.active) and body.placement(v) is CLIENTS for v in moving):
             raise ModeError(
                 f"`{self.name}` has a loop through which clients carry a value that depends on the "
                 f"differentiated argument ({step.line}); mixed mode has no derivative "
@@ -175,10 +175,6 @@ def _active(placed: Placed, marks: Sequence[int]) -> set[Var]:
     active = {v for v, mark in found.items() if mark}
     for step in placed.steps:
         if isinstance(step, Scan) and placed.is_driven(step):
-            given = [int(_member(v, active)) for v in step.inputs]
+            given = [int(is_in(v, active)) for v in step.inputs]
             active |= _active(placed.inside(step.body), ACTIVITY.entering(step, given))
     return active
-
-
-def _member(atom: Atom, variables: Container[Var]) -> bool:
-    return isinstance(atom, Var) and atom in variables

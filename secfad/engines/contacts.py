@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from secfad._jax import JaxprEqn, Var
 from secfad.jaxprs.dependence import separated
 from secfad.jaxprs.equations import Atom
-from secfad.jaxprs.inside import variables
+from secfad.jaxprs.inside import is_in, variables
 from secfad.programs.retention import Item, read_by_clients
 from secfad.programs.stages import Round, Schedule, Stage, stage_of
 
@@ -47,7 +47,7 @@ def contact(item: Round, differing: Collection[Var], needed: Collection[Var]) ->
     replicated: list[JaxprEqn] = []
     per_client: list[JaxprEqn] = []
     for equation in stage.jaxpr.eqns:
-        flags = [_is_in(v, varying) for v in equation.invars]
+        flags = [is_in(v, varying) for v in equation.invars]
         if not any(flags):
             replicated.append(equation)
             continue
@@ -56,8 +56,8 @@ def contact(item: Round, differing: Collection[Var], needed: Collection[Var]) ->
         per_client.append(rest)
         varying.update(rest.outvars)
     pairs = [pair for m in item.uploads for pair in zip(m.inputs, m.outputs)]
-    sent = [(v, r) for v, r in pairs if _is_in(v, varying)]
-    multiples = tuple((v, r) for v, r in pairs if not _is_in(v, varying))
+    sent = [(v, r) for v, r in pairs if is_in(v, varying)]
+    multiples = tuple((v, r) for v, r in pairs if not is_in(v, varying))
     if sent:
         operands, results = map(list, zip(*sent))
         per_client.append(item.uploads[0].equation.replace(invars=operands, outvars=results))
@@ -82,7 +82,3 @@ def read_later(plan: Schedule) -> dict[Item, set[Var]]:
 
 def _variables(equations: Iterable[JaxprEqn]) -> Iterator[Var]:
     return variables(v for e in equations for v in e.invars)
-
-
-def _is_in(atom: Atom, variables: Collection[Var]) -> bool:
-    return isinstance(atom, Var) and atom in variables

@@ -23,7 +23,7 @@ from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Var
 from secfad.engines.products import contraction
 from secfad.jaxprs.dependence import is_differentiable
 from secfad.jaxprs.equations import JIT, Call, Scan, View, view
-from secfad.jaxprs.inside import communicates, with_bodies
+from secfad.jaxprs.inside import communicates, is_in, with_bodies
 from secfad.jaxprs.linearity import SUMS, is_narrow
 from secfad.primitives import COMMUNICATION, sum_p
 from secfad.programs.following import axis_of, marked
@@ -121,7 +121,7 @@ class _Scope:
         return not (is_scaled and is_narrow(equation.outvars[0]))
 
     def _differs(self, atom: Any) -> bool:
-        return isinstance(atom, Var) and atom in self.differing
+        return is_in(atom, self.differing)
 
     def held(self, atom: Any) -> frozenset[Var] | None:
         """The seeds in which a value is linear; None if its sum is best made of itself."""
@@ -163,7 +163,7 @@ class _Scope:
     def _sum(self, equation: JaxprEqn, summed: Summed) -> list[JaxprEqn]:
         kept = []
         for operand, result in zip(equation.invars, equation.outvars):
-            if isinstance(operand, Var) and operand in self.holding:
+            if is_in(operand, self.holding):
                 summed[operand] = result, equation
             else:
                 kept.append((operand, result))
@@ -185,10 +185,10 @@ class _Scope:
 
     def _total(self, operand: Any, message: JaxprEqn, summed: Summed, done: list) -> Var:
         """The sum of an operand, which something before makes or a further message in `done`."""
-        if isinstance(operand, Var) and operand in self.seeds:
+        if is_in(operand, self.seeds):
             return operand
         total = Var(operand.aval)
-        if isinstance(operand, Var) and operand in self.holding:
+        if is_in(operand, self.holding):
             summed[operand] = total, message
         else:
             done.append(message.replace(invars=[operand], outvars=[total]))

@@ -1,17 +1,7 @@
 """Typed views of equations: the one place that knows how JAX lays out calls and control flow.
 
 JAX nests programs inside equation parameters under different names and in different shapes. `view`
-gives each equation a form whose regions have names, and `with_` makes an equation of changed regions:
-
-    Broadcast   a message from the server to every client
-    Sum         a message from every client to the server, added up
-    Call        means its body, once: `jit`, `remat`, a custom derivative rule
-    Solve       a call of its `solve` program; the other programs serve its derivative
-    Scan        a loop of known length
-    While       a loop that a predicate ends
-    Cond        one of several branches
-    Plain       everything else
-
+gives each equation a form whose regions have names, and `with_` makes an equation of changed regions.
 `split` of a view divides any list that has one item per operand (values, placements, bits) into the
 regions.
 

@@ -5,8 +5,8 @@
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Container, Iterable, Iterator
+from typing import Any, TypeGuard
 
 from secfad import _jax
 from secfad._jax import ClosedJaxpr, Jaxpr, JaxprEqn, Var
@@ -18,6 +18,11 @@ from secfad.primitives import COMMUNICATION
 def variables(atoms: Iterable[Any]) -> Iterator[Var]:
     """The atoms that are variables."""
     return (v for v in atoms if isinstance(v, Var))
+
+
+def is_in(atom: Any, variables: Container[Var]) -> TypeGuard[Var]:
+    """True for a variable that is one of these; literals are none."""
+    return isinstance(atom, Var) and atom in variables
 
 
 # Their functions run on the host, where no message can be sent.

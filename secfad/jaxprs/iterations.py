@@ -45,7 +45,7 @@ from secfad.jaxprs.equations import (
     While,
     view,
 )
-from secfad.jaxprs.inside import Inside, communicates, variables
+from secfad.jaxprs.inside import Inside, communicates, is_in, variables
 from secfad.jaxprs.rewriting import Rewriter
 
 # Gives its first operand; the second is the count of the iteration.
@@ -168,11 +168,10 @@ def _is_bound(jaxpr: Jaxpr, changing: set[Var]) -> bool:
             control = _opened(equation)
             inside = control.entries(operands) if control else []
             outside = operands[:1] if equation.primitive is COND else operands if not inside else []
-            if not all(isinstance(v, Var) and v in bound for v in outside):
+            if not all(is_in(v, bound) for v in outside):
                 return False
             for body, taken in inside:
-                pairs = zip(taken, body.jaxpr.invars)
-                entering = {v for a, v in pairs if isinstance(a, Var) and a in changing}
+                entering = {v for a, v in zip(taken, body.jaxpr.invars) if is_in(a, changing)}
                 if not _is_bound(body.jaxpr, entering):
                     return False
     return True

@@ -1,6 +1,6 @@
 """Nesting: programs that an equation holds where JAX has no rule for looking at them.
 
-A call or control flow has its bodies in parameters that `calls` knows. Other primitives may hold a
+A call or control flow has its bodies in parameters that `equations` knows. Other primitives may hold a
 program in any object: in a tree, a dataclass, the closure of a function, a partial function. What such
 a program says would be in no table, cost or certificate, so communication inside is refused. A function
 cannot be looked into: whoever holds one is *opaque*, and what it does shows when it is compiled

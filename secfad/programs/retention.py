@@ -19,7 +19,7 @@ from secfad._jax import JaxprEqn, Var
 from secfad.jaxprs.dataflow import Marks
 from secfad.jaxprs.dependence import DEPENDENCE
 from secfad.jaxprs.equations import Atom, Broadcast, Cond, Scan, Sum, While, view
-from secfad.jaxprs.inside import communicates, variables
+from secfad.jaxprs.inside import communicates, is_in, variables
 from secfad.placements import CLIENTS
 from secfad.programs.placed import Control, Placed
 from secfad.programs.stages import Nested, Round, Schedule, Stage
@@ -73,7 +73,7 @@ class _Retention:
         self, item: Nested, known: set[Var], before: tuple[Var, ...], after: tuple[Var, ...]
     ) -> Nested:
         step = item.step
-        flags = [int(isinstance(v, Var) and v in known) for v in step.inputs]
+        flags = [int(is_in(v, known)) for v in step.inputs]
         entries = step.entries(self.received.entering(step, flags))
         rows = zip(item.bodies, entries, _iterated(step, item.bodies))
         bodies = tuple(self.retained(body, given, *rest) for body, (_, given), rest in rows)

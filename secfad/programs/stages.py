@@ -3,10 +3,7 @@
 What the server does between two answers is one program, what a client does between a download and
 an upload is another; an engine runs them with only the listed messages in between, so that a mistake
 of a checker shows as a missing input, never as a leak. `secfad.programs.cutting` makes them of a placed
-program.
-
-What a client received in one contact, or computed from it, and needs in a later one is its *state*:
-the same client must be contacted again. State is explicit, with its size (`secfad.programs.retention`).
+program, `secfad.programs.retention` says what clients keep meanwhile.
 """
 
 import dataclasses
