@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from audits.transfer.families import DECISIONS
 from audits.transfer.labels import (
     CLIENT_AXIS,
     Axis,
@@ -26,6 +25,7 @@ from audits.transfer.labels import (
     Place,
     data_axes,
 )
+from audits.transfer.registry import DECISIONS
 from audits.transfer.styles import CLIENT_AXIS_NAME, Style
 from secfad import CLIENTS, SERVER, Computation, jacobian
 from secfad.inner import (

@@ -21,8 +21,8 @@ from audits.checking.evidence import variables
 from audits.checking.verified_bounds import Clipped, ClippedSum, clipped, fault_of_bounds
 from audits.rules.assumptions import ASSUMPTIONS
 from audits.transfer import registry
-from audits.transfer.families import ACCEPTING
 from audits.transfer.loops import loop_bound
+from audits.transfer.registry import ACCEPTING
 from privacy.certificates.certificates import Certificate
 from privacy.certificates.cohort_ranges import NONE_STATED, SMALLEST
 from secfad import CLIENTS, Program

@@ -12,7 +12,9 @@ from audits.transfer.labels import (
     Axis,
     Label,
     Place,
+    data_axes,
 )
+from secfad.interop.axis_rules import has_windows
 
 
 def dot_general(step: Step) -> Label | list[Label]:
@@ -39,15 +41,10 @@ def _contracted(step: Step, side: int, position: int) -> Label | list[Label]:
     """The contraction sums over the axis of clients."""
     other = step.inputs[1 - side]
     axis = other.axes[position]
-    elsewhere = other.client_axis is not None and other.client_axis != position
-    if elsewhere:
-        return step.refuse("FAD109")
     if axis.tag == DATA and step.shape(1 - side)[position] != 1:
         return step.refuse("FAD109" if other.on_clients else "FAD104")
     if axis.tag == POSITION:
         return step.refuse("FAD111")
-    if not step.style.sums_by_reduction:
-        return step.refuse("FAD103")
     if step.checker.mode != "primal":
         return step.refuse("FAD301", mode=step.checker.mode, value=step.names[1 - side])
     if step.scope.client_control:
@@ -64,24 +61,20 @@ def _contracted(step: Step, side: int, position: int) -> Label | list[Label]:
     return Label(Place.SERVER, (Axis(DATA),) * step.first_rank, depth)
 
 
-def fft(step: Step) -> Label | list[Label]:
+def fft(step: Step) -> Label:
     """A transform mixes its last axes."""
-    label = step.inputs[0]
-    mixed = len(step.params["fft_lengths"])
-    return _leading(step, label, len(label.axes) - mixed)
+    label, mixed = step.inputs[0], len(step.params["fft_lengths"])
+    return label.replace(axes=(*label.axes[:-mixed], *data_axes(mixed)))
 
 
 def linalg(step: Step) -> list[Label]:
-    """Decompositions and solves: clients may only be a leading batch axis."""
+    """Decompositions and solves of the trailing axes."""
     core = 2
     vectors = {"householder_product": [2, 1], "tridiagonal_solve": [1, 1, 1, 2]}
     ranks = vectors.get(step.primitive, [core] * len(step.inputs))
     if step.primitive == "lu_pivots_to_permutation":
         ranks = [1]
     kept = [label.axes[: len(label.axes) - r] for label, r in zip(step.inputs, ranks)]
-    for label, lead in zip(step.inputs, kept):
-        if label.client_axis is not None and label.client_axis >= len(lead):
-            return step.refuse("FAD109")
     width = max(len(lead) for lead in kept)
     aligned = [tuple(lead) if len(lead) == width else (None,) * width for lead in kept]
     shape = step.shape(0)[:width]
@@ -93,13 +86,6 @@ def linalg(step: Step) -> list[Label]:
         rank = len(variable.aval.shape)  # type: ignore[attr-defined]
         made.append(joined.replace(axes=joined.axes + (Axis(DATA),) * (rank - width)))
     return made
-
-
-def _leading(step: Step, label: Label, lead: int) -> Label | list[Label]:
-    if label.client_axis is not None and label.client_axis >= lead:
-        return step.refuse("FAD109")
-    axes = label.axes[:lead] + (Axis(DATA),) * (step.first_rank - lead)
-    return label.replace(axes=axes)
 
 
 def conv(step: Step) -> Label | list[Label]:
@@ -174,46 +160,18 @@ def _merged_again(step: Step, joined: Label) -> Label:
     return joined.replace(axes=tuple(axes))
 
 
-def window(step: Step) -> Label | list[Label]:
-    """Pooling: the window must not reach across clients."""
-    label = step.inputs[0]
-    if label.client_axis is not None and not _untouched(step, label.client_axis):
-        return step.refuse("FAD109")
-    return label.replace(axes=_blurred(step, label))
+def window(step: Step) -> Label:
+    """Pooling."""
+    return step.inputs[0].replace(axes=_blurred(step, step.inputs[0]))
 
 
 def pool_gradient(step: Step) -> Label | list[Label]:
-    """The transpose of pooling: both operands row by row."""
-    for label in step.inputs:
-        if label.client_axis is not None and not _untouched(step, label.client_axis):
-            return step.refuse("FAD109")
+    """The transpose of pooling."""
     aligned = [_blurred(step, label) for label in step.inputs]
     joined = meet(step, range(len(step.inputs)), step.out_shape(), aligned)
     return step.poisoned() if joined is None else joined
 
 
 def _blurred(step: Step, label: Label) -> tuple[Axis, ...]:
-    return tuple(a if _untouched(step, k) else Axis(DATA) for k, a in enumerate(label.axes))
-
-
-_TRIVIAL = {
-    "window_dimensions": 1,
-    "window_strides": 1,
-    "base_dilation": 1,
-    "window_dilation": 1,
-    "padding": (0, 0),
-}
-
-
-def _untouched(step: Step, axis: int) -> bool:
-    """Whether the window leaves an axis unchanged."""
-    for name, value in _TRIVIAL.items():
-        found = step.params.get(name)
-        if found is not None and _plain(found[axis]) != value:
-            return False
-    return True
-
-
-def _plain(value):
-    """A padding pair as a tuple, a number unchanged."""
-    return tuple(value) if isinstance(value, list | tuple) else value
+    rows = enumerate(label.axes)
+    return tuple(Axis(DATA) if has_windows(step.params, k) else a for k, a in rows)

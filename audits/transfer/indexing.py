@@ -4,50 +4,32 @@ from audits.transfer import registry
 from audits.transfer.elementwise import meet
 from audits.transfer.interpreter import Step
 from audits.transfer.labels import CLIENT_AXIS, DATA, REPLICATED, Axis, Label, Place
-from audits.transfer.structure import _data_at
+from audits.transfer.structure import data_at
 from secfad.inner import Jaxpr, as_call
 
 
 def sort(step: Step) -> list[Label]:
     """All operands are permuted together, so each result depends on all of them."""
-    axis = step.params["dimension"]
-    if any(label.axes[axis].tag == CLIENT_AXIS for label in step.inputs):
-        return step.refuse("FAD106")
     joined = meet(step, range(len(step.inputs)), step.out_shape())
     if joined is None:
         return step.poisoned()
-    return [joined.replace(axes=_data_at(joined.axes, axis))] * len(step.equation.outvars)
+    axes = data_at(joined.axes, step.params["dimension"])
+    return [joined.replace(axes=axes)] * len(step.equation.outvars)
 
 
-def slice_(step: Step) -> Label | list[Label]:
-    """A static slice keeps tags; along clients it must take all of them, in order."""
-    label, shape = step.inputs[0], step.shape(0)
-    axis = label.client_axis
-    if axis is not None:
-        strides = step.params["strides"] or (1,) * len(shape)
-        limits = step.params["limit_indices"]
-        whole = step.params["start_indices"][axis] == 0 and limits[axis] == shape[axis]
-        if not whole or strides[axis] != 1:
-            return step.refuse("FAD107")
-    return label
+def taken(step: Step) -> list[Label]:
+    """Entries in another order, or some of them: tags stay."""
+    return step.inputs[:1] * len(step.equation.outvars)
 
 
 def dynamic_slice(step: Step) -> Label | list[Label]:
     """A slice at computed positions, which count as data."""
-    label, sizes = step.inputs[0], step.params["slice_sizes"]
-    axis = label.client_axis
-    if axis is not None and sizes[axis] != step.shape(0)[axis]:
-        return step.refuse("FAD107")
-    return _indexed(step, [0], list(range(1, len(step.inputs))), label.axes)
+    return _indexed(step, [0], list(range(1, len(step.inputs))), step.inputs[0].axes)
 
 
 def dynamic_update_slice(step: Step) -> Label | list[Label]:
-    """Writes a block; along clients the block must be whole and row by row."""
-    target, block = step.inputs[0], step.inputs[1]
-    for axis in (target.client_axis, block.client_axis):
-        if axis is not None and step.shape(0)[axis] != step.shape(1)[axis]:
-            return step.refuse("FAD103" if target.client_axis is None else "FAD107")
-    aligned = [target.axes, block.axes]
+    """Writes a block."""
+    aligned = [label.axes for label in step.inputs[:2]]
     joined = meet(step, [0, 1], step.out_shape(), aligned)
     if joined is None:
         return step.poisoned()
@@ -78,21 +60,9 @@ def _indexed(
     return joined.replace(axes=kept)
 
 
-def rev(step: Step) -> Label | list[Label]:
-    """Reversal of axes of data."""
-    label = step.inputs[0]
-    if any(label.axes[k].tag == CLIENT_AXIS for k in step.params["dimensions"]):
-        return step.refuse("FAD107")
-    return label
-
-
 def pad(step: Step) -> Label | list[Label]:
-    """Padding adds entries that are not clients."""
-    label = step.inputs[0]
-    config = step.params["padding_config"]
-    axis = label.client_axis
-    if axis is not None and tuple(config[axis]) != (0, 0, 0):
-        return step.refuse("FAD107")
+    """Padded axes are data."""
+    label, config = step.inputs[0], step.params["padding_config"]
     aligned = [label.axes, (None,) * len(label.axes)]
     joined = meet(step, [0, 1], step.out_shape(), aligned)
     if joined is None:
@@ -104,10 +74,7 @@ def pad(step: Step) -> Label | list[Label]:
 
 
 def concatenate(step: Step) -> Label | list[Label]:
-    """Pieces must agree about clients, and may not be clients themselves."""
-    axis = step.params["dimension"]
-    if any(label.axes[axis].tag == CLIENT_AXIS for label in step.inputs):
-        return step.refuse("FAD109")
+    """Pieces along one axis of data."""
     # A size-1 axis of a piece is not broadcast here, so align by position.
     aligned = [label.axes for label in step.inputs]
     joined = meet(step, range(len(step.inputs)), step.out_shape(), aligned)
@@ -115,7 +82,7 @@ def concatenate(step: Step) -> Label | list[Label]:
         return step.poisoned()
     if len(step.inputs) == 1:
         return joined
-    return joined.replace(axes=_data_at(joined.axes, axis))
+    return joined.replace(axes=data_at(joined.axes, step.params["dimension"]))
 
 
 def stack(step: Step) -> Label | list[Label]:
@@ -126,40 +93,25 @@ def stack(step: Step) -> Label | list[Label]:
     return step.poisoned() if joined is None else joined
 
 
-def split(step: Step) -> list[Label]:
-    """Pieces along one axis of data."""
-    label = step.inputs[0]
-    if label.axes[step.params["axis"]].tag == CLIENT_AXIS:
-        return step.refuse("FAD107")
-    return [label] * len(step.equation.outvars)
-
-
 def unstack(step: Step) -> list[Label]:
     """Every entry along one axis of data, without the axis."""
     label, axis = step.inputs[0], step.params["axis"]
-    rows = label.place == Place.COPY and step.style.stacked and axis == 0
-    if label.axes[axis].tag == CLIENT_AXIS or rows:
+    if label.place == Place.COPY and step.style.stacked and axis == 0:
         return step.refuse("FAD107")
     axes = (*label.axes[:axis], *label.axes[axis + 1 :])
     return [label.replace(axes=axes)] * len(step.equation.outvars)
 
 
 def gather(step: Step) -> Label | list[Label]:
-    """Reads at computed positions; clients are paired as a batch axis or read whole."""
+    """Reads at computed positions."""
     numbers, sizes = step.params["dimension_numbers"], step.params["slice_sizes"]
     operand, indices = step.inputs[0], step.inputs[1]
-    axis = operand.client_axis
-    windowed = _window_axes(numbers, len(operand.axes))
-    if axis is not None and axis not in numbers.operand_batching_dims:
-        whole = axis in windowed and sizes[axis] == step.shape(0)[axis]
-        if not whole:
-            return step.refuse("FAD107")
-    if (
-        operand.place == Place.SERVER
-        and indices.client_axis is not None
-        and not _paired(step, numbers)
-    ):
+    own = indices.client_axis
+    looked_up = own is not None and own not in numbers.start_indices_batching_dims
+    if operand.place == Place.SERVER and looked_up:
         return step.refuse("FAD104")
+    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    windowed = [k for k in range(len(operand.axes)) if k not in gone]
     rank = step.first_rank
     batch = [k for k in range(rank) if k not in numbers.offset_dims]
     from_operand: list[Axis | None] = [None] * rank
@@ -175,18 +127,8 @@ def gather(step: Step) -> Label | list[Label]:
     return step.poisoned() if joined is None else joined
 
 
-def _window_axes(numbers, rank: int) -> list[int]:
-    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
-    return [k for k in range(rank) if k not in gone]
-
-
-def _paired(step: Step, numbers) -> bool:
-    axis = step.inputs[1].client_axis
-    return axis is not None and axis in numbers.start_indices_batching_dims
-
-
 def scatter(step: Step) -> Label | list[Label]:
-    """Writes at computed positions; each client may write into its own row only."""
+    """Writes at computed positions."""
     if not _readable_update(step):
         return step.refuse("FAD002", primitive=f"{step.primitive} of an update of its own")
     numbers = step.params["dimension_numbers"]
@@ -208,9 +150,6 @@ def scatter(step: Step) -> Label | list[Label]:
         if whole and not moving:
             from_updates[mine] = updates.axes[theirs]
             rows |= {mine}
-    if not _rows_kept(step, from_indices, from_updates, rows):
-        many = target.client_axis is None
-        return step.refuse("FAD103" if many else "FAD107")
     aligned = [target.axes, tuple(from_indices), tuple(from_updates)]
     joined = meet(step, [0, 1, 2], step.out_shape(), aligned)
     if joined is None:
@@ -248,17 +187,5 @@ def _is_elementwise(jaxpr: Jaxpr, style: str) -> bool:
             if not _is_elementwise(call.body.jaxpr, style):
                 return False
         elif family != "elementwise":
-            return False
-    return True
-
-
-def _rows_kept(step: Step, from_indices, from_updates, rows: set[int]) -> bool:
-    """Whether every axis of clients among the operands lands on a row axis of the target."""
-    target, indices, updates = step.inputs
-    if target.client_axis is not None and target.client_axis not in rows:
-        return False
-    for label, placed in ((indices, from_indices), (updates, from_updates)):
-        tags = [a.tag for k, a in enumerate(placed) if a is not None and k in rows]
-        if label.client_axis is not None and CLIENT_AXIS not in tags:
             return False
     return True

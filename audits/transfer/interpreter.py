@@ -18,7 +18,7 @@ import numpy as np
 
 from audits.rules.findings import Event, Finding, finding
 from audits.rules.rules import Severity
-from audits.transfer import registry
+from audits.transfer import axis, registry
 from audits.transfer.labels import (
     DATA,
     MERGED,
@@ -40,6 +40,7 @@ from secfad.inner import (
     is_known_dtype,
     user_line,
 )
+from secfad.interop.axis_rules import Refused, Summed
 
 Path = tuple[int | str, ...]
 Rule = Callable[["Step"], list[Label] | Label]
@@ -257,10 +258,17 @@ class Checker:
             return step.refuse("FAD001")
         if family not in _MERGING and not self._unmerged(step):
             return step.refuse("FAD108")
+        try:
+            found = axis.asked(step, family)
+        except Refused as reason:
+            return step.refuse(axis.RULES[reason.kind], clients=1, minimum=2)
+        if isinstance(found, Summed) and not self.style.sums_by_reduction:
+            return step.refuse("FAD103")
         results = handler(step)
         results = results if isinstance(results, list) else [results]
         ranks = [len(v.aval.shape) for v in step.equation.outvars]  # type: ignore[attr-defined]
-        if [len(label.axes) for label in results] != ranks:
+        ranked = [len(label.axes) for label in results] == ranks
+        if not ranked or not axis.agrees(step, found, family, results):
             return step.refuse("FAD001")  # the rule has not understood the equation
         if family not in _ENTERED:
             results = marked(step, family, results)

@@ -17,7 +17,7 @@ from audits.transfer.labels import (
 )
 
 
-def broadcast_in_dim(step: Step) -> Label | list[Label]:
+def broadcast_in_dim(step: Step) -> Label:
     """A new axis, or a broadcast axis of size 1, is replicated."""
     label, shape, out = step.inputs[0], step.shape(0), step.out_shape()
     axes = [Axis(REPLICATED)] * len(out)
@@ -26,8 +26,6 @@ def broadcast_in_dim(step: Step) -> Label | list[Label]:
         if shape[source] == out[target]:
             axes[target] = label.axes[source]
             stretched.discard(target)
-        elif label.axes[source].tag == CLIENT_AXIS:
-            return step.refuse("FAD601", clients=1, minimum=2)
     if label.place == Place.SERVER and step.style.stacked:
         for target in stretched:
             if out[target] > 1:
@@ -125,11 +123,9 @@ def filler(step: Step) -> Label:
     return Label(Place.PUBLIC, (Axis(REPLICATED),) * step.first_rank)
 
 
-def bitcast(step: Step) -> Label | list[Label]:
+def bitcast(step: Step) -> Label:
     """A change of width adds or removes a last axis."""
     label, rank = step.inputs[0], step.first_rank
-    if rank < len(label.axes) and label.axes[-1].tag == CLIENT_AXIS:
-        return step.refuse("FAD108")
     return label.replace(axes=(*label.axes, Axis(DATA))[:rank])
 
 
@@ -145,8 +141,6 @@ def reduce_data_axes(step: Step) -> Label | list[Label]:
 
 def _reduced(step: Step, rule: str) -> Label | list[Label]:
     label, gone = step.inputs[0], set(step.params["axes"])
-    if any(label.axes[k].tag == CLIENT_AXIS for k in gone):
-        return step.refuse(rule)
     copies = label.place == Place.COPY and step.style.stacked
     if copies and any(label.axes[k].tag == REPLICATED for k in gone & {0}):
         return step.refuse(rule)
@@ -154,15 +148,14 @@ def _reduced(step: Step, rule: str) -> Label | list[Label]:
     return label.replace(axes=axes)
 
 
-def ordered(step: Step) -> Label | list[Label]:
+def ordered(step: Step) -> Label:
     """Cumulative sums and similar operations along one axis."""
-    label, axis = step.inputs[0], step.params["axis"]
-    if label.axes[axis].tag == CLIENT_AXIS:
-        return step.refuse("FAD106")
-    return label.replace(axes=_data_at(label.axes, axis))
+    label = step.inputs[0]
+    return label.replace(axes=data_at(label.axes, step.params["axis"]))
 
 
-def _data_at(axes: tuple[Axis, ...], position: int) -> tuple[Axis, ...]:
+def data_at(axes: tuple[Axis, ...], position: int) -> tuple[Axis, ...]:
+    """The axes, one of which is data now."""
     return tuple(Axis(DATA) if k == position else a for k, a in enumerate(axes))
 
 
@@ -170,6 +163,4 @@ def top_k(step: Step) -> list[Label]:
     """The largest entries along one axis."""
     label = step.inputs[0]
     axis = step.params.get("axis", -1) % len(label.axes)
-    if label.axes[axis].tag == CLIENT_AXIS:
-        return step.refuse("FAD106")
-    return [label.replace(axes=_data_at(label.axes, axis))] * len(step.equation.outvars)
+    return [label.replace(axes=data_at(label.axes, axis))] * len(step.equation.outvars)

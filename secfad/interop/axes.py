@@ -77,7 +77,7 @@ _RULES: Mapping[str, Rule] = {
     "split": along("axis", "picks", "picks some of the clients"),
     "stack": rules.stack,
     "unstack": rules.unstack,
-    "concatenate": along("dimension", "merges", "merges several axes of clients"),
+    "concatenate": along("dimension", "mixes", "puts clients after one another"),
     "sort": along("dimension", "orders", "sorts the clients"),
     "top_k": along("axis", "orders", "sorts the clients"),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _ordered),
@@ -115,7 +115,10 @@ def table() -> Mapping[Primitive, Rule]:
     return {primitive: _RULES[name] for primitive, name in named if name in _RULES}
 
 
-def effect(equation: JaxprEqn, axes: Sequence[int | None], size: int) -> Kept | Summed | Replicated:
+Effect = Kept | Summed | Replicated
+
+
+def effect(equation: JaxprEqn, axes: Sequence[int | None], size: int) -> Effect:
     """What an equation does to the axis of clients.
 
     Args:
@@ -165,9 +168,7 @@ def _replicated(case: Case) -> Replicated:
     return Replicated({**params, **row}, {0: stretched}, 0)
 
 
-def one_client(
-    outcome: Kept | Summed | Replicated, equation: JaxprEqn, operands: Sequence[Any]
-) -> list[Any]:
+def one_client(outcome: Effect, equation: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
     """Evaluates the equation of one client, or of one row.
 
     Args:

@@ -311,19 +311,21 @@ _NO_WINDOW = {
     "window_strides": 1,
     "padding": (0, 0),
     "base_dilation": 1,
-    "window_dilation": 1,
 }
+
+
+def has_windows(params: Mapping[str, Any], axis: int) -> bool:
+    """Whether windows along an axis hold several of its entries, skip some or add to them."""
+    return any(name in params and params[name][axis] != entry for name, entry in _NO_WINDOW.items())
 
 
 def window(case: Case) -> Kept:
     """Windows must be one client long."""
-    axis = case.common()
-    lists = {name: case.params[name] for name in _NO_WINDOW if name in case.params}
-    for name, entries in lists.items():
-        entry = entries[axis]
-        if name != "window_dilation" and entry != _NO_WINDOW[name]:
-            raise Refused("mixes", "has windows over several clients")
-    return case.kept(axis, axis, **{name: without(x, axis) for name, x in lists.items()})
+    axis, names = case.common(), (*_NO_WINDOW, "window_dilation")
+    if has_windows(case.params, axis):
+        raise Refused("mixes", "has windows over several clients")
+    own = {name: without(case.params[name], axis) for name in names if name in case.params}
+    return case.kept(axis, axis, **own)
 
 
 def _generator(case: Case) -> Any:

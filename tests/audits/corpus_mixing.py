@@ -35,6 +35,11 @@ def server_picks_a_client(x, k):
     return lax.dynamic_index_in_dim(x, k, 0, keepdims=False)
 
 
+@case("reject", "FAD107", args=[X, ("k", (), "server", "int32")])
+def server_picks_two_clients(x, k):
+    return jnp.sum(lax.dynamic_slice_in_dim(x, k, 2, 0), axis=0)
+
+
 @case("reject", "FAD107", args=[X])
 def one_client_more(x):
     return jnp.sum(jnp.pad(x, ((1, 0), (0, 0)), constant_values=1.0) ** 2, axis=0)

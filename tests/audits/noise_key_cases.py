@@ -29,6 +29,7 @@ ARGS = {
     "urbgs": audits.Arg("urbgs", (N,), "key<urbg>", "client_key"),
     "pairs": audits.Arg("pairs", (N, 2), "uint32", "client_key"),
     "own": audits.Arg("own", (), "key<fry>", "client_key"),
+    "own_rbg": audits.Arg("own_rbg", (), "key<rbg>", "client_key"),
     "t": audits.Arg("t", (), "int32", "server"),
     "u": audits.Arg("u", (), "int32", "server"),
     "flag": audits.Arg("flag", (), "bool", "server"),
@@ -802,8 +803,13 @@ def own_words(pairs, x):
     return over(noisy, pairs, x)
 
 
-@case("", "rbgs", "x")
-def own_keys_of_another_generator(rbgs, x):
+@case("", "own_rbg", "v", style="native")
+def own_key_of_another_generator(own_rbg, v):
+    return fad.sum(noisy(own_rbg, v))
+
+
+@case("FAD109", "rbgs", "x")
+def own_keys_of_a_generator_that_draws_from_the_first(rbgs, x):
     return over(noisy, rbgs, x)
 
 

@@ -1,7 +1,8 @@
-"""The labels of the walk and the table of the translator agree on the axis of clients.
+"""The walk accepts what the table of the translator accepts, with the axis of clients at one place.
 
 Every equation of random stacked programs is asked of both: what the table refuses, the walk refuses,
-and where the table keeps the axis, the walk has it at the same position.
+what the table keeps, the walk keeps at the same position, and what needs equal rows, both refuse
+without them.
 """
 
 import collections
@@ -11,10 +12,13 @@ import pytest
 from axis_operations import OPERATIONS, N
 
 import audits
+from audits.checking import checking
 from audits.checking.checking import walk
 from audits.checking.frontends import trace_mode
-from audits.transfer.labels import CLIENT_AXIS, MERGED, REPLICATED, Label, Place
+from audits.transfer.axis import has_rows
+from audits.transfer.labels import CLIENT_AXIS, MERGED, Place, public
 from audits.transfer.styles import STYLES
+from audits.transfer.transfer import mutated
 from secfad.inner import Literal
 from secfad.interop.axes import effect
 from secfad.interop.axis_rules import Kept, Refused
@@ -35,13 +39,6 @@ def equations_with_labels(checker):
                 yield equation, of, [labels[v] for v in equation.outvars]
 
 
-def has_equal_rows(equation, label: Label | None, index, axis):
-    if axis is None or (label is not None and label.client_axis == axis):
-        return True
-    shape = equation.invars[index].aval.shape
-    return shape[axis] == 1 or (label is not None and label.axes[axis].tag == REPLICATED)
-
-
 def answered(equation, labels):
     """What the table says: the axes of the results, "sum", "refused" or "unknown"."""
     axes = [None if x is None else x.client_axis for x in labels]
@@ -49,8 +46,10 @@ def answered(equation, labels):
         found = effect(equation, axes, N)
     except Refused as reason:
         return "unknown" if reason.kind == "unknown" else "refused"
-    if not all(has_equal_rows(equation, labels[i], i, axis) for i, axis in found.takes.items()):
-        return "refused"
+    for index, axis in found.takes.items():
+        shape = equation.invars[index].aval.shape
+        if not has_rows(labels[index] or public(len(shape)), shape, axis):
+            return "refused"
     return found.axes if isinstance(found, Kept) else "sum"
 
 
@@ -85,3 +84,11 @@ def test_the_walk_and_the_table_agree(name, draws):
             if table not in ("unknown", read(made)):
                 differ[equation.primitive.name, table, read(made)] += 1
     assert not differ
+
+
+def test_a_rule_that_has_the_clients_elsewhere_is_refused(monkeypatch):
+    lost = lambda step: step.inputs[0]
+    monkeypatch.setattr(checking, "TRANSFER", mutated("transpose", lost))
+    argument = audits.Arg("x", (N, N, N), "float32", "clients")
+    report = audits.check(lambda x: x.transpose(1, 0, 2).sum(1), [argument], style="stacked")
+    assert [f.rule for f in report.findings] == ["FAD001"]
