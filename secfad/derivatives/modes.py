@@ -28,9 +28,10 @@ from secfad.derivatives.requirements import (
     require_alike,
     require_mode,
     require_numbers,
+    require_results,
     require_server_arguments,
     unused_name,
-    with_checked_results,
+    value_specs,
 )
 from secfad.derivatives.traced import Derivative, evaluated, specs_of, traced_once
 from secfad.placements import SERVER, Placement
@@ -272,7 +273,8 @@ def _derived(
             use = cheapest(options, computation.name).mode
         local, factoring = differentiable(known, chosen, use, has_aux)
         by_complex = any(is_complex(x.dtype) for i in chosen for x in jax.tree.leaves(specs[i]))
-        local = with_checked_results(local, computation.name, kind, use, has_aux, by_complex)
+        value = value_specs(known.name, known.out_tree, known.source.jaxpr.outvars, has_aux)
+        require_results(value, known.name, kind, use, by_complex)
         fun = lambda *args: derive(*_of_chosen(local, args, argnums), use, has_aux)
         return fun, factor and factoring, use
 

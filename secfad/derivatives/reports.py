@@ -17,11 +17,10 @@ from typing import Any
 
 import jax
 
-from secfad import _jax
 from secfad.computations import Computation
 from secfad.derivatives.modes import jacobian, value_and_grad
 from secfad.derivatives.planning import STANDARD, CostModel, Option, cheapest, priced
-from secfad.derivatives.requirements import checked_argnums, separated
+from secfad.derivatives.requirements import checked_argnums, value_specs
 from secfad.programs.programs import Program
 from secfad.programs.tracing import trace
 
@@ -93,9 +92,7 @@ def plan(
     """
     argnums = checked_argnums(computation, argnums)
     value = trace(computation, *specs)
-    results = jax.tree.unflatten(value.out_tree, [_jax.spec(v.aval) for v in value.placed.results])
-    if has_aux:
-        results = separated(computation.name, results)[0]
+    results = value_specs(computation.name, value.out_tree, value.placed.results, has_aux)
     scalar = [leaf.shape for leaf in jax.tree.leaves(results)] == [()]
     derive = value_and_grad if scalar else jacobian
 

@@ -8,12 +8,13 @@ up without a `sum` that anyone wrote.
 
 import itertools
 import operator
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from secfad import _jax
 from secfad.computations import Computation, require_computation
 from secfad.errors import ArgumentError, ModeError
 from secfad.placements import CLIENTS
@@ -99,24 +100,14 @@ def separated(name: str, results: Any) -> tuple[Any, Any]:
     return results[0], results[1]
 
 
-def with_checked_results(
-    fun: Callable, name: str, kind: str, mode: str, has_aux: bool, by_complex: bool
-) -> Callable:
-    """The function, whose results must have a derivative of this kind when it is traced."""
-
-    def check(value: Any) -> Any:
-        return _checked(value, name, kind, mode, by_complex)
-
-    def checked(*args: Any) -> Any:
-        if not has_aux:
-            return check(fun(*args))
-        value, aux = separated(name, fun(*args))
-        return check(value), aux
-
-    return checked
+def value_specs(name: str, tree: Any, outvars: Sequence[Any], has_aux: bool) -> Any:
+    """Shapes and dtypes of the results of a program that are differentiated."""
+    results = jax.tree.unflatten(tree, [_jax.spec(v.aval) for v in outvars])
+    return separated(name, results)[0] if has_aux else results
 
 
-def _checked(results: Any, name: str, kind: str, mode: str, by_complex: bool) -> Any:
+def require_results(results: Any, name: str, kind: str, mode: str, by_complex: bool) -> None:
+    """Raises unless results, or their shapes and dtypes, have a derivative of a kind."""
     leaves, tree = jax.tree.flatten(results)
     avals = [jax.typeof(x) for x in leaves]
     if kind != "jacobian" and (tree != _LEAF or not _is_real_scalar(avals[0])):
@@ -133,7 +124,7 @@ def _checked(results: Any, name: str, kind: str, mode: str, by_complex: bool) ->
             "computation or as aux with has_aux=True, or convert them with .astype(float)."
         )
     if not any(is_complex(x.dtype) for x in avals):
-        return results
+        return
     if by_complex:
         raise ModeError(
             f"`{name}` has no {mode} mode: its results {_described(results)} and arguments are complex, and "
@@ -145,7 +136,6 @@ def _checked(results: Any, name: str, kind: str, mode: str, by_complex: bool) ->
             f"`{name}` has no {mode} mode: its results are complex, {_described(results)}. Use "
             "mode='forward' or mode='mixed', or return the real and imaginary parts."
         )
-    return results
 
 
 def require_alike(given: Any, model: Any, what: str, of: str) -> None:
