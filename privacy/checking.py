@@ -55,19 +55,7 @@ def expect(
     advice: str,
     error: type[PrivacyError] = RunRefused,
 ) -> Kind:
-    """Returns the value if it has the expected type.
-
-    Args:
-      value: The actual value.
-      kind: The expected class or classes.
-      what: The argument's name.
-      expected: Description of the expected value.
-      advice: The remedy.
-      error: The type of the error.
-
-    Raises:
-      PrivacyError: The value has another type; raised as `error`.
-    """
+    """Returns the value if it has the expected type; raises `error` otherwise."""
     if not isinstance(value, kind):
         raise refusal(value, what, expected, advice, error)
     return value

@@ -70,11 +70,6 @@ def draft_of(path: Path, *, replace: bool = True) -> Iterator[Path]:
 def write_durably(path: Path, content: bytes, *, replace: bool = True) -> None:
     """Writes a file durably; a crash leaves either the old or the new content.
 
-    Args:
-      path: Path of the file.
-      content: All of it.
-      replace: Whether to replace an existing file; otherwise the path must be free.
-
     Raises:
       FileExistsError: replace is False and the path exists. It is left unchanged.
       StorageFailed: The operating system refused. The old content is unchanged.

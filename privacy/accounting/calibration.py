@@ -129,13 +129,8 @@ def rounds_for(
 ) -> int:
     """The exact largest number of equal rounds that fit into a budget; may be 0.
 
-    Args:
-      budget: The budget of all releases, including past ones.
-      sampling_rate: Poisson rate q of each round.
-      noise_multiplier: Joint effective multiplier of each round.
-      spent: Event of what was already released, or None.
-      accountant: As in `accounting.epsilon`.
-      relation: Neighbouring relation.
+    The noise multiplier is the joint effective one of each round; all else is as in
+    `noise_multiplier_for`.
     """
     expect_budget(budget, "budget")
     before, z = _spent(spent), positive_number(noise_multiplier, "noise_multiplier")

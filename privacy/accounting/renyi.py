@@ -155,11 +155,6 @@ def fixed_size_divergence(rate: float, divergence: Callable[[int], float], a: in
       no further apart. It assumes nothing about the ratio of the laws, which is unbounded for
       Skellam noise.
 
-    Args:
-      rate: Members over population.
-      divergence: Divergence of the mechanism on a cohort.
-      a: An integer order of at least 2.
-
     Source: Wang, Balle, Kasiviswanathan (2019), theorem 9, with an infinite divergence at infinity.
     """
     second = divergence(2)

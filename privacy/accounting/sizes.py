@@ -56,11 +56,7 @@ def require_public_size(
 ) -> None:
     """Refuses a draw with noise by clients whose size differs between the two worlds.
 
-    Args:
-      relation: The ledger's; None if not known yet, to refuse only draws that no relation allows.
-      sampling: "poisson" or "fixed".
-      q: Sampling rate.
-      population: Clients that may be drawn.
+    The relation is the ledger's; None, if not known yet, refuses only what no relation allows.
 
     Raises:
       SizeNotPublic: A Poisson draw with q < 1 under any relation, or a sample of fixed size under a

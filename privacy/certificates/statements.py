@@ -60,12 +60,7 @@ class SignedCertificate:
 
 
 def sign(certificate: Certificate, key: SigningKey) -> SignedCertificate:
-    """Signs a certificate as an in-toto Statement.
-
-    Args:
-      certificate: The certificate that the signer vouches for.
-      key: An Ed25519 private key, for example from `privacy.certificates.keys.read_signing_key`.
-    """
+    """Signs a certificate as an in-toto Statement, with a key of `keys.read_signing_key`."""
     payload = json.dumps(statement_of(certificate), sort_keys=True, separators=(",", ":"))
     return SignedCertificate(seal(payload.encode(), PAYLOAD_TYPE, key))
 

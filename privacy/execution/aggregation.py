@@ -124,15 +124,11 @@ def charged_releases(
 ) -> list[Release]:
     """The releases of one evaluation for the ledger: every sum of every round, with its noise.
 
+    One client changes a sum by `factor` clip norms under the ledger's relation.
+
     Raises:
       MechanismError: A round's sums and noise fit no ring.
       InvalidEvent: The noise is too small to be charged, or larger than can be drawn.
-
-    Args:
-      releases: The releases of a private program.
-      mechanism: Its mechanism.
-      clients: Members of the cohort.
-      factor: The change of a sum by one client under the ledger's relation, in clip norms.
     """
     by_clients = mechanism.by_clients
     fewest = mechanism.guaranteed_survivors(clients) if by_clients else None

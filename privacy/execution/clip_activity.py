@@ -84,12 +84,7 @@ class ClipActivity:
 def norm_squares(
     private_program: PrivateProgram, rounds: Sequence[Sequence[np.ndarray]]
 ) -> list[dict[str, Any]]:
-    """The squared norm of every released sum in units of its bound, for `metrics.jsonl`.
-
-    Args:
-      private_program: The evaluated program.
-      rounds: For every round, the released sums.
-    """
+    """The squared norm of every released sum in units of its bound, for `metrics.jsonl`."""
     found = []
     for release, values in zip(private_program.releases, rounds, strict=True):
         sizes = [planned.size for planned in release.sums]
@@ -111,13 +106,7 @@ def clip_activity(
     records: Sequence[Sequence[Mapping[str, Any]]],
     sampling: Sampling,
 ) -> tuple[ClipActivity, ...]:
-    """Judges every bound of a program by all its evaluations; see `activity_of_norms`.
-
-    Args:
-      private_program: The evaluated program.
-      records: The result of `norm_squares` for each evaluation.
-      sampling: The sampling of the cohorts.
-    """
+    """Judges every bound of a program by the `norm_squares` of all its evaluations."""
     mechanism = private_program.mechanism
     parts = [group for release in private_program.releases for group in groups(release, mechanism)]
     by_clients = mechanism.record()["noise"] == "distributed"
@@ -167,15 +156,9 @@ def activity_of_norms(
       it is below LOW times that number, the same holds for "hardly ever". Valid for rounds that
       depend on earlier releases, if evaluated once.
 
-    Args:
-      squares: Squared norm of each noisy sum, in units of the bound.
-      sums: Their names.
-      size: Number of entries of a sum.
-      std: Standard deviation of the noise, in units of the bound; the smallest possible.
-      sampling: The sampling of the cohorts.
-      spread: Largest possible over smallest standard deviation of the noise.
-      answering: Smallest share of a cohort that answers.
-      false_alarm: See above.
+    Squared norms and the smallest possible deviation `std` of the noise are in units of the bound;
+    `size` counts the entries of a sum, `spread` is the largest over the smallest possible deviation,
+    and `answering` the smallest share of a cohort that answers.
     """
     count, total = len(squares), math.fsum(squares)
     exponent = math.log(2 / false_alarm)
@@ -211,13 +194,8 @@ def activity_of_counts(
       holds for "nearly always". Valid for rounds that depend on earlier releases, if evaluated
       once.
 
-    Args:
-      counts: Noisy sum over clients of plus a half if the norm is below the bound, else minus a
-        half.
-      sums: Names of the clipped sums.
-      std: Standard deviation of the noise on a sum.
-      sampling: The sampling of the cohorts.
-      false_alarm: See above.
+    A count is a sum over clients of plus a half if the norm is below the bound, else minus a half,
+    with noise of standard deviation `std`.
     """
     rounds, total = len(counts), math.fsum(counts)
     _, most = cohort_range(sampling, false_alarm / 2, draws=rounds)

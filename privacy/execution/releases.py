@@ -148,12 +148,7 @@ class ReleaseJournal:
         self._known = (ledger, found)
 
     def write(self, seq: int, released: Released, key: ReleaseKey) -> None:
-        """Makes a release durable: on return it survives a crash of the machine.
-
-        Args:
-          seq: The ledger's record.
-          released: The released sums.
-          key: The key of the release.
+        """Makes the release of a ledger record durable: on return it survives a crash.
 
         Raises:
           JournalCorrupt: Another release exists for this record. It is left unchanged.
@@ -183,10 +178,7 @@ class ReleaseJournal:
     def read(self, seq: int, key: ReleaseKey, *, committed: str | None = None) -> Released | None:
         """The release of a ledger record, or None if it was never made durable.
 
-        Args:
-          seq: The record.
-          key: The requested key.
-          committed: The digest that the ledger committed; None if a crash came before.
+        `committed` is the digest that the ledger committed; None if a crash came before.
 
         Raises:
           JournalCorrupt: The file exists but does not hold the written or committed release.

@@ -190,13 +190,7 @@ def check_next_state(new: Any, old: Any) -> None:
 
 
 def check_stacked(program: Program, args: Any, clients: int) -> str:
-    """A hint for client arguments with wrong shapes: whether the specs had an axis of clients.
-
-    Args:
-      program: The traced program.
-      args: Its arguments.
-      clients: Members of the cohort.
-    """
+    """A hint for client arguments with wrong shapes: whether the specs had an axis of clients."""
     leaves = jax.tree.leaves(tuple(args))
     for leaf, aval, place in zip(leaves, program.jaxpr.in_avals, program.in_placements):
         shape = np.shape(leaf)

@@ -36,12 +36,9 @@ class Traffic:
 def public_traffic(
     private_program: PrivateProgram, expected_size: float, sums: SecureSums = STANDARD
 ) -> Traffic:
-    """Counts the bytes of a rehearsal; the result does not depend on client data or on a cohort.
+    """Counts the bytes of a rehearsal with a public number of clients, rounded up.
 
-    Args:
-      private_program: The result of `privatize`.
-      expected_size: Public number of clients, rounded up.
-      sums: The secure sums of the run.
+    The result does not depend on client data or on a cohort.
     """
     advice = "Call privacy.privatize(computation, *specs, mechanism=...)."
     expect(private_program, PrivateProgram, "private_program", "a private program", advice)

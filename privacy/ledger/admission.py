@@ -125,14 +125,7 @@ def payment(
 ) -> dict[str, Any]:
     """The payment of a draw: the cheapest slot that dominates it, else filter costs.
 
-    Args:
-      store: The ledger's file.
-      charter: Its budgets and rules.
-      purpose: Whose budget pays.
-      sampling: "poisson" or "fixed".
-      q: Sampling rate.
-      z: Multiplier of the Gaussian as which it is charged; None for another family.
-      terms: The draw's mechanism.
+    z is the multiplier of the Gaussian as which it is charged; None for another family.
 
     Raises:
       BudgetExceeded: There is neither a slot nor room in a filter.

@@ -64,13 +64,8 @@ def filter_for(
 ) -> str:
     """The accountant for which a schedule uses the smallest part of its budgets, as "rdp@ORDER".
 
-    The order must be chosen from the plan, before any output is seen.
-
-    Args:
-      schedule: All planned draws.
-      budget: The global budget.
-      purposes: Budgets of single purposes.
-      relation: Neighbouring relation of the ledger.
+    The order must be chosen from the plan, before any output is seen. The budgets and the relation
+    are those of `Ledger.create`.
 
     Raises:
       UnsupportedEvent: A draw has no Renyi divergence under the relation.
@@ -90,14 +85,8 @@ def quote(
     """The cost of a schedule in both views; see `Plan`.
 
     Guarantees:
-      `fits` says that a new ledger with this accountant admits every draw of the schedule.
-
-    Args:
-      schedule: All planned draws.
-      budget: The global budget.
-      purposes: Budgets of single purposes.
-      relation: Neighbouring relation of the ledger.
-      accountant: "rdp@ORDER"; that of `filter_for` by default.
+      `fits` says that a new ledger with these budgets and this accountant, by default that of
+      `filter_for`, admits every draw of the schedule.
     """
     _expect_plan(schedule, budget, purposes)
     relation = Relation.parse(relation)

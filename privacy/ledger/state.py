@@ -81,18 +81,11 @@ def apply(
     body: Mapping[str, Any],
     voided: Mapping[str, Any] | None = None,
 ) -> None:
-    """Adds one record to the totals.
-
-    Args:
-      connection: A database with a ledger's tables.
-      seq: The record's number.
-      kind: The record's kind.
-      body: The record's body.
-      voided: For a void, the body of the refunded reservation.
+    """Adds one record to the totals; a void needs the body of the refunded reservation.
 
     Raises:
-      sqlite3.IntegrityError: It would exceed a total or reuse a cohort. ReservationState: Its
-      reservation is not in the state required for this step.
+      sqlite3.IntegrityError: It would exceed a total or reuse a cohort.
+      ReservationState: Its reservation is not in the state required for this step.
     """
     if kind == "genesis":
         for scope, rule in body["filters"].items():

@@ -32,10 +32,7 @@ def replay(
 ) -> Record:
     """Replays a chain into a database with empty tables; returns its last record.
 
-    Args:
-      records: The chain.
-      connection: A database whose tables receive the totals.
-      keep: Whether the records are stored there too.
+    The tables receive the totals and, with `keep`, the records.
 
     Raises:
       LedgerCorrupt: The chain is broken, or a record breaks a rule of the ledger.

@@ -74,12 +74,7 @@ class CheckpointFile:
         write_tree(self.path, header, header.pop("state"))
 
     def read(self, *, like: Any, ledger: Ledger, run_id: str) -> Checkpoint | None:
-        """The checkpoint, or None if there is none.
-
-        Args:
-          like: A state of the expected structure.
-          ledger: The run's ledger.
-          run_id: The current run.
+        """The checkpoint with a state of the structure of `like`, or None if there is none.
 
         Raises:
           ResumeRefused: The file is damaged, belongs to another run or another ledger, or holds

@@ -64,12 +64,7 @@ class ClientFiles:
         self._write(self._kept(kept.seq), head, {"members": kept.members, "rows": dict(kept.rows)})
 
     def read_kept(self, seq: int, release: str, *, like: Mapping[str, Tree]) -> Kept:
-        """The client results of a released question.
-
-        Args:
-          seq: The ledger's record of the charge.
-          release: Digest of the release.
-          like: Client argument to a tree of the expected structure.
+        """The client results of the question with this release, like these arguments.
 
         Raises:
           ResumeRefused: The file is missing, damaged or of another release.

@@ -84,11 +84,9 @@ class MetricsFile:
             self.path.unlink(missing_ok=True)
 
     def keep(self, rounds: int, digest: str = "") -> None:
-        """Drops lines that a crash left after the line of round `rounds`.
+        """Drops lines that a crash left after the line of round `rounds`, the checkpoint's.
 
-        Args:
-          rounds: Number of rounds of the checkpoint.
-          digest: The `digest` of the lines up to it; "" for a checkpoint without one.
+        Its `digest` is that of the lines up to it; "" for a checkpoint without one.
 
         Raises:
           ResumeRefused: Lines up to it are missing or were altered.

@@ -28,13 +28,7 @@ Tree = Any
 
 
 def tried(what: str, function: Callable[..., Tree], *given: Tree, advice: str) -> Tree:
-    """The shapes that a function returns.
-
-    Args:
-      what: The name of the argument.
-      function: The user's.
-      *given: Shapes or values of its arguments.
-      advice: The remedy in the error.
+    """The shapes that a user's function returns for these arguments or their shapes.
 
     Raises:
       MechanismError: The function fails on these arguments.
