@@ -20,7 +20,12 @@ import math
 from privacy.accounting import terms as elementary
 from privacy.accounting.gaussian_pricing import gaussian_epsilon, squared_gdp
 from privacy.accounting.library_curves import library_error, library_losses, no_losses
-from privacy.accounting.loss_composition import composed_delta, composed_epsilon, stays_within
+from privacy.accounting.loss_composition import (
+    Parts,
+    composed_delta,
+    composed_epsilon,
+    stays_within,
+)
 from privacy.accounting.loss_distributions import directions
 from privacy.accounting.renyi_pricing import renyi_delta, renyi_epsilon
 from privacy.accounting.terms import Terms
@@ -89,25 +94,19 @@ def loss_delta(terms: Terms, epsilon: float, relation: Relation) -> float:
     return min(farthest, max(composed_delta(parts, way, epsilon) for way in directions(relation)))
 
 
-def _is_too_fine(parts: list[tuple[elementary.GaussianTerm | elementary.Laplace, int]]) -> bool:
+def _is_too_fine(parts: Parts) -> bool:
     """Whether a mechanism's losses are not computed, because its epsilon would be astronomical."""
     return any(leaf.noise_multiplier < _FINEST_NOISE[type(leaf)] for leaf, _ in parts)
 
 
-def _composable(
-    terms: Terms, relation: Relation
-) -> list[tuple[elementary.GaussianTerm | elementary.Laplace, int]] | None:
+def _composable(terms: Terms, relation: Relation) -> Parts | None:
     """The terms, full Gaussians merged, if the losses of all of them are known; else None."""
-    full, parts = [], []
+    full, parts, ways = [], [], directions(relation)
     for leaf, count in terms:
         if isinstance(leaf, elementary.GaussianTerm) and leaf.q == 1:
             full.append((leaf.noise_multiplier, count))
         elif isinstance(leaf, elementary.GaussianTerm | elementary.Laplace):
-            if (
-                isinstance(leaf, elementary.Laplace)
-                and leaf.q < 1
-                and len(directions(relation)) == 1
-            ):
+            if isinstance(leaf, elementary.Laplace) and leaf.q < 1 and len(ways) == 1:
                 raise no_losses(leaf, relation)
             parts.append((leaf, count))
         else:
@@ -117,9 +116,7 @@ def _composable(
     return parts
 
 
-def _total_variation(
-    parts: list[tuple[elementary.GaussianTerm | elementary.Laplace, int]], relation: Relation
-) -> float:
+def _total_variation(parts: Parts, relation: Relation) -> float:
     """An upper bound on the distance between outputs on neighbours, and so on delta."""
     total = 0.0
     for leaf, count in parts:

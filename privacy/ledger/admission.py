@@ -8,7 +8,7 @@ Sources: docs/ledger-slots.md, sections 2 and 3.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -143,43 +143,25 @@ def payment(
     if not costs:
         raise _no_slot(store, purpose, needed, q=q, gaussian=z is not None)
     for scope, units in costs.items():
-        _check_draw(store, charter, scope, units, needed, terms)
+        check_filter(store, charter, scope, units, needed, terms)
     return {"slot": None, "costs": costs, "tally": tally_key(terms)}
 
 
-def _check_draw(
-    store: Store,
-    charter: Charter,
-    scope: str,
-    units: int,
-    needed: str,
-    terms: elementary.Terms,
-) -> None:
-    """`check_filter` with an error that also states the noise that would fit."""
+def _fitting_draw(charter: Charter, scope: str, terms: elementary.Terms, left: int) -> str:
+    """A sentence about the noise with which a refused draw would fit into what is left."""
+    ((leaf, count),) = terms
+    if left <= 0 or not isinstance(leaf, elementary.GaussianTerm | elementary.FixedSizeGaussian):
+        return ""
+
+    def cost(z: float) -> float:
+        loud = ((replace(leaf, noise_multiplier=z), count),)
+        return float(charter.rules[scope].cost(loud, charter.relation))
+
     try:
-        check_filter(store, charter, scope, units, needed)
-    except BudgetExceeded as error:
-        leaf = terms[0][0]
-        if not isinstance(leaf, elementary.GaussianTerm | elementary.FixedSizeGaussian):
-            raise
-        own, count = leaf, terms[0][1]
-        rows = store.select(
-            "SELECT capacity, spent FROM filters WHERE scope = ?", (scope,), (int, int)
-        )
-        left = rows[0][0] - rows[0][1]
-
-        def cost(z: float) -> float:
-            loud = elementary.make_terms([(replace(own, noise_multiplier=z), count)])
-            return float(charter.rules[scope].cost(loud, charter.relation))
-
-        try:
-            z = least_noise(cost, float(left), leaf.noise_multiplier, 1.5) if left > 0 else None
-        except OverflowError:
-            z = None
-        fits = f" A noise multiplier of {_rounded_up(z)} would fit." if z else ""
-        raise BudgetExceeded(
-            f"{error}{fits}", purpose=error.purpose, needed=error.needed, left=error.left
-        ) from None
+        z = least_noise(cost, float(left), leaf.noise_multiplier, 1.5)
+    except OverflowError:
+        return ""
+    return f" A noise multiplier of {_rounded_up(z)} would fit."
 
 
 def is_poisson(sampling: str, q: float) -> bool:
@@ -198,45 +180,48 @@ def _no_slot(
     enough = [slot.noise_multiplier for slot in slots if q <= slot.sampling_rate]
     fitting = f" A noise multiplier of {min(enough)!r} would fit." if gaussian and enough else ""
     remedy = (
-        fitting.lstrip()
-        + " " * bool(fitting)
-        + (
-            "Declare the draw with Ledger.declare before it is needed, or use at least as much noise as"
-            " was planned."
-            if gaussian
-            else "Slots are Gaussian: create the ledger with a filter, as in accountant='rdp@8', or run"
-            " the purpose on one (unplanned=)."
-        )
+        " Declare the draw with Ledger.declare before it is needed, or use at least as much noise as"
+        " was planned."
+        if gaussian
+        else " Slots are Gaussian: create the ledger with a filter, as in accountant='rdp@8', or run"
+        " the purpose on one (unplanned=)."
     )
     return BudgetExceeded(
         f"Expected a slot of {purpose!r} that dominates {needed}; left are: {left or 'none'}."
-        f" Nothing was charged. {remedy}",
+        f" Nothing was charged.{fitting}{remedy}",
         purpose=purpose,
         needed=needed,
         left=left or "no slots",
     )
 
 
-def exceeded_filters(store: Store, costs: Mapping[str, int]) -> list[str]:
-    """The scopes whose filters have no room for these costs."""
-    with store.reading() as connection:
-        rows = connection.execute("SELECT scope, capacity - spent FROM filters").fetchall()
-    return [scope for scope, left in rows if costs.get(scope, 0) > left]
-
-
-def check_filter(store: Store, charter: Charter, scope: str, units: int, needed: str) -> None:
-    """Raises `BudgetExceeded` if a scope's filter has no room for the cost."""
+def filter_fits(store: Store, scope: str, units: int) -> tuple[bool, int, int]:
+    """Whether a scope's filter has room for a cost, its capacity and what is left of it."""
     rows = store.select("SELECT capacity, spent FROM filters WHERE scope = ?", (scope,), (int, int))
     if not rows:
         raise unreadable(store.path, f"the filter of {scope!r} is missing")
     capacity, spent = rows[0]
-    if spent + units <= capacity:
+    return spent + units <= capacity, capacity, capacity - spent
+
+
+def check_filter(
+    store: Store,
+    charter: Charter,
+    scope: str,
+    units: int,
+    needed: str,
+    terms: elementary.Terms | None = None,
+) -> None:
+    """Raises `BudgetExceeded` if a scope's filter has no room for the cost, of one draw of terms."""
+    fits, capacity, room = filter_fits(store, scope, units)
+    if fits:
         return
-    share, left = units / capacity, (capacity - spent) / capacity
+    share, left = units / capacity, room / capacity
+    fitting = "" if terms is None else _fitting_draw(charter, scope, terms, room)
     raise BudgetExceeded(
         f"Expected a charge within what is left of {scope!r} under {charter.rules[scope]};"
         f" {needed} needs {share:.4%} of its capacity and {left:.4%} is left. Nothing was charged."
-        " Stop here, use more noise, or a lower sampling rate.",
+        f" Stop here, use more noise, or a lower sampling rate.{fitting}",
         purpose=None if scope == TOTAL else scope,
         needed=f"{needed}: {share:.4%} of the capacity",
         left=f"{left:.4%} of the capacity",

@@ -31,7 +31,7 @@ from privacy.accounting.terms import (
 from privacy.budgets import Budget, expect_budget
 from privacy.checking import expect_mapping
 from privacy.errors import BudgetExceeded, InvalidEvent, UnsupportedEvent
-from privacy.ledger.admission import exceeded_filters
+from privacy.ledger.admission import filter_fits
 from privacy.ledger.ledger import Ledger, expect_ledger
 from privacy.ledger.reports import spent_mechanisms
 from privacy.relations import Relation
@@ -123,7 +123,7 @@ def quote_on(ledger: Ledger, schedule: Sequence[Draws]) -> Plan:
     every = [*_parts(schedule), *spent_mechanisms(ledger.store).items()]
     found = quoted(every, charter.budget, charter.purposes, charter.relation)
     paid = all(charter.costs(draws.purpose, draws.terms) for draws in schedule)
-    fits = paid and not exceeded_filters(ledger.store, costs)
+    fits = paid and all(filter_fits(ledger.store, n, units)[0] for n, units in costs.items())
     return ledger.bounds.marked_plan(replace(found, fits=fits, accountant=charter.accountant))
 
 

@@ -56,7 +56,6 @@ class _Draw:
 
     terms: elementary.Terms
     charged: float | None
-    survivors: int
 
 
 class Rules:
@@ -66,7 +65,6 @@ class Rules:
         self._charter: Charter | None = None
         self._plans: list[tuple[int, list[Slot]]] = []
         self._reserved: dict[int, Mapping[str, Any]] = {}
-        self._survivors: dict[int, int] = {}
         self._seen: dict[bytes, _Draw] = {}
 
     @property
@@ -91,9 +89,12 @@ class Rules:
         number = body["reservation"]
         if type(number) is not int:
             raise InvalidEvent(f"Expected the number of a reservation, got {number!r}.")
+        reserved = (
+            self._reserved.get(number) if kind == "open" else self._reserved.pop(number, None)
+        )
         if kind == "commit":
-            self._commit(self._survivors.pop(number, 0), body)
-        return self._reserved.pop(number, None)
+            self._commit(reserved, body)
+        return reserved
 
     def finish(self) -> None:
         """Prices all plans of a "pld" ledger together.
@@ -183,8 +184,6 @@ class Rules:
             if body["tally"] != tally_key(draw.terms):
                 _check_terms(body["tally"], draw.terms, "tally")
         self._reserved[seq] = body
-        if draw.survivors:
-            self._survivors[seq] = draw.survivors
 
     def _draw(self, body: Mapping[str, Any], kind: str, q: float) -> _Draw:
         """The draw of a reservation; equal draws are computed once."""
@@ -213,10 +212,12 @@ class Rules:
         if charged is not None:
             _at_most(body["charged_multiplier"], charged, "charged_multiplier")
         _check_terms(body["event"], terms, "event")
-        return _Draw(terms, charged, max(release.min_survivors or 0 for release in releases))
+        return _Draw(terms, charged)
 
-    def _commit(self, least: int, body: Mapping[str, Any]) -> None:
+    def _commit(self, reserved: Mapping[str, Any] | None, body: Mapping[str, Any]) -> None:
         check_name(body["digest"], "a digest")
+        releases = reserved["releases"] if reserved else ()
+        least = max((release["min_survivors"] or 0 for release in releases), default=0)
         survivors = body["survivors"]
         if survivors is not None and (type(survivors) is not int or survivors < least):
             raise LedgerError(f"Expected at least {least} survivors, got {survivors!r}.")
