@@ -170,10 +170,8 @@ def activity_of_norms(
     deviation = 2 * math.sqrt((widest**4 * width + 2 * (widest * shortest) ** 2) * exponent)
     low = std**2 * width + shortest**2 - deviation
     finding: Finding = ""
-    if count and total > high:
-        finding = "nearly always"
-    elif count and total < low:
-        finding = "hardly ever"
+    if count and (total > high or total < low):
+        finding = "nearly always" if total > high else "hardly ever"
     mean = max(0.0, total / max(count, 1) - std**2 * size) ** 0.5 / sampling.expected_size
     return ClipActivity(sums, mean, finding, false_alarm, count)
 
@@ -201,10 +199,8 @@ def activity_of_counts(
     _, most = cohort_range(sampling, false_alarm / 2, draws=rounds)
     limit = (0.5 - RARE) * most + std * math.sqrt(2 * rounds * math.log(2 / false_alarm))
     finding: Finding = ""
-    if rounds and total > limit:
-        finding = "hardly ever"
-    elif rounds and total < -limit:
-        finding = "nearly always"
+    if rounds and abs(total) > limit:
+        finding = "hardly ever" if total > 0 else "nearly always"
     below = 0.5 + total / max(rounds, 1) / sampling.expected_size
     return ClipActivity(sums, 1.0 - min(1.0, max(0.0, below)), finding, false_alarm, rounds)
 

@@ -17,6 +17,7 @@ and one charge to the purpose training, because releases on one draw compose ins
 Source: Rush, Charles, Garrett (JMLR 2024), Algorithm 2, Figs. 4, 5 and 12.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -122,12 +123,19 @@ def hypergradient_descent(
     check_local(loss, local, hyper["client"], model, one_client)
     _check_functions(hyper, model, one_client, optimizer, hyper_optimizer, project, judged, weight)
     asked = training(loss, local, weight)
-    parts = _Parts(hyper, optimizer, asked, hypergradient(judged, hyper, mode))
+    slope = hypergradient(judged, hyper, mode)
+    parts = _Descent(optimizer, asked, slope, hyper_optimizer, project)
     state = as_arrays(optimizer(hyper["server"]).init(model))
     tangents = _no_tangents(model, hyper) if form == "parallel" else ()
     learner = Learner(hyper, as_arrays(hyper_optimizer.init(hyper)), model, state, tangents)
-    rules = _Rules(parts, hyper_optimizer, project, form, cohort)
-    return Algorithm(learner, rules.update, _questions(parts, learner, one_client, form, cohort))
+    forms = {
+        ("sequential", "fresh"): parts.sequential,
+        ("sequential", "same"): parts.sequential_same,
+        ("parallel", "fresh"): parts.parallel,
+        ("parallel", "same"): parts.parallel_same,
+    }
+    questions = _questions(parts, learner, one_client, form, cohort)
+    return Algorithm(learner, forms[form, cohort], questions)
 
 
 def _learned(hyper: Any) -> Tree:
@@ -200,13 +208,14 @@ def hypergradient(judge: Callable[[Tree, Tree], Any], hyper: Tree, mode: Any) ->
 
 
 @dataclass(frozen=True, eq=False)
-class _Parts:
-    """The pieces of a round."""
+class _Descent:
+    """The pieces of a round, and the updates that each form joins from them."""
 
-    hyper: Tree
     optimizer: Optimizer
     training: fad.Computation
     hypergradient: fad.Computation
+    hyper_optimizer: optax.GradientTransformation
+    project: Callable[[Tree], Tree]
 
     def step(self, hyper: Tree, model: Tree, state: Tree, released: Tree) -> tuple:
         """The server's step: the new model, the optimizer's state, and d(new model)/d(hyper)."""
@@ -222,35 +231,20 @@ class _Parts:
         tangents, (new, new_state) = jax.jacfwd(after, has_aux=True)(hyper)
         return new, new_state, tangents
 
+    @functools.cached_property
+    def _step(self) -> Callable[..., tuple]:
+        return jax.jit(self.step)
 
-class _Rules:
-    """The update of one form, on one choice of cohorts."""
+    @functools.cached_property
+    def _descend(self) -> Callable[..., tuple]:
+        def descend(hyper: Tree, hyper_state: Tree, slope: Tree) -> tuple[Tree, Tree]:
+            change, hyper_state = self.hyper_optimizer.update(slope, hyper_state, hyper)
+            return self.project(optax.apply_updates(hyper, change)), hyper_state
 
-    def __init__(
-        self,
-        parts: _Parts,
-        hyper_optimizer: optax.GradientTransformation,
-        project: Callable[[Tree], Tree],
-        form: str,
-        cohort: str,
-    ):
-        self._step = jax.jit(parts.step)
-        self._hyper_optimizer = hyper_optimizer
-        self._project = project
-        self._descend = jax.jit(self._descended)
-        forms = {
-            ("sequential", "fresh"): self._sequential,
-            ("sequential", "same"): self._sequential_same,
-            ("parallel", "fresh"): self._parallel,
-            ("parallel", "same"): self._parallel_same,
-        }
-        self.update = forms[form, cohort]
+        return jax.jit(descend)
 
-    def _descended(self, hyper: Tree, hyper_state: Tree, slope: Tree) -> tuple[Tree, Tree]:
-        change, hyper_state = self._hyper_optimizer.update(slope, hyper_state, hyper)
-        return self._project(optax.apply_updates(hyper, change)), hyper_state
-
-    def _sequential(self, was: Learner, ask: Ask) -> Learner:
+    def sequential(self, was: Learner, ask: Ask) -> Learner:
+        """Two draws; the judges get the new model."""
         released = ask("training", was.hyper["client"], was.model)
         model, state, tangents = self._step(was.hyper, was.model, was.state, released)
         now = was._replace(model=model, state=state)
@@ -261,13 +255,15 @@ class _Rules:
         hyper, hyper_state = self._descend(was.hyper, was.hyper_state, slope)
         return now._replace(hyper=hyper, hyper_state=hyper_state)
 
-    def _sequential_same(self, was: Learner, ask: Ask) -> Learner:
+    def sequential_same(self, was: Learner, ask: Ask) -> Learner:
+        """One draw; the judges get the new model."""
         released, slope = ask("training", was.hyper, was.model, was.state)
         model, state, _ = self._step(was.hyper, was.model, was.state, released)
         hyper, hyper_state = self._descend(was.hyper, was.hyper_state, slope)
         return Learner(hyper, hyper_state, model, state, ())
 
-    def _parallel(self, was: Learner, ask: Ask) -> Learner:
+    def parallel(self, was: Learner, ask: Ask) -> Learner:
+        """Two draws; the judges get the present model."""
         released = ask("training", was.hyper["client"], was.model)
         if not _moves(was.tangents):
             return self._joined(was, released, None)
@@ -277,7 +273,8 @@ class _Rules:
             raise LastRound(self._joined(was, released, None), str(error)) from error
         return self._joined(was, released, slope)
 
-    def _parallel_same(self, was: Learner, ask: Ask) -> Learner:
+    def parallel_same(self, was: Learner, ask: Ask) -> Learner:
+        """One draw; the judges get the present model."""
         released, slope = ask("training", was.hyper["client"], was.model, was.tangents)
         return self._joined(was, released, slope if _moves(was.tangents) else None)
 
@@ -303,7 +300,7 @@ def _no_tangents(model: Tree, hyper: Tree) -> Tree:
 
 
 def _questions(
-    parts: _Parts, learner: Learner, one_client: Any, form: str, cohort: str
+    parts: _Descent, learner: Learner, one_client: Any, form: str, cohort: str
 ) -> dict[str, Question]:
     """The questions, with the shapes of their arguments at the server and one client."""
     hyper, model, held = specs_of(learner.hyper), specs_of(learner.model), specs_of(one_client)
