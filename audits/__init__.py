@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from audits.certifying import certify as certify
     from audits.checking.checking import check as check
     from audits.checking.frontends import Arg as Arg
-    from audits.checking.verification import verify as verify
     from audits.projections import certify_arrays as certify_arrays
+    from audits.proofs.verification import verify as verify
     from audits.rules.findings import Report as Report
     from privacy.certificates.statements import sign as sign
     from privacy.certificates.statements import verify_signature as verify_signature
@@ -28,7 +28,7 @@ _HOMES = {
     "certify_arrays": "audits.projections",
     "check": "audits.checking.checking",
     "sign": "privacy.certificates.statements",
-    "verify": "audits.checking.verification",
+    "verify": "audits.proofs.verification",
     "verify_signature": "privacy.certificates.statements",
 }
 

@@ -17,8 +17,9 @@ import jax
 
 from audits.bounds.sum_bounds import SumBound
 from audits.checking.checking import check_program
-from audits.checking.verification import arguments_of, stated_mode
+from audits.proofs.verification import stated_mode
 from audits.refusals import refusal
+from audits.reports.locations import portable
 from audits.rules.assumptions import ASSUMPTIONS
 from audits.rules.findings import Facts, Finding, Report, finding
 from audits.rules.rules import Severity
@@ -284,7 +285,7 @@ def issue(
         digests={mode: p.digest for mode, p in programs.items()},
         profile="secagg+dp" if private else "secagg",
         environment=current_environment(),
-        arguments=tuple(arguments_of(programs[stated_mode(programs)])),
+        arguments=_arguments(programs[stated_mode(programs)]),
         schedule={mode: _schedule(r.facts) for mode, (r, _) in reports.items()},
         bounds={m: _bounds(r.facts) for m, (r, _) in reports.items()} if private else {},
         mechanism=subject.mechanism.record() if isinstance(subject, PrivateProgram) else {},
@@ -299,6 +300,19 @@ def issue(
         notes=(f"rule set {RULE_SET}", *sorted(notes)),
         assumptions=(*ASSUMPTIONS, *_of_mechanism(subject)),
         evidence={mode: r.facts.evidence for mode, (r, _) in reports.items()},
+    )
+
+
+def _arguments(program: Program) -> tuple[dict[str, Any], ...]:
+    """Every argument leaf, as certificates state it."""
+    return tuple(
+        {
+            "position": k,
+            "shape": list(v.aval.shape),  # type: ignore[attr-defined]
+            "dtype": str(v.aval.dtype),  # type: ignore[attr-defined]
+            "placement": placement.value,
+        }
+        for k, (v, placement) in enumerate(zip(program.jaxpr.jaxpr.invars, program.in_placements))
     )
 
 
@@ -327,7 +341,7 @@ def cohort_range(facts: Sequence[Facts]) -> CohortRange:
 
 def _schedule(facts: Facts) -> tuple[Message, ...]:
     return tuple(
-        Message(e.kind, e.name, e.shape, e.dtype, e.bytes, e.depth, e.count, e.line)
+        Message(e.kind, e.name, e.shape, e.dtype, e.bytes, e.depth, e.count, portable(e.line))
         for e in facts.events
     )
 

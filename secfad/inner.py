@@ -10,6 +10,7 @@ from secfad._jax import JaxprEqn as JaxprEqn
 from secfad._jax import Literal as Literal
 from secfad._jax import Primitive as Primitive
 from secfad._jax import Var as Var
+from secfad._jax import at_line as at_line
 from secfad._jax import evaluate as evaluate
 from secfad._jax import hide_file_from_tracebacks as hide_file_from_tracebacks
 from secfad._jax import spec as spec

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from audits.rules.families import DECISIONS
 from audits.transfer.labels import (
     CLIENT_AXIS,
     Axis,
@@ -25,7 +26,6 @@ from audits.transfer.labels import (
     Place,
     data_axes,
 )
-from audits.transfer.registry import DECISIONS
 from audits.transfer.styles import CLIENT_AXIS_NAME, Style
 from secfad import CLIENTS, SERVER, Computation, jacobian
 from secfad.inner import (

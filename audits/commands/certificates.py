@@ -96,8 +96,8 @@ def verify(
 def _verify_against(found, target: str) -> None:
     """Traces the program again and re-checks the evidence of every mode."""
     from audits.certifying import programs_of
-    from audits.checking.verification import verify as verify_evidence
     from audits.commands.certify_file import load
+    from audits.proofs.verification import verify as verify_evidence
     from privacy.certificates.certificates import CertificateMismatch
     from privacy.mechanisms.privatization import PrivateProgram
 

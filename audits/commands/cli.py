@@ -52,8 +52,8 @@ def main() -> None:
 def _exit_code(error: Exception) -> int:
     """The exit code of an exception."""
     from audits.certifying import CertificationError
-    from audits.checking.verification import VerificationError
     from audits.commands.certify_file import UnusableInput
+    from audits.proofs.verification import VerificationError
     from audits.quickstart.errors import ExperimentError
     from privacy.certificates.certificates import CertificateError
     from privacy.errors import BudgetExceeded, LedgerCorrupt, PrivacyError

@@ -48,6 +48,15 @@ def within(file: str, root: Path) -> str:
     return path.as_posix()
 
 
+def portable(text: str) -> str:
+    """A location without folders of one machine: relative to the current folder, or the file alone."""
+    location = parse(text)
+    if location is None:
+        return text
+    path = within(location.file, Path.cwd())
+    return text.replace(location.file, Path(path).name if Path(path).is_absolute() else path, 1)
+
+
 def uri_of(file: str, root: Path) -> str:
     """A reference to a file: relative inside the root, a file URI outside."""
     path = within(file, root)

@@ -30,6 +30,7 @@ from secfad.inner import (
     Placed,
     Round,
     Schedule,
+    at_line,
     equations,
     read,
     spec,
@@ -233,7 +234,8 @@ class _Clipped(Evaluator):
         clipped = dict(zip(((id(step), i) for step, i in sent), bounded))
         for step in uploads:
             operands = [clipped.get((id(step), i), read(env, v)) for i, v in enumerate(step.inputs)]
-            env.update(zip(step.outputs, sum_p.bind(*operands, name=step.name)))
+            with at_line(step.equation):
+                env.update(zip(step.outputs, sum_p.bind(*operands, name=step.name)))
 
     def _separately(self, uploads: Sequence[Sum], sent: list, values: list) -> list:
         bounded: list[Any] = []

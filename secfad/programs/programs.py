@@ -13,7 +13,7 @@ from typing import Any
 from secfad._jax import ClosedJaxpr
 from secfad.collecting import no_collection
 from secfad.errors import TracingError
-from secfad.jaxprs.digests import digest
+from secfad.jaxprs.digests import canonical, digest
 from secfad.placements import Placement
 from secfad.programs.costs import Costs, costs
 from secfad.programs.cutting import schedule
@@ -69,11 +69,16 @@ class Program:
         return self.costs.rounds
 
     @functools.cached_property
-    def digest(self) -> str:
-        """SHA-256 of the canonical form, as hexadecimal digits."""
+    def canonical(self) -> str:
+        """The program as JSON, which its digest covers, with the placements of its arguments."""
         places = [p.value for p in self.in_placements]
         outs = [p.value if p else "constant" for p in self.out_placements]
-        return digest(self.jaxpr, [*places, "->", *outs, str(self.in_tree), str(self.out_tree)])
+        return canonical(self.jaxpr, [*places, "->", *outs, str(self.in_tree), str(self.out_tree)])
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form, as hexadecimal digits."""
+        return digest(self.canonical)
 
     def table(self) -> str:
         """Every message and stage, round by round, as text; the costs in the last line."""

@@ -1,17 +1,28 @@
 """The facts of a certificate are those of the program: rounds, bytes, and the same clients."""
 
 import functools
+import itertools
 import math
 
 import jax
 import jax.numpy as jnp
 import pytest
+import random_drawing
+import random_programs
 from law_programs import CASES
+from test_random_programs import arguments, specs
 
 import audits
 import secfad as fad
 from audits.certifying import check_modes
 from audits.checking.checking import check_program
+from audits.checking.contacts import phases
+from audits.proofs.pairs import goes_back
+from audits.proofs.places import Places
+from audits.proofs.programs import Program as Data
+from audits.proofs.state import State
+from audits.proofs.timing import Timing
+from secfad.errors import SecfadError
 
 USUAL = {"fedavgm_fig4", "scan_of_rounds", "kept_between_rounds", "server_cond", "implicit_ridge"}
 ROWS = [
@@ -51,6 +62,20 @@ def require_equal_facts(report, program):
     assert ("FAD306" in {f.rule for f in report.findings}) == costs.readdressed
 
 
+def require_derived_facts(report, program):
+    """What the verifier derives from the program as data, by code of its own."""
+    places = Places(report.facts.evidence, frozenset({"FAD204", "FAD205"}))
+    body = Data.read(program.canonical).body
+    places.confirm(body, ["C" if p is fad.CLIENTS else "S" for p in program.in_placements])
+    timing = Timing(places)
+    table, state = timing.timetable(body), State(timing)
+    found = state.costs(table)
+    assert found.rounds == program.costs.rounds
+    assert found.state_bytes == program.costs.state_bytes
+    assert (found.state_bytes > 0 or goes_back(timing, table)) == program.costs.readdressed
+    assert list(state.phases(table)) == phases(program.schedule)
+
+
 @pytest.mark.sample(quick=8)
 @pytest.mark.parametrize(("name", "mode"), ROWS)
 def test_certified_facts_are_those_of_the_trace(name, mode):
@@ -58,6 +83,7 @@ def test_certified_facts_are_those_of_the_trace(name, mode):
     report = check_program(traced)
     if report.kind != "reject":
         require_equal_facts(report, traced)
+        require_derived_facts(report, traced)
 
 
 def conjugate_gradients(steps):
@@ -118,3 +144,29 @@ def test_a_constant_beside_a_server_value_in_a_barrier_is_not_sent():
     require_equal_facts(check_program(traced), traced)
     ones = functools.partial(jnp.ones, dtype=jnp.float32)
     assert jnp.allclose(fad.execute(traced, ones(3), ones((5, 3))), 6.0)
+
+
+def traces(seed):
+    """The value and the derivatives of a random program, as far as they exist."""
+    drawn = random_drawing.program(seed, 2, 6)
+    made = random_programs.computation(drawn.steps)
+    spec = specs(arguments(drawn.dtype))
+    for mode in ("value", "forward", "reverse", "mixed"):
+        fun = made if mode == "value" else fad.value_and_grad(made, argnums=drawn.wrt, mode=mode)
+        try:
+            yield fad.trace(fun, *spec)
+        except SecfadError:
+            continue
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("seeds", [range(k, k + 20) for k in range(0, 400, 20)], ids=str)
+@pytest.mark.sample(quick=1)
+def test_the_verifier_derives_the_costs_of_random_programs(seeds):
+    derived = 0
+    for traced in itertools.chain.from_iterable(map(traces, seeds)):
+        report = check_program(traced)
+        if report.kind != "reject":
+            require_derived_facts(report, traced)
+            derived += 1
+    assert derived > len(seeds)

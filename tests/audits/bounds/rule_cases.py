@@ -17,7 +17,7 @@ from jax import lax
 
 import audits.bounds
 import secfad as fad
-from audits.transfer.registry import DECISIONS
+from audits.rules.families import DECISIONS
 from secfad.jaxprs.origins import registered
 
 SHAPES = [(), (), (1,), (3,), (2, 3), (3, 1), (2, 1, 3), (3, 3)]

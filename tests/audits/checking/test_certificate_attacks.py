@@ -11,7 +11,7 @@ import pytest
 import audits
 import privacy
 import secfad as fad
-from audits.checking.verification import VerificationError, verify
+from audits.proofs.verification import VerificationError, verify
 from privacy.certificates.certificates import Certificate, CertificateError, Obligation
 from privacy.certificates.cohort_ranges import CohortRange
 from privacy.certificates.statements import SignedCertificate, sign, verify_signature

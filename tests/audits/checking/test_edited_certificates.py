@@ -15,7 +15,7 @@ from wild_programs import WILD
 import audits
 import privacy
 from audits.certifying import check_modes, issue
-from audits.checking.verification import VerificationError, verify
+from audits.proofs.verification import VerificationError, verify
 from privacy.certificates.certificates import Certificate, CertificateError
 from privacy.mechanisms.mechanisms import Gaussian
 

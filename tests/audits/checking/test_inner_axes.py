@@ -8,8 +8,8 @@ from jax import lax
 
 import audits
 import secfad as fad
-from audits.checking.verification import verify
 from audits.projections import certify_arrays, project
+from audits.proofs.verification import verify
 from secfad.errors import TranslationError
 
 N = 8

@@ -13,7 +13,7 @@ import audits
 import privacy
 import secfad as fad
 from audits.certifying import programs_of
-from audits.checking.verification import VerificationError, verify
+from audits.proofs.verification import VerificationError, verify
 
 SPECS = (jax.ShapeDtypeStruct((3,), "float32"),) * 2
 NATIVE = [c for c in CASES if c.style == "native" and c.kind != "reject" and c.mode == "primal"]

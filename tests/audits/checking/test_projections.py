@@ -12,8 +12,8 @@ from jax import lax
 import audits
 import secfad as fad
 from audits.certifying import cohort_range, programs_of
-from audits.checking.verification import VerificationError, verify
 from audits.projections import certify_arrays, project
+from audits.proofs.verification import VerificationError, verify
 from secfad.errors import TranslationError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh

@@ -12,9 +12,9 @@ from verdicts import arguments, judged
 from audits.checking import checking
 from audits.checking.frontends import trace_mode
 from audits.rules.catalogue import RULES
+from audits.rules.families import ACCEPTING, DECISIONS
 from audits.transfer import axis, registry
 from audits.transfer.labels import Label, Place, data_axes
-from audits.transfer.registry import ACCEPTING, DECISIONS
 from audits.transfer.styles import STYLES
 from audits.transfer.transfer import TRANSFER, mutated
 from secfad._jax import ClosedJaxpr, Primitive, sub_jaxprs

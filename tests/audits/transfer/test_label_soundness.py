@@ -17,6 +17,7 @@ import pytest
 from jax import lax
 from rule_cases import automatic, bound, elsewhere, pick, some_shape
 
+from audits.rules.families import ACCEPTING, DECISIONS
 from audits.transfer import axis
 from audits.transfer.interpreter import Checker
 from audits.transfer.labels import (
@@ -29,7 +30,6 @@ from audits.transfer.labels import (
     Label,
     Place,
 )
-from audits.transfer.registry import ACCEPTING, DECISIONS
 from audits.transfer.styles import STYLES
 from audits.transfer.transfer import TRANSFER, mutated
 from secfad.jaxprs.origins import registered

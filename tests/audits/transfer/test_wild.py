@@ -8,7 +8,7 @@ from wild_programs import MODES, WILD
 
 import audits
 from audits.certifying import check_modes, issue
-from audits.checking.verification import verify
+from audits.proofs.verification import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DrJAX asks for an old mesh
 assert wild_arrays

@@ -1,8 +1,8 @@
-"""The bounds and the mechanism of a certificate, compared with the clips of its program.
+"""Clips: the bounds and the mechanism of a certificate, compared with the clips of its program.
 
-The verifier accepts bounds only in the form that `privatize` writes: the operand of a sum is a result
-of `fad.clip` with a constant bound. Everything that a certificate states about a sum can then be read
-off the equation of its clip, so nothing about it has to be believed.
+Bounds are accepted only in the form that `privatize` writes: the operand of a sum is a result of
+`fad.clip` with a constant bound. Everything that a certificate states about a sum can then be read off
+the equation of its clip, so nothing about it has to be believed.
 """
 
 import math
@@ -10,51 +10,51 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from audits.bounds.rounding import slack_of
+from audits.proofs.places import Sent
+from audits.proofs.programs import Constant, Equation, items
 from privacy.accounting.sizes import STATEMENT
 from privacy.certificates.certificates import Bound, Certificate
 from privacy.mechanisms.mechanisms import Gaussian, Mechanism, MechanismError, Skellam
-from secfad.inner import JaxprEqn, Literal, Var
 
 _CLOSE = 1 + 1e-9
 
 
-class Clipped(NamedTuple):
-    """One result of a clip.
+class ClippedSum(NamedTuple):
+    """A sum of one result of a clip.
 
     Attributes:
-      clip: Path of the equation.
+      name: Of the sum.
+      count: How often it is executed; 0 in a branch that sends less.
+      clip: The equation of the clip.
       index: Position among its results.
       norm: Largest L2 norm of the result.
       unit: Its unit in the joint norm.
       dtype: Its dtype.
     """
 
-    clip: tuple
+    name: str
+    count: int
+    clip: Equation
     index: int
     norm: float
     unit: float
     dtype: str
 
 
-class ClippedSum(NamedTuple):
-    """A sum of a clipped operand; `count` is how often it is executed, 0 in a branch that sends less."""
-
-    name: str
-    count: int
-    operand: Clipped
-
-
-def clipped(equation: JaxprEqn, path: tuple) -> dict[Var, Clipped]:
-    """Results of a clip with a constant bound; nothing if another value decides the bound."""
-    bound = equation.invars[0]
-    if not isinstance(bound, Literal):
-        return {}
-    limit = abs(float(bound.val))  # type: ignore[arg-type]
-    made = {}
-    for index, (variable, unit) in enumerate(zip(equation.outvars, equation.params["norms"])):
-        aval: Any = variable.aval
-        made[variable] = Clipped(path, index, limit * unit, unit, str(aval.dtype))
-    return made
+def clipped(sent: Sent) -> ClippedSum | None:
+    """The clip of what a sum adds up; None if it is no result of a clip with a constant bound."""
+    body, operand = sent.equation.body, sent.operand
+    clip = next((e for e in body.equations if operand in e.outputs), None)
+    if clip is None or clip.kind != "clip":
+        return None
+    bound = clip.inputs[0]
+    if not isinstance(bound, Constant) or bound.number is None:
+        return None
+    index = clip.outputs.index(operand)
+    kind, text = items(clip.params["norms"])[index]
+    unit, dtype = float(text) if kind == "float" else math.nan, body.aval(operand).dtype
+    norm = abs(float(bound.number)) * unit
+    return ClippedSum(sent.equation.label, sent.count, clip, index, norm, unit, dtype)
 
 
 def fault_of_bounds(
@@ -78,13 +78,12 @@ def fault_of_bounds(
 
 
 def _fault_of_one(stated: Bound, proved: ClippedSum) -> str | None:
-    operand = proved.operand
-    norm, slack = stated.norm, slack_of(operand.dtype)
+    norm, slack = stated.norm, slack_of(proved.dtype)
     what = f"Sum {stated.sum!r}"
-    if not isinstance(norm, int | float) or not operand.norm <= norm * _CLOSE:
-        return f"{what} is clipped to {operand.norm}, stated is {norm}."
-    if not math.isclose(stated.unit, operand.unit, rel_tol=1e-9):
-        return f"{what} has the unit {operand.unit} in its clip, stated is {stated.unit}."
+    if not isinstance(norm, int | float) or not proved.norm <= norm * _CLOSE:
+        return f"{what} is clipped to {proved.norm}, stated is {norm}."
+    if not math.isclose(stated.unit, proved.unit, rel_tol=1e-9):
+        return f"{what} has the unit {proved.unit} in its clip, stated is {stated.unit}."
     if not slack <= stated.slack * _CLOSE:
         return f"{what} may exceed its norm by the factor {slack}, stated is {stated.slack}."
     if stated.proof != "clip":
@@ -94,15 +93,14 @@ def _fault_of_one(stated: Bound, proved: ClippedSum) -> str | None:
 
 def _fault_of_groups(stated: Sequence[Bound], found: Sequence[ClippedSum]) -> str | None:
     """Sums of one group must be different results of one clip, and a clip must be one group."""
-    clips: dict[str, tuple] = {}
+    clips: dict[str, Equation] = {}
     summed = set()
     for bound, proved in zip(stated, found):
-        operand = proved.operand
-        if clips.setdefault(bound.group, operand.clip) != operand.clip or not bound.group:
+        if clips.setdefault(bound.group, proved.clip) is not proved.clip or not bound.group:
             return f"Sum {bound.sum!r} is not clipped jointly with the others of {bound.group!r}."
-        if (operand.clip, operand.index) in summed:
+        if (proved.clip, proved.index) in summed:
             return f"Sum {bound.sum!r} adds a clipped value that another sum has added."
-        summed.add((operand.clip, operand.index))
+        summed.add((proved.clip, proved.index))
     return None
 
 
@@ -115,15 +113,15 @@ def _fault_of_mechanism(
         return None
     try:
         mechanism = _mechanism(record)
-        for name, _, operand in found:
-            limit = mechanism.clip_norm_of(name)
-            if not operand.norm <= limit * _CLOSE:
-                return f"Sum {name!r} is clipped to {operand.norm}, its mechanism to {limit}."
+        for proved in found:
+            limit = mechanism.clip_norm_of(proved.name)
+            if not proved.norm <= limit * _CLOSE:
+                return f"Sum {proved.name!r} is clipped to {proved.norm}, its mechanism to {limit}."
     except (MechanismError, TypeError, ValueError) as error:
         return f"The mechanism of the certificate is not one of secfad: {error}"
     if mechanism.by_clients and STATEMENT not in certificate.assumptions:
         return f"The assumption of noise by clients is missing: {STATEMENT!r}."
-    clips = {s.operand.clip: s.count for s in found}
+    clips = {proved.clip: proved.count for proved in found}
     # Each round has a clip, so none has two; of a loop without a length nobody knows.
     apart = math.isinf(rounds) or sum(clips.values()) > rounds
     if mechanism.joint and apart and len(clips) > 1:

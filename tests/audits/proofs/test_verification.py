@@ -10,8 +10,8 @@ import pytest
 
 import audits
 import secfad as fad
-from audits.checking.verification import VerificationError, verify
-from audits.checking.verified_bounds import Clipped, ClippedSum, fault_of_bounds
+from audits.proofs.clips import ClippedSum, fault_of_bounds
+from audits.proofs.verification import VerificationError, verify
 from audits.transfer import interpreter
 from privacy.certificates.certificates import Certificate
 from privacy.mechanisms.mechanisms import Gaussian
@@ -182,7 +182,7 @@ def test_rounds_without_a_number_prove_no_joint_clip():
     mechanism = Gaussian(noise_multiplier=1.0, clip_norm=1.0, joint=False)
     certificate = audits.certify(privatize(two_sums, spec(3), spec(3), mechanism=mechanism))
     found = [
-        ClippedSum(name, 1, Clipped((at,), 0, 1.0, 1.0, dtype))
+        ClippedSum(name, 1, at, 0, 1.0, 1.0, dtype)
         for at, name, dtype in ((0, "a", "float32"), (1, "b", "bfloat16"))
     ]
     jointly = altered(certificate, mechanism={**certificate.mechanism, "joint": True})
