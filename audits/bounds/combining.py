@@ -19,7 +19,7 @@ from audits.bounds.values.facts import Fact, Interval, Norm, Relation, factor_of
 from audits.bounds.values.keys import Keys, mixed, unnamed
 from audits.bounds.values.precision import is_complex, is_float, is_wide, low_precision
 from audits.bounds.values.sets import NONE, only
-from audits.bounds.values.steps import Site, entries
+from audits.bounds.values.steps import RESHAPING, Site, entries
 from audits.transfer.labels import Place
 
 Number = Callable[..., int]
@@ -153,7 +153,7 @@ def _amount(site: Site) -> Amount | None:
     more; an integer or a short float of them is another number.
     """
     facts = site.facts
-    if site.name in _UNIFORM and facts:
+    if site.name in RESHAPING | {"neg", "abs"} and facts:
         return facts[0].amount
     if site.name == "convert_element_type":
         exact = is_wide(site.dtype) and is_wide(site.operand_dtype(0))
@@ -174,19 +174,7 @@ def _scaled_amount(site: Site) -> Amount | None:
     return made if made.factor == 0 or _LEAST <= made.factor <= 1 / _LEAST else None
 
 
-# Numbers by which a server value may be scaled.
-_LEAST = 1e-12
-_UNIFORM = frozenset(
-    [
-        "broadcast_in_dim",
-        "reshape",
-        "squeeze",
-        "copy",
-        "stop_gradient",
-        "neg",
-        "abs",
-    ]
-)
+_LEAST = 1e-12  # and its inverse: numbers by which a server value may be scaled
 
 
 def _blame(site: Site) -> str:

@@ -29,6 +29,7 @@ from audits.bounds.values.sets import NONE, Sums, united
 from audits.bounds.values.steps import Site
 from audits.transfer.interpreter import Checker, Path
 from audits.transfer.labels import Label, Place, public
+from audits.transfer.registry import DECISIONS
 from secfad.inner import ClosedJaxpr, Jaxpr, Literal, Var, user_line
 
 
@@ -279,24 +280,8 @@ class Prover(Contributions, ControlFlow):
         return ("computed", known, *[f.number for f in site.facts])
 
 
-_CALLS = frozenset(
-    [
-        "jit",
-        "pjit",
-        "closed_call",
-        "core_call",
-        "call",
-        "checkpoint",
-        "remat",
-        "remat2",
-        "custom_jvp_call",
-        "custom_vjp_call",
-        "custom_vjp_call_jaxpr",
-        "custom_linear_solve",
-        "linear_solve",
-    ]
-)
-_NESTING = _CALLS | {"cond", "scan", "while"}
+_ENTERED = ("call", "custom_rule", "linear_solve", "cond", "scan", "while")
+_NESTING = frozenset(name for name, family in DECISIONS.items() if family in _ENTERED)
 # N-ary; each result equals its operand, whatever its placement.
 _PASSED_ON = frozenset(
     {"federated_broadcast", "optimization_barrier", "device_put", "name", "sharding_constraint"}

@@ -51,9 +51,10 @@ SWAPPED = {"min": "max", "max": "min", "any": "all", "all": "any", "join": "firs
 def changes(node):
     """Ways to change one node: a description, and a function that changes a copy in place."""
     found = []
-    if isinstance(node, ast.Dict) and node.keys and all(_is_word(k) for k in node.keys):
+    if isinstance(node, ast.Dict):
         for k, key in enumerate(node.keys):
-            found.append((f"drop the rule of {key.value}", lambda n, k=k: _drop(n, k)))
+            if _is_word(key):
+                found.append((f"drop the rule of {key.value}", lambda n, k=k: _drop(n, k)))
     if isinstance(node, ast.Set | ast.List | ast.Tuple) and len(node.elts) > 1:
         for k, word in enumerate(node.elts):
             if _is_word(word):

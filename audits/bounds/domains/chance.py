@@ -10,30 +10,16 @@ Source: `jax.random.normal`.
 import math
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from audits.bounds.domains.key_relations import all_unrelated
 from audits.bounds.values.facts import Noise, factor_of
 from audits.bounds.values.keys import Key, positions
-from audits.bounds.values.steps import Site
+from audits.bounds.values.precision import is_wide
+from audits.bounds.values.steps import RESHAPING, Site
 from audits.transfer.labels import Place
 
-_PASSING = frozenset(
-    {
-        "broadcast_in_dim",
-        "reshape",
-        "transpose",
-        "squeeze",
-        "slice",
-        "copy",
-        "stop_gradient",
-        "convert_element_type",
-        "rev",
-    }
-)
-
-
+_PASSING = RESHAPING | {"transpose", "slice", "rev", "convert_element_type"}
 # The bits to drop so that the rest is a mantissa, and the bits of the number one.
 _SHIFT = {"uint32": 9, "uint64": 12}
 _ONE = {"uint32": 0x3F800000, "uint64": 0x3FF0000000000000}
@@ -43,15 +29,10 @@ def _passes(site: Site) -> bool:
     """Whether a primitive only rearranges entries; broadcasting a draw uses it many times and does
     not pass.
     """
-    if site.name == "convert_element_type" and not _exact(site):
+    exact = is_wide(site.dtype) and is_wide(site.operand_dtype(0))
+    if site.name == "convert_element_type" and not exact:
         return False
     return site.name in _PASSING and math.prod(site.shape(0)) == math.prod(site.out_shape)
-
-
-def _exact(site: Site) -> bool:
-    """Whether a conversion keeps every number: one of floats, to 32 bits or more."""
-    dtypes = (site.equation.invars[0].aval.dtype, site.dtype)  # type: ignore[attr-defined]
-    return all(jnp.issubdtype(d, jnp.floating) and jnp.finfo(d).bits >= 32 for d in dtypes)
 
 
 def draw_of(site: Site) -> Any:

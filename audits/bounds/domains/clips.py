@@ -39,8 +39,7 @@ def scaled_norm(fact: Fact, factor: Fact, shape: tuple, related: tuple) -> Norm 
     if found is None:
         return None
     member, unit = found
-    reach = max(abs(factor.interval.low), abs(factor.interval.high))
-    limited = relation.amount.widened(relation.gap and reach * relation.gap)
+    limited = relation.amount.widened(relation.gap and factor.interval.reach * relation.gap)
     if limited is not None:
         return Norm(member.summed, limited.times(unit))
     divisor = Divisor(relation.origin, relation.gap, _finite(fact, factor))

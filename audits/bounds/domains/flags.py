@@ -9,7 +9,7 @@ from collections.abc import Callable
 from audits.bounds.values.amounts import Amount
 from audits.bounds.values.facts import Member, Relation, factor_of
 from audits.bounds.values.members import itself
-from audits.bounds.values.steps import Site
+from audits.bounds.values.steps import Site, moved_axes
 
 Found = Relation | None
 FLAGS = frozenset({"finite", "nan", "within", "outside", "outside unless NaN"})
@@ -21,12 +21,11 @@ def reduced_members(site: Site, related: Relation) -> frozenset[Member] | None:
     gone = set(site.params["axes"])
     if site.labels[0].client_axis in gone:
         return None
-    left = [k for k in range(len(site.shape(0))) if k not in gone]
-    renumbered = {old: new for new, old in enumerate(left)}
+    place = moved_axes(site)
     members = set()
     for member in related.members:
         summed = member.summed | {mine for mine, here in member.kept if here in gone}
-        places = tuple((mine, renumbered[here]) for mine, here in member.kept if here not in gone)
+        places = tuple((mine, place[here]) for mine, here in member.kept if here not in gone)
         members.add(Member(member.value, frozenset(summed), places))
     return frozenset(members)
 

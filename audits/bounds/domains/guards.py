@@ -103,7 +103,7 @@ def _fits(interval: Interval, site: Site) -> bool:
     limit = largest_number(site.dtype)
     if is_float(before) and largest_number(before) <= limit:
         return True
-    return _reach(interval) < limit / 2
+    return interval.reach < limit / 2
 
 
 def _quotient(site: Site, relation: Relation | None) -> Alternatives:
@@ -125,7 +125,7 @@ def _quotient(site: Site, relation: Relation | None) -> Alternatives:
         for m in bottom.relation.members  # type: ignore[union-attr]
     )
     least = bottom.interval.low
-    if not over and least < 1 and not _reach(top.interval) / least < limit:
+    if not over and least < 1 and not top.interval.reach / least < limit:
         return NEVER
     # An infinite norm gives zero, a NaN does not.
     if not normed:
@@ -140,16 +140,11 @@ def _product(site: Site) -> Alternatives:
         if site.shape(index) != site.out_shape:
             continue
         fact, factor = site.facts[index], site.facts[other]
-        size = _reach(factor.interval)
-        small = size <= 1 or _reach(fact.interval) * size < largest_number(site.dtype) / 2
+        size = factor.interval.reach
+        small = size <= 1 or fact.interval.reach * size < largest_number(site.dtype) / 2
         if small or _scales(factor, fact, site, index, other):
             return _both(_given(site, index), _given(site, other))
     return NEVER
-
-
-def _reach(interval: Interval) -> float:
-    reach = max(abs(interval.low), abs(interval.high))
-    return math.inf if math.isnan(reach) else reach
 
 
 def _scales(factor: Fact, fact: Fact, site: Site, index: int, other: int) -> bool:

@@ -25,13 +25,14 @@ from audits.bounds.values.precision import (
     roundoff,
     tiny,
 )
+from audits.bounds.values.steps import RESHAPING
 
 Rule = Callable[..., Interval]
 
 
 def magnitude(found: Interval) -> Interval:
     """The range of the magnitudes of complex numbers; that of two finite parts may overflow."""
-    large = _reach(found) > largest_number(np.float32) / 4
+    large = found.reach > largest_number(np.float32) / 4
     return found._replace(inf=found.inf or large)
 
 
@@ -44,7 +45,7 @@ def summed(one: Interval, count: int, dtype: Any) -> Interval:
     if not is_float(dtype) or count == 1:
         return wide
     exact = one.low == one.high == math.trunc(one.low) if math.isfinite(one.low) else False
-    if exact and _reach(wide) * roundoff(dtype) < 0.5:
+    if exact and wide.reach * roundoff(dtype) < 0.5:
         return wide
     return _accumulated(wide, one, count * roundoff(dtype))
 
@@ -53,7 +54,7 @@ def _accumulated(wide: Interval, one: Interval, loss: float) -> Interval:
     """The rounding errors of a long sum; a short dtype may stop growing after one summand."""
     if loss < 1e-6:
         return wide
-    error = loss * _reach(wide)
+    error = loss * wide.reach
     low, high = wide.low - error, wide.high + error
     if one.low >= 0:
         low = max(low, one.low)
@@ -92,35 +93,15 @@ def _computed(
     return flushed(_rounded(found, dtype), dtype)
 
 
-_MAGNITUDES = frozenset(
-    {
-        "neg",
-        "add",
-        "add_any",
-        "sub",
-        "mul",
-        "select_n",
-        "pad",
-        "concatenate",
-        "stack",
-        "broadcast_in_dim",
-        "reshape",
-        "transpose",
-        "squeeze",
-        "slice",
-        "rev",
-        "split",
-        "copy",
-        "stop_gradient",
-        "convert_element_type",
-        "broadcast",
-    }
-)
+_MOVED = RESHAPING | {"transpose", "slice", "rev", "split", "convert_element_type"}
+_MAGNITUDES = _MOVED | {
+    *("neg", "add", "add_any", "sub", "mul", "select_n", "pad", "concatenate", "stack")
+}
 
 
 def _as_complex(name: str, found: Interval) -> Interval:
     """The magnitudes of complex numbers; functions of them have other ranges than on the reals."""
-    reach = _reach(found)
+    reach = found.reach
     known = name in _MAGNITUDES and reach < largest_number(np.float32) / 4
     if not known or found.inf:
         return everything(np.complex64)
@@ -131,16 +112,16 @@ def _cancels(name: str, operands: Sequence[Interval], found: Interval, dtype: An
     """Whether a sum may be much smaller than its operands, so that their rounding errors count."""
     if name not in ("add", "add_any", "sub"):
         return False
-    largest = max(_reach(i) for i in operands)
+    largest = max(i.reach for i in operands)
     if all(i.low == i.high for i in operands):
         exact = all(rounded(i.low, dtype) == i.low for i in operands)
-        return not exact and _reach(found) < 1e-3 * largest
-    return _reach(found) < largest
+        return not exact and found.reach < 1e-3 * largest
+    return found.reach < largest
 
 
 def _blurred(found: Interval, operands: Sequence[Interval], dtype: Any) -> Interval:
     """A range widened by the rounding errors of the operands."""
-    error = 8 * roundoff(dtype) * max(_reach(i) for i in operands)
+    error = 8 * roundoff(dtype) * max(i.reach for i in operands)
     return found._replace(low=found.low - error, high=found.high + error)
 
 
@@ -166,7 +147,7 @@ def flushed(found: Interval, dtype: Any) -> Interval:
 def _grows(name: str, operands: Sequence[Interval]) -> bool:
     """Whether a finite operand can give an infinite result."""
     if name == "mul":
-        return min(_reach(operands[0]), _reach(operands[1])) > 1
+        return min(operands[0].reach, operands[1].reach) > 1
     if name == "div":
         return operands[1].low < 1
     return name in ("add", "add_any", "sub", "square", "integer_pow", "exp", "convert_element_type")
@@ -178,7 +159,7 @@ _LOGICAL = frozenset({"not", "and", "or"})
 def _overflowed(found: Interval, dtype: Any) -> Interval:
     """Turns values beyond the range of a float dtype into infinity."""
     limit = largest_number(dtype) / 4
-    if _reach(found) <= limit:
+    if found.reach <= limit:
         return found
     low = -math.inf if found.low < -limit else found.low
     high = math.inf if found.high > limit else found.high
@@ -229,10 +210,6 @@ def mul(x: Sequence[Interval], params: Any = None) -> Interval:
     return Interval(min(ends), max(ends), nan, a.inf or b.inf)
 
 
-def _reach(a: Interval) -> float:
-    return max(abs(a.low), abs(a.high))
-
-
 def div(x: Sequence[Interval], params: Any = None) -> Interval:
     """Quotient; a denominator that may be zero gives no bound."""
     a, b = x
@@ -266,10 +243,7 @@ def clamp(x: Sequence[Interval], params: Any = None) -> Interval:
 
 def select(x: Sequence[Interval], params: Any = None) -> Interval:
     """One of the cases."""
-    result = x[1]
-    for case in x[2:]:
-        result = hull(result, case)
-    return result
+    return functools.reduce(hull, x[1:])
 
 
 def _absolute(x: Sequence[Interval], params: Any = None) -> Interval:
@@ -335,66 +309,36 @@ def _same(x: Sequence[Interval], params: Any = None) -> Interval:
 
 
 def _join_all(x: Sequence[Interval], params: Any = None) -> Interval:
-    result = x[0]
-    for other in x[1:]:
-        result = hull(result, other)
-    return result
+    return functools.reduce(hull, x)
 
 
 def _flag(x: Sequence[Interval], params: Any = None) -> Interval:
     return Interval(0.0, 1.0)
 
 
-_RULES: dict[str, Rule] = (
-    {
-        "add": add,
-        "add_any": add,
-        "sub": sub,
-        "neg": neg,
-        "mul": mul,
-        "div": div,
-        "max": maximum,
-        "min": minimum,
-        "clamp": clamp,
-        "select_n": select,
-        "abs": _absolute,
-        "square": square,
-        "integer_pow": _integer_pow,
-        "sqrt": _sqrt,
-        "rsqrt": _rsqrt,
-        "tanh": _squash(-1.0, 1.0),
-        "erf": _squash(-1.0, 1.0),
-        "logistic": _squash(0.0, 1.0),
-        "sign": _squash(-1.0, 1.0),
-        "sin": _wave,
-        "cos": _wave,
-        "exp": _exp,
-        "round": _step,
-        "floor": _step,
-        "ceil": _step,
-        "pad": _join_all,
-        "concatenate": _join_all,
-        "stack": _join_all,
-    }
-    | dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge", "is_finite", "not", "and", "or"), _flag)
-    | (
-        dict.fromkeys(
-            (
-                "broadcast_in_dim",
-                "reshape",
-                "transpose",
-                "squeeze",
-                "slice",
-                "rev",
-                "split",
-                "copy",
-                "stop_gradient",
-                "convert_element_type",
-                "reduce_max",
-                "reduce_min",
-                "broadcast",
-            ),
-            _same,
-        )
-    )
-)
+_FLAGS = ("eq", "ne", "lt", "le", "gt", "ge", "is_finite", "not", "and", "or")
+_RULES: dict[str, Rule] = {
+    "add": add,
+    "add_any": add,
+    "sub": sub,
+    "neg": neg,
+    "mul": mul,
+    "div": div,
+    "max": maximum,
+    "min": minimum,
+    "clamp": clamp,
+    "select_n": select,
+    "abs": _absolute,
+    "square": square,
+    "integer_pow": _integer_pow,
+    "sqrt": _sqrt,
+    "rsqrt": _rsqrt,
+    **dict.fromkeys(("tanh", "erf", "sign"), _squash(-1.0, 1.0)),
+    "logistic": _squash(0.0, 1.0),
+    **dict.fromkeys(("sin", "cos"), _wave),
+    "exp": _exp,
+    **dict.fromkeys(("round", "floor", "ceil"), _step),
+    **dict.fromkeys(("pad", "concatenate", "stack"), _join_all),
+    **dict.fromkeys((*_MOVED, "reduce_max", "reduce_min"), _same),
+    **dict.fromkeys(_FLAGS, _flag),
+}

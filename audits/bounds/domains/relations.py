@@ -30,20 +30,10 @@ from audits.bounds.values.precision import (
     step_near_zero,
     tiny,
 )
-from audits.bounds.values.steps import Site, entries
+from audits.bounds.values.steps import RESHAPING, Site, entries, moved_axes
 
 # Their result is far above zero where their operand is.
-_MOVES = frozenset(
-    {
-        "broadcast_in_dim",
-        "reshape",
-        "squeeze",
-        "copy",
-        "stop_gradient",
-        "sqrt",
-        "convert_element_type",
-    }
-)
+_MOVES = RESHAPING | {"sqrt", "convert_element_type"}
 
 
 def relation_of(site: Site) -> Found:
@@ -254,37 +244,15 @@ def _dot_general(site: Site) -> Found:
     return Relation("square", frozenset({member}), Amount(kept), gap=hidden)
 
 
-def _moved(site: Site, place: Callable[[int], int | None]) -> Found:
-    related = site.facts[0].relation
-    if related is None:
+def _moved(site: Site) -> Found:
+    related, place = site.facts[0].relation, moved_axes(site)
+    if related is None or not all(here in place for m in related.members for _, here in m.kept):
         return None
-    members = set()
-    for member in related.members:
-        kept = tuple((mine, place(here)) for mine, here in member.kept)
-        if any(here is None for _, here in kept):
-            return None
-        members.add(Member(member.value, member.summed, kept))  # type: ignore[arg-type]
+    members = [
+        m._replace(kept=tuple((mine, place[here]) for mine, here in m.kept))
+        for m in related.members
+    ]
     return related._replace(members=frozenset(members))
-
-
-def _broadcast_in_dim(site: Site) -> Found:
-    targets = site.params["broadcast_dimensions"]
-    shape, out = site.shape(0), site.out_shape
-    return _moved(site, lambda k: targets[k] if shape[k] == out[targets[k]] else None)
-
-
-def _reshape(site: Site) -> Found:
-    before = [k for k, size in enumerate(site.shape(0)) if size != 1]
-    after = [k for k, size in enumerate(site.out_shape) if size != 1]
-    if [site.shape(0)[k] for k in before] != [site.out_shape[k] for k in after]:
-        return None
-    return _moved(site, lambda k: dict(zip(before, after)).get(k))
-
-
-def _squeeze(site: Site) -> Found:
-    gone = {d % len(site.shape(0)) for d in site.params["dimensions"]}
-    left = [k for k in range(len(site.shape(0))) if k not in gone]
-    return _moved(site, lambda k: left.index(k) if k in left else None)
 
 
 def _same(site: Site) -> Found:
@@ -322,9 +290,9 @@ _RULES: dict[str, Callable[[Site], Found]] = {
     "clamp": _clamp,
     "reduce_sum": _reduce_sum,
     "dot_general": _dot_general,
-    "broadcast_in_dim": _broadcast_in_dim,
-    "reshape": _reshape,
-    "squeeze": _squeeze,
+    "broadcast_in_dim": _moved,
+    "reshape": _moved,
+    "squeeze": _moved,
     "copy": _same,
     "stop_gradient": _same,
     "convert_element_type": _convert,

@@ -13,23 +13,10 @@ from audits.bounds.values.amounts import Amount
 from audits.bounds.values.facts import Fact, Noise, factor_of
 from audits.bounds.values.precision import is_float, is_wide
 from audits.bounds.values.sets import NONE, Sums, united
-from audits.bounds.values.steps import Site
+from audits.bounds.values.steps import RESHAPING, Site
 from audits.transfer.labels import Place
 
-_PASSING = frozenset(
-    {
-        "broadcast_in_dim",
-        "reshape",
-        "transpose",
-        "squeeze",
-        "copy",
-        "stop_gradient",
-        "convert_element_type",
-        "neg",
-    }
-)
-
-
+_PASSING = RESHAPING | {"transpose", "convert_element_type", "neg"}
 _ARITHMETIC = frozenset({"neg", "mul", "div", "add", "add_any", "sub"})
 
 

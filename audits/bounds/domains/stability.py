@@ -20,7 +20,7 @@ from audits.bounds.values.precision import (
     roundoff,
     step_near_zero,
 )
-from audits.bounds.values.steps import Site, entries
+from audits.bounds.values.steps import Site, entries, moved_axes
 
 Norms = tuple[Norm, ...]
 
@@ -263,25 +263,13 @@ def _chosen_by_norm(site: Site) -> Norms:
     return () if amount is None else (Norm(member.summed, amount),)
 
 
-def _transpose(site: Site) -> Norms:
-    order = {old: new for new, old in enumerate(site.params["permutation"])}
-    return tuple(n._replace(axes=frozenset(order[k] for k in n.axes)) for n in site.facts[0].norms)
-
-
-def _broadcast_in_dim(site: Site) -> Norms:
-    targets, shape, out = site.params["broadcast_dimensions"], site.shape(0), site.out_shape
-    if any(shape[k] != out[targets[k]] for k in range(len(shape))):
+def _moved(site: Site) -> Norms:
+    """Axes of length one may disappear; a stretched axis repeats entries."""
+    place = moved_axes(site)
+    if site.name == "broadcast_in_dim" and len(place) < len(site.shape(0)):
         return ()
     return tuple(
-        n._replace(axes=frozenset(targets[k] for k in n.axes)) for n in site.facts[0].norms
-    )
-
-
-def _squeeze(site: Site) -> Norms:
-    gone = {d % len(site.shape(0)) for d in site.params["dimensions"]}
-    left = [k for k in range(len(site.shape(0))) if k not in gone]
-    return tuple(
-        n._replace(axes=frozenset(left.index(k) for k in n.axes if k in left))
+        n._replace(axes=frozenset(place[k] for k in n.axes if k in place))
         for n in site.facts[0].norms
     )
 
@@ -302,12 +290,11 @@ def _reduce_sum(site: Site) -> Norms:
     gone = set(site.params["axes"])
     if site.labels[0].client_axis in gone:
         return ()
-    left = [k for k in range(len(site.shape(0))) if k not in gone]
-    found = []
+    place, found = moved_axes(site), []
     for norm in stated(site.facts[0]):
         inside, outside = gone & norm.axes, gone - norm.axes
         growth = math.sqrt(entries(site.shape(0), inside)) * entries(site.shape(0), outside)
-        axes = frozenset(left.index(k) for k in norm.axes if k in left)
+        axes = frozenset(place[k] for k in norm.axes if k in place)
         found.append(Norm(axes, norm.amount.scaled(growth)))
     return _rounded(site, tuple(found))
 
@@ -380,9 +367,7 @@ _RULES: dict[str, Callable[[Site], Norms]] = {
     "mul": _mul,
     "div": _div,
     "select_n": _select,
-    "transpose": _transpose,
-    "broadcast_in_dim": _broadcast_in_dim,
-    "squeeze": _squeeze,
+    **dict.fromkeys(("transpose", "broadcast_in_dim", "squeeze"), _moved),
     "reshape": _reshape,
     "reduce_sum": _reduce_sum,
     "round": _round,

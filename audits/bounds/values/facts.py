@@ -27,9 +27,15 @@ class Interval(NamedTuple):
     inf: bool = False
 
     @property
+    def reach(self) -> float:
+        """Largest absolute value but for NaN; infinite if unbounded."""
+        reach = max(abs(self.low), abs(self.high))
+        return math.inf if math.isnan(reach) else reach
+
+    @property
     def magnitude(self) -> float:
         """Largest absolute value; infinite if unbounded or possibly NaN."""
-        return math.inf if self.nan else max(abs(self.low), abs(self.high))
+        return math.inf if self.nan else self.reach
 
     @property
     def is_zero(self) -> bool:

@@ -9,6 +9,9 @@ from audits.bounds.values.facts import Fact
 from audits.transfer.labels import Label
 from secfad.inner import JaxprEqn
 
+# The result has every entry of the operand, at other places or several times, and no other.
+RESHAPING = frozenset({"broadcast_in_dim", "reshape", "squeeze", "copy", "stop_gradient"})
+
 
 @dataclasses.dataclass(slots=True)
 class Site:
@@ -73,3 +76,24 @@ class Site:
 def entries(shape: tuple[int, ...], axes: frozenset[int] | set[int]) -> int:
     """Number of entries along some axes."""
     return math.prod(shape[k] for k in axes)
+
+
+def moved_axes(site: Site) -> dict[int, int]:
+    """Where the axes of the first operand are in the result, without those that it does not have.
+
+    Of reshapes it is known only where they add or remove axes of length one.
+    """
+    shape, out, params = site.shape(0), site.out_shape, site.params
+    match site.name:
+        case "transpose":
+            return {old: new for new, old in enumerate(params["permutation"])}
+        case "broadcast_in_dim":
+            targets = enumerate(params["broadcast_dimensions"])
+            return {k: target for k, target in targets if shape[k] == out[target]}
+        case "reshape":
+            before = [k for k, size in enumerate(shape) if size != 1]
+            after = [k for k, size in enumerate(out) if size != 1]
+            same = [shape[k] for k in before] == [out[k] for k in after]
+            return dict(zip(before, after)) if same else {}
+    gone = {k % len(shape) for k in params["dimensions" if site.name == "squeeze" else "axes"]}
+    return {old: new for new, old in enumerate(k for k in range(len(shape)) if k not in gone)}
