@@ -66,8 +66,8 @@ def read_signing_key(path: str | Path) -> SigningKey:
       KeyMalformed: The file holds something else.
     """
     expect_path(path, "path", "Name the file of the private key.", KeyMalformed)
-    found = _body(Path(path), "PRIVATE KEY", _PRIVATE)
-    return SigningKey(found)
+    text = Path(path).read_text(errors="replace")
+    return SigningKey(_unarmoured(text, "PRIVATE KEY", _PRIVATE, str(path)))
 
 
 def read_public_key(path: str | Path) -> bytes:
@@ -77,7 +77,7 @@ def read_public_key(path: str | Path) -> bytes:
       KeyMalformed: The file holds something else, or a key for which anyone can sign.
     """
     expect_path(path, "path", "Name the file of the public key.", KeyMalformed)
-    return _acceptable(_body(Path(path), "PUBLIC KEY", _PUBLIC), str(path))
+    return public_from_pem(Path(path).read_text(errors="replace"), str(path))
 
 
 def public_to_pem(public: bytes) -> str:
@@ -86,18 +86,14 @@ def public_to_pem(public: bytes) -> str:
     return _armour("PUBLIC KEY", _PUBLIC + public)
 
 
-def public_from_pem(text: str) -> bytes:
-    """The 32 bytes of a public key.
+def public_from_pem(text: str, where: str = "the text") -> bytes:
+    """The 32 bytes of a public key; an error names the place of the text.
 
     Raises:
-      KeyMalformed: The text is something else.
+      KeyMalformed: The text is something else, or a key for which anyone can sign.
     """
-    advice = "Pass the text of a public key file."
-    expect(text, str, "text", "a text", advice, KeyMalformed)
-    return _acceptable(_unarmoured(text, "PUBLIC KEY", _PUBLIC, "text"), "text")
-
-
-def _acceptable(public: bytes, where: str) -> bytes:
+    expect(text, str, "text", "a text", "Pass the text of a public key file.", KeyMalformed)
+    public = _unarmoured(text, "PUBLIC KEY", _PUBLIC, where)
     fault = identity_key_fault(public)
     if fault is not None:
         raise KeyMalformed(f"Expected an Ed25519 public key in {where}, got {fault}.")
@@ -106,10 +102,6 @@ def _acceptable(public: bytes, where: str) -> bytes:
 
 def _armour(label: str, der: bytes) -> str:
     return f"-----BEGIN {label}-----\n{base64.b64encode(der).decode()}\n-----END {label}-----\n"
-
-
-def _body(path: Path, label: str, prefix: bytes) -> bytes:
-    return _unarmoured(path.read_text(errors="replace"), label, prefix, str(path))
 
 
 def _unarmoured(text: str, label: str, prefix: bytes, where: str) -> bytes:

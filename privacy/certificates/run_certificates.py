@@ -6,24 +6,26 @@ Sources: docs/certificates.md; docs/decisions/0040-signed-certificates.md.
 from collections.abc import Collection
 
 from privacy.certificates.certificates import Certificate, CertificateMismatch
-from privacy.certificates.statements import SignedCertificate, verify_signature
+from privacy.certificates.envelopes import Envelope
+from privacy.certificates.statements import verify_signature
 from privacy.errors import RunRefused
 from privacy.mechanisms.privatization import PrivateProgram
 
 
 def believed(
     private_program: PrivateProgram,
-    certificate: Certificate | SignedCertificate,
+    certificate: Certificate | Envelope,
     trusted_key: bytes | None,
 ) -> Certificate:
     """The certificate, after its signature is verified if there is a trusted key."""
     if trusted_key is None and isinstance(certificate, Certificate):
         return certificate
-    if trusted_key is not None and isinstance(certificate, SignedCertificate):
+    if trusted_key is not None and isinstance(certificate, Envelope):
         return verify_signature(certificate, trusted_key)
     expected = "a certificate" if trusted_key is None else "a signed certificate"
+    got = "a signed one" if isinstance(certificate, Envelope) else type(certificate).__name__
     raise RunRefused(
-        f"Expected {expected} of `{private_program.name}`, got {type(certificate).__name__}. Call "
+        f"Expected {expected} of `{private_program.name}`, got {got}. Call "
         "audits.certify(private_program) first; pass a signed certificate with its trusted_key."
     )
 

@@ -5,7 +5,7 @@
 The subjects of the statement are the program's digests, one per certified mode, so tools that do
 not know certificates can still find its subject. A digest is the SHA-256 of the canonical form of a
 program. An unsigned certificate binds a run to a program; a signature also states who vouches that
-the checker ran.
+the checker ran. A signed certificate is an envelope, untrusted until its signature is verified.
 
 >>> from privacy.certificates.certificates import specimen
 >>> key = SigningKey(bytes(32))
@@ -15,7 +15,6 @@ True
 Sources: in-toto attestation framework, Statement v1; DSSE 1.0; docs/decisions/0040-signed-certificates.md.
 """
 
-import dataclasses
 import functools
 import json
 from collections.abc import Sequence
@@ -35,38 +34,14 @@ PREDICATE = "urn:secfad:certificate:v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
-@dataclasses.dataclass(frozen=True)
-class SignedCertificate:
-    """A signed certificate; untrusted until its signature is verified.
-
-    Attributes:
-      envelope: The signed statement.
-    """
-
-    envelope: Envelope
-
-    def to_json(self) -> str:
-        """The DSSE envelope as text."""
-        return self.envelope.to_json()
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "SignedCertificate":
-        """Reads an envelope without verifying it.
-
-        Raises:
-          EnvelopeMalformed: The text is not a DSSE envelope.
-        """
-        return cls(Envelope.from_json(text))
-
-
-def sign(certificate: Certificate, key: SigningKey) -> SignedCertificate:
+def sign(certificate: Certificate, key: SigningKey) -> Envelope:
     """Signs a certificate as an in-toto Statement, with a key of `keys.read_signing_key`."""
     payload = json.dumps(statement_of(certificate), sort_keys=True, separators=(",", ":"))
-    return SignedCertificate(seal(payload.encode(), PAYLOAD_TYPE, key))
+    return seal(payload.encode(), PAYLOAD_TYPE, key)
 
 
 def verify_signature(
-    signed: SignedCertificate | str | bytes, trusted_key: bytes | Sequence[bytes]
+    signed: Envelope | str | bytes, trusted_key: bytes | Sequence[bytes]
 ) -> Certificate:
     """The certificate of an envelope that a trusted key signed.
 
@@ -83,10 +58,10 @@ def verify_signature(
       SignatureRefused: No trusted key signed it, or it is signed as something else.
       CertificateMalformed: The signed statement is not about a program.
     """
-    if not isinstance(signed, SignedCertificate):
-        signed = SignedCertificate.from_json(signed)
+    if not isinstance(signed, Envelope):
+        signed = Envelope.from_json(signed)
     trusted = [trusted_key] if isinstance(trusted_key, bytes) else list(trusted_key)
-    return certificate_of(signed.envelope.open(trusted, payload_type=PAYLOAD_TYPE))
+    return certificate_of(signed.open(trusted, payload_type=PAYLOAD_TYPE))
 
 
 def read_certificate(text: str | bytes, trusted_key: bytes | None = None) -> Certificate:

@@ -20,8 +20,8 @@ import numpy as np
 
 from privacy.accounting.sizes import require_public_size, size_of
 from privacy.certificates.certificates import Certificate
+from privacy.certificates.envelopes import Envelope
 from privacy.certificates.run_certificates import believed, check_certificate
-from privacy.certificates.statements import SignedCertificate
 from privacy.errors import NonFiniteData, RunRefused
 from privacy.execution.aggregation import Faults, SecureAggregator
 from privacy.execution.clip_activity import norm_squares
@@ -51,7 +51,7 @@ def run(
     private_program: PrivateProgram,
     args: Sequence[Any],
     *,
-    certificate: Certificate | SignedCertificate,
+    certificate: Certificate | Envelope,
     ledger: Ledger,
     cohort: Cohort,
     run_id: str,

@@ -25,9 +25,8 @@ from privacy.errors import BudgetExceeded, InvalidEvent
 from privacy.ledger.faults import unreadable
 from privacy.ledger.records import FORMAT, Record
 from privacy.ledger.store import Store
+from privacy.mechanisms.mechanisms import PURPOSES
 from privacy.relations import Relation
-
-PURPOSES = ("training", "hypergradient", "evaluation")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from typing import Any, ClassVar, Literal
 from privacy.checking import expect, expect_number, refusal
 from privacy.errors import MechanismError
 
-Purpose = Literal["training", "hypergradient", "evaluation"]
 PURPOSES: tuple[str, ...] = ("training", "hypergradient", "evaluation")
 
 

@@ -177,7 +177,7 @@ def _release(uploads: Sequence[Sum], placed: Placed, mechanism: Mechanism) -> Pl
     for step, name in zip(uploads, unique_names([step.name for step in uploads])):
         sent = _sent(step, placed)
         if sent:
-            size = sum(math.prod(spec(v.aval).shape) for v in sent)
+            size = sum(math.prod(spec(step.inputs[i].aval).shape) for i in sent)
             sums.append(PlannedSum(name, mechanism.clip_norm_of(step.name), size))
     return PlannedRelease(tuple(sums))
 
@@ -192,13 +192,14 @@ def unique_names(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def _sent(step: Sum, placed: Placed) -> list[equations.Atom]:
-    sent = [v for v in step.inputs if placed.placement(v) is CLIENTS]
-    for atom in sent:
-        if not jnp.issubdtype(spec(atom.aval).dtype, jnp.floating):
+def _sent(step: Sum, placed: Placed) -> list[int]:
+    """The positions of the inputs that clients send."""
+    sent = [i for i, v in enumerate(step.inputs) if placed.placement(v) is CLIENTS]
+    for dtype in (spec(step.inputs[i].aval).dtype for i in sent):
+        if not jnp.issubdtype(dtype, jnp.floating):
             raise MechanismError(
                 f"Expected floating-point contributions to the sum {step.name!r}, got "
-                f"{spec(atom.aval).dtype} ({step.line}). Convert with .astype(jnp.float32)."
+                f"{dtype} ({step.line}). Convert with .astype(jnp.float32)."
             )
     return sent
 
@@ -224,7 +225,7 @@ class _Clipped(Evaluator):
             env.update(zip(step.outputs, results))
 
     def _uploads(self, uploads: Sequence[Sum], env: MutableMapping) -> None:
-        sent = [(step, i) for step in uploads for i in _sent_positions(step, self.placed)]
+        sent = [(step, i) for step in uploads for i in _sent(step, self.placed)]
         values = [read(env, step.inputs[i]) for step, i in sent]
         norms = [self.mechanism.clip_norm_of(step.name) for step, _ in sent]
         if self.mechanism.joint:
@@ -243,7 +244,3 @@ class _Clipped(Evaluator):
             own = [value for (owner, _), value in zip(sent, values) if owner is step]
             bounded += clip(own, 1.0, norms=self.mechanism.clip_norm_of(step.name))
         return bounded
-
-
-def _sent_positions(step: Sum, placed: Placed) -> list[int]:
-    return [i for i, v in enumerate(step.inputs) if placed.placement(v) is CLIENTS]

@@ -14,7 +14,8 @@ import secfad as fad
 from audits.proofs.verification import VerificationError, verify
 from privacy.certificates.certificates import Certificate, CertificateError, Obligation
 from privacy.certificates.cohort_ranges import CohortRange
-from privacy.certificates.statements import SignedCertificate, sign, verify_signature
+from privacy.certificates.envelopes import Envelope
+from privacy.certificates.statements import sign, verify_signature
 from secagg.crypto.primitives import SigningKey
 
 CLIENTS = 6
@@ -114,13 +115,13 @@ def test_verifier_refuses_the_altered_field(certificate, private, field):
 
 @pytest.mark.parametrize("field", ALTERED)
 def test_signature_does_not_fit_the_altered_field(certificate, field):
-    envelope = sign(certificate, KEY).envelope
-    forged = sign(altered(certificate, field), OTHER).envelope
+    envelope = sign(certificate, KEY)
+    forged = sign(altered(certificate, field), OTHER)
     assert forged.payload != envelope.payload
     mixed = dataclasses.replace(envelope, payload=forged.payload)
     for attack in (forged, mixed):
         with pytest.raises(CertificateError, match="do not verify"):
-            verify_signature(SignedCertificate(attack), KEY.public)
+            verify_signature(attack, KEY.public)
 
 
 def test_run_with_a_trusted_key_asks_for_its_signature(certificate, evaluate):
@@ -135,7 +136,7 @@ def test_run_with_a_trusted_key_asks_for_its_signature(certificate, evaluate):
 
 def test_run_under_a_certificate_that_travelled_as_text(certificate, evaluate):
     text = sign(certificate, KEY).to_json()
-    signed = SignedCertificate.from_json(json.dumps(json.loads(text), indent=2))
+    signed = Envelope.from_json(json.dumps(json.loads(text), indent=2))
     assert evaluate(signed, trusted_key=KEY.public).seq > 0
 
 

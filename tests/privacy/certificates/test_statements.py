@@ -15,7 +15,6 @@ from privacy.certificates.statements import (
     PAYLOAD_TYPE,
     PREDICATE,
     STATEMENT,
-    SignedCertificate,
     read_certificate,
     sign,
     statement_of,
@@ -61,7 +60,7 @@ def test_statement_names_the_digests_as_subjects():
 def test_signed_certificate_returns_from_its_text():
     text = sign(specimen(), KEY).to_json()
     assert verify_signature(text, KEY.public) == specimen()
-    assert verify_signature(SignedCertificate.from_json(text), [OTHER.public, KEY.public])
+    assert verify_signature(Envelope.from_json(text), [OTHER.public, KEY.public])
 
 
 def test_other_key_is_refused():
@@ -102,7 +101,7 @@ def test_forged_envelope_is_refused(forgery):
 
 
 def test_every_altered_byte_of_a_payload_is_refused():
-    envelope = sign(specimen(), KEY).envelope
+    envelope = sign(specimen(), KEY)
     for position in range(len(envelope.payload)):
         flipped = bytearray(envelope.payload)
         flipped[position] ^= 1
@@ -116,7 +115,7 @@ def test_payload_signed_as_something_else_is_refused():
     body = json.dumps(statement_of(specimen())).encode()
     envelope = seal(body, "application/vnd.example+json", KEY)
     with pytest.raises(SignatureRefused, match="for another type"):
-        verify_signature(SignedCertificate(envelope), KEY.public)
+        verify_signature(envelope, KEY.public)
 
 
 TEXTS = {
@@ -160,12 +159,12 @@ STATEMENTS = {
 def test_signed_statement_about_something_else_is_refused(what):
     body = json.dumps(STATEMENTS[what](statement_of(specimen()))).encode()
     with pytest.raises(CertificateMalformed, match="Expected"):
-        verify_signature(SignedCertificate(seal(body, PAYLOAD_TYPE, KEY)), KEY.public)
+        verify_signature(seal(body, PAYLOAD_TYPE, KEY), KEY.public)
 
 
 def test_unknown_field_of_a_statement_is_ignored_as_the_layer_demands():
     body = json.dumps(statement_of(specimen()) | {"later": 1}).encode()
-    signed = SignedCertificate(seal(body, PAYLOAD_TYPE, KEY))
+    signed = seal(body, PAYLOAD_TYPE, KEY)
     assert verify_signature(signed, KEY.public) == specimen()
 
 
