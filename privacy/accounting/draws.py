@@ -19,7 +19,7 @@ Sources: docs/ledger-slots.md, section 1; docs/decisions/0036-rotation-and-skell
 import dataclasses
 from collections.abc import Sequence
 
-from privacy.accounting.sizes import by_clients, require_public_size, takes_everyone
+from privacy.accounting.sizes import require_public_size, takes_everyone
 from privacy.accounting.slots import Release, effective_noise_multiplier
 from privacy.accounting.terms import (
     FixedSizeGaussian,
@@ -58,7 +58,7 @@ def draw_terms(
             f"Expected sampling 'poisson' or 'fixed' with at least one client, got {sampling!r} with"
             f" q={q:g}. Charge a draw whose law is not known with sampling_rate=1.0."
         )
-    if by_clients(releases):
+    if any(release.noise_party == "clients" for release in releases):
         require_public_size(relation, sampling, q, population)
     everyone = takes_everyone(sampling, q, population)
     rate = 1.0 if everyone else q
@@ -82,11 +82,10 @@ def _skellam(releases: Sequence[Release]) -> SkellamTerm:
                 "Expected noise of one family on one draw, got Skellam noise beside"
                 f" {release.noise_kind!r} in release {release.name!r}."
             )
-        key = f"sum {release.name}" if release.group is None else f"group {release.group}"
         variance = release.noise_std**2 * (1 - _SLACK)
         leaf = SkellamTerm(variance, release.sensitivity, release.l1_sensitivity)
-        other = groups.get(key, leaf)
-        groups[key] = SkellamTerm(
+        other = groups.get(release.clipped_with, leaf)
+        groups[release.clipped_with] = SkellamTerm(
             min(leaf.variance, other.variance), max(leaf.l2, other.l2), max(leaf.l1, other.l1)
         )
     if len(groups) == 1:

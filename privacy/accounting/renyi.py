@@ -22,6 +22,7 @@ import numpy as np
 from privacy.accounting.terms import (
     DistributedDiscreteGaussian,
     FixedSizeSkellam,
+    Leaf,
     SkellamTerm,
     ZCdp,
 )
@@ -84,20 +85,26 @@ def at_integers(orders: tuple[float, ...], divergence: Callable[[int], float]) -
     return np.array([at(order) for order in orders])
 
 
-def integer_noise_divergence(
-    leaf: DistributedDiscreteGaussian | SkellamTerm | FixedSizeSkellam, a: int
-) -> float:
-    """Divergence at order a of noise that clients add in integers.
+def short_divergence(leaf: Leaf) -> Callable[[int], float] | None:
+    """The divergence of a mechanism at integer orders, if it has a short formula here.
 
     Source: Kairouz, Liu, Steinke (2021), proposition 14; Agarwal, Kairouz, Liu (2021), theorem 3.5.
     """
-    if isinstance(leaf, FixedSizeSkellam):
-        rate = leaf.sample_size / leaf.dataset_size
-        return fixed_size_divergence(rate, functools.partial(_skellam_divergence, leaf.noise), a)
-    if isinstance(leaf, SkellamTerm):
-        if leaf.q < 1:
-            return sampled_divergence(leaf.q, functools.partial(_skellam_divergence, leaf), a)
-        return _skellam_divergence(leaf, a)
+    match leaf:
+        case FixedSizeSkellam(population, size, noise):
+            on_cohort = functools.partial(_skellam_divergence, noise)
+            return functools.partial(fixed_size_divergence, size / population, on_cohort)
+        case SkellamTerm():
+            own = functools.partial(_skellam_divergence, leaf)
+            return own if leaf.q == 1 else functools.partial(sampled_divergence, leaf.q, own)
+        case ZCdp() if leaf.q < 1:
+            return functools.partial(sampled_divergence, leaf.q, lambda k: leaf.xi + leaf.rho * k)
+        case DistributedDiscreteGaussian():
+            return functools.partial(_distributed_divergence, leaf)
+    return None
+
+
+def _distributed_divergence(leaf: DistributedDiscreteGaussian, a: int) -> float:
     spread = math.sqrt(leaf.clients) * leaf.local_sigma
     u, v, d = leaf.l2 / spread, leaf.l1 / spread, leaf.dim
     tau = convolution_gap(leaf.clients, leaf.local_sigma)
@@ -172,8 +179,3 @@ def fixed_size_divergence(rate: float, divergence: Callable[[int], float], a: in
 
     mixed = float(np.logaddexp.reduce([0.0, *(term(k) for k in range(2, a + 1))])) / (a - 1)
     return min(mixed, divergence(a))
-
-
-def sampled_zcdp_divergence(leaf: ZCdp, a: int) -> float:
-    """Divergence at order a of a Poisson sample of a zCDP mechanism."""
-    return sampled_divergence(leaf.q, lambda k: leaf.xi + leaf.rho * k, a)

@@ -22,10 +22,9 @@ from privacy.accounting.library_curves import library_divergences, refuse_replac
 from privacy.accounting.renyi import (
     ORDERS,
     at_integers,
-    integer_noise_divergence,
     rdp_conversion,
     rdp_delta,
-    sampled_zcdp_divergence,
+    short_divergence,
 )
 from privacy.accounting.terms import Leaf, Terms
 from privacy.errors import UnsupportedEvent
@@ -63,22 +62,18 @@ def _rdp_of(terms: Terms, relation: Relation) -> np.ndarray:
 @functools.lru_cache(maxsize=4096)
 def _leaf_rdp(leaf: Leaf, relation: Relation, orders: tuple[float, ...]) -> np.ndarray:
     """Divergences of one mechanism; an order that cannot be used is infinite, never 0."""
-    if isinstance(leaf, elementary.FixedSizeSkellam):
-        _require_replace_one(leaf, relation)
-        curve = at_integers(orders, functools.partial(integer_noise_divergence, leaf))
-    elif isinstance(leaf, elementary.DistributedDiscreteGaussian | elementary.SkellamTerm):
-        if isinstance(leaf, elementary.SkellamTerm) and leaf.q < 1:
-            refuse_replace_one(leaf, relation)
-        curve = at_integers(orders, functools.partial(integer_noise_divergence, leaf))
-    elif isinstance(leaf, elementary.ZCdp) and leaf.q < 1:
-        refuse_replace_one(leaf, relation)
-        curve = at_integers(orders, functools.partial(sampled_zcdp_divergence, leaf))
-    else:
+    divergence = short_divergence(leaf)
+    if divergence is None:
         curve = library_divergences(leaf, relation, orders)
+    else:
+        if isinstance(leaf, elementary.FixedSizeSkellam):
+            _require_replace_one(leaf, relation)
+        elif getattr(leaf, "q", 1.0) < 1:
+            refuse_replace_one(leaf, relation)
+        curve = at_integers(orders, divergence)
     curve = np.where(curve >= 0, curve, np.inf)
-    if isinstance(
-        leaf, elementary.GaussianTerm
-    ):  # sampling never increases the divergence, so q=1 bounds every order
+    if isinstance(leaf, elementary.GaussianTerm):
+        # Sampling never increases the divergence, so q=1 bounds every order.
         mu = relation.sensitivity_factor / leaf.noise_multiplier
         curve = np.minimum(curve, np.array(orders) * mu**2 / 2)
     curve.flags.writeable = False

@@ -13,9 +13,6 @@ under REPLACE_ONE.
 Source: docs/decisions/0037-noise-by-clients-needs-public-sizes.md.
 """
 
-from collections.abc import Iterable
-from typing import Protocol
-
 from privacy.errors import SizeNotPublic
 from privacy.relations import Relation
 
@@ -27,16 +24,6 @@ _WAY_OUT = (
     "Use FixedSampling(population=..., size=...) on a ledger with relation='REPLACE_ONE' and an"
     " 'rdp@ORDER' filter (privacy.ledger.planning.filter_for), or FullParticipation, or noise by the server."
 )
-
-
-class _Noisy(Protocol):
-    @property
-    def noise_party(self) -> str: ...
-
-
-def by_clients(releases: Iterable[_Noisy]) -> bool:
-    """Whether clients add noise to any of these releases."""
-    return any(release.noise_party == "clients" for release in releases)
 
 
 def takes_everyone(sampling: str, q: float, population: int) -> bool:

@@ -195,6 +195,11 @@ class Release:
         """
         return charged_std(self.noise_std, self.noise_kind)
 
+    @property
+    def clipped_with(self) -> str:
+        """The same for all sums that are clipped jointly."""
+        return f"sum {self.name}" if self.group is None else f"group {self.group}"
+
     def record(self) -> dict[str, Any]:
         """The release as JSON, for the ledger."""
         return asdict(self)
@@ -253,7 +258,7 @@ def effective_noise_multiplier(
                 f" {relation}, got {release.sensitivity} in release {release.name!r}."
                 " Pass the sensitivity of the relation that the ledger was created with."
             )
-        key = f"group {release.group}" if release.group is not None else f"sum {release.name}"
+        key = release.clipped_with
         std = release.charged_std if charged else release.noise_std
         ratio = release.sensitivity / factor / std
         groups[key] = max(groups.get(key, 0.0), ratio)

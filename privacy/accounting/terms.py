@@ -172,7 +172,7 @@ def joint_skellam(parts: Sequence[tuple[SkellamTerm, int]]) -> SkellamTerm:
     """One Skellam mechanism that costs at least what the parts (leaf, count) on the same clients do.
 
     With v the least variance, l2^2 = v sum D2^2 / v_i and l1 = v sum D1 / v_i: in the divergence of
-    `renyi.integer_noise_divergence` the first term is then the sum of the parts', and the second, a
+    `renyi.short_divergence` the first term is then the sum of the parts', and the second, a
     minimum of two, is at least the sum of theirs, at every order, because 1 / v_i^2 <= 1 / (v v_i).
     """
     least = min(leaf.variance for leaf, _ in parts)
