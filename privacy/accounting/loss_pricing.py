@@ -1,9 +1,9 @@
 """Loss pricing: epsilon and delta from the laws of privacy losses, the tightest accountant.
 
-`privacy.accounting.loss_distributions` computes the losses of sampled Gaussians and Laplace
-mechanisms, and `privacy.accounting.loss_composition` composes them with error bounds. Gaussians
-with full participation have an exact formula. The library handles truncated samples. If losses do
-not fit on a grid, a coarser bound is used, never a guess.
+`loss_distributions` computes the losses of sampled Gaussians and Laplace mechanisms, and
+`loss_composition` composes them with error bounds. Gaussians with full participation have an exact
+formula. The library handles truncated samples. If losses do not fit on a grid, a coarser bound is
+used, never a guess.
 
 >>> sampled = ((elementary.Gaussian(1.0, 0.01), 1000),)
 >>> round(loss_epsilon(sampled, 1e-5, Relation.ADD_OR_REMOVE_ONE), 2)

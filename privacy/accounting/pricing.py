@@ -5,18 +5,14 @@
 Gaussians with full participation) and `"zcdp"`. They are in `loss_pricing`, `renyi_pricing` and
 `gaussian_pricing`.
 
-`library_curves` asks dp_accounting only for elementary curves of validated mechanisms. This package
-does the composition, the counts, the factor of the relation and the conversion itself. Therefore a
-count at any depth is used, a replaced client counts twice in RDP too, and a NaN or negative
-divergence is an unusable order and not an epsilon of 0. Every returned number is an upper bound for
-the multiset. `filters` and `slots` determine which multisets an analyst may choose after seeing
-outputs.
+Every returned number is an upper bound for the multiset: a count at any depth is used, and a
+replaced client counts twice in RDP too. `filters` and `slots` determine which multisets an analyst
+may choose after seeing outputs.
 
 >>> round(epsilon({"type": "gaussian", "noise_multiplier": 1.0}, 1e-5), 3)
 4.377
 
-Sources: Koskela, Jaelkoe, Honkela (2020) and Doroshenko et al. (2022) for PLD; Mironov, Talwar,
-Zhang (2019) for sampled Gaussians in RDP; Balle & Wang (2018) for one Gaussian; `privacy.accounting.renyi`.
+Sources: those of the three modules.
 """
 
 import math

@@ -103,12 +103,7 @@ class Bound:
 
 @dataclasses.dataclass(frozen=True)
 class Obligation:
-    """A claim that is proved under a condition on the run.
-
-    Attributes:
-      rule: Rule id, which a run acknowledges.
-      text: The condition.
-    """
+    """A claim that is proved under a condition (`text`) on the run, which acknowledges its rule id."""
 
     rule: str
     text: str

@@ -40,12 +40,7 @@ class SignatureRefused(CertificateError):
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """One signature.
-
-    Attributes:
-      keyid: A hint: the SHA-256 of the public key if this package signed.
-      sig: 64 bytes.
-    """
+    """A signature of 64 bytes; the key id is a hint, the SHA-256 of the key if this package signed."""
 
     keyid: str
     sig: bytes
@@ -53,13 +48,7 @@ class Signature:
 
 @dataclasses.dataclass(frozen=True)
 class Envelope:
-    """A payload with its type and signatures; untrusted until it is opened with a trusted key.
-
-    Attributes:
-      payload: The signed bytes.
-      payload_type: The type of the payload.
-      signatures: At least one signature.
-    """
+    """A payload with its type and signatures; untrusted until it is opened with a trusted key."""
 
     payload: bytes
     payload_type: str

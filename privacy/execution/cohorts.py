@@ -98,12 +98,7 @@ def _cohort(members: np.ndarray, sampling: Sampling) -> Cohort:
 
 @dataclass(frozen=True)
 class PoissonSampling:
-    """Every client takes part with the same probability, independently of all others.
-
-    Attributes:
-      population: Number of clients.
-      rate: Probability q of each.
-    """
+    """Every client takes part with the same probability `rate`, independently of all others."""
 
     population: int
     rate: float
@@ -131,12 +126,7 @@ class PoissonSampling:
 
 @dataclass(frozen=True)
 class FixedSampling:
-    """A fixed number of clients, without replacement.
-
-    Attributes:
-      population: Number of clients.
-      size: Number of members.
-    """
+    """A fixed number of clients, without replacement."""
 
     population: int
     size: int
@@ -169,11 +159,7 @@ class FixedSampling:
 
 @dataclass(frozen=True)
 class FullParticipation:
-    """Everyone.
-
-    Attributes:
-      population: Number of clients.
-    """
+    """Everyone takes part."""
 
     population: int
     kind = "poisson"

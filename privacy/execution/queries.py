@@ -133,11 +133,8 @@ class Question:
 class Algorithm:
     """A training algorithm: the input of `train` in addition to clients, cohorts and a ledger.
 
-    Attributes:
-      state: The server's state before the first round.
-      update: One round.
-      questions: Name to question.
-      client: The initial client state, by client argument; empty for most algorithms.
+    `state` is the server's before the first round, and `client` the initial client state, by client
+    argument; it is empty for most algorithms.
     """
 
     state: Any

@@ -34,12 +34,7 @@ from secfad import SERVER, Program
 
 @dataclass(frozen=True)
 class Released:
-    """The aggregates of one evaluation.
-
-    Attributes:
-      rounds: For every round, the released sums.
-      digest: SHA-256 of all sums, as hexadecimal digits.
-    """
+    """The sums of every round of one evaluation, and their SHA-256 as hexadecimal digits."""
 
     rounds: tuple[tuple[np.ndarray, ...], ...]
     digest: str

@@ -22,12 +22,7 @@ from secfad.inner import Upload
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes of one client in one evaluation.
-
-    Attributes:
-      up: Bytes sent.
-      down: Bytes received, including broadcasts.
-    """
+    """Bytes that one client sends (up) and receives, with broadcasts (down), in one evaluation."""
 
     up: float
     down: float

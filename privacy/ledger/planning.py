@@ -42,13 +42,7 @@ _FULL = 1 - 1e-9
 
 @dataclass(frozen=True)
 class Draws:
-    """`count` planned cohort draws, each with the mechanism that a ledger charges.
-
-    Attributes:
-      purpose: Whose budget pays.
-      terms: The mechanism of one draw.
-      count: Number of draws.
-    """
+    """`count` planned cohort draws of a purpose, each with the mechanism that a ledger charges."""
 
     purpose: str
     terms: Terms

@@ -25,11 +25,9 @@ VIEWS = ("released", "server")
 
 @dataclass(frozen=True)
 class Spent:
-    """The spent budget after some of the draws.
+    """The spent budget after some draws, without voided ones: view to scope to epsilon.
 
-    Attributes:
-      draws: Cohort draws charged so far, without voided ones.
-      epsilon: View to scope to epsilon, for every purpose that has spent anything, and "total".
+    A scope is a purpose that has spent anything, or "total".
     """
 
     draws: int

@@ -79,11 +79,7 @@ def updated(
 ) -> jax.Array:
     """The next clip norm: C exp(-rate (fraction_below - quantile)), for server code.
 
-    Args:
-      clip_norm: C.
-      fraction_below: Noisy fraction of clients below it: the mean indicator plus a half.
-      quantile: Target fraction.
-      rate: Step size in the logarithm.
+    `fraction_below` is the noisy fraction of clients below C: the mean indicator plus a half.
 
     Source: Andrew et al. (2021), equation 1.
     """

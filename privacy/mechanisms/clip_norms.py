@@ -19,12 +19,7 @@ def typical_norms(computation: Computation, args: Sequence[Any]) -> dict[str, fl
     The norms are computed in the clear and not charged: use only public or simulated data. Norms of
     private data reveal something about them; use `privacy.mechanisms.adaptive` instead.
 
-    Args:
-      computation: The computation that will be privatized.
-      args: Its arguments, with client arguments stacked.
-
-    Returns:
-      A `clip_norm` for a mechanism.
+    Client arguments are stacked. The result is a `clip_norm` for a mechanism.
     """
     found: dict[str, float] = {}
 

@@ -44,13 +44,7 @@ View = equations.View
 
 @dataclasses.dataclass(frozen=True)
 class PlannedSum:
-    """One sum of a planned release.
-
-    Attributes:
-      name: Unique within the release.
-      clip_norm: Largest L2 norm of one client's contribution.
-      size: Numbers that are released.
-    """
+    """One sum of a planned release, of `size` numbers; its name is unique within the release."""
 
     name: str
     clip_norm: float
@@ -59,11 +53,7 @@ class PlannedSum:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRelease:
-    """The releases of one round of an evaluation.
-
-    Attributes:
-      sums: In the order in which they are sent.
-    """
+    """The releases of one round of an evaluation: its sums, in the order in which they are sent."""
 
     sums: tuple[PlannedSum, ...]
 

@@ -35,11 +35,7 @@ _DOMAIN = b"secfad-client-state-1"
 class Kept:
     """The client results of one released question; never released themselves.
 
-    Attributes:
-      seq: The ledger's record of the charge.
-      release: Digest of the release.
-      members: The clients that keep it, increasing.
-      rows: Client argument to a tree with one row for each of them.
+    `rows` has, by client argument, one row for each of the members, which increase.
     """
 
     seq: int

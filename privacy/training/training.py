@@ -8,10 +8,7 @@ algorithms are in `privacy.training.algorithms` and `privacy.training.hypergradi
 
     update(state, ask):  delta = ask("training", model);  gradient = ask("hypergradient", ...);  ...
 
-Client results of a question stay with their clients: `client_state` holds them for every member of
-the population, and the next question to a client reads them; see `privacy.training.client_state`.
-
-After a crash the round is repeated: releases are read from the journal without a charge, and mere
+Client results of a question stay with their clients; see `privacy.training.client_state`. After a crash the round is repeated: releases are read from the journal without a charge, and mere
 reservations stay spent. When the budget ends, training ends with the current state.
 
 Sources: Rush, Charles, Garrett (JMLR 2024), Figs. 4-5; docs/ledger-slots.md, section 4.
@@ -64,14 +61,10 @@ class Ask(Protocol):
 
 
 class LastRound(Exception):
-    """Raised by an update whose budget ended during the round: the round counts, and it is the last
-    one.
+    """Raised by an update whose budget ended during the round: the round counts, and it is the last.
 
-    Without it the round would be dropped, including its paid releases.
-
-    Attributes:
-      state: The server's state after the completed part.
-      reason: Why training ends.
+    Without it the round would be dropped, including its paid releases. The state is the server's
+    after the completed part.
     """
 
     def __init__(self, state: Any, reason: str):
