@@ -8,7 +8,7 @@ multisets are equal terms. `accounting` prices the terms.
 >>> gaussian = {"type": "gaussian", "noise_multiplier": 2.0}
 >>> four = {"type": "self_composed", "event": gaussian, "count": 4}
 >>> parse_event({"type": "poisson", "q": 0.1, "event": four})
-((Gaussian(noise_multiplier=1.0, q=0.1), 1),)
+((GaussianTerm(noise_multiplier=1.0, q=0.1), 1),)
 
 `noise_multiplier` is the noise's standard deviation over the per-client clip norm, under every
 relation. The norm bounds `l1` and `l2`, and `rho`, are those for the relation that is asked for.

@@ -5,7 +5,7 @@
 formula. The library handles truncated samples. If losses do not fit on a grid, a coarser bound is
 used, never a guess.
 
->>> sampled = ((elementary.Gaussian(1.0, 0.01), 1000),)
+>>> sampled = ((elementary.GaussianTerm(1.0, 0.01), 1000),)
 >>> round(loss_epsilon(sampled, 1e-5, Relation.ADD_OR_REMOVE_ONE), 2)
 1.83
 

@@ -4,7 +4,7 @@ epsilon.
 `privacy.accounting.renyi` computes divergences with short formulas; the library computes the
 others. A NaN or negative divergence is an unusable order and not an epsilon of 0.
 
->>> terms = ((elementary.Gaussian(2.0), 8),)
+>>> terms = ((elementary.GaussianTerm(2.0), 8),)
 >>> renyi_divergence(terms, 3.0, Relation.ADD_OR_REMOVE_ONE)
 3.0
 

@@ -8,8 +8,8 @@ weighted sum, which is that Gaussian; so this is an equality, not a bound.
 
 >>> joint_noise_multiplier([(2.0, 4)])
 1.0
->>> make_terms([(Gaussian(1.0), 2), (Gaussian(1.0), 3)])
-((Gaussian(noise_multiplier=1.0, q=1.0), 5),)
+>>> make_terms([(GaussianTerm(1.0), 2), (GaussianTerm(1.0), 3)])
+((GaussianTerm(noise_multiplier=1.0, q=1.0), 5),)
 
 Sources: Dong, Roth, Su (2022), section 2 and corollary 3.3; dp_accounting's event classes.
 """

@@ -8,7 +8,8 @@ algorithms are in `privacy.training.algorithms` and `privacy.training.hypergradi
 
     update(state, ask):  delta = ask("training", model);  gradient = ask("hypergradient", ...);  ...
 
-Client results of a question stay with their clients; see `privacy.training.client_state`. After a crash the round is repeated: releases are read from the journal without a charge, and mere
+Client results of a question stay with their clients; see `privacy.training.client_state`. After a
+crash the round is repeated: releases are read from the journal without a charge, and mere
 reservations stay spent. When the budget ends, training ends with the current state.
 
 Sources: Rush, Charles, Garrett (JMLR 2024), Figs. 4-5; docs/ledger-slots.md, section 4.
