@@ -10,11 +10,13 @@ listed broadcast. Under profile `secagg+dp` also: each client's contribution to 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 
 from audits.bounds.judging import judge
 from audits.bounds.proving import Prover
+from audits.checking.arguments import Leaves, digests_of
 from audits.checking.contacts import scheduled
 from audits.checking.declarations import Declared, sensitivity_findings, with_outputs
 from audits.checking.evidence import evidence_of
@@ -23,6 +25,7 @@ from audits.checking.outputs import judge_outputs
 from audits.checking.provenance import with_origins
 from audits.rules.findings import Facts, Finding, Report, finding
 from audits.rules.lines import definition_line, raising_line
+from audits.rules.native_hints import hint
 from audits.rules.rules import Severity
 from audits.transfer.interpreter import Checker
 from audits.transfer.labels import Label, Place
@@ -34,17 +37,18 @@ from secfad.inner import costs, label, normalise, place, schedule
 
 PROFILES = ("secagg", "secagg+dp")
 MINIMUM_CLIENTS = 2
+MODE_NAMES = {"forward": "jvp", "reverse": "vjp"}
 
 
 def check(
     fn: Callable,
-    args: Sequence[Arg],
+    args: Sequence[Any],
     *,
     style: str = "native",
     mode: str = "primal",
-    wrt: Sequence[int] = (),
+    wrt: Sequence[int | str] = (),
     profile: str = "secagg",
-    public: Sequence[str] = (),
+    public: Sequence[Any] = (),
     neighbouring: str | None = None,
     noise_multipliers: Sequence[float] | None = None,
     outputs: Sequence[str] | None = None,
@@ -58,12 +62,13 @@ def check(
 
     Args:
       fn: A function or a `secfad` Computation.
-      args: Its arguments with their placements.
+      args: Its arguments with their placements: an `Arg` each, or a tree of them (`Arg.tree`).
       style: `"native"`, `"stacked"`, `"drjax"` or `"spmd"`.
-      mode: `"primal"`, `"jvp"`, `"vjp"` or `"mixed"`.
-      wrt: Positions of the differentiated arguments.
+      mode: `"primal"`, `"forward"`, `"reverse"` or `"mixed"`; JAX's `"jvp"` and `"vjp"` are two
+        of these.
+      wrt: Positions or names of the differentiated arguments.
       profile: `"secagg"` for communication, `"secagg+dp"` also for bounds and noise.
-      public: Digests of captured constants that are declared public.
+      public: Captured constants that anybody may know: arrays, trees of them, or digests.
       neighbouring: The declared relation, `"add_remove"` or `"replace_one"`.
       noise_multipliers: Declared multipliers of noise drawn in the program, one per sum.
       outputs: Declared placements of the flat outputs, for mode `"primal"`.
@@ -83,6 +88,8 @@ def check(
             'Use "secagg" for communication alone.'
         )
     subject = {"name": _name(fn), "style": style, "mode": mode, "profile": profile}
+    leaves, mode = Leaves.of(fn, args), MODE_NAMES.get(mode, mode)
+    fn, args, wrt = leaves.fn, leaves.args, leaves.positions(wrt)
     try:
         traced = trace_mode(fn, args, style=chosen, mode=mode, wrt=wrt)
     except Exception as error:
@@ -90,7 +97,8 @@ def check(
     if outputs is not None and mode != "primal":
         raise ValueError(f'Expected `outputs` with mode "primal" only, got mode {mode!r}.')
     traced = with_outputs(traced, outputs)
-    declared = Declared(frozenset(public), neighbouring, noise_multipliers, sensitivity)
+    known = frozenset(digests_of(public))
+    declared = Declared(known, neighbouring, noise_multipliers, sensitivity)
     if mode != "primal" and profile == "secagg+dp":
         primal = check(fn, args, style=style, profile=profile, public=public)
         declared = dataclasses.replace(declared, primal_bounded=primal.kind != "reject")
@@ -101,7 +109,10 @@ def check(
     findings += _again(facts)
     if chosen.sums_by_reduction and not rejected:
         findings += _other_cohorts(fn, args, chosen, mode, wrt, declared, outputs)
-    findings = [f if f.line else dataclasses.replace(f, line=definition_line(fn)) for f in findings]
+    findings = [
+        dataclasses.replace(f, line=f.line or definition_line(fn), native=hint(f.rule, style))
+        for f in findings
+    ]
     return Report.of(findings, facts, subject)
 
 

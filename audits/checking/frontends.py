@@ -72,6 +72,13 @@ class Arg:
             )
         object.__setattr__(self, "shape", tuple(self.shape))
 
+    @staticmethod
+    def tree(name: str, spec: Any, placement: str) -> Any:
+        """One `Arg` for every leaf of a tree of shapes: an argument of `audits.check`."""
+        from audits.checking.arguments import tree_of
+
+        return tree_of(name, spec, placement)
+
     @property
     def spec(self) -> jax.ShapeDtypeStruct:
         """The shape and dtype for tracing."""

@@ -46,10 +46,12 @@ def _finding(finding: Finding) -> str:
     place = _excerpt(finding.line, "")
     origin = finding.source or "a client value"
     entries = "".join(_excerpt(line, f"{origin} enters here: ") for line in finding.entered)
+    native = f"<p>Natively: <code>{escape(finding.native)}</code></p>" if finding.native else ""
     return (
         f'<article><p><span class="badge {kind}">{finding.rule}</span> '
         f"<strong>{escape(finding.name)}</strong>: {escape(finding.message)}</p>{place}{entries}"
-        f"<p>{escape(RULES[finding.rule].why)}</p><p>Instead: {escape(finding.remedy)}.</p></article>"
+        f"<p>{escape(RULES[finding.rule].why)}</p><p>Instead: {escape(finding.remedy)}.</p>{native}"
+        "</article>"
     )
 
 

@@ -30,6 +30,8 @@ def report_to_dict(report: Report) -> dict[str, Any]:
 def finding_to_dict(finding: Finding) -> dict[str, Any]:
     """One finding, with the name of its rule."""
     body = _plain(dataclasses.asdict(finding))
+    if not finding.native:
+        del body["native"]
     return body | {"name": finding.name, "severity": finding.severity.name.lower()}
 
 

@@ -63,6 +63,8 @@ def render_finding(finding: Finding, also: Sequence[str] = ()) -> str:
             lines += _excerpt(entry, ":::", f"{finding.source or 'a client value'} enters here")
     if finding.remedy:
         lines.append(f"  = help: {finding.remedy}")
+    if finding.native:
+        lines.append(f"  = natively: {finding.native}")
     if also:
         lines.append(f"  = note: the same in the {', '.join(also)} derivative")
     lines.append(f"  = note: secfad certify --explain {finding.rule}")

@@ -24,6 +24,7 @@ class Finding:
       where: Path of the equation inside the traced program.
       entered: Lines where the combined values entered the program.
       source: Description of the values that entered there.
+      native: The line as a native computation has it, for programs of another style.
       remedy: One suggestion.
     """
 
@@ -35,6 +36,7 @@ class Finding:
     entered: tuple[str, ...] = ()
     remedy: str = ""
     source: str = ""
+    native: str = ""
 
     @property
     def name(self) -> str:
@@ -156,6 +158,12 @@ class Report:
     facts: Facts
     notes: tuple[Finding, ...] = ()
     subject: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The text report."""
+        from audits.reports.text import render_texts
+
+        return render_texts({self.subject.get("mode", "primal"): self})
 
     @classmethod
     def of(
