@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from audits.checking.checking import check as check
     from audits.checking.frontends import Arg as Arg
     from audits.projections import certify_arrays as certify_arrays
+    from audits.proofs.bundles import Bundle as Bundle
     from audits.proofs.verification import verify as verify
     from audits.rules.findings import Report as Report
     from privacy.certificates.statements import sign as sign
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Arg": "audits.checking.frontends",
+    "Bundle": "audits.proofs.bundles",
     "CertificationError": "audits.certifying",
     "Report": "audits.rules.findings",
     "assert_certified": "audits.certifying",

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from audits.commands.bundles import verify_bundle
+
 REJECTED = 1
 Target = typer.Argument(metavar="FILE.py:NAME", help="A computation in a file.")
 Mode = Literal["all", "primal", "forward", "reverse", "factored", "mixed", "blockwise"]
@@ -39,6 +41,10 @@ def certify(
         Path | None,
         typer.Option(metavar="KEY", help="Private key file; writes a signed certificate."),
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.secfad", help="File for certificate and programs together."),
+    ] = None,
     explain: Annotated[
         str | None, typer.Option(metavar="RULE", help="Explain a rule, such as FAD102, and stop.")
     ] = None,
@@ -57,14 +63,16 @@ def certify(
     from audits.commands.certify_file import certify_file
 
     code = certify_file(
-        path, name, modes=mode, format=format, out=out, certificate=certificate, sign_with=sign,
-        error_on_caveat=error_on_caveat, write=typer.echo,
+        path, name, modes=mode, format=format, out=out, certificate=certificate, bundle=bundle,
+        sign_with=sign, error_on_caveat=error_on_caveat, write=typer.echo,
     )  # fmt: skip
     raise typer.Exit(code)
 
 
 def verify(
-    certificate: Annotated[Path, typer.Argument(help="A certificate, plain or signed.")],
+    certificate: Annotated[
+        Path, typer.Argument(help="A bundle, or a certificate, plain or signed.")
+    ],
     key: Annotated[
         Path | None, typer.Option(help="Public key file of the required signer.")
     ] = None,
@@ -73,15 +81,25 @@ def verify(
         typer.Option(metavar="FILE.py:NAME", help="Program for which to re-check the proof."),
     ] = None,
 ) -> None:
-    """Verifies a certificate: its format, its signature, and its proof for a program.
+    """Verifies a bundle or a certificate: its format, its signature, and its proof.
 
-    Without --program only format and signature are checked. Exit code 0: verified; 1: not verified.
+    A bundle (FILE.secfad) holds its programs, so its proof is checked without their source and
+    without JAX. Of a certificate alone, only format and signature are checked without --program. Exit
+    code 0: verified; 1: not verified.
     """
+    from audits.proofs.bundles import is_bundle
     from privacy.certificates.keys import read_public_key
     from privacy.certificates.statements import read_certificate
 
+    text = certificate.read_bytes()
+    if is_bundle(text):
+        bundled = verify_bundle(text, key)
+        if program is not None:
+            _verify_against(bundled, program)
+            typer.echo(f"  {program} is the program of the bundle")
+        return
     trusted = None if key is None else read_public_key(key)
-    found = read_certificate(certificate.read_bytes(), trusted)
+    found = read_certificate(text, trusted)
     typer.echo(f"{found.subject}: {found.profile}, {found.cohort}")
     if program is not None:
         _verify_against(found, program)

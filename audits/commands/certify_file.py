@@ -19,6 +19,7 @@ from typing import Any
 import jax
 
 from audits.certifying import KNOWN_MODES, MODES, check_modes, issue
+from audits.proofs.bundles import Bundle
 from audits.reports.github import render_github
 from audits.reports.html import render_html
 from audits.reports.json import render_json
@@ -49,6 +50,7 @@ def certify_file(
     format: str = "text",
     out: str | Path | None = None,
     certificate: str | Path | None = None,
+    bundle: str | Path | None = None,
     sign_with: str | Path | None = None,
     error_on_caveat: bool = False,
     write: Callable[[str], None] = print,
@@ -63,6 +65,7 @@ def certify_file(
       format: `"text"`, `"json"`, `"sarif"`, `"html"` or `"github"`.
       out: File for the report, instead of `write`.
       certificate: File for the certificate, if one is issued.
+      bundle: File for the certificate and its programs, if one is issued.
       sign_with: Private key file; the certificate is then written as a signed envelope.
       error_on_caveat: Treat obligations as rejections.
       write: Receives the report, or the reason why there is no report.
@@ -75,7 +78,7 @@ def certify_file(
         chosen = modes_of(modes)
         if format not in FORMATS:
             raise UnusableInput(f"Expected a format among {', '.join(FORMATS)}, got {format!r}.")
-        key = _signing_key(sign_with, certificate)
+        key = _signing_key(sign_with, certificate or bundle)
         if isinstance(subject, Computation):
             # Shapes that do not match are findings, with a rule and a line.
             require_traceable(subject, specs, Path(path), passed=(TypeError, ValueError))
@@ -92,10 +95,14 @@ def certify_file(
     kinds = {report.kind for report in reports.values()}
     if "reject" in kinds or (error_on_caveat and "caveat" in kinds):
         return REJECTED
-    if certificate is not None:
+    if certificate is not None or bundle is not None:
         issued = issue(subject, results)
         made = issued if key is None else sign(issued, key)
-        Path(certificate).write_text(made.to_json() + "\n")
+        if certificate is not None:
+            Path(certificate).write_text(made.to_json() + "\n")
+        if bundle is not None:
+            programs = {mode: p for mode, (_, p) in results.items() if p is not None}
+            Path(bundle).write_text(Bundle.of(made, programs).to_json())
     return CERTIFIED
 
 
@@ -104,7 +111,9 @@ def _signing_key(path: str | Path | None, certificate: str | Path | None) -> Sig
     if path is None:
         return None
     if certificate is None:
-        raise UnusableInput("Expected a file for the signed certificate. Add --certificate FILE.")
+        raise UnusableInput(
+            "Expected a file for the signed certificate. Add --certificate FILE or --bundle FILE."
+        )
     return read_signing_key(path)
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from audits.commands import bundles as bundle_commands
 from audits.commands import certificates as certificate_commands
 from audits.commands.certificates import split_target
 
@@ -28,6 +29,7 @@ ledger_app = typer.Typer(
     help="Show, verify, plan and export the budget of a run.", no_args_is_help=True
 )
 certificate_commands.add_to(app)
+bundle_commands.add_to(app)
 app.add_typer(ledger_app, name="ledger")
 
 LedgerPath = Annotated[Path, typer.Argument(help="A ledger file, such as ledger.db of a run.")]
@@ -49,22 +51,34 @@ def main() -> None:
         sys.exit(code)
 
 
+# Errors by the names of their classes: a command may have imported neither JAX nor its package.
+_REJECTED = frozenset(
+    {
+        "audits.certifying.CertificationError",
+        "audits.proofs.places.VerificationError",
+        "privacy.certificates.certificates.CertificateError",
+        "privacy.errors.BudgetExceeded",
+        "privacy.errors.LedgerCorrupt",
+    }
+)
+_UNUSABLE = frozenset(
+    {
+        "audits.commands.certify_file.UnusableInput",
+        "audits.quickstart.errors.ExperimentError",
+        "privacy.errors.PrivacyError",
+        "secagg.errors.SecAggError",
+        "secfad.errors.SecfadError",
+        "builtins.OSError",
+    }
+)
+
+
 def _exit_code(error: Exception) -> int:
     """The exit code of an exception."""
-    from audits.certifying import CertificationError
-    from audits.commands.certify_file import UnusableInput
-    from audits.proofs.verification import VerificationError
-    from audits.quickstart.errors import ExperimentError
-    from privacy.certificates.certificates import CertificateError
-    from privacy.errors import BudgetExceeded, LedgerCorrupt, PrivacyError
-    from secagg.errors import SecAggError
-    from secfad.errors import SecfadError
-
-    not_proved = (CertificationError, CertificateError, VerificationError)
-    if isinstance(error, (*not_proved, BudgetExceeded, LedgerCorrupt)):
+    kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    if kinds & _REJECTED:
         return REJECTED
-    unusable = (ExperimentError, UnusableInput, PrivacyError, SecAggError, SecfadError, OSError)
-    return UNUSABLE if isinstance(error, unusable) else INTERNAL
+    return UNUSABLE if kinds & _UNUSABLE else INTERNAL
 
 
 @app.command()

@@ -73,12 +73,12 @@ class Equation:
     params: dict[str, Any]
     outputs: tuple[int, ...]
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """The name of the operation; one of unknown origin has none."""
         return "" if self.primitive.startswith("foreign:") else self.primitive.partition("@")[0]
 
-    @property
+    @functools.cached_property
     def kind(self) -> str:
         """`broadcast`, `sum`, `clip`, `scan`, `while`, `cond`, `solve`, `call` or `plain`."""
         return _KINDS.get(self.name, "plain")

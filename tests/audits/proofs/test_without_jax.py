@@ -12,6 +12,8 @@ import pytest
 import audits
 import privacy
 import secfad as fad
+from audits.certifying import check_modes, issue
+from privacy.certificates.keys import new_key_files, read_signing_key
 
 ROOT = Path(__file__).parents[3]
 FORBIDDING = """
@@ -74,6 +76,38 @@ def test_a_certificate_is_verified_without_jax(tmp_path, private):
     (tmp_path / "p.json").write_text(program.canonical.replace("0.1", "0.2"))
     done = alone(VERIFYING, tmp_path / "c.json", tmp_path / "p.json")
     assert "FAD006" in done.stderr
+
+
+COMMAND = """
+from audits.commands.cli import main
+
+sys.argv = ["secfad", *sys.argv[1:]]
+main()
+"""
+
+
+def test_commands_about_bundles_need_no_jax(tmp_path):
+    file, key = tmp_path / "loss.secfad", tmp_path / "key.pem"
+    private, public = new_key_files(key)
+    results = check_modes(loss, SPEC, SPEC, modes=("primal", "mixed"))
+    signed = audits.sign(issue(loss, results), read_signing_key(private))
+    file.write_text(audits.Bundle.of(signed, {m: p for m, (_, p) in results.items()}).to_json())
+    verified = alone(COMMAND, "verify", file, "--key", public)
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout.count("proof checked") == 2
+    assert "by the trusted key" in verified.stdout
+    explained = alone(COMMAND, "explain", file)
+    assert "not a privacy claim" in explained.stdout
+    written = alone(COMMAND, "explain", file, "--html", tmp_path / "page.html")
+    assert written.returncode == 0, written.stderr
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    other, _ = new_key_files(tmp_path / "other.pem")
+    refused = alone(COMMAND, "verify", file, "--key", f"{other}.pub")
+    assert refused.returncode == 1
+    file.write_text(file.read_text().replace("federated_sum", "federated_clip"))
+    damaged = alone(COMMAND, "verify", file, "--key", public)
+    assert (damaged.returncode, damaged.stdout) == (1, "")
+    assert "FAD006" in damaged.stderr
 
 
 def test_the_forbidding_process_forbids():

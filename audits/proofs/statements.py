@@ -1,0 +1,214 @@
+"""What a bundle says, in plain sentences, each under the question that it answers.
+
+An auditor reads them as text or as a page (`pages`). Nothing is said that the verifier has not confirmed,
+apart from what its signer vouches for, which is marked.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from audits.proofs.bundles import Bundle
+from privacy.accounting.pricing import epsilon
+from privacy.certificates.certificates import Certificate
+from privacy.errors import PrivacyError
+
+MODES = ("primal", "forward", "reverse", "mixed")
+WORDS = {
+    "primal": "the computation itself",
+    "forward": "its derivative in forward mode",
+    "reverse": "its derivative in reverse mode",
+    "mixed": "its derivative in mixed mode",
+    "factored": "its derivative in factored mode",
+    "blockwise": "its derivative in blockwise mode",
+}
+NOT_SAID = (
+    "that clients tell the truth about their data",
+    "that the code at the clients is the certified program: a run compares digests",
+    "how many clients took part, or that the cohort was large enough for you",
+    "what a receiver concludes from the sums together with other knowledge",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A schedule of runs, for which an epsilon is stated.
+
+    Attributes:
+      steps: How often the program runs, each time on its own cohort.
+      sampling_rate: Poisson rate of the cohorts, which stay secret; 1 for everyone.
+      delta: Of epsilon.
+    """
+
+    steps: int = 1
+    sampling_rate: float = 1.0
+    delta: float = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A question and what the bundle says to it."""
+
+    question: str
+    verdict: str
+    sentences: tuple[str, ...]
+
+
+def answers(bundle: Bundle, setting: Setting | None = None) -> list[Answer]:
+    """Communication, bounds, derivative, reveals and obligations, in this order."""
+    certificate = bundle.certificate
+    return [
+        _communication(certificate),
+        _bounds(certificate, setting),
+        _derivative(certificate),
+        _reveals(certificate),
+        _to_accept(certificate),
+    ]
+
+
+def _communication(certificate: Certificate) -> Answer:
+    """How clients and server exchange values."""
+    sentences = []
+    for mode, messages in certificate.schedule.items():
+        sums = sum(m.count for m in messages if m.kind == "sum")
+        broadcasts = sum(m.count for m in messages if m.kind == "broadcast")
+        rounds = max((m.phase for m in messages if m.kind == "sum"), default=0)
+        up = sum(m.bytes * m.count for m in messages if m.kind == "sum")
+        down = sum(m.bytes * m.count for m in messages if m.kind == "broadcast")
+        sentences.append(
+            f"{WORDS.get(mode, mode).capitalize()}: {_count(rounds, 'round')}, "
+            f"{_count(broadcasts, 'broadcast')} ({_count(down, 'byte')} to each client), "
+            f"{_count(sums, 'sum')} ({_count(up, 'byte')} from each client)."
+        )
+    again = certificate.clients.get("readdress")
+    sentences.append(
+        "A later contact needs the same clients as an earlier one, which keep up to "
+        f"{certificate.clients.get('residual_bytes')} bytes."
+        if again
+        else "No contact needs the clients of an earlier one."
+    )
+    verdict = "Clients' values reach the server through sums over clients, and in no other way."
+    return Answer("Communication", verdict, tuple(sentences))
+
+
+def _bounds(certificate: Certificate, setting: Setting | None) -> Answer:
+    """What one client can move each sum by."""
+    if certificate.profile != "secagg+dp":
+        return Answer("Bounds", "Exact sums: this is not a privacy claim.",
+                      ("No contribution is bounded and no noise is added.",))  # fmt: skip
+    record = certificate.mechanism
+    verdict = "One client moves each sum by at most the stated norm, whatever its data are."
+    adds = _ADDED.get(str(record.get("noise")), "A run adds")
+    joint = " together, in units of their norms" if record.get("joint") else ""
+    sentences = [
+        f"Sums of a round are clipped{joint} (clip norms: {_numbers(record.get('clip_norm'))}).",
+        f"{adds} {str(record.get('mechanism')).capitalize()} noise "
+        f"of noise multiplier {_numbers(record.get('noise_multiplier'))}, for {certificate.purpose}.",
+    ]
+    sentences += _epsilons(certificate, setting or Setting())
+    return Answer("Bounds", verdict, tuple(sentences))
+
+
+_ADDED = {"central": "The server of a run adds", "distributed": "The clients of a run add"}
+
+
+def _epsilons(certificate: Certificate, setting: Setting) -> list[str]:
+    record, multiplier = certificate.mechanism, certificate.mechanism.get("noise_multiplier")
+    usual = record.get("mechanism") == "gaussian" and record.get("noise") == "central"
+    if not usual or not record.get("joint") or not isinstance(multiplier, int | float):
+        return ["Ask `secfad ledger plan` for its epsilon."]
+    releases = max(
+        (m.phase for ms in certificate.schedule.values() for m in ms if m.kind == "sum"), default=0
+    )
+    event: dict[str, Any] = {"type": "gaussian", "noise_multiplier": multiplier}
+    event = {"type": "self_composed", "event": event, "count": releases}
+    if setting.sampling_rate < 1:
+        event = {"type": "poisson", "q": setting.sampling_rate, "event": event}
+    try:
+        price = epsilon(
+            {"type": "self_composed", "event": event, "count": setting.steps}, setting.delta
+        )
+    except PrivacyError as error:
+        return [f"No epsilon: {error}"]
+    cohort = (
+        "everyone" if setting.sampling_rate == 1 else f"{setting.sampling_rate:g} of all clients"
+    )
+    return [
+        f"{_count(setting.steps, 'run')} with {cohort} and {_count(releases, 'release')} each: epsilon "
+        f"{price:.3g} at delta {setting.delta:g}, adding or removing one client."
+    ]
+
+
+def _derivative(certificate: Certificate) -> Answer:
+    """Which modes and arguments are covered."""
+    covered = [WORDS.get(m, m) for m in certificate.digests]
+    others = [WORDS[m] for m in MODES if m not in certificate.digests]
+    arguments = "; ".join(
+        f"{a['position']}: {a['dtype']}{list(a['shape'])} at the {a['placement']}"
+        for a in certificate.arguments
+    )
+    sentences = [f"Arguments: {arguments}."]
+    if others:
+        sentences.append(f"Not covered: {', '.join(others).replace(', its derivative', ',')}.")
+    return Answer("Derivative", f"Covered: {', '.join(covered)}.", tuple(sentences))
+
+
+def _reveals(certificate: Certificate) -> Answer:
+    """Sums in which single clients can stand out."""
+    named = [o.text for o in certificate.obligations if o.rule == "FAD602"]
+    if certificate.profile == "secagg+dp":
+        verdict = "Noise hides single clients in every sum, as far as its epsilon says."
+    elif named:
+        verdict = "Single clients can stand out in some sums."
+    else:
+        verdict = (
+            "No contribution is known to be placed at an index of its client. Exact sums may still show "
+            "single clients, for example in small cohorts."
+        )
+    return Answer("Reveals", verdict, tuple(f"{text[:1].upper()}{text[1:]}." for text in named))
+
+
+def _to_accept(certificate: Certificate) -> Answer:
+    """Obligations, and how to meet them."""
+    if not certificate.obligations:
+        return Answer("To accept", "Nothing.", ())
+    return Answer(
+        "To accept",
+        f"A run must acknowledge {_count(len(certificate.obligations), 'condition')}.",
+        tuple(f"{o.rule}: {o.text}." for o in certificate.obligations),
+    )
+
+
+def _count(number: float, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def _numbers(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {number:g}" for name, number in value.items())
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def explain_text(bundle: Bundle, setting: Setting | None = None) -> str:
+    """The whole statement for a terminal."""
+    certificate = bundle.certificate
+    lines = [
+        f"Certificate of `{certificate.subject}`, issued {bundle.issued or 'on an unstated day'}"
+    ]
+    for answer in answers(bundle, setting):
+        lines += ["", f"{answer.question}: {answer.verdict}"]
+        lines += [f"  {sentence}" for sentence in answer.sentences]
+    lines += ["", "Assumed:", *(f"  {text}" for text in certificate.assumptions)]
+    lines += ["", "Not said:", *(f"  {text}" for text in NOT_SAID)]
+    lines += ["", f"Signature: {signature_of(bundle)}"]
+    return "\n".join(lines)
+
+
+def signature_of(bundle: Bundle) -> str:
+    """Who vouches for the bundle."""
+    if bundle.signed is None:
+        return "none. The proof stands by itself; who issued it is not known."
+    keys = ", ".join(s.keyid[:16] for s in bundle.signed.envelope.signatures)
+    if bundle.trusted:
+        return f"verified, by the trusted key {keys}."
+    return f"by key {keys}, not checked. Pass the public key of the signer."
