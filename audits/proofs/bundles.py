@@ -23,12 +23,8 @@ from typing import Any, Self
 
 from audits.proofs.verification import verify
 from privacy.certificates.certificates import Certificate, CertificateMalformed
-from privacy.certificates.statements import (
-    PAYLOAD_TYPE,
-    SignedCertificate,
-    certificate_of,
-    verify_signature,
-)
+from privacy.certificates.envelopes import Envelope
+from privacy.certificates.statements import PAYLOAD_TYPE, certificate_of, verify_signature
 
 SCHEMA, VERSION = "urn:secfad:bundle", 1
 MOST_BYTES = 512_000_000
@@ -48,14 +44,14 @@ class Bundle:
 
     certificate: Certificate
     programs: Mapping[str, str]
-    signed: SignedCertificate | None = None
+    signed: Envelope | None = None
     issued: str = ""
     trusted: bool = False
 
     @classmethod
     def of(
         cls,
-        certificate: Certificate | SignedCertificate,
+        certificate: Certificate | Envelope,
         programs: Mapping[str, Any],
         *,
         issued: str | None = None,
@@ -70,7 +66,7 @@ class Bundle:
         Raises:
           CertificateMalformed: A mode of the certificate has no program.
         """
-        signed = certificate if isinstance(certificate, SignedCertificate) else None
+        signed = certificate if isinstance(certificate, Envelope) else None
         plain = _read(signed) if signed is not None else certificate
         assert isinstance(plain, Certificate)
         forms = {m: p if isinstance(p, str) else p.canonical for m, p in programs.items()}
@@ -126,7 +122,7 @@ class Bundle:
         if not isinstance(issued, str):
             raise _malformed("a day of issue", repr(issued)[:40])
         raw = json.dumps(statement)
-        signed = SignedCertificate.from_json(raw) if "payloadType" in statement else None
+        signed = Envelope.from_json(raw) if "payloadType" in statement else None
         if trusted_key is not None:
             certificate = verify_signature(raw, trusted_key)
         else:
@@ -144,11 +140,11 @@ def is_bundle(text: bytes) -> bool:
     return isinstance(found, dict) and found.get("schema") == SCHEMA
 
 
-def _read(signed: SignedCertificate) -> Certificate:
+def _read(signed: Envelope) -> Certificate:
     """The certificate of an envelope whose signature nobody has checked."""
-    if signed.envelope.payload_type != PAYLOAD_TYPE:
-        raise _malformed(f"a payload of type {PAYLOAD_TYPE}", signed.envelope.payload_type[:80])
-    return certificate_of(signed.envelope.payload)
+    if signed.payload_type != PAYLOAD_TYPE:
+        raise _malformed(f"a payload of type {PAYLOAD_TYPE}", signed.payload_type[:80])
+    return certificate_of(signed.payload)
 
 
 def _parsed(text: str | bytes) -> dict[str, Any]:

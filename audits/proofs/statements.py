@@ -208,7 +208,7 @@ def signature_of(bundle: Bundle) -> str:
     """Who vouches for the bundle."""
     if bundle.signed is None:
         return "none. The proof stands by itself; who issued it is not known."
-    keys = ", ".join(s.keyid[:16] for s in bundle.signed.envelope.signatures)
+    keys = ", ".join(s.keyid[:16] for s in bundle.signed.signatures)
     if bundle.trusted:
         return f"verified, by the trusted key {keys}."
     return f"by key {keys}, not checked. Pass the public key of the signer."
