@@ -25,6 +25,7 @@ PLACEMENT_RULES = MappingProxyType(
     }
 )
 LONGEST_HEAD = 20
+UNTRACEABLE = "`{}` cannot be traced: "  # what FAD007 says by itself
 
 
 def refusal(computation: Computation, mode: str, error: Exception) -> Finding:
@@ -50,11 +51,12 @@ def refusal(computation: Computation, mode: str, error: Exception) -> Finding:
         declared = declaration_line(computation.fun, client.group(1))
         source = f"client value `{client.group(1)}`"
         return dataclasses.replace(made, entered=declared, source=source)
-    said, _, advice = (str(error).splitlines() or [""])[0].partition(". ")
+    line = getattr(error, "line", "")
+    text = (str(error).splitlines() or [""])[0].removeprefix(f"{line}: ")
+    said, _, advice = text.removeprefix(UNTRACEABLE.format(computation.name)).partition(". ")
     short = f"{type(error).__name__}: {said.rstrip('.')}"
     # An error of secfad says what to do; one of JAX does not.
     remedy = advice.rstrip(".") if isinstance(error, SecfadError) else ""
-    line = getattr(error, "line", "")
     if mode == "primal" and not isinstance(error, ModeError):
         return finding("FAD007", function=computation.name, error=short, remedy=remedy, line=line)
     return finding("FAD304", mode=mode, error=short, remedy=remedy, line=line)

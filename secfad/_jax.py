@@ -8,6 +8,7 @@ change of these files. The rest of the package reads like public-interface JAX. 
 Sources: JAX documentation, "API compatibility"; JEP 15856 (`jax.extend`).
 """
 
+import dis
 import functools
 import itertools
 import os
@@ -41,12 +42,18 @@ def hide_file_from_tracebacks(path: str) -> None:
 
 
 # What is written as users write (`algorithms`, `data`, `cohorts`) has lines of its own.
-for _name in (
-    *("_jax.py", "_jax_interpreters.py", "clipping.py", "computations.py", "primitives.py"),
-    "vmap_rules.py",
-    *("derivatives/", "engines/", "interop/", "jaxprs/", "programs/"),
-):
-    hide_file_from_tracebacks(os.path.join(os.path.dirname(__file__), *_name.split("/")))
+_OWN = tuple(
+    os.path.join(os.path.dirname(__file__), *name.split("/"))
+    for name in (
+        *("_jax.py", "_jax_interpreters.py", "clipping.py", "computations.py", "primitives.py"),
+        "vmap_rules.py",
+        *("derivatives/", "engines/", "interop/", "jaxprs/", "programs/"),
+    )
+)
+_JAX = os.path.dirname(jax.__file__) + os.sep
+_RAISE = dis.opmap["RAISE_VARARGS"]
+for _path in _OWN:
+    hide_file_from_tracebacks(_path)
 
 
 # JAX counts columns from zero, editors from one.
@@ -67,6 +74,19 @@ def error_line(error: BaseException) -> str:
     calls = [(frame.f_code, frame.f_lasti) for frame in reversed(frames)]
     inside = _inside(calls)
     return _place(_called(inside)) if len(inside) < len(calls) else ""
+
+
+def raised_on_purpose(error: BaseException) -> bool:
+    """Whether secfad, or a `raise` outside of JAX, raised the error; else JAX or Python did."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None or last.tb_frame.f_code is make_jaxpr.__code__:
+        return False
+    code = last.tb_frame.f_code
+    if code.co_filename.startswith(_JAX):
+        return False
+    return code.co_filename.startswith(_OWN) or code.co_code[last.tb_lasti] == _RAISE
 
 
 class _Frames:
@@ -109,6 +129,12 @@ def _from_one(text: str) -> str:
 def current_line() -> str:
     """The user's place that is being traced, as `user_line` gives it for an equation."""
     return _place(source_info_util.current())
+
+
+def here() -> str:
+    """The user's place that is being traced, for the start of an error."""
+    line = current_line()
+    return f"{line}: " if line else ""
 
 
 def at_line(equation: JaxprEqn) -> Any:

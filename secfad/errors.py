@@ -2,7 +2,7 @@
 
 SecfadError
 ├── PlacementError       a value is used where it does not live; names the user's line
-├── TracingError         the function cannot be traced with the declared arguments
+├── TracingError         the function cannot be traced with these arguments; names the user's line
 ├── TranslationError     another library's program says what ours cannot; names the user's line
 ├── ModeError            this mode of differentiation does not exist for this program
 ├── ArgumentError        wrong number, structure, shape or dtype of arguments (also a TypeError)
@@ -31,7 +31,15 @@ class PlacementError(SecfadError):
 
 
 class TracingError(SecfadError):
-    """The function cannot be traced with the declared arguments."""
+    """The function cannot be traced with the declared arguments.
+
+    Attributes:
+      line: The user's source line, `file:line (function)`, or nothing.
+    """
+
+    def __init__(self, message: str, *, line: str = ""):
+        super().__init__(f"{line}: {message}" if line else message)
+        self.line = line
 
 
 class TranslationError(SecfadError):

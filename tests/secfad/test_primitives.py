@@ -110,7 +110,7 @@ def test_python_loops_of_clients_are_traced_through():
 def test_primitives_take_one_tree(primitive):
     words = rf"{primitive.__name__}\(\) takes 1 positional argument but 2 were given"
     wrong = fad.computation(a=S, b=C)(lambda a, b: primitive(a, b))
-    with pytest.raises(TypeError, match=words):
+    with pytest.raises(TracingError, match=words):
         fad.trace(wrong, 0.0, 0.0)
 
 

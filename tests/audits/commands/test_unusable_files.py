@@ -66,7 +66,8 @@ def test_what_is_wrong_with_the_file_is_said(command, file, name, target, words)
 def test_shapes_that_do_not_fit_are_named_with_the_line(command, file):
     code, _, err = command("modes", f"{file}:wrong_shape")
     assert code == UNUSABLE
-    assert "`loss` failed at line 8 with TypeError" in err
+    assert "model.py:8:" in err
+    assert "`loss` cannot be traced: sub got incompatible shapes" in err
 
 
 @pytest.mark.parametrize("name", ["certify", "modes"])

@@ -11,7 +11,7 @@ import pytest
 from drjax_programs import CLIENTS, DATA, program
 
 import secfad as fad
-from secfad.errors import ArgumentError, PlacementError, TranslationError
+from secfad.errors import ArgumentError, PlacementError, TracingError, TranslationError
 from secfad.interop.drjax import from_drjax
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -257,8 +257,9 @@ def test_operators_with_too_many_arguments_fail_as_in_drjax(operator, takes):
     wrong = program(lambda d: getattr(drjax, operator)(*extra, d, d))
     plural = "s" if takes > 1 else ""
     words = rf"{operator}\(\) takes {takes} positional argument{plural} but {takes + 1} were given"
-    for run in (wrong, fad.simulate(from_drjax(wrong, d=fad.CLIENTS))):
-        with pytest.raises(TypeError, match=words):
+    ours = fad.simulate(from_drjax(wrong, d=fad.CLIENTS))
+    for run, error in ((wrong, TypeError), (ours, TracingError)):
+        with pytest.raises(error, match=words):
             run(jnp.arange(5.0))
 
 

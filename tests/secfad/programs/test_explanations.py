@@ -72,12 +72,71 @@ def test_the_arguments_that_decide_are_named():
         fad.trace(made, W, X[0])
 
 
-def test_other_errors_of_a_function_pass_with_a_note_of_its_arguments():
-    made = fad.computation(w=S, x=C)(lambda w, x: fad.mean(x @ jnp.ones(7)))
-    with pytest.raises(TypeError) as caught:
+MISFITS = {
+    "shapes": (lambda w, x: fad.mean(x @ jnp.ones(7)), r"dot_general .* \(3,\) and \(7,\) in `"),
+    "a key": (lambda w, x: fad.mean(x["features"]), "JAX|no entry|index"),
+    "a member of an array": (lambda w, x: fad.mean(x.features), "no attribute"),
+    "a number called": (lambda w, x: fad.mean(x(w)), "not callable"),
+    "a carry": (
+        lambda w, x: fad.mean(jax.lax.fori_loop(0, 3, lambda i, c: c[:1], x)),
+        "carry .* differ: .* has type float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_a_function_that_does_not_fit_its_arguments_is_told_so_at_its_line(case):
+    fun, words = MISFITS[case]
+    place = rf"test_explanations\.py:{fun.__code__.co_firstlineno}:\d+ \("
+    hint = r"one client holds, .*\(w: float32\[3\], x: float32\[4,3\]\)\. Give"
+    with pytest.raises(TracingError, match=rf"{place}.*cannot be traced: .*({words}).*{hint}") as e:
+        fad.simulate(fad.computation(w=S, x=C)(fun))(W, X)
+    assert e.value.line
+    assert str(e.value).startswith(e.value.line)
+
+
+def test_a_tree_is_shown_with_its_names():
+    made = fad.computation(w=S, x=C)(lambda w, x: fad.mean(x["y"]))
+    with pytest.raises(TracingError, match=r"no entry 'y'.* x\['z'\]: float32\[4,3\]\)"):
+        fad.simulate(made)(W, {"z": X})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((3,), r"`w` is a tuple of Python numbers: .*ShapeDtypeStruct.*jnp\.array"),
+        ([0.0, 1.0], "`w` is a list of Python numbers"),
+        (None, r"w: no array.*Give `w` an array"),
+    ],
+)
+def test_an_argument_that_is_likely_meant_as_something_else_is_named(given, words):
+    made = fad.computation(w=S, x=C)(lambda w, x: fad.mean(x - w.reshape(3)))
+    with pytest.raises(TracingError, match=words):
+        fad.trace(made, given, X[0])
+
+
+def _fails(error):
+    raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no data"), ValueError("no"), KeyError("no")])
+def test_errors_that_a_function_raises_itself_pass_with_a_note(error):
+    made = fad.computation(w=S, x=C)(lambda w, x: _fails(error))
+    with pytest.raises(type(error)) as caught:
         fad.simulate(made)(W, X)
-    assert not isinstance(caught.value, SecfadError)
     assert "sees what the server or one client holds" in "".join(caught.value.__notes__)
+
+
+def test_a_misspelt_member_of_a_module_is_pythons_to_say():
+    with pytest.raises(AttributeError, match="summ"):
+        fad.simulate(fad.computation(w=S, x=C)(lambda w, x: jnp.summ(x)))(W, X)
+
+
+def test_a_fault_of_our_own_is_not_blamed_on_the_function(monkeypatch):
+    monkeypatch.setattr("secfad.primitives._require_arrays", None)
+    with pytest.raises(TypeError, match="not callable") as caught:
+        fad.simulate(fad.computation(w=S, x=C)(lambda w, x: fad.mean(x)))(W, X)
+    assert not isinstance(caught.value, SecfadError)
 
 
 two = fad.computation(w=S, x=C, y=C)(
