@@ -34,7 +34,7 @@ from privacy.certificates.certificates import (
 from privacy.certificates.cohort_ranges import SMALLEST, CohortRange
 from privacy.mechanisms.privatization import PrivateProgram
 from secfad import CLIENTS, SERVER, Computation, Program, jvp, trace, vjp
-from secfad.errors import ModeError, SecfadError
+from secfad.errors import ArgumentError, ModeError, SecfadError
 from secfad.inner import no_collection
 
 RULE_SET = "2026.1"
@@ -125,9 +125,13 @@ def check_modes(
         return {"primal": (_compared(report, subject), subject.program)}
     if isinstance(subject, Program):
         return {"primal": (check_program(subject, public=public), subject)}
-    unknown = set(modes) - set(KNOWN_MODES)
+    _require_computation(subject)
+    unknown = {modes} if isinstance(modes, str) else set(modes) - set(KNOWN_MODES)
     if unknown:
-        raise ValueError(f"Expected modes among {KNOWN_MODES}, got {sorted(unknown)}.")
+        raise ValueError(
+            f"Expected a tuple of modes among {KNOWN_MODES}, got {sorted(unknown)}. Write for example "
+            'modes=("primal", "forward").'
+        )
     chosen = _argnums(subject, specs, argnums)
     reports: dict[str, tuple[Report, Program | None]] = {}
     for mode in dict.fromkeys(modes):
@@ -156,6 +160,15 @@ def programs_of(
         return {"primal": subject}
     chosen = _argnums(subject, specs, argnums)
     return {mode: _program(subject, specs, mode, chosen) for mode in modes}
+
+
+def _require_computation(subject: Any) -> None:
+    if not isinstance(subject, Computation):
+        kind = "class" if isinstance(subject, type) else type(subject).__name__
+        raise ArgumentError(
+            f"Expected a computation, a program or a private program, got a {kind}. Decorate the "
+            "function with @secfad.computation(argument=secfad.SERVER, ...)."
+        )
 
 
 def _argnums(

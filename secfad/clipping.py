@@ -21,6 +21,7 @@ import numpy as np
 
 from secfad import _jax
 from secfad._jax_interpreters import local_primitive
+from secfad.errors import ArgumentError
 
 # Below it, squares that underflow in float32 could add up to more than a bound.
 SMALLEST_BOUND = 2.0**-40
@@ -89,7 +90,7 @@ def clip(tree: Any, bound: Any = 1.0, *, norms: Any = None) -> Any:
       The scaled tree, with the same structure, shapes and dtypes.
 
     Raises:
-      TypeError: A leaf is not floating point, or the bound is no number.
+      ArgumentError: A leaf is not floating point, or the bound is no number.
       ValueError: A unit or a constant bound is not positive and finite, or the bound is not a scalar.
 
     Source: Abadi et al., "Deep Learning with Differential Privacy" (2016), section 3.1.
@@ -99,8 +100,8 @@ def clip(tree: Any, bound: Any = 1.0, *, norms: Any = None) -> Any:
         return tree
     for leaf in leaves:
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(
-                f"Expected floating-point leaves to clip, got dtype {jnp.result_type(leaf)}. "
+            raise ArgumentError(
+                f"{_jax.here()}expected floating-point leaves to clip, got dtype {jnp.result_type(leaf)}. "
                 "Convert with .astype(jnp.float32) first."
             )
     bound = _checked_bound(bound)
@@ -110,8 +111,9 @@ def clip(tree: Any, bound: Any = 1.0, *, norms: Any = None) -> Any:
 
 def _checked_bound(bound: Any) -> Any:
     if not hasattr(bound, "dtype") and not isinstance(bound, int | float):
-        raise TypeError(
-            f"Expected a number or a scalar array as the bound of a clip, got a {type(bound).__name__}."
+        raise ArgumentError(
+            f"{_jax.here()}expected a number or a scalar array as the bound of a clip, got a "
+            f"{type(bound).__name__}. Write clip(tree, 1.0)."
         )
     if jnp.shape(bound) != ():
         raise ValueError(

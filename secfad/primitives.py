@@ -39,12 +39,6 @@ HIDDEN = "hidden-communication"
 OUTSIDE = "outside-computation"
 
 
-def _here() -> str:
-    """The user's line that is being traced, for the start of an error."""
-    line = _jax.current_line()
-    return f"{line}: " if line else ""
-
-
 def _tangent(params: dict) -> dict:
     return params | {"name": params["name"] + TANGENT}
 
@@ -59,7 +53,7 @@ def _check_operands(avals, params) -> None:
             aval.dtype, jax.dtypes.extended
         ):
             raise ArgumentError(
-                f"{_here()}`sum` named {params['name']!r} expected numbers, got dtype {aval.dtype}. "
+                f"{_jax.here()}`sum` named {params['name']!r} expected numbers, got dtype {aval.dtype}. "
                 "Convert a flag with .astype(jnp.float32); PRNG keys cannot be added."
             )
 
@@ -140,7 +134,7 @@ def _send(primitive, tree: Any, name: str | None, default: str) -> Any:
 def _require_name(name: Any) -> None:
     if name is not None and not isinstance(name, str):
         raise ArgumentError(
-            f"{_here()}expected a name of type str, got {name!r}. Write name='model'."
+            f"{_jax.here()}expected a name of type str, got {name!r}. Write name='model'."
         )
 
 
@@ -150,7 +144,7 @@ def _require_arrays(leaves: Sequence[Any], what: str) -> None:
             jax.typeof(leaf)
         except TypeError as error:
             raise ArgumentError(
-                f"{_here()}`{what}` expected a tree of arrays, got a {type(leaf).__name__} in it. "
+                f"{_jax.here()}`{what}` expected a tree of arrays, got a {type(leaf).__name__} in it. "
                 "Text and objects cannot cross; encode them as numbers."
             ) from error
 
@@ -255,14 +249,14 @@ def in_long(array: jax.Array) -> jax.Array:
 def _checked_weight(weights: Any) -> jax.Array:
     if not hasattr(weights, "shape") and not np.isscalar(weights):
         raise ArgumentError(
-            f"{_here()}expected one number per client as `weights`, got a {type(weights).__name__}. "
+            f"{_jax.here()}expected one number per client as `weights`, got a {type(weights).__name__}. "
             "Pass a scalar such as the client's count of examples; it applies to every leaf."
         )
     weight = jnp.asarray(weights)
     if weight.shape != ():
         raise ArgumentError(
-            f"{_here()}expected one number per client as `weights`, got shape {weight.shape} at each client. "
-            "Pass a scalar; a traced computation has no axis of clients."
+            f"{_jax.here()}expected one number per client as `weights`, got shape {weight.shape} at each "
+            "client. Pass a scalar; a traced computation has no axis of clients."
         )
     return _inexact(weight)
 

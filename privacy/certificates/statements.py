@@ -22,11 +22,13 @@ from typing import Any
 
 from privacy.certificates.certificates import (
     Certificate,
+    CertificateError,
     CertificateMalformed,
     malformed,
     parsed,
 )
 from privacy.certificates.envelopes import Envelope, SignatureRefused, seal
+from privacy.checking import expect
 from secagg.crypto.primitives import SigningKey
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -35,7 +37,15 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
 def sign(certificate: Certificate, key: SigningKey) -> Envelope:
-    """Signs a certificate as an in-toto Statement, with a key of `keys.read_signing_key`."""
+    """Signs a certificate as an in-toto Statement, with a key of `keys.read_signing_key`.
+
+    Raises:
+      CertificateError: One of the two is something else.
+    """
+    advice = "Call audits.certify(program)."
+    expect(certificate, Certificate, "certificate", "a certificate", advice, CertificateError)
+    advice = "Call privacy.certificates.keys.read_signing_key(path)."
+    expect(key, SigningKey, "key", "a signing key", advice, CertificateError)
     payload = json.dumps(statement_of(certificate), sort_keys=True, separators=(",", ":"))
     return seal(payload.encode(), PAYLOAD_TYPE, key)
 

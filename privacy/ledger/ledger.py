@@ -79,6 +79,8 @@ class Ledger:
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.time):
         """Use `Ledger.create` or `Ledger.open`."""
+        advice = "Call privacy.Ledger.open(path), or privacy.Ledger.create(path, budget, ...)."
+        expect(store, Store, "store", "the records of a ledger", advice, LedgerError)
         self.store = store
         self._clock = clock
         self._verified = False

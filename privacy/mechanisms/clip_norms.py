@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from privacy.checking import expect
+from privacy.errors import MechanismError
 from secfad import CLIENTS, Computation, execute, trace
 from secfad.inner import Aggregate, Upload, plain_sum
 
@@ -21,6 +23,16 @@ def typical_norms(computation: Computation, args: Sequence[Any]) -> dict[str, fl
 
     Client arguments are stacked. The result is a `clip_norm` for a mechanism.
     """
+    expect(
+        computation,
+        Computation,
+        "computation",
+        "a computation",
+        "Decorate the function with @secfad.computation(argument=secfad.SERVER, ...).",
+        MechanismError,
+    )
+    expect(args, Sequence, "args", "a sequence", "Pass them as one tuple.", MechanismError)
+    args = computation.bind(*args)
     found: dict[str, float] = {}
 
     def record(upload: Upload) -> Aggregate:

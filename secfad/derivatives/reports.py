@@ -21,6 +21,7 @@ from secfad.computations import Computation
 from secfad.derivatives.modes import jacobian, value_and_grad
 from secfad.derivatives.planning import STANDARD, CostModel, Option, cheapest, priced
 from secfad.derivatives.requirements import checked_argnums, value_specs
+from secfad.errors import ArgumentError
 from secfad.programs.programs import Program
 from secfad.programs.tracing import trace
 
@@ -53,7 +54,10 @@ class Plan:
         return cheapest(self.options, self.name).mode
 
     def __getitem__(self, mode: str) -> Option:
-        return next(option for option in self.options if option.mode == mode)
+        found = {option.mode: option for option in self.options}
+        if mode not in found:
+            raise ArgumentError(f"Expected one of the modes {', '.join(found)}, got {mode!r}.")
+        return found[mode]
 
     def table(self) -> str:
         """The modes side by side, and why the cheapest is that; 80 columns wide."""
@@ -90,6 +94,11 @@ def plan(
 
     Source: Rush, Charles, Garrett (JMLR 2024), section 3.4.
     """
+    if not isinstance(cost, CostModel):
+        raise ArgumentError(
+            f"Expected cost to be a secfad.CostModel, got {cost!r}. Write "
+            "cost=secfad.CostModel(up_byte=10.0)."
+        )
     argnums = checked_argnums(computation, argnums)
     value = trace(computation, *specs)
     results = value_specs(computation.name, value.out_tree, value.placed.results, has_aux)

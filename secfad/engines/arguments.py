@@ -37,6 +37,7 @@ def checked_arguments(program: Program, args: Sequence[Any]) -> list[Any]:
 
 
 def _checked_leaf(leaf: Any, aval: Any, at_clients: bool, name: str) -> Any:
+    _require_array(leaf, name)
     as_struct(leaf, name.strip("`"))
     array = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
     if at_clients and jnp.ndim(array) == 0:
@@ -60,6 +61,15 @@ def _checked_leaf(leaf: Any, aval: Any, at_clients: bool, name: str) -> Any:
             f"Convert with .astype({aval.dtype}), or trace the computation again."
         )
     return jnp.asarray(array)
+
+
+def _require_array(leaf: Any, name: str) -> None:
+    """Raises ArgumentError for a shape where there should be numbers."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        raise ArgumentError(
+            f"Expected arrays in argument {name}, got the shape {leaf.dtype}{list(leaf.shape)} alone. "
+            "Programs are traced with shapes and run on arrays: pass data, such as jnp.zeros(shape)."
+        )
 
 
 def _without_clients(where: str) -> CohortError:
@@ -117,6 +127,7 @@ def client_specs(
     for (name, placement), arg in zip(computation.placements.items(), args):
 
         def spec(leaf, name=name, placement=placement):
+            _require_array(leaf, f"`{name}`")
             struct = as_struct(leaf, name)
             if placement is not CLIENTS:
                 return struct
