@@ -48,12 +48,10 @@ class Group:
 
     Attributes:
       release: The round's release.
-      first: Index of the first sum of the group.
-      last: One past the last.
+      first, last: Index of the first sum of the group, and one past the last.
       bound: Largest L2 norm of one client's integers.
       noise_std: Standard deviation of the noise on the integer sum, in grid steps.
       rotated: Whether the integers are of rotated vectors, padded to a power of two.
-      noise_kind: Family of the noise.
     """
 
     release: PlannedRelease
@@ -164,18 +162,13 @@ class SecureAggregator:
 
     Attributes:
       releases: The expected uploads of the program, by round.
-      mechanism: Clip norms and noise.
       expected_size: Public number of clients, by which constants are multiplied.
       context: Bound into every round of the protocol.
-      fidelity: "protocol", or "ideal" masks.
-      faults: Round to scripted faults of clients.
       before_noise: Called once, before the first noise is drawn.
-      sums: Graph, adversary and assumptions of the protocol.
       stream: Secret randomness of rounding, of rotations and of noise.
       released: The noisy sums of every round so far.
       survivors: Clients in the sums so far; pinned after the first round.
-      bytes_up: Serialised bytes per client and round that clients sent.
-      bytes_down: Serialised bytes per client and round that clients received from the protocol.
+      bytes_up, bytes_down: Serialised bytes per client and round, in the protocol.
       transcripts: Of every round, with distributed noise only: a transcript holds the decoded sum,
         to which the server has not yet added its noise.
     """

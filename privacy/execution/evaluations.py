@@ -28,14 +28,9 @@ from privacy.mechanisms.privatization import PrivateProgram
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """One evaluation of a private program.
+    """One evaluation of a private program, identified by its run and round.
 
-    Attributes:
-      private_program: The evaluated program.
-      ledger: The ledger that is charged.
-      cohort: The draw, for all rounds of the evaluation.
-      run_id: Identifies the evaluation, together with `round`.
-      round: Number of the evaluation in the run.
+    The cohort is one draw, for all rounds of the program.
     """
 
     private_program: PrivateProgram

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import secagg
+from privacy.checking import expect_choice, expect_number
 from privacy.errors import MechanismError, RunRefused
 from privacy.mechanisms.mechanisms import Mechanism
 
@@ -60,15 +61,10 @@ class SecureSums:
 
     def __post_init__(self):
         for name, known in (("graph", GraphChoice), ("adversary", Adversary)):
-            if getattr(self, name) not in get_args(known):
-                raise MechanismError(
-                    f"Expected {name} among {get_args(known)}, got {getattr(self, name)!r}."
-                )
+            expect_choice(getattr(self, name), get_args(known), name, error=MechanismError)
         for name in ("corrupt", "dropout"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 <= value < 1:
-                raise MechanismError(f"Expected {name} as a fraction in [0, 1), got {value!r}.")
+            expected = "a fraction in [0, 1)"
+            expect_number(getattr(self, name), name, expected, "", lambda value: 0 <= value < 1)
         if self.graph == "ring" and self.adversary == "active":
             raise MechanismError(
                 'Expected graph="complete" or "auto" against the active server, got "ring": such a '

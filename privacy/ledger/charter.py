@@ -36,8 +36,6 @@ class Charter:
     Attributes:
       budget: The global budget.
       purposes: Budgets of single purposes; if empty, the three of `PURPOSES` share the global one.
-      relation: Neighbouring relation.
-      population: Number of clients that the budget covers.
       accountant: "pld", or the filter of the whole ledger.
       rules: The filter of each scope that has one; a scope is a purpose or "total".
     """

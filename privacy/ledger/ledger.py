@@ -43,7 +43,7 @@ from privacy.accounting.slots import (
     expect_all,
 )
 from privacy.budgets import Budget, sampling_probability
-from privacy.checking import expect, expect_path
+from privacy.checking import expect, expect_count, expect_path
 from privacy.errors import CohortReused, InvalidEvent, LedgerError, NoBoundWarning, PrivacyError
 from privacy.ledger import verification as ledger_verification
 from privacy.ledger.admission import admit_plan, payment
@@ -265,8 +265,7 @@ class Ledger:
         self.charter.check_purpose(purpose)
         z = effective_noise_multiplier(releases, self.charter.relation)
         q = sampling_probability(sampling_rate)
-        if isinstance(round, bool) or not isinstance(round, int) or round < 0:
-            raise InvalidEvent(f"Expected round as an int of at least 0, got {round!r}.")
+        expect_count(round, "round", "", error=InvalidEvent)
         terms = draw_terms(
             releases, self.charter.relation, sampling, q, population=self.charter.population
         )

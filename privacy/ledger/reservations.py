@@ -27,16 +27,8 @@ from privacy.ledger.store import Store
 class Reservation:
     """A charge for one cohort draw.
 
-    Attributes:
-      store: The ledger's file.
-      clock: Seconds since the epoch, for the records of its steps.
-      seq: Its record's number; a retry has a new number, so noise keys derived from it are fresh.
-      purpose: The charged purpose.
-      run_id: Its run.
-      round: Its round in that run.
-      cohort_id: Random name of the draw.
-      sampling_rate: The draw's q.
-      noise_multiplier: The joint effective multiplier computed by the ledger.
+    `seq` is its record's number; a retry has a new number, so noise keys derived from it are fresh.
+    The noise multiplier is the joint effective one, computed by the ledger.
     """
 
     store: Store = field(repr=False, compare=False)
@@ -101,8 +93,7 @@ class Reservation:
         return self._step("void", {"reservation": self.seq})
 
     def _check_survivors(self, survivors: int) -> int:
-        if isinstance(survivors, bool) or not isinstance(survivors, int) or survivors < 0:
-            raise InvalidEvent(f"Expected survivors as an int of at least 0, got {survivors!r}.")
+        expect_count(survivors, "survivors", "", error=InvalidEvent)
         for release in self.store.body(self.seq)["releases"]:
             if survivors < (release["min_survivors"] or 0):
                 raise ReservationState(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-from privacy.checking import expect, expect_number, refusal
+from privacy.checking import expect, expect_choice, expect_number, refusal
 from privacy.errors import MechanismError
 
 PURPOSES: tuple[str, ...] = ("training", "hypergradient", "evaluation")
@@ -130,8 +130,7 @@ class Gaussian(Mechanism):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.noise not in ("central", "distributed"):
-            raise MechanismError(f"Expected noise='central' or 'distributed', got {self.noise!r}.")
+        expect_choice(self.noise, ("central", "distributed"), "noise", error=MechanismError)
 
     @property
     def by_clients(self) -> bool:

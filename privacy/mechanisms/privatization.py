@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from privacy.checking import expect, expect_choice
 from privacy.errors import MechanismError
 from privacy.mechanisms.mechanisms import PURPOSES, Mechanism
 from secfad import CLIENTS, Computation, Program, clip, trace
@@ -105,13 +106,10 @@ def privatize(
         the number of releases is not bounded before the run.
       PlacementError: A value is used at another placement than its own.
     """
-    if purpose not in PURPOSES:
-        raise MechanismError(f"Expected a purpose among {PURPOSES}, got {purpose!r}.")
-    if not isinstance(mechanism, Mechanism):
-        raise MechanismError(
-            f"Expected a mechanism of this package, got {type(mechanism).__name__}. "
-            "Pass privacy.Gaussian(noise_multiplier=..., clip_norm=...) or privacy.Skellam(...)."
-        )
+    expect_choice(purpose, PURPOSES, "purpose", error=MechanismError)
+    advice = "Pass privacy.Gaussian(noise_multiplier=..., clip_norm=...) or privacy.Skellam(...)."
+    expected = "a mechanism of this package"
+    expect(mechanism, Mechanism, "mechanism", expected, advice, MechanismError)
     plain = trace(computation, *specs)
     releases = tuple(_releases(plain.schedule, mechanism))
     if not releases:

@@ -28,7 +28,7 @@ import numpy as np
 import optax
 
 import secfad as fad
-from privacy.checking import expect_function, refusal, shown
+from privacy.checking import expect_choice, expect_function, refusal, shown
 from privacy.errors import BudgetExceeded, MechanismError
 from privacy.execution.queries import Algorithm, Question
 from privacy.training.algorithms import as_arrays, check_local, specs_of
@@ -116,8 +116,7 @@ def hypergradient_descent(
         ("cohort", cohort, ("fresh", "same")),
         ("mode", mode, ("forward", "reverse", "mixed")),
     ):
-        if value not in known:
-            raise MechanismError(f"Expected {name} among {known}, got {value!r}.")
+        expect_choice(value, known, name, error=MechanismError)
     hyper, model = _learned(hyper), as_arrays(model)
     judged = judge or (lambda model, batches: loss(model, whole(batches)))
     check_local(loss, local, hyper["client"], model, one_client)

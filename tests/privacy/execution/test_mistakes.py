@@ -255,7 +255,7 @@ ELSEWHERE = {
     ),
     "privatize for no purpose": (
         lambda: privacy.privatize(gradient, SPEC, SPEC, mechanism=MECHANISM, purpose="test"),
-        "a purpose among",
+        "purpose as",
     ),
     "a query of a computation": (lambda: privacy.Query(gradient, None), "program as a private program"),
     "a query without certificate": (
@@ -301,7 +301,7 @@ ELSEWHERE = {
         lambda: descent(weight=lambda h, b: b["x"]),
         "weight to return one floating-point",
     ),
-    "another form": (lambda: descent(form="both"), "form among"),
+    "another form": (lambda: descent(form="both"), "form as"),
     "a stack as one client": (
         lambda: descent(one_client=STACKED, loss=lambda m, b: jnp.einsum("bf,f->", b["x"], m["w"])),
         "without the axis of clients",

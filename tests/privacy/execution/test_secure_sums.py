@@ -172,8 +172,8 @@ def connected(graph, members):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"graph": "star"}, "Expected graph among"),
-        ({"adversary": "curious"}, "Expected adversary among"),
+        ({"graph": "star"}, "Expected graph as"),
+        ({"adversary": "curious"}, "Expected adversary as"),
         ({"corrupt": 1.0}, "Expected corrupt as a fraction"),
         ({"dropout": -0.1}, "Expected dropout as a fraction"),
         ({"dropout": float("nan")}, "Expected dropout as a fraction"),

@@ -206,5 +206,5 @@ def test_senseless_mechanisms_are_refused(settings):
 
 
 def test_unknown_purpose_is_refused():
-    with pytest.raises(MechanismError, match="purpose among"):
+    with pytest.raises(MechanismError, match="purpose as"):
         privatize(round_loss, *SPECS, mechanism=LOOSE, purpose="fun")

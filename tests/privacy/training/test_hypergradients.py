@@ -262,7 +262,7 @@ def test_counted_clips_are_judged_and_followed(tmp_path, initial, rate, finding)
 
 
 def test_unknown_form_and_missing_mechanism_are_refused():
-    with pytest.raises(MechanismError, match="form among"):
+    with pytest.raises(MechanismError, match="form as"):
         descent(form="diagonal")
     with pytest.raises(
         MechanismError, match=r"one mechanism for each of \['hypergradient', 'training'\]"
