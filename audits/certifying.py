@@ -10,7 +10,7 @@ Sources: the claims T, D and M are stated in docs/privacy-model.md.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -290,7 +290,7 @@ def issue(
     """Issues the certificate of checked modes, none of which was rejected."""
     private = isinstance(subject, PrivateProgram)
     programs = {mode: p for mode, (_, p) in reports.items() if p is not None}
-    caveats = {f.rule: f.message for r, _ in reports.values() for f in r.findings}
+    conditions = obligations([r for r, _ in reports.values()])
     notes = {f"{f.rule}: {f.message}" for r, _ in reports.values() for f in r.notes}
     facts = [r.facts for r, _ in reports.values()]
     return Certificate(
@@ -309,11 +309,20 @@ def issue(
             "stateful": any(f.stateful_clients for f in facts),
         },
         cohort=cohort_range(facts),
-        obligations=tuple(Obligation(rule, text) for rule, text in sorted(caveats.items())),
+        obligations=conditions,
         notes=(f"rule set {RULE_SET}", *sorted(notes)),
         assumptions=(*ASSUMPTIONS, *_of_mechanism(subject)),
         evidence={mode: r.facts.evidence for mode, (r, _) in reports.items()},
     )
+
+
+def obligations(reports: Iterable[Report]) -> tuple[Obligation, ...]:
+    """The obligations of reports, one per rule, with everything that they say under it."""
+    texts: dict[str, dict[str, None]] = {}
+    for report in reports:
+        for item in report.findings:
+            texts.setdefault(item.rule, {})[item.message] = None
+    return tuple(Obligation(rule, "; ".join(said)) for rule, said in sorted(texts.items()))
 
 
 def _arguments(program: Program) -> tuple[dict[str, Any], ...]:

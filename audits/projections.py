@@ -18,7 +18,8 @@ from typing import Any
 
 import jax
 
-from audits.certifying import CertificationError, certify
+from audits.certifying import CertificationError, check_modes, issue
+from audits.checking.arguments import Leaves
 from audits.checking.checking import check
 from audits.checking.frontends import PLACEMENTS, SPMD_CLIENTS, Arg, trace_mode
 from audits.rules.findings import Report
@@ -27,7 +28,7 @@ from audits.transfer.labels import Place
 from audits.transfer.styles import CLIENT_AXIS_NAME, STYLES
 from privacy.certificates.certificates import Certificate
 from privacy.certificates.cohort_ranges import CohortRange
-from secfad import CLIENTS, SERVER, Computation, broadcast
+from secfad import CLIENTS, SERVER, Computation, Placement, broadcast
 from secfad import sum as federated_sum
 from secfad.errors import TranslationError
 from secfad.inner import ClosedJaxpr, Inside, JaxprEqn, Literal, as_call, evaluate, user_line
@@ -38,7 +39,7 @@ PROJECTED = ("drjax", "spmd")
 
 def certify_arrays(
     fn: Callable,
-    args: Sequence[Arg],
+    args: Sequence[Any],
     *,
     style: str,
     modes: Sequence[str] = ("primal",),
@@ -52,8 +53,9 @@ def certify_arrays(
       trace, because Python code of such a program may depend on this number.
 
     Args:
-      fn: The program; its arguments are positional arrays.
-      args: Its arguments; in DrJAX style they include the axis of clients.
+      fn: The program; its arguments are positional arrays or trees of them.
+      args: Its arguments, an `Arg` or a tree of them each (`Arg.tree`); in DrJAX style they include
+        the axis of clients.
       style: `"drjax"` or `"spmd"`.
       modes: `"primal"`, `"forward"`, `"reverse"`, `"mixed"`.
       argnums: Arguments of the derivative modes.
@@ -73,18 +75,31 @@ def certify_arrays(
     if report.kind == "reject":
         raise CertificationError([report])
     computation, specs = project(fn, args, style=style)
-    issued = certify(computation, *specs, modes=modes, argnums=wrt)
-    if "primal" in issued.schedule:
-        _require_same_sums(report, issued)
-    clients = args_clients(args) if style == "drjax" else SPMD_CLIENTS
+    reports = check_modes(computation, *specs, modes=modes, argnums=wrt)
+    if any(found.kind == "reject" for found, _ in reports.values()):
+        raise CertificationError([found for found, _ in reports.values()])
+    if "primal" in reports:
+        require_same_sums(report, reports["primal"][0])
+    return dataclasses.replace(issue(computation, reports), cohort=traced_cohort(args, style))
+
+
+def traced_cohort(args: Sequence[Any], style: str) -> CohortRange:
+    """The one number of clients that a program of arrays was traced with."""
+    clients = args_clients(jax.tree.leaves(list(args))) if style == "drjax" else SPMD_CLIENTS
     reason = f"a {style} program is certified for the number of clients that it was traced with"
-    return dataclasses.replace(issued, cohort=CohortRange(clients, clients, reason))
+    return CohortRange(clients, clients, reason)
 
 
-def _require_same_sums(report: Report, issued: Certificate) -> None:
-    """The two readings of a program, as written and as projected, must release the same sums."""
-    read = sorted((e.shape, e.dtype, e.count) for e in report.facts.events if e.kind == "sum")
-    made = sorted((m.shape, m.dtype, m.count) for m in issued.schedule["primal"] if m.kind == "sum")
+def require_same_sums(written: Report, projected: Report) -> None:
+    """The two readings of a program, as written and as projected, must release the same sums.
+
+    Raises:
+      TranslationError: They do not.
+    """
+    read, made = (
+        sorted((e.shape, e.dtype, e.count) for e in report.facts.events if e.kind == "sum")
+        for report in (written, projected)
+    )
     if read != made:
         raise TranslationError(
             f"Expected the sums of the program, {read}, in its projection, got {made}. Write the "
@@ -102,31 +117,54 @@ def args_clients(args: Sequence[Arg]) -> int:
     return held[0]
 
 
-def project(fn: Callable, args: Sequence[Arg], *, style: str) -> tuple[Computation, tuple]:
+def project(fn: Callable, args: Sequence[Any], *, style: str) -> tuple[Computation, tuple]:
     """The native computation of a program, and the specs of its arguments.
 
+    Args:
+      fn: The program.
+      args: Its arguments, an `Arg` or a tree of them each, held by the server or by the clients.
+      style: `"drjax"` or `"spmd"`.
+
     Raises:
+      ValueError: The leaves of one argument have several holders.
       TranslationError: An operation has no counterpart. Raised when the computation is traced.
     """
-    at_clients = [PLACEMENTS[a.placement] == Place.CLIENT for a in args]
-    placements = {a.name: CLIENTS if c else SERVER for a, c in zip(args, at_clients)}
+    leaves = Leaves.of(fn, args)
+    placements = {name: _holder(name, arg) for name, arg in zip(leaves.names, args)}
     if style == "drjax":
-        named = _with_parameters(fn, list(placements))
-        specs = tuple(
-            jax.ShapeDtypeStruct(a.shape[1:] if c else a.shape, a.spec.dtype)
-            for a, c in zip(args, at_clients)
-        )
-        return from_drjax(named, **placements), specs
-    traced = trace_mode(fn, args, style=STYLES["spmd"], mode="primal", wrt=())
-    start = ["C" if c else "S" for c in at_clients]
-    tree = jax.tree.structure(jax.eval_shape(lambda *v: _named(fn)(*v), *(a.spec for a in args)))
+        specs = tuple(jax.tree.map(_at_one_client, arg) for arg in args)
+        return from_drjax(_with_parameters(fn, list(placements)), **placements), specs
+    traced = trace_mode(leaves.fn, leaves.args, style=STYLES["spmd"], mode="primal", wrt=())
+    start = ["C" if _of_clients(a) else "S" for a in leaves.args]
+    shapes = [a.spec for a in leaves.args]
+    tree = jax.tree.structure(jax.eval_shape(_named(leaves.fn), *shapes))
 
     def one_client(*values: Any) -> Any:
-        return jax.tree.unflatten(tree, _Projection().run(traced.closed, values, start)[0])
+        flat = jax.tree.leaves(values)
+        return jax.tree.unflatten(tree, _Projection().run(traced.closed, flat, start)[0])
 
     name = getattr(fn, "__name__", "program")
     computation = Computation(one_client, MappingProxyType(placements), name)
-    return computation, tuple(a.spec for a in args)
+    return computation, tuple(jax.tree.map(lambda a: a.spec, arg) for arg in args)
+
+
+def _of_clients(arg: Arg) -> bool:
+    return PLACEMENTS[arg.placement] == Place.CLIENT
+
+
+def _holder(name: str, tree: Any) -> Placement:
+    """Who holds the leaves of an argument."""
+    held = {_of_clients(arg) for arg in jax.tree.leaves(tree)}
+    if len(held) > 1:
+        raise ValueError(
+            f"Expected one placement for all of `{name}`, got several. Make two arguments of it."
+        )
+    return CLIENTS if True in held else SERVER
+
+
+def _at_one_client(arg: Arg) -> jax.ShapeDtypeStruct:
+    """The shape of a leaf without the axis of clients."""
+    return jax.ShapeDtypeStruct(arg.shape[1:] if _of_clients(arg) else arg.shape, arg.spec.dtype)
 
 
 def _named(fn: Callable) -> Callable:

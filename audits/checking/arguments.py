@@ -26,11 +26,13 @@ class Leaves:
     Attributes:
       fn: The function of the leaves, in order.
       args: The leaves.
+      names: The name of each argument.
       counts: The number of leaves of each argument.
     """
 
     fn: Callable
     args: tuple[Arg, ...]
+    names: tuple[str, ...]
     counts: tuple[int, ...]
 
     @classmethod
@@ -44,15 +46,16 @@ class Leaves:
                     f"Expected audits.Arg, or trees of them, as arguments, got {arg!r}. Write "
                     "audits.Arg.tree(name, spec, placement) for a tree of shapes."
                 )
+        names = tuple(_name(arg, f"argument{k}") for k, arg in enumerate(args))
         if all(isinstance(arg, Arg) for arg in args):
-            return cls(fn, tuple(flat), counts)
+            return cls(fn, tuple(flat), names, counts)
         inner = getattr(fn, "fun", fn)
 
         def of_leaves(*leaves: Any) -> Any:
             return inner(*jax.tree.unflatten(tree, leaves))
 
         functools.update_wrapper(of_leaves, inner)
-        return cls(of_leaves, tuple(flat), counts)
+        return cls(of_leaves, tuple(flat), names, counts)
 
     def positions(self, wrt: Iterable[int | str]) -> tuple[int, ...]:
         """The positions of the leaves of arguments, given by position or by name.
@@ -61,16 +64,14 @@ class Leaves:
           ValueError: There is no such argument.
         """
         starts = np.cumsum([0, *self.counts])
-        names = [_root(self.args[start].name) if n else "" for start, n in zip(starts, self.counts)]
         found: list[int] = []
-        for chosen in wrt:
-            at = chosen
+        for at in wrt:
             if isinstance(at, str):
-                if at not in names:
+                if at not in self.names:
                     raise ValueError(
-                        f"Expected arguments among {', '.join(names)} in `wrt`, got {chosen!r}."
+                        f"Expected arguments among {', '.join(self.names)} in `wrt`, got {at!r}."
                     )
-                at = names.index(at)
+                at = self.names.index(at)
             if not 0 <= at < len(self.counts):
                 raise ValueError(
                     f"Expected positions of arguments in `wrt`, got {at} with {len(self.counts)} "
@@ -114,6 +115,9 @@ def digests_of(public: Iterable[Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _root(name: str) -> str:
-    """The name of the argument that a leaf belongs to."""
-    return name.split("[")[0].split(".")[0]
+def _name(arg: Any, default: str) -> str:
+    """The name of an argument: of an array its own, of a tree what precedes the paths."""
+    if isinstance(arg, Arg):
+        return arg.name
+    leaves = jax.tree.leaves(arg)
+    return leaves[0].name.split("[")[0].split(".")[0] if leaves else default

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Self, get_args, get_origin
 
+from privacy.certificates.acceptances import Acceptance, applying, fault_of
 from privacy.certificates.cohort_ranges import NONE_STATED, CohortRange
 from privacy.errors import PrivacyError
 
@@ -129,6 +130,8 @@ class Certificate:
       notes: Further facts.
       assumptions: Conditions that no static proof covers.
       evidence: Mode to the labels by which an independent verifier re-checks the proof.
+      acceptances: Who accepted obligations, and why. They replace no acknowledgement of a run. The
+        JSON form has this field only if there are any.
     """
 
     subject: str
@@ -146,6 +149,7 @@ class Certificate:
     notes: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
     evidence: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    acceptances: tuple[Acceptance, ...] = ()
 
     def __post_init__(self) -> None:
         _require(bool(self.digests), "at least one mode with a digest", "none")
@@ -153,6 +157,8 @@ class Certificate:
             good = isinstance(digest, str) and len(digest) == 64 and not set(digest) - _HEX
             _require(good, f"a SHA-256 digest for mode {mode!r}", repr(digest))
         _require(self.profile in PROFILES, f"a profile of {PROFILES}", repr(self.profile))
+        fault = fault_of(self.acceptances, self.obligations)
+        _require(fault is None, str(fault), "another one")
         for name in ("digests", "environment", "schedule", "bounds", "mechanism", "clients"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         object.__setattr__(self, "evidence", MappingProxyType(dict(self.evidence)))
@@ -162,6 +168,10 @@ class Certificate:
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    def with_acceptances(self, given: Iterable[Acceptance]) -> Self:
+        """The certificate with those acceptances that are about its obligations, word for word."""
+        return dataclasses.replace(self, acceptances=applying(given, self.obligations))
 
     @property
     def id(self) -> str:
@@ -253,6 +263,8 @@ class Certificate:
     def to_dict(self) -> dict[str, Any]:
         """The JSON form as plain values."""
         body = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        if not self.acceptances:
+            del body["acceptances"]
         return {"schema": SCHEMA, "version": VERSION, **body}
 
     def to_json(self) -> str:
@@ -272,6 +284,7 @@ class Certificate:
         version = found.get("version")
         _require(version == VERSION and type(version) is int, f"version {VERSION}", repr(version))
         body = {k: v for k, v in found.items() if k not in ("schema", "version")}
+        body.setdefault("acceptances", [])
         return _typed(cls, body, "certificate")
 
 

@@ -3,10 +3,10 @@
 Sources: docs/certificates.md; docs/decisions/0040-signed-certificates.md.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from privacy.certificates.certificates import Certificate, CertificateMismatch
-from privacy.certificates.envelopes import Envelope
+from privacy.certificates.envelopes import Envelope, SignatureRefused
 from privacy.certificates.statements import verify_signature
 from privacy.errors import RunRefused
 from privacy.mechanisms.privatization import PrivateProgram
@@ -28,6 +28,27 @@ def believed(
         f"Expected {expected} of `{private_program.name}`, got {got}. Call "
         "audits.certify(private_program) first; pass a signed certificate with its trusted_key."
     )
+
+
+def signed_acceptances(
+    certificate: Envelope, trusted_key: bytes | Sequence[bytes]
+) -> tuple[str, ...]:
+    """The obligations that a signed certificate says were accepted, for `acknowledge` of a run.
+
+    Guarantees:
+      The holder of a trusted key signed the acceptances together with the obligations and the digests,
+      so they are about this program.
+
+    Raises:
+      SignatureRefused: No trusted key signed it.
+    """
+    if not isinstance(certificate, Envelope):
+        raise SignatureRefused(
+            f"Expected a signed certificate, got {type(certificate).__name__}: an acceptance counts "
+            "only with the signature of somebody the run trusts. Sign it with audits.sign."
+        )
+    found = verify_signature(certificate, trusted_key)
+    return tuple(dict.fromkeys(a.rule for a in found.acceptances))
 
 
 def check_certificate(

@@ -12,9 +12,11 @@ import audits
 import privacy
 import secfad as fad
 from audits.proofs.verification import VerificationError, verify
+from privacy.certificates.acceptances import Acceptance
 from privacy.certificates.certificates import Certificate, CertificateError, Obligation
 from privacy.certificates.cohort_ranges import CohortRange
 from privacy.certificates.envelopes import Envelope
+from privacy.certificates.run_certificates import signed_acceptances
 from privacy.certificates.statements import sign, verify_signature
 from secagg.crypto.primitives import SigningKey
 
@@ -96,7 +98,8 @@ def altered(certificate, field):
 
 
 def test_the_table_names_every_field():
-    assert set(ALTERED) == {f.name for f in dataclasses.fields(Certificate)}
+    # Acceptances are about obligations, which this certificate does not have: see the last tests.
+    assert {*ALTERED, "acceptances"} == {f.name for f in dataclasses.fields(Certificate)}
 
 
 @pytest.mark.parametrize("field", [f for f in ALTERED if ALTERED[f][1] in ("run", "both")])
@@ -149,3 +152,62 @@ def test_certificate_of_another_program_is_refused_although_its_signature_is_goo
 @fad.computation(model=fad.SERVER, x=fad.CLIENTS)
 def square(model, x):
     return fad.mean(jnp.sum((x - fad.broadcast(model)) ** 2), name="loss")
+
+
+@fad.computation(model=fad.SERVER, x=fad.CLIENTS)
+def asks_twice(model, x):
+    return jnp.sum(jnp.tanh(fad.mean(jnp.sin(fad.broadcast(model) * x), name="delta")))
+
+
+@pytest.fixture(scope="module")
+def conditional():
+    """A program whose certificate has obligations, and that certificate with all of them accepted."""
+    mechanism = privacy.Gaussian(noise_multiplier=2.0, clip_norm=1.0)
+    program = privacy.privatize(
+        fad.grad(asks_twice, 0, mode="reverse"), SPEC, SPEC, mechanism=mechanism
+    )
+    issued = audits.certify(program)
+    who = ("they stay online", "A. Doe", "2026-11-30", "test:asks_twice")
+    accepted = [Acceptance(o.rule, o.text, *who) for o in issued.obligations]
+    assert "FAD306" in [a.rule for a in accepted]
+    return program, issued, issued.with_acceptances(accepted)
+
+
+@pytest.fixture
+def evaluate_conditional(conditional, tmp_path):
+    program = conditional[0]
+    slots = [privacy.Slot("training", 1.0, 1.4, 5)]  # two releases each
+    data = np.random.default_rng(0).normal(size=(CLIENTS, 4)).astype(np.float32) / 8
+    with privacy.Ledger.create(
+        tmp_path / "ledger.db", privacy.Budget(50.0, 1e-5), population=CLIENTS, slots=slots
+    ) as ledger:
+        yield lambda certificate, **options: privacy.run(
+            program, (np.ones(4, np.float32), data), certificate=certificate, ledger=ledger,
+            cohort=EVERYONE.draw(), run_id="attack", round=0, fidelity="ideal", **options,
+        )  # fmt: skip
+
+
+def test_run_asks_for_acknowledgements_whatever_was_accepted(conditional, evaluate_conditional):
+    _, _, accepted = conditional
+    with pytest.raises(CertificateError, match=accepted.obligations[0].rule):
+        evaluate_conditional(accepted)
+    with pytest.raises(CertificateError, match=accepted.obligations[0].rule):
+        evaluate_conditional(sign(accepted, KEY), trusted_key=KEY.public)
+
+
+def test_run_takes_over_what_the_trusted_signer_had_accepted(conditional, evaluate_conditional):
+    program, issued, accepted = conditional
+    signed = sign(accepted, KEY)
+    verify(accepted, program.program)
+    rules = signed_acceptances(signed, KEY.public)
+    assert evaluate_conditional(signed, trusted_key=KEY.public, acknowledge=rules).seq > 0
+    assert signed_acceptances(sign(issued, KEY), KEY.public) == ()
+
+
+def test_verifier_asks_for_an_obligation_that_was_accepted(conditional):
+    program, _, accepted = conditional
+    hidden = dataclasses.replace(accepted, obligations=(), acceptances=())
+    with pytest.raises(VerificationError):
+        verify(hidden, program.program)
+    with pytest.raises(CertificateError, match="acceptances of its own obligations"):
+        dataclasses.replace(accepted, obligations=())

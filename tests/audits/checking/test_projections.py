@@ -152,3 +152,46 @@ def test_program_without_a_projection_is_refused_at_its_line():
 def test_stacked_programs_are_checked_only():
     with pytest.raises(ValueError, match="native computation"):
         certify_arrays(lambda w, x: w + jnp.sum(x, axis=0), arguments("drjax"), style="stacked")
+
+
+def drjax_tree_round(model, batch):
+    def error(sent, own):
+        return jnp.tanh(own["x"] @ sent["w"] - own["y"])
+
+    return drjax.reduce_mean(drjax.map_fn(error, (drjax.broadcast(model), batch)))
+
+
+def spmd_tree_round(model, batch):
+    return lax.psum(jnp.tanh(batch["x"] @ model["w"] - batch["y"]), "clients") / N
+
+
+@pytest.mark.parametrize("style", ["drjax", "spmd"])
+def test_arguments_may_be_trees(style):
+    one = {"x": jax.ShapeDtypeStruct((3,), "float32"), "y": jax.ShapeDtypeStruct((), "float32")}
+    many = {name: jax.ShapeDtypeStruct((N, *s.shape), s.dtype) for name, s in one.items()}
+    args = [
+        audits.Arg.tree("model", {"w": one["x"]}, "server"),
+        audits.Arg.tree("batch", many if style == "drjax" else one, "clients"),
+    ]
+    rounds = drjax.program(placements={"clients": N})(drjax_tree_round)
+    fn = rounds if style == "drjax" else spmd_tree_round
+    certificate = certify_arrays(fn, args, style=style, modes=MODES)
+    assert [(a["shape"], a["placement"]) for a in certificate.arguments] == [
+        ([3], "server"),
+        ([3], "clients"),
+        ([], "clients"),
+    ]
+    computation, specs = project(fn, args, style=style)
+    assert list(computation.placements) == ["model", "batch"]
+    model, batch = {"w": MODEL}, {"x": ROWS, "y": ROWS[:, 0]}
+    expected = np.mean(np.tanh(ROWS @ MODEL - ROWS[:, 0]))
+    np.testing.assert_allclose(fad.simulate(computation)(model, batch), expected, rtol=1e-6)
+    for mode, program in programs_of(computation, *specs, modes=MODES, argnums=0).items():
+        verify(certificate, program, mode)
+
+
+def test_argument_with_two_holders_is_refused():
+    mixed = {"w": audits.Arg("w", (3,), "float32", "server")}
+    mixed["x"] = audits.Arg("x", (3,), "float32", "clients")
+    with pytest.raises(ValueError, match="Expected one placement for all of"):
+        project(lambda both: lax.psum(both["x"], "clients"), [mixed], style="spmd")
