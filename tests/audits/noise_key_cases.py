@@ -803,6 +803,32 @@ def own_words(pairs, x):
     return over(noisy, pairs, x)
 
 
+# Bits that everyone knows.
+FOLDED, FOLDED_IN_LOOP = (int(R.bits(k)) for k in (R.key(0), R.split(R.key(0))[1]))
+
+
+@case("FAD504", "key", "v", style="native")
+def fold_of_known_bits_is_shown(key, v):
+    shown = R.key_data(R.fold_in(key, R.bits(R.key(0))))
+    return fad.sum(fad.clip(v, 1.0)) + normal(R.fold_in(key, FOLDED)), shown
+
+
+@case("FAD501", "key", "v", style="native")
+def fold_of_known_bits_is_drawn_from(key, v):
+    shown = normal(R.fold_in(key, R.bits(R.key(0))))
+    return fad.sum(fad.clip(v, 1.0)) + normal(R.fold_in(key, FOLDED)), shown
+
+
+@case("FAD501", "key", "x")
+def fold_of_known_bits_in_a_loop(key, x):
+    def step(k, _):
+        k, sub = R.split(k)
+        return k, normal(R.fold_in(key, R.bits(sub)))
+
+    _, shown = lax.scan(step, R.key(0), length=2)
+    return total(x) + normal(R.fold_in(key, FOLDED_IN_LOOP)), shown
+
+
 @case("", "own_rbg", "v", style="native")
 def own_key_of_another_generator(own_rbg, v):
     return fad.sum(noisy(own_rbg, v))

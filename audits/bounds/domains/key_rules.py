@@ -169,7 +169,7 @@ def _split(site: Site) -> Keys | None:
 def _fold(site: Site) -> Keys | None:
     keys, data = (f.keys for f in site.facts)
     if _forgetful(site):
-        return _vague(site)
+        return None if data.visible else _vague(site)
     shape = site.out_shape
     drawn = bool(data.entries) and all(isinstance(e, Bits) for e in data.entries)
     if math.prod(shape) > MOST or data.visible or (data.drawn and not drawn):
@@ -178,12 +178,17 @@ def _fold(site: Site) -> Keys | None:
     numbers = spread(data, site.shape(1), shape) or (ANY,) * math.prod(shape)
     found = []
     for k, value in enumerate(numbers):
-        if isinstance(value, Bits):
+        if isinstance(value, Bits) and value.key.root.kind == "argument":
             # The entropy is that of the drawn bits; the key that is folded need not hold any.
             found.append(value.key.child(("bits", value.draw), 0))
             continue
         if not own:
             return None
+        if isinstance(value, Bits):
+            # Known bits are a number as others, so this may be any child of the key that is folded.
+            drawn_child = value.key.child(("bits", value.draw), 0)
+            found.append(chosen(frozenset({drawn_child, own[k].child("fold", ANY)})))
+            continue
         index = as_word(value) if isinstance(value, Index) else ANY
         found.append(own[k].child("fold", index))
     made = named(site, found, site)
@@ -316,6 +321,11 @@ def _gathered(site: Site) -> Keys | None:
     return _some(site) if site.params["mode"] == lax.GatherScatterMode.CLIP else None
 
 
+def _at_numbers(rule: Callable[[Site], Keys | None]) -> Callable[[Site], Keys | None]:
+    """A rule for positions that are no words of a secret: an entry shows where it was taken."""
+    return lambda site: None if any(f.keys.names for f in site.facts[1:]) else rule(site)
+
+
 def _selected(site: Site) -> Keys | None:
     """A case that is always taken, or cases that are one."""
     test, cases = site.facts[0].keys, [f.keys for f in site.facts[1:]]
@@ -348,8 +358,8 @@ _RULES: dict[str, Callable[[Site], Keys | None]] = {
     "copy": _moving(lambda g, p: g),
     "concatenate": _concatenated,
     "stack": _concatenated,
-    "dynamic_slice": _picked,
-    "gather": _gathered,
+    "dynamic_slice": _at_numbers(_picked),
+    "gather": _at_numbers(_gathered),
     "select_n": _selected,
     "convert_element_type": converted,
     "add": added,

@@ -23,7 +23,7 @@ from secfad.jaxprs.origins import registered
 SHAPES = [(), (), (1,), (3,), (2, 3), (3, 1), (2, 1, 3), (3, 3)]
 EVERY = (*FLOATS, *INTEGERS, "bool", "complex64", "float8_e4m3fnuz", "float4_e2m1fn", "int4")
 # Calls, branches, loops and messages are entered by the walk: whole programs test them. What is said
-# of keys and random draws is of another kind and has tests of its own.
+# of keys and random draws is of another kind: `test_key_rules.py` tests it.
 ELSEWHERE = {
     "programs inside": "call cond scan while jit closed_call remat2 custom_jvp_call custom_vjp_call "
     "custom_linear_solve checkpoint",
