@@ -93,9 +93,7 @@ class Slot:
 
     @property
     def weight(self) -> float:
-        """Orders slots by the cost of one draw, so that a release spends the cheapest slot that
-        fits.
-        """
+        """The order of slots by the cost of one draw: a release spends the cheapest that fits."""
         return self.sampling_rate**2 * math.expm1(min(self.noise_multiplier**-2, 700.0))
 
 
@@ -152,9 +150,7 @@ class Release:
             self._check_discrete()
         if self.noise_kind == "skellam":
             self._check_skellam()
-        if (
-            self.noise_kind != "gaussian"
-        ):  # noise that cannot be drawn is refused before it is charged
+        if self.noise_kind != "gaussian":  # what cannot be drawn is refused before it is charged
             check_noise(self.noise_kind, self.noise_std / math.sqrt(self.min_survivors or 1))
 
     def _check_skellam(self) -> None:
