@@ -74,6 +74,9 @@ def fault_of_bounds(
     for bound, proved in zip(stated, found):
         if (fault := _fault_of_one(bound, proved)) is not None:
             return fault
+    short = next((p for p in found if slack_of(p.dtype) > 1), None)
+    if short is not None and "FAD408" not in {o.rule for o in certificate.obligations}:
+        return f"FAD408: sum {short.name!r} is of {short.dtype}, and no obligation says so."
     return _fault_of_groups(stated, found) or _fault_of_mechanism(certificate, found, rounds)
 
 

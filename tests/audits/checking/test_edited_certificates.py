@@ -114,6 +114,9 @@ def lie(edited, true, mode):
         return "cohort"
     if ours["profile"] == "secagg":
         return "bounds" if ours["bounds"] or ours["mechanism"] else ""
+    rounded = [{o["rule"] for o in c["obligations"]} & {"FAD408"} for c in (ours, own)]
+    if rounded[1] - rounded[0]:
+        return "obligations"
     return lie_about_bounds(ours["bounds"].get(mode), own["bounds"][mode], ours["mechanism"])
 
 

@@ -230,6 +230,19 @@ def test_a_certificate_that_denies_a_second_contact_is_refused():
             verify(altered(certificate, **changes), program, "reverse")
 
 
+def test_a_certificate_that_hides_the_rounding_of_a_short_dtype_is_refused():
+    @fad.computation(x=fad.CLIENTS)
+    def short(x):
+        return fad.sum(x, name="a")
+
+    mechanism = Gaussian(noise_multiplier=1.0, clip_norm=1.0)
+    made = privatize(short, jax.ShapeDtypeStruct((3,), jnp.bfloat16), mechanism=mechanism)
+    certificate = audits.certify(made)
+    verify(certificate, made.program)
+    with pytest.raises(VerificationError, match="FAD408: sum 'a' is of bfloat16"):
+        verify(altered(certificate, obligations=()), made.program)
+
+
 def test_unclipped_program_cannot_borrow_the_profile(plain):
     certificate, program = plain
     with pytest.raises(VerificationError, match="not clipped"):
