@@ -29,7 +29,7 @@ ROOMS = {
     ),
     "secagg": ("errors", "crypto", "encoding", "protocol", "simulation"),
     "privacy": (
-        *("errors", "checking", "relations", "files", "arrays", "budgets"),
+        *("errors", "checking", "relations", "files", "arrays", "budgets", "cards"),
         *("mechanisms", "certificates", "noise", "accounting", "ledger", "execution", "training"),
     ),
     "audits": (

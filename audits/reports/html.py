@@ -12,24 +12,30 @@ from audits.rules.catalogue import RULES
 from audits.rules.findings import Event, Facts, Finding, Report
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
+.secfad-report{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:auto;color:#1b1f24;
 h1{font-size:1.4rem} h2{font-size:1.1rem;margin-top:2rem} code,pre{font-family:ui-monospace,monospace}
 pre{background:#f5f6f8;padding:.6rem;overflow-x:auto;border-radius:4px}
 .badge{padding:.1rem .5rem;border-radius:4px;color:#fff} .accept{background:#1a7f37}
 .caveat{background:#9a6700} .reject{background:#cf222e} .note{background:#57606a}
 article{border-left:4px solid #d0d7de;padding:.2rem 1rem;margin:1rem 0}
 table{border-collapse:collapse} td,th{padding:.2rem .7rem;text-align:left;border-bottom:1px solid #d0d7de}
-svg text{font:12px system-ui,sans-serif}
-"""
+svg text{font:12px system-ui,sans-serif}}
+"""  # nested, so that a notebook keeps its own styles
 
 
 def render_html(reports: Mapping[str, Report], title: str) -> str:
     """The page for all modes of one program."""
-    body = "".join(_section(mode, report) for mode, report in reports.items())
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>{body}</body></html>\n"
+        f"</head><body>{render_fragment(reports, title)}</body></html>\n"
     )
+
+
+def render_fragment(reports: Mapping[str, Report], title: str = "") -> str:
+    """The reports as a part of a page, such as the output of a notebook's cell."""
+    head = f"<h1>{escape(title)}</h1>" if title else ""
+    body = "".join(_section(mode, report) for mode, report in reports.items())
+    return f'<div class="secfad-report"><style>{_STYLE}</style>{head}{body}</div>'
 
 
 def _section(mode: str, report: Report) -> str:

@@ -165,6 +165,12 @@ class Report:
 
         return render_texts({self.subject.get("mode", "primal"): self})
 
+    def _repr_html_(self) -> str:
+        """The report for a notebook, with the graph of messages."""
+        from audits.reports.html import render_fragment
+
+        return render_fragment({self.subject.get("mode", "primal"): self})
+
     @classmethod
     def of(
         cls,

@@ -5,9 +5,8 @@ type: its fields, its JSON form, and the check that a certificate covers the giv
 environment in which it was issued, with every obligation acknowledged. A certificate is a record of
 public facts. It holds no client data.
 
-A program is bound by its structural digest, which covers the bytes of captured constants; the text
-of a program would not be unique. The environment is bound because another JAX version or numeric
-flag may change the arithmetic of the same program.
+A program is bound by its structural digest, which covers the bytes of captured constants. The
+environment is bound because another JAX version or numeric flag may change a program's arithmetic.
 
 >>> Certificate.from_json(specimen().to_json()) == specimen()
 True
@@ -26,7 +25,9 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Self, get_args, get_origin
 
+from privacy.cards import Shown
 from privacy.certificates.acceptances import Acceptance, applying, fault_of
+from privacy.certificates.certificate_cards import certificate_card
 from privacy.certificates.cohort_ranges import NONE_STATED, CohortRange
 from privacy.errors import PrivacyError
 
@@ -111,7 +112,7 @@ class Obligation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Certificate:
+class Certificate(Shown):
     """A statement about one program in one or more modes.
 
     Attributes:
@@ -159,9 +160,9 @@ class Certificate:
         _require(self.profile in PROFILES, f"a profile of {PROFILES}", repr(self.profile))
         fault = fault_of(self.acceptances, self.obligations)
         _require(fault is None, str(fault), "another one")
-        for name in ("digests", "environment", "schedule", "bounds", "mechanism", "clients"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
-        object.__setattr__(self, "evidence", MappingProxyType(dict(self.evidence)))
+        for name, value in vars(self).items():
+            if isinstance(value, Mapping):
+                object.__setattr__(self, name, MappingProxyType(dict(value)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Certificate) and self.to_dict() == other.to_dict()
@@ -172,6 +173,8 @@ class Certificate:
     def with_acceptances(self, given: Iterable[Acceptance]) -> Self:
         """The certificate with those acceptances that are about its obligations, word for word."""
         return dataclasses.replace(self, acceptances=applying(given, self.obligations))
+
+    card = certificate_card
 
     @property
     def id(self) -> str:

@@ -43,6 +43,7 @@ from privacy.accounting.slots import (
     expect_all,
 )
 from privacy.budgets import Budget, sampling_probability
+from privacy.cards import Card, Shown
 from privacy.checking import expect, expect_count, expect_path
 from privacy.errors import CohortReused, InvalidEvent, LedgerError, NoBoundWarning, PrivacyError
 from privacy.ledger import verification as ledger_verification
@@ -51,7 +52,7 @@ from privacy.ledger.bounds import Bounds
 from privacy.ledger.charter import make_charter, read_genesis
 from privacy.ledger.faults import unreadable
 from privacy.ledger.records import FORMAT, Record, check_link
-from privacy.ledger.reports import Remaining, quote, remaining, spent
+from privacy.ledger.reports import Remaining, ledger_card, quote, remaining, spent
 from privacy.ledger.reservations import Reservation, find_reservations, seconds
 from privacy.ledger.store import Store
 from privacy.relations import Relation
@@ -63,7 +64,7 @@ def expect_ledger(value: Any, error: type[PrivacyError] = LedgerError) -> "Ledge
     return expect(value, Ledger, "ledger", "an open ledger", advice, error)
 
 
-class Ledger:
+class Ledger(Shown):
     """An append-only record of all uses of a population's data, and its budget.
 
     Guarantees:
@@ -174,6 +175,13 @@ class Ledger:
         if statement:
             warnings.warn(f"{path}: {statement}", NoBoundWarning, stacklevel=2)
         return ledger
+
+    def __repr__(self) -> str:
+        return f"<Ledger {self.id[:12]} of {self.charter.population} clients at {self.store.path}>"
+
+    def card(self) -> Card:
+        """What a ledger shows of itself: its budgets and what is spent of them."""
+        return ledger_card(self.id, self.store, self.charter, self.bounds)
 
     def __enter__(self):
         return self

@@ -16,6 +16,7 @@ from privacy.accounting import terms as elementary
 from privacy.accounting.pricing import price
 from privacy.accounting.slots import TOTAL, Plan, Slot, plan, report, slot_terms, without_sampling
 from privacy.budgets import Budget
+from privacy.cards import Card
 from privacy.errors import BudgetExceeded, InvalidEvent
 from privacy.ledger.admission import admit_plan, stored_slots
 from privacy.ledger.bounds import Bounds
@@ -73,6 +74,20 @@ def remaining(store: Store, charter: Charter, bounds: Bounds, purpose: str) -> R
     epsilon = max(0.0, charter.budget_of(purpose).epsilon - used)
     slots = tuple(stored_slots(store, "declared - spent", purpose))
     return Remaining(epsilon, slots, min(fractions) if fractions else None)
+
+
+def ledger_card(name: str, store: Store, charter: Charter, bounds: Bounds) -> Card:
+    """Budgets and the spent epsilon by purpose in both views; only the budgets of a closed ledger."""
+    title = f"ledger {name[:12]}: {charter.population} clients, {charter.relation}"
+    budgets = {scope: charter.budget_of(scope) for scope in (*charter.names, TOTAL)}
+    rows = [{"purpose": s, "epsilon": b.epsilon, "delta": b.delta} for s, b in budgets.items()]
+    if store.closed:
+        return Card(title, ("closed",), rows)
+    released, server = (spent(store, charter, bounds, view) for view in ("released", "server"))
+    for row in rows:
+        row["spent: released"] = f"{released[row['purpose']]:.4f}"
+        row["spent: server"] = f"{server[row['purpose']]:.4f}"
+    return Card(title, tuple(bounds.remarks), rows)
 
 
 def spent_mechanisms(store: Store) -> dict[str, elementary.Terms]:

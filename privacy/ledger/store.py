@@ -46,7 +46,7 @@ class Store:
                 " Make one with privacy.Ledger.create."
             )
         self._owner = forks.generation()
-        self._closed = False
+        self.closed = False
         self._lock = threading.RLock()
         with translated(self.path):
             self._connection = _connect(self.path)
@@ -81,7 +81,7 @@ class Store:
 
     def close(self) -> None:
         """Closes the connection; the file stays."""
-        self._closed = True
+        self.closed = True
         self._connection.close()
 
     @contextlib.contextmanager
@@ -140,7 +140,7 @@ class Store:
                 f"Expected the process {self._owner[1]} that opened the ledger, got a fork of it, "
                 f"process {os.getpid()}. Call privacy.Ledger.open in each process."
             )
-        if self._closed:
+        if self.closed:
             raise LedgerError(
                 f"Expected an open ledger, got the closed {self.path}. Call privacy.Ledger.open."
             )

@@ -12,6 +12,7 @@ keeps what a mode refuses, with the reason. It is what `mode="auto"` decides by,
 """
 
 import dataclasses
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,6 +59,17 @@ class Plan:
         if mode not in found:
             raise ArgumentError(f"Expected one of the modes {', '.join(found)}, got {mode!r}.")
         return found[mode]
+
+    def __repr__(self) -> str:
+        modes = ", ".join(option.mode for option in self.options if option.usable)
+        return f"<Plan of the derivative of {self.name} in {modes or 'no'} mode>"
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        return f"<pre>{html.escape(self.table())}</pre>"
 
     def table(self) -> str:
         """The modes side by side, and why the cheapest is that; 80 columns wide."""

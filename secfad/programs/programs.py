@@ -92,6 +92,19 @@ class Program:
 
         return to_svg(self.name, self.schedule)
 
+    def __str__(self) -> str:
+        try:
+            return self.table()
+        except TracingError:  # code that no schedule can order
+            return repr(self)
+
+    def _repr_html_(self) -> str | None:
+        """The picture, for notebooks; without one, they show the text."""
+        try:
+            return self.to_svg()
+        except TracingError:
+            return None
+
     def __repr__(self) -> str:
         arguments = ", ".join(self.argument_names)
         try:
