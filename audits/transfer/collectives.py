@@ -13,7 +13,6 @@ from audits.transfer.elementwise import meet
 from audits.transfer.interpreter import Step
 from audits.transfer.labels import (
     CLIENT_AXIS,
-    DATA,
     REPLICATED,
     Axis,
     Label,
@@ -73,8 +72,6 @@ def federated_clip(step: Step) -> list[Label]:
         return step.refuse("FAD109", remedy="Clip each client's value: `jax.vmap(fad.clip)(x)`")
     aligned = [(None,) * rows, *(label.axes[:rows] for label in step.inputs[1:])]
     joined = meet(step, range(len(step.inputs)), step.shape(1)[:rows], aligned)
-    if joined is None:
-        return step.poisoned()
     return [
         joined.replace(axes=(*joined.axes, *data_axes(len(v.aval.shape) - rows)))  # type: ignore[attr-defined]
         for v in step.equation.outvars
@@ -215,29 +212,11 @@ def reference(step: Step) -> list[Label]:
 
 
 def random_bits(step: Step) -> Label:
-    """Random draws: entries differ along the new axes."""
+    """Random draws, new keys or the words of keys: entries differ along the new axes."""
     label = step.inputs[0]
-    extra = step.first_rank - len(label.axes)
-    return label.replace(axes=label.axes + (Axis(DATA),) * extra)
-
-
-def random_split(step: Step) -> Label:
-    """New keys along new axes."""
-    return random_bits(step)
-
-
-def random_seed(step: Step) -> Label:
-    """A key from a number."""
-    return step.inputs[0]
+    return label.replace(axes=label.axes + data_axes(step.first_rank - len(label.axes)))
 
 
 def random_wrap(step: Step) -> Label:
     """A typed key from its raw words, the last axis."""
     return step.inputs[0].replace(axes=step.inputs[0].axes[:-1])
-
-
-def random_unwrap(step: Step) -> Label:
-    """The raw words of a typed key."""
-    label = step.inputs[0]
-    extra = step.first_rank - len(label.axes)
-    return label.replace(axes=label.axes + (Axis(DATA),) * extra)

@@ -33,8 +33,7 @@ def dot_general(step: Step) -> Label | list[Label]:
     )
     # A free axis of the other operand is not broadcast, so an operand without clients is data
     # there.
-    joined = meet(step, [0, 1], step.out_shape(), [tuple(from_left), tuple(from_right)])
-    return step.poisoned() if joined is None else joined
+    return meet(step, [0, 1], step.out_shape(), [tuple(from_left), tuple(from_right)])
 
 
 def _contracted(step: Step, side: int, position: int) -> Label | list[Label]:
@@ -79,8 +78,6 @@ def linalg(step: Step) -> list[Label]:
     aligned = [tuple(lead) if len(lead) == width else (None,) * width for lead in kept]
     shape = step.shape(0)[:width]
     joined = meet(step, range(len(step.inputs)), shape, aligned)
-    if joined is None:
-        return step.poisoned()
     made = []
     for variable in step.equation.outvars:
         rank = len(variable.aval.shape)  # type: ignore[attr-defined]
@@ -119,7 +116,7 @@ def conv(step: Step) -> Label | list[Label]:
         elif tagged.tag in (CLIENT_AXIS, MERGED):
             return step.refuse("FAD109")
     joined = meet(step, [0, 1], step.out_shape(), [tuple(from_image), tuple(from_kernel)])
-    return step.poisoned() if joined is None else _merged_again(step, joined)
+    return _merged_again(step, joined)
 
 
 def _folded(axis: Axis, size: int) -> Axis:
@@ -165,11 +162,10 @@ def window(step: Step) -> Label:
     return step.inputs[0].replace(axes=_blurred(step, step.inputs[0]))
 
 
-def pool_gradient(step: Step) -> Label | list[Label]:
+def pool_gradient(step: Step) -> Label:
     """The transpose of pooling."""
     aligned = [_blurred(step, label) for label in step.inputs]
-    joined = meet(step, range(len(step.inputs)), step.out_shape(), aligned)
-    return step.poisoned() if joined is None else joined
+    return meet(step, range(len(step.inputs)), step.out_shape(), aligned)
 
 
 def _blurred(step: Step, label: Label) -> tuple[Axis, ...]:

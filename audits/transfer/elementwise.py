@@ -7,7 +7,7 @@ each operand must be the clients' own rows, a replicated row or a public scalar.
 from collections.abc import Sequence
 
 from audits.rules.rules import Severity
-from audits.transfer.interpreter import Step, nbytes
+from audits.transfer.interpreter import Reported, Step, nbytes
 from audits.transfer.labels import (
     CLIENT_AXIS,
     DATA,
@@ -25,7 +25,7 @@ from audits.transfer.labels import (
 def elementwise(step: Step) -> list[Label]:
     """Element-wise primitives; also `select_n`, whose predicate counts as data."""
     result = meet(step, list(range(len(step.inputs))), step.out_shape())
-    return step.poisoned() if result is None else [result] * len(step.equation.outvars)
+    return [result] * len(step.equation.outvars)
 
 
 def identity(step: Step) -> list[Label]:
@@ -38,8 +38,8 @@ def meet(
     operands: Sequence[int],
     shape: tuple[int, ...],
     aligned: Sequence[tuple[Axis | None, ...]] | None = None,
-) -> Label | None:
-    """The label of an elementwise result; None if a finding was reported.
+) -> Label:
+    """The label of an elementwise result.
 
     Args:
       step: The equation.
@@ -47,6 +47,9 @@ def meet(
       shape: Shape of the result.
       aligned: For each operand, its axes in the order of the result; None for an axis that the
         operand does not have, such as a size-1 axis. By default axes are matched by position.
+
+    Raises:
+      Reported: The operands do not fit, and a finding says so.
     """
     labels = [step.inputs[i] for i in operands]
     if aligned is None:
@@ -56,15 +59,15 @@ def meet(
         column = [tags[position] for tags in aligned]
         if any(axis is not None and axis.tag == CLIENT_AXIS for axis in column):
             if not _client_column(step, operands, column):
-                return None
+                raise Reported
             axes.append(Axis(CLIENT_AXIS))
         else:
             axes.append(_plain_column(column))
     if sum(axis.tag == CLIENT_AXIS for axis in axes) > 1:
         step.refuse("FAD109")
-        return None
+        raise Reported
     if not _regions(step, operands, axes, aligned):
-        return None
+        raise Reported
     return _result(step, operands, labels, _with_sources(step, labels, axes, shape))
 
 

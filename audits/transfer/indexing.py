@@ -11,8 +11,6 @@ from secfad.inner import Jaxpr, as_call
 def sort(step: Step) -> list[Label]:
     """All operands are permuted together, so each result depends on all of them."""
     joined = meet(step, range(len(step.inputs)), step.out_shape())
-    if joined is None:
-        return step.poisoned()
     axes = data_at(joined.axes, step.params["dimension"])
     return [joined.replace(axes=axes)] * len(step.equation.outvars)
 
@@ -22,37 +20,27 @@ def taken(step: Step) -> list[Label]:
     return step.inputs[:1] * len(step.equation.outvars)
 
 
-def dynamic_slice(step: Step) -> Label | list[Label]:
+def dynamic_slice(step: Step) -> Label:
     """A slice at computed positions, which count as data."""
     return _indexed(step, [0], list(range(1, len(step.inputs))), step.inputs[0].axes)
 
 
-def dynamic_update_slice(step: Step) -> Label | list[Label]:
+def dynamic_update_slice(step: Step) -> Label:
     """Writes a block."""
     aligned = [label.axes for label in step.inputs[:2]]
     joined = meet(step, [0, 1], step.out_shape(), aligned)
-    if joined is None:
-        return step.poisoned()
     axes = tuple(
         Axis(DATA) if step.shape(0)[k] != step.shape(1)[k] and a.tag != CLIENT_AXIS else a
         for k, a in enumerate(joined.axes)
     )
-    return _indexed(step, [0, 1], list(range(2, len(step.inputs))), axes, joined)
+    return _indexed(step, [0, 1], list(range(2, len(step.inputs))), axes)
 
 
-def _indexed(
-    step: Step,
-    data: list[int],
-    indices: list[int],
-    axes: tuple[Axis, ...],
-    base: Label | None = None,
-) -> Label | list[Label]:
+def _indexed(step: Step, data: list[int], indices: list[int], axes: tuple[Axis, ...]) -> Label:
     """Joins scalar indices, which have no axis, into the result."""
     rank = len(axes)
     aligned = [axes] * len(data) + [(None,) * rank] * len(indices)
     joined = meet(step, data + indices, step.out_shape(), aligned)
-    if joined is None:
-        return step.poisoned()
     moved = any(step.inputs[i].place != Place.PUBLIC for i in indices)
     kept = tuple(
         Axis(DATA) if moved and a.tag not in (CLIENT_AXIS, REPLICATED) else a for a in axes
@@ -60,37 +48,32 @@ def _indexed(
     return joined.replace(axes=kept)
 
 
-def pad(step: Step) -> Label | list[Label]:
+def pad(step: Step) -> Label:
     """Padded axes are data."""
     label, config = step.inputs[0], step.params["padding_config"]
     aligned = [label.axes, (None,) * len(label.axes)]
     joined = meet(step, [0, 1], step.out_shape(), aligned)
-    if joined is None:
-        return step.poisoned()
     axes = tuple(
         Axis(DATA) if tuple(config[k]) != (0, 0, 0) else a for k, a in enumerate(joined.axes)
     )
     return joined.replace(axes=axes)
 
 
-def concatenate(step: Step) -> Label | list[Label]:
+def concatenate(step: Step) -> Label:
     """Pieces along one axis of data."""
     # A size-1 axis of a piece is not broadcast here, so align by position.
     aligned = [label.axes for label in step.inputs]
     joined = meet(step, range(len(step.inputs)), step.out_shape(), aligned)
-    if joined is None:
-        return step.poisoned()
     if len(step.inputs) == 1:
         return joined
     return joined.replace(axes=data_at(joined.axes, step.params["dimension"]))
 
 
-def stack(step: Step) -> Label | list[Label]:
+def stack(step: Step) -> Label:
     """Like a concatenation along a new axis."""
     axis = step.params["axis"]
     aligned = [(*label.axes[:axis], Axis(DATA), *label.axes[axis:]) for label in step.inputs]
-    joined = meet(step, range(len(step.inputs)), step.out_shape(), aligned)
-    return step.poisoned() if joined is None else joined
+    return meet(step, range(len(step.inputs)), step.out_shape(), aligned)
 
 
 def unstack(step: Step) -> list[Label]:
@@ -123,8 +106,7 @@ def gather(step: Step) -> Label | list[Label]:
         from_indices[position] = indices.axes[source]
     for mine, theirs in zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims):
         from_operand[batch[theirs]] = operand.axes[mine]
-    joined = meet(step, [0, 1], step.out_shape(), [tuple(from_operand), tuple(from_indices)])
-    return step.poisoned() if joined is None else joined
+    return meet(step, [0, 1], step.out_shape(), [tuple(from_operand), tuple(from_indices)])
 
 
 def scatter(step: Step) -> Label | list[Label]:
@@ -152,8 +134,6 @@ def scatter(step: Step) -> Label | list[Label]:
             rows |= {mine}
     aligned = [target.axes, tuple(from_indices), tuple(from_updates)]
     joined = meet(step, [0, 1, 2], step.out_shape(), aligned)
-    if joined is None:
-        return step.poisoned()
     axes = tuple(a if k in rows else Axis(DATA) for k, a in enumerate(joined.axes))
     return joined.replace(axes=axes)
 

@@ -46,6 +46,10 @@ Path = tuple[int | str, ...]
 Rule = Callable[["Step"], list[Label] | Label]
 
 
+class Reported(Exception):
+    """A rule has reported a finding and has no results."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Scope:
     """The position of the walk.
@@ -264,7 +268,10 @@ class Checker:
             return step.refuse(axis.RULES[reason.kind], clients=1, minimum=2)
         if isinstance(found, Summed) and not self.style.sums_by_reduction:
             return step.refuse("FAD103")
-        results = handler(step)
+        try:
+            results = handler(step)
+        except Reported:
+            return step.poisoned()
         results = results if isinstance(results, list) else [results]
         ranks = [len(v.aval.shape) for v in step.equation.outvars]  # type: ignore[attr-defined]
         ranked = [len(label.axes) for label in results] == ranks

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from audits.transfer.control import agree, announced
 from audits.transfer.elementwise import meet
-from audits.transfer.interpreter import Scope, Step
+from audits.transfer.interpreter import Reported, Scope, Step
 from audits.transfer.labels import (
     CLIENT_AXIS,
     DATA,
@@ -227,8 +227,10 @@ def _selected(
         )
         rank = len(label.axes)
         aligned = [(*predicate.axes, *[None] * (rank - len(predicate.axes))), label.axes]
-        found = meet(one, [0, 1], one.out_shape(), aligned)
-        made.append(poison(rank) if found is None else found)
+        try:
+            made.append(meet(one, [0, 1], one.out_shape(), aligned))
+        except Reported:
+            made.append(poison(rank))
     return made
 
 
