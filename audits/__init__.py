@@ -6,6 +6,8 @@ Names are loaded on first use, so `secfad --help` does not import JAX.
 import importlib
 from typing import TYPE_CHECKING
 
+import privacy as privacy  # refuses an operating system that it cannot work on
+
 if TYPE_CHECKING:
     from audits import certifying as certifying
     from audits.certifying import CertificationError as CertificationError

@@ -6,7 +6,14 @@ Sources: docs/ledger-slots.md.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
+
+if sys.platform == "win32":
+    raise ImportError(
+        "privacy expected Linux or macOS, got Windows: ledgers, keys and checkpoints rely on POSIX file "
+        "permissions, locks and durable renames. Use the Windows Subsystem for Linux (WSL)."
+    )
 
 if TYPE_CHECKING:
     from privacy.accounting.calibration import noise_multiplier_for as noise_multiplier_for

@@ -5,6 +5,7 @@ invalid input, 101 a bug in secfad. Errors that the packages raise on purpose ar
 message, without a traceback. Each command imports its dependences when it runs, so help is fast.
 """
 
+import importlib.metadata
 import sys
 import traceback
 import warnings
@@ -20,10 +21,9 @@ from audits.commands.certificates import split_target
 REJECTED, UNUSABLE, INTERNAL = 1, 2, 101
 
 app = typer.Typer(
-    help="Private federated automatic differentiation: certify, run, account.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 ledger_app = typer.Typer(
     help="Show, verify, plan and export the budget of a run.", no_args_is_help=True
@@ -33,6 +33,29 @@ bundle_commands.add_to(app)
 app.add_typer(ledger_app, name="ledger")
 
 LedgerPath = Annotated[Path, typer.Argument(help="A ledger file, such as ledger.db of a run.")]
+
+
+def _show_version(asked: bool) -> None:
+    if not asked:
+        return
+    try:
+        version = importlib.metadata.version("secfad")
+    except importlib.metadata.PackageNotFoundError:
+        version = "from source"
+    typer.echo(f"secfad {version}")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Private federated automatic differentiation: certify, run, account."""
 
 
 def main() -> None:
@@ -162,6 +185,20 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished run
     from audits.quickstart.pages import write_page
 
     typer.echo(str(write_page(folder)))
+
+
+@app.command()
+def doctor() -> None:
+    """Checks versions, devices, extras, and files of this folder that hide a package of secfad.
+
+    Exit code 0: in order; 1: something is wrong, with what to do about it.
+    """
+    from audits.commands.doctor import examined
+
+    checks = examined(Path.cwd())
+    for check in checks:
+        typer.echo(str(check))
+    raise typer.Exit(REJECTED if any(check.remedy for check in checks) else 0)
 
 
 @ledger_app.command("show")
