@@ -148,12 +148,15 @@ def _multiple(site: Site) -> tuple[int, Amount] | None:
     return None
 
 
+_UNIFORM = RESHAPING | {"neg", "abs"}
+
+
 def _amount(site: Site) -> Amount | None:
     """Server scalars keep their magnitude under broadcasting and scaling, in floats of 32 bits or
     more; an integer or a short float of them is another number.
     """
     facts = site.facts
-    if site.name in RESHAPING | {"neg", "abs"} and facts:
+    if site.name in _UNIFORM and facts:
         return facts[0].amount
     if site.name == "convert_element_type":
         exact = is_wide(site.dtype) and is_wide(site.operand_dtype(0))

@@ -41,6 +41,8 @@ def asked(step, family: str) -> Effect | None:
     Raises:
       Refused: The equation does to that axis what no program of one client does.
     """
+    if not step.style.stacked:
+        return None
     axes = [label.client_axis for label in step.inputs]
     first = next((k for k, axis in enumerate(axes) if axis is not None), None)
     if first is None or family in _ELSEWHERE:
@@ -55,7 +57,7 @@ def asked(step, family: str) -> Effect | None:
 
 def agrees(step, found: Effect | None, family: str, results: Sequence[Label]) -> bool:
     """Whether the labels have the axis of clients, or equal rows, where the table has it."""
-    if any(label.poisoned for label in results):
+    if not step.style.stacked or any(label.poisoned for label in results):
         return True
     if found is not None and not all(
         has_rows(step.inputs[i], step.shape(i), axis) for i, axis in found.takes.items()
