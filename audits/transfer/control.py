@@ -157,7 +157,8 @@ def _chosen_by_client(step: Step, index: Label, joined: Sequence[Label]) -> list
             place=Place.CLIENT,
             depth=max(label.depth, index.depth),
             phase=max(label.phase, index.phase),
-            slots=label.slots or (several and bool(label.axes)),
+            slots=frozenset(range(len(label.axes))) if several else label.slots,
+            indicator=label.indicator and not several,
         )
         for label in joined
     ]

@@ -29,7 +29,7 @@ from audits.transfer.labels import (
     of_constant,
     poison,
 )
-from audits.transfer.slots import marked
+from audits.transfer.slots import marked, spread
 from audits.transfer.styles import Style
 from secfad.inner import (
     ClosedJaxpr,
@@ -279,8 +279,8 @@ class Checker:
             return step.refuse("FAD001")  # the rule has not understood the equation
         if family not in _ENTERED:
             results = marked(step, family, results)
-        elif family in ("cond", "while", "linear_solve"):
-            results = [label.replace(drawn=False) for label in results]
+        elif family in ("scan", "cond", "while", "linear_solve"):
+            results = [spread(label) for label in results]
         return [self._below_control(label, step.scope) for label in results]
 
     def _unmerged(self, step: Step) -> bool:

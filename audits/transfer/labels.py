@@ -64,7 +64,8 @@ class Label:
       axes: One `Axis` per array axis.
       depth: Number of consecutive sums that precede it.
       phase: Depth of the latest broadcast that reached it; -1 if none did.
-      slots: True if a client chose where its entries stand (`slots`).
+      slots: The axes along which a client chose where entries stand (`slots`).
+      indicator: True if what stands there is constant, as in a one-hot row: only the index shows.
       padded: True if constants stand beside entries of clients.
       drawn: True if a client's random key decides it, and no other value of a client.
       poisoned: True if its cause was reported already.
@@ -74,7 +75,8 @@ class Label:
     axes: tuple[Axis, ...]
     depth: int = 0
     phase: int = -1
-    slots: bool = False
+    slots: frozenset[int] = frozenset()
+    indicator: bool = False
     padded: bool = False
     drawn: bool = False
     poisoned: bool = False
@@ -176,7 +178,8 @@ def join(a: Label, b: Label) -> Label:
         tuple(join_axis(x, y) for x, y in zip(a.axes, b.axes)),
         max(a.depth, b.depth),
         max(a.phase, b.phase),
-        a.slots or b.slots,
+        a.slots | b.slots,
+        all(label.indicator for label in (a, b) if label.slots),
         a.padded or b.padded,
         all_drawn((a, b)),
         a.poisoned or b.poisoned,

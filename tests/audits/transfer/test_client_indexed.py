@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import lax
 
@@ -121,6 +122,37 @@ def inside_a_loop(i, v):
     return lax.scan(lambda c, _: (c + 0.5 * scatter(i, v), None), jnp.zeros((N, WIDTH)), None, 2)[0]
 
 
+@writes
+def below_and_not_below_the_next(i, v):
+    below = lambda k: (jnp.arange(N) < k)[:, None]
+    return jnp.where(below(i + 1), v, 0) - jnp.where(below(i), v, 0)
+
+
+@writes
+def beside_entries_that_are_everywhere(i, v):
+    return scatter(i, v) + 1e-9 * jnp.outer(jnp.arange(1.0, N + 1), v)
+
+
+@writes
+def one_hot_beside_entries_that_are_everywhere(i, v):
+    return (jax.nn.one_hot(i, N)[:, None] * v) - 1e-9 * jnp.broadcast_to(v, (N, WIDTH))
+
+
+@writes
+def transposed_and_back(i, v):
+    return jnp.transpose(jnp.transpose(scatter(i, v))[::-1])[:, ::-1]
+
+
+@writes
+def summed_over_another_axis(i, v):
+    return jnp.sum(jnp.broadcast_to(scatter(i, v)[:, None], (N, 4, WIDTH)), axis=1) / 4
+
+
+@writes
+def product_with_an_identity(i, v):
+    return jnp.eye(N) @ scatter(i, v)
+
+
 def rules(report):
     return {f.rule for f in report.findings}
 
@@ -154,6 +186,94 @@ HONEST = {
 def test_a_client_that_only_reads_at_its_index_is_not_named(name):
     client = HONEST[name]
     assert rules(audits.check(lambda i, x: fad.sum(client(i, x)), NATIVE)) == set()
+
+
+# Labels, counts, tokens and masks: client integers that place nothing.
+INTEGERS = [
+    audits.Arg("i", (), "int32", "clients"),
+    audits.Arg("labels", (5,), "int32", "clients"),
+    audits.Arg("tokens", (8,), "int32", "clients"),
+    audits.Arg("x", (5, WIDTH), "float32", "clients"),
+    audits.Arg("w", (WIDTH, 4), "float32", "server"),
+    audits.Arg("table", (10, WIDTH), "float32", "server"),
+    audits.Arg("count", (), "int32", "clients"),
+]
+USUAL = {
+    "cross entropy by take": lambda i, y, t, x, w, e, c: jnp.mean(
+        jnp.take_along_axis(jax.nn.log_softmax(x @ w), y[:, None] % 4, 1)
+    ),
+    "cross entropy by one-hot": lambda i, y, t, x, w, e, c: jnp.sum(
+        jax.nn.one_hot(y, 4) * jax.nn.log_softmax(x @ w)
+    ),
+    "gradient of cross entropy": lambda i, y, t, x, w, e, c: jax.grad(
+        lambda v: jnp.sum(jax.nn.one_hot(y, 4) * jax.nn.log_softmax(x @ v))
+    )(w),
+    "gradient of optax": lambda i, y, t, x, w, e, c: jax.grad(
+        lambda v: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(x @ v, y))
+    )(w),
+    "accuracy": lambda i, y, t, x, w, e, c: jnp.mean(
+        (jnp.argmax(x @ w, -1) == y).astype(jnp.float32)
+    ),
+    "count of examples": lambda i, y, t, x, w, e, c: c.astype(jnp.float32),
+    "weighted by count": lambda i, y, t, x, w, e, c: c * jnp.mean(x, 0),
+    "mask by count": lambda i, y, t, x, w, e, c: jnp.sum(
+        jnp.where((jnp.arange(5) < c)[:, None], x, 0), 0
+    ),
+    "mean of the first": lambda i, y, t, x, w, e, c: (
+        jnp.sum(x * (jnp.arange(5) < c)[:, None], 0) / jnp.maximum(c, 1)
+    ),
+    "embedding looked up, mean": lambda i, y, t, x, w, e, c: jnp.mean(e[t], 0),
+    "embedding times head": lambda i, y, t, x, w, e, c: jnp.mean(e[t] @ w, 0),
+    "padded tokens masked": lambda i, y, t, x, w, e, c: jnp.sum(e[t] * (t != 0)[:, None], 0),
+    "sequence length": lambda i, y, t, x, w, e, c: jnp.sum(t != 0).astype(jnp.float32),
+    "integer features": lambda i, y, t, x, w, e, c: t.astype(jnp.float32),
+    "own label's loss": lambda i, y, t, x, w, e, c: -jax.nn.log_softmax(x[0] @ w)[y[0]],
+    "sorted own values": lambda i, y, t, x, w, e, c: jnp.sort(x, axis=0),
+    "top two of own": lambda i, y, t, x, w, e, c: lax.top_k(x[0], 2)[0],
+    "rank statistic": lambda i, y, t, x, w, e, c: jnp.sum(jnp.argsort(x[:, 0]) * 1.0),
+    "number of a class": lambda i, y, t, x, w, e, c: jnp.sum(y == 2).astype(jnp.float32),
+    "positional encoding": lambda i, y, t, x, w, e, c: jnp.mean(
+        e[t] + jnp.sin(jnp.arange(8.0))[:, None], 0
+    ),
+    "causal mask": lambda i, y, t, x, w, e, c: (
+        lambda h: jax.nn.softmax(jnp.where(jnp.tril(jnp.ones((8, 8))) > 0, h @ h.T, -1e9)) @ h
+    )(e[t]).mean(0),
+    "loop as often as own count": lambda i, y, t, x, w, e, c: lax.fori_loop(
+        0, jnp.clip(c, 0, 5), lambda k, v: 0.5 * v + x[k], jnp.zeros(WIDTH)
+    ),
+    "last token": lambda i, y, t, x, w, e, c: e[t[jnp.clip(c, 0, 7)]],
+    "parity": lambda i, y, t, x, w, e, c: jnp.where(i % 2 == 0, 1.0, -1.0) * jnp.mean(x, 0),
+    "two branches on a class": lambda i, y, t, x, w, e, c: lax.cond(
+        y[0] > 0, jnp.sin, jnp.cos, x[0]
+    ),
+    "bucket as a feature": lambda i, y, t, x, w, e, c: (i // 10).astype(jnp.float32) * x[0],
+    "hash as a feature": lambda i, y, t, x, w, e, c: (
+        ((i * 2654435) % 97).astype(jnp.float32) / 97 * x[0]
+    ),
+    "squared error of an integer target": lambda i, y, t, x, w, e, c: jnp.sum(
+        (x @ w - y[:, None]) ** 2
+    ),
+    "window of own data": lambda i, y, t, x, w, e, c: lax.dynamic_slice(
+        x, (jnp.clip(c, 0, 3), 0), (2, WIDTH)
+    ),
+    "cumulative sum of own": lambda i, y, t, x, w, e, c: jnp.cumsum(x, 0)[c % 5],
+    "label smoothing": lambda i, y, t, x, w, e, c: (
+        -jnp.mean((0.9 * jax.nn.one_hot(y, 4) + 0.025) * jax.nn.log_softmax(x @ w))
+    ),
+    "per-example weights": lambda i, y, t, x, w, e, c: jnp.sum(
+        jnp.array(1.0) / (1 + y)[:, None] * x, 0
+    ),
+    "median of own": lambda i, y, t, x, w, e, c: jnp.median(x, 0),
+}
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_labels_counts_tokens_and_masks_name_nobody(name):
+    def program(i, labels, tokens, x, w, table, count):
+        known = fad.broadcast(w), fad.broadcast(table)
+        return fad.sum(USUAL[name](i, labels, tokens, x, *known, count))
+
+    assert rules(audits.check(program, INTEGERS)) == set()
 
 
 KEYED = [*NATIVE, audits.Arg("key", (), "key<fry>", "client_key")]
