@@ -31,7 +31,7 @@ _FAMILIES: Mapping[str, str] = {
     "sort": "sort",
     "top_k": "top_k",
     "dot_general": "dot_general",
-    "taken": "slice rev split",
+    "taken": "slice rev split tile",
     "dynamic_slice": "dynamic_slice",
     "dynamic_update_slice": "dynamic_update_slice",
     "pad": "pad",
@@ -87,7 +87,7 @@ _FAMILIES: Mapping[str, str] = {
         geqp3 hessenberg iota_2x32_shape layout_constraint linear_call ormqr philox2x32 philox4x32
         platform_index ragged_dot_general reduce reduce_window remat_opt rng_bit_generator
         rng_uniform schur select_and_scatter shape_assertion shard_map stage symmetric_product
-        threefry4x32 tie tile tridiagonal unreachable with_memory_space_constraint check
+        threefry4x32 tie tridiagonal unreachable with_memory_space_constraint check
         create_linear host_local_array_to_global_array global_array_to_host_local_array
         custom_transpose_call full_to_shard shard_to_full""",
 }

@@ -16,7 +16,7 @@ def sort(step: Step) -> list[Label]:
 
 
 def taken(step: Step) -> list[Label]:
-    """Entries in another order, or some of them: tags stay."""
+    """Entries in another order, some of them, or copies: tags stay."""
     return step.inputs[:1] * len(step.equation.outvars)
 
 

@@ -93,7 +93,7 @@ def _computed(
     return flushed(_rounded(found, dtype), dtype)
 
 
-_MOVED = RESHAPING | {"transpose", "slice", "rev", "split", "convert_element_type"}
+_MOVED = RESHAPING | {"transpose", "slice", "rev", "split", "tile", "convert_element_type"}
 _MAGNITUDES = _MOVED | {
     *("neg", "add", "add_any", "sub", "mul", "select_n", "pad", "concatenate", "stack")
 }

@@ -187,6 +187,12 @@ def _split(rng):
     return lambda x: lax.split(x, sizes, axis), [(shape, some_dtype(rng), "any")]
 
 
+def _tile(rng):
+    shape = some_shape(rng, 1)
+    times = tuple(int(k) for k in rng.integers(1, 3, size=len(shape)))
+    return (lambda x: bound("tile", reps=times)(x)), [(shape, some_dtype(rng), "any")]
+
+
 def _rev(rng):
     shape = some_shape(rng, 1)
     return lambda x: lax.rev(x, (int(len(shape) - 1),)), [(shape, some_dtype(rng), "any")]
@@ -316,6 +322,7 @@ CASES = {
     "slice": _slice,
     "split": _split,
     "rev": _rev,
+    "tile": _tile,
     "reduce_sum": _reduce("reduce_sum"),
     "reduce_max": _reduce("reduce_max"),
     "reduce_and": _every,
