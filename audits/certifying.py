@@ -317,12 +317,9 @@ def issue(
 
 
 def obligations(reports: Iterable[Report]) -> tuple[Obligation, ...]:
-    """The obligations of reports, one per rule, with everything that they say under it."""
-    texts: dict[str, dict[str, None]] = {}
-    for report in reports:
-        for item in report.findings:
-            texts.setdefault(item.rule, {})[item.message] = None
-    return tuple(Obligation(rule, "; ".join(said)) for rule, said in sorted(texts.items()))
+    """The obligations of reports, each text once: a rule may have several."""
+    said = {(item.rule, item.message) for report in reports for item in report.findings}
+    return tuple(Obligation(rule, text) for rule, text in sorted(said))
 
 
 def _arguments(program: Program) -> tuple[dict[str, Any], ...]:

@@ -105,7 +105,8 @@ def digests_of(public: Iterable[Any]) -> tuple[str, ...]:
             found.append(item)
             continue
         for leaf in jax.tree.leaves(item):
-            if not hasattr(leaf, "dtype") or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            array = isinstance(leaf, np.ndarray | np.generic | jax.Array)
+            if not array or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 raise ValueError(
                     f"Expected arrays or digests in `public`, got {type(leaf).__name__}. A key is "
                     "not public."

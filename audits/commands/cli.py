@@ -16,7 +16,7 @@ import typer
 
 from audits.commands import bundles as bundle_commands
 from audits.commands import certificates as certificate_commands
-from audits.commands.certificates import split_target
+from audits.commands import program_commands
 
 REJECTED, UNUSABLE, INTERNAL = 1, 2, 101
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 ledger_app = typer.Typer(
     help="Show, verify, plan and export the budget of a run.", no_args_is_help=True
 )
+program_commands.add_to(app)
 certificate_commands.add_to(app)
 bundle_commands.add_to(app)
 app.add_typer(ledger_app, name="ledger")
@@ -86,7 +87,7 @@ _REJECTED = frozenset(
 )
 _UNUSABLE = frozenset(
     {
-        "audits.commands.certify_file.UnusableInput",
+        "audits.commands.targets.UnusableInput",
         "audits.quickstart.errors.ExperimentError",
         "privacy.errors.PrivacyError",
         "secagg.errors.SecAggError",
@@ -128,21 +129,21 @@ def modes(
     dtype), ...)}, the shapes of the arguments at the server or at one client. Loading a file runs
     it.
     """
-    path, name = split_target(target)
-    from audits.commands.certify_file import UnusableInput, load, require_traceable
+    from audits.commands.targets import Target, UnusableInput, load, require_traceable
     from audits.mode_prices import Setting, mode_prices, positions, prices_table
     from secfad import Computation, plan
 
+    where = Target.parse(target)
     try:
-        subject, specs = load(path, name)
+        subject, specs = load(where)
         if not isinstance(subject, Computation):
             raise UnusableInput(
-                f"Expected `{name}` to be a computation, got a {type(subject).__name__}. "
+                f"Expected `{where.name}` to be a computation, got a {type(subject).__name__}. "
                 "A program has a mode already."
             )
-        require_traceable(subject, specs, path)
+        require_traceable(subject, specs, where)
     except UnusableInput as error:
-        raise UnusableInput(f"{path}: {error}") from error
+        raise UnusableInput(f"{where.place}: {error}") from error
     argnums = positions(subject, specs, argument or ())
     typer.echo(plan(subject, *specs, argnums=argnums).table())
     if noise_multiplier is not None:

@@ -35,11 +35,14 @@ def finding_to_dict(finding: Finding) -> dict[str, Any]:
     return body | {"name": finding.name, "severity": finding.severity.name.lower()}
 
 
-def render_json(reports: Mapping[str, Report]) -> str:
+def reports_to_dict(reports: Mapping[str, Report]) -> dict[str, Any]:
     """Reports by mode."""
-    return json.dumps(
-        {mode: report_to_dict(r) for mode, r in reports.items()}, indent=2, allow_nan=False
-    )
+    return {mode: report_to_dict(report) for mode, report in reports.items()}
+
+
+def to_json(body: Mapping[str, Any]) -> str:
+    """The text of plain values."""
+    return json.dumps(body, indent=2, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -37,6 +37,7 @@ def parse(text: str) -> Location | None:
 
 def source_line(location: Location) -> str:
     """The text of the line; empty if the file cannot be read."""
+    linecache.checkcache(location.file)  # a session may outlive a version of the file
     return linecache.getline(location.file, location.line).rstrip("\n")
 
 

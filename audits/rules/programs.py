@@ -50,7 +50,7 @@ PROGRAMS = (
         why="A captured array may be the data of one party; inside the program it looks public.",
         example="DATA = load(); f = lambda w: fad.mean(loss(fad.broadcast(w), DATA))",
         remedy="Make the array an argument with a placement; if anybody may know it, pass its digest: "
-        'public=["{digest}"]',
+        'public=["{digest}"], or --public of secfad certify',
     ),
     rule(
         "FAD006",

@@ -33,7 +33,9 @@ def believed(
 def signed_acceptances(
     certificate: Envelope, trusted_key: bytes | Sequence[bytes]
 ) -> tuple[str, ...]:
-    """The obligations that a signed certificate says were accepted, for `acknowledge` of a run.
+    """The rules whose obligations a signed certificate says were accepted, for `acknowledge` of a run.
+
+    A rule is left out if one of its obligations was not accepted.
 
     Guarantees:
       The holder of a trusted key signed the acceptances together with the obligations and the digests,
@@ -48,7 +50,9 @@ def signed_acceptances(
             "only with the signature of somebody the run trusts. Sign it with audits.sign."
         )
     found = verify_signature(certificate, trusted_key)
-    return tuple(dict.fromkeys(a.rule for a in found.acceptances))
+    accepted = {(a.rule, a.text) for a in found.acceptances}
+    left = {o.rule for o in found.obligations if (o.rule, o.text) not in accepted}
+    return tuple(dict.fromkeys(a.rule for a in found.acceptances if a.rule not in left))
 
 
 def check_certificate(

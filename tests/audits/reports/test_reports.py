@@ -5,7 +5,9 @@ import re
 
 import pytest
 
-from audits.commands.certify_file import CERTIFIED, REJECTED, UNUSABLE, certify_file
+from audits.commands.certification import CERTIFIED, REJECTED, UNUSABLE, Outputs, certify_one
+from audits.commands.requests import Request
+from audits.commands.targets import Target, UnusableInput
 from audits.pytest_plugin import compare
 from audits.reports.locations import parse
 from audits.reports.text import explain
@@ -42,9 +44,10 @@ def program(tmp_path):
     return path
 
 
-def said(program, name, **options):
+def said(program, name, *, modes=("all",), **options):
     lines = []
-    code = certify_file(program, name, write=lines.append, **options)
+    request = Request(Target(str(program), name), modes=modes)
+    code = certify_one(request, Outputs(write=lines.append, **options))
     return code, "\n".join(lines)
 
 
@@ -58,7 +61,7 @@ def test_certified_program_ends_with_zero_and_writes_its_certificate(program, tm
 
 def test_rejected_program_ends_with_one_and_shows_the_line(program, tmp_path):
     out = tmp_path / "certificate.json"
-    code, text = said(program, "leaks", modes="forward", certificate=out)
+    code, text = said(program, "leaks", modes=("forward",), certificate=out)
     assert code == REJECTED
     assert "FAD102" in text
     assert "return fad.mean(scaled * w)" in text
@@ -78,14 +81,16 @@ def test_unusable_file_mode_and_format_end_with_two(program, tmp_path):
     broken.write_text("1 / 0")
     assert said(tmp_path / "none.py", "f")[0] == UNUSABLE
     assert "ZeroDivisionError" in said(broken, "f")[1]
-    assert said(program, "step", modes="sideways")[0] == UNUSABLE
-    assert said(program, "step", format="pdf")[0] == UNUSABLE
+    with pytest.raises(UnusableInput, match="modes among all"):
+        said(program, "step", modes=("sideways",))
+    with pytest.raises(UnusableInput, match="a format among"):
+        said(program, "step", format="pdf")
 
 
 def test_caveats_can_count_as_rejections(program):
-    assert said(program, "step", modes="reverse")[0] == CERTIFIED
-    code, _ = said(program, "step", modes="reverse", error_on_caveat=True)
-    readdressed = "FAD306" in said(program, "step", modes="reverse", format="json")[1]
+    assert said(program, "step", modes=("reverse",))[0] == CERTIFIED
+    code, _ = said(program, "step", modes=("reverse",), refuse_obligations=True)
+    readdressed = "FAD306" in said(program, "step", modes=("reverse",), format="json")[1]
     assert code == (REJECTED if readdressed else CERTIFIED)
 
 
@@ -115,19 +120,19 @@ def test_sarif_has_the_required_properties(program):
 
 
 def test_certified_program_has_no_sarif_results(program):
-    body = json.loads(said(program, "step", modes="primal", format="sarif")[1])
+    body = json.loads(said(program, "step", modes=("primal",), format="sarif")[1])
     assert body["runs"][0]["results"] == []
 
 
 def test_annotation_names_file_and_line(program):
-    _, text = said(program, "leaks", modes="primal", format="github")
+    _, text = said(program, "leaks", modes=("primal",), format="github")
     assert re.match(r"::error file=.*model\.py,line=11,title=FAD102[^:]*::.+", text)
     assert "\n" not in text
 
 
 def test_html_page_needs_nothing_from_elsewhere(program, tmp_path):
     out = tmp_path / "report.html"
-    assert said(program, "step", modes="primal", format="html", out=out)[0] == CERTIFIED
+    assert said(program, "step", modes=("primal",), format="html", out=out)[0] == CERTIFIED
     page = out.read_text()
     assert "<svg" in page
     assert not re.search(r"(src|href)=|https?://|<script", page)
@@ -136,7 +141,7 @@ def test_html_page_needs_nothing_from_elsewhere(program, tmp_path):
 def test_html_escapes_names_of_the_program(tmp_path):
     path = tmp_path / "odd.py"
     path.write_text(GOOD.replace('name="delta"', 'name="<b>&"'))
-    page = said(path, "step", modes="primal", format="html")[1]
+    page = said(path, "step", modes=("primal",), format="html")[1]
     assert "&lt;b&gt;&amp;" in page
     assert "<b>&" not in page
 

@@ -3,7 +3,9 @@
 import pytest
 
 import audits
-from audits.commands.certify_file import certify_file
+from audits.commands.certification import Outputs, certify_one
+from audits.commands.requests import Request
+from audits.commands.targets import Target
 from audits.reports.html import render_html
 from audits.reports.json import report_to_dict
 from audits.reports.text import render_texts
@@ -76,19 +78,19 @@ def said(tmp_path):
     path.write_text(MODEL)
 
     def run(name, modes):
-        lines = []
-        assert certify_file(path, name, modes=modes, write=lines.append) == 1
+        lines, request = [], Request(Target(str(path), name), modes=modes)
+        assert certify_one(request, Outputs(write=lines.append)) == 1
         return "\n".join(lines).replace(str(path), "FILE")
 
     return run
 
 
 def test_forgotten_broadcast_shows_both_ends_and_the_remedy(said):
-    assert said("implicit", "all") == IMPLICIT
+    assert said("implicit", ("all",)) == IMPLICIT
 
 
 def test_what_two_modes_share_is_said_once(said):
-    assert said("printed", "forward").replace("debug_callback", "debug_print") == PRINTED
+    assert said("printed", ("forward",)).replace("debug_callback", "debug_print") == PRINTED
 
 
 def test_captured_array_names_the_line_that_uses_it(said):

@@ -10,6 +10,7 @@ from privacy.certificates.certificates import (
     Certificate,
     CertificateMalformed,
     CertificateMismatch,
+    Obligation,
     specimen,
 )
 from privacy.certificates.envelopes import SignatureRefused
@@ -82,6 +83,15 @@ def test_acceptances_of_a_signed_certificate_can_be_acknowledged():
     certificate = verify_signature(signed, KEY.public)
     assert certificate.check_binding(**binding, acknowledged=rules) == "primal"
     assert signed_acceptances(sign(PLAIN, KEY), KEY.public) == ()
+
+
+def test_rule_counts_as_accepted_only_with_all_its_obligations():
+    two = (*PLAIN.obligations, Obligation(CONDITION.rule, "and once more"))
+    certificate = dataclasses.replace(PLAIN, obligations=two)
+    half = certificate.with_acceptances([GOOD])
+    assert signed_acceptances(sign(half, KEY), KEY.public) == ()
+    whole = certificate.with_acceptances([GOOD, dataclasses.replace(GOOD, text=two[1].text)])
+    assert signed_acceptances(sign(whole, KEY), KEY.public) == ("FAD306",)
 
 
 def test_acceptances_without_a_trusted_signature_are_refused():
