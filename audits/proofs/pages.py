@@ -28,7 +28,7 @@ def page(bundle: Bundle, setting: Setting | None = None) -> str:
     """The page. Verify the bundle first: the page says that its proof was checked."""
     certificate = bundle.certificate
     title = f"Certificate of {certificate.subject}"
-    rows = "".join(map(_answer, answers(bundle, setting)))
+    rows = "".join(map(_answer, answers(certificate, setting)))
     assumed = "".join(f"<li>{escape(text)}</li>" for text in certificate.assumptions)
     unsaid = "".join(f"<li>{escape(text)}</li>" for text in NOT_SAID)
     mode = "primal" if "primal" in certificate.schedule else min(certificate.schedule, default="")

@@ -54,9 +54,8 @@ class Answer:
     sentences: tuple[str, ...]
 
 
-def answers(bundle: Bundle, setting: Setting | None = None) -> list[Answer]:
+def answers(certificate: Certificate, setting: Setting | None = None) -> list[Answer]:
     """Communication, bounds, derivative, reveals and obligations, in this order."""
-    certificate = bundle.certificate
     return [
         _communication(certificate),
         _bounds(certificate, setting),
@@ -175,7 +174,13 @@ def _to_accept(certificate: Certificate) -> Answer:
     return Answer(
         "To accept",
         f"A run must acknowledge {_count(len(certificate.obligations), 'condition')}.",
-        tuple(f"{o.rule}: {o.text}." for o in certificate.obligations),
+        (
+            *(f"{o.rule}: {o.text}." for o in certificate.obligations),
+            *(
+                f"{a.rule} was accepted by {a.by} on {a.date}: {a.reason}"
+                for a in certificate.acceptances
+            ),
+        ),
     )
 
 
@@ -189,15 +194,22 @@ def _numbers(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
+def answers_text(certificate: Certificate, setting: Setting | None = None) -> str:
+    """The answers, each with its verdict first."""
+    parts = []
+    for answer in answers(certificate, setting):
+        sentences = [f"  {sentence}" for sentence in answer.sentences]
+        parts.append("\n".join([f"{answer.question}: {answer.verdict}", *sentences]))
+    return "\n\n".join(parts)
+
+
 def explain_text(bundle: Bundle, setting: Setting | None = None) -> str:
     """The whole statement for a terminal."""
     certificate = bundle.certificate
     lines = [
         f"Certificate of `{certificate.subject}`, issued {bundle.issued or 'on an unstated day'}"
     ]
-    for answer in answers(bundle, setting):
-        lines += ["", f"{answer.question}: {answer.verdict}"]
-        lines += [f"  {sentence}" for sentence in answer.sentences]
+    lines += ["", answers_text(certificate, setting)]
     lines += ["", "Assumed:", *(f"  {text}" for text in certificate.assumptions)]
     lines += ["", "Not said:", *(f"  {text}" for text in NOT_SAID)]
     lines += ["", f"Signature: {signature_of(bundle)}"]

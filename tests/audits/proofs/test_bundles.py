@@ -16,6 +16,7 @@ from audits.proofs.bundles import Bundle, is_bundle
 from audits.proofs.pages import page
 from audits.proofs.statements import Setting, answers, explain_text
 from audits.proofs.verification import VerificationError
+from privacy.certificates.acceptances import Acceptance
 from privacy.certificates.certificates import CertificateError
 from secagg.crypto.primitives import SigningKey
 
@@ -88,12 +89,25 @@ def test_a_bundle_shows_no_captured_data():
 
 def test_answers_are_given_to_every_question(bundles):
     for bundle in bundles.values():
-        found = {a.question: a.verdict for a in answers(bundle)}
+        found = {a.question: a.verdict for a in answers(bundle.certificate)}
         assert list(found) == ["Communication", "Bounds", "Derivative", "Reveals", "To accept"]
         is_private = bundle.certificate.profile == "secagg+dp"
         assert ("not a privacy claim" in found["Bounds"]) != is_private
-    assert "stand out" in answers(bundles["slots"])[3].verdict
-    assert "FAD602" in answers(bundles["slots"])[4].sentences[0]
+    assert "stand out" in answers(bundles["slots"].certificate)[3].verdict
+    assert "FAD602" in answers(bundles["slots"].certificate)[4].sentences[0]
+
+
+def test_who_accepted_what_is_said(bundles):
+    import dataclasses
+
+    bundle = bundles["slots"]
+    [obligation] = [o for o in bundle.certificate.obligations if o.rule == "FAD602"][:1]
+    accepted = Acceptance(
+        "FAD602", obligation.text, "labels are public", "N. N.", "2026-12-01", "h"
+    )
+    certificate = bundle.certificate.with_acceptances([accepted])
+    text = explain_text(dataclasses.replace(bundle, certificate=certificate))
+    assert "FAD602 was accepted by N. N. on 2026-12-01: labels are public" in text
 
 
 def test_the_stated_epsilon_is_that_of_the_schedule(bundles):
