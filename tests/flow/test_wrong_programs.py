@@ -202,7 +202,10 @@ PRIVATE = {
         ),
         r"sum 'delta', got ones for \['grad'\]. Add 'delta'",
     ),
-    "an unknown purpose": (lambda made: private(purpose="fun"), "Expected a purpose among"),
+    "an unknown purpose": (
+        lambda made: private(purpose="fun"),
+        "Expected purpose as .*evaluation.*, got the str .fun.",
+    ),
     "run what is not private": (lambda made: run(made, step), "Call privacy.privatize"),
     "run what is simulated": (lambda made: run(made, fad.simulate(step)), "Call privacy.privatize"),
     "run without a certificate": (lambda made: run(made, certificate=None), "Call audits.certify"),

@@ -171,11 +171,14 @@ def test_locations_are_read(text, expected):
     assert parse(text) == expected
 
 
-def test_snapshot_is_written_once_and_then_compared(tmp_path):
+def test_snapshot_is_written_on_demand_and_then_compared(tmp_path):
     path = tmp_path / "certificates" / "s.json"
+    with pytest.raises(AssertionError, match=r"got none\. Run pytest --snapshot-update"):
+        compare(path, {"primal": {"rounds": 1}}, update=False)
+    assert not path.exists()
+    compare(path, {"primal": {"rounds": 1}}, update=True)
     compare(path, {"primal": {"rounds": 1}}, update=False)
-    compare(path, {"primal": {"rounds": 1}}, update=False)
-    with pytest.raises(AssertionError, match="update-certificates"):
+    with pytest.raises(AssertionError, match="run pytest --snapshot-update"):
         compare(path, {"primal": {"rounds": 2}}, update=False)
     compare(path, {"primal": {"rounds": 2}}, update=True)
     compare(path, {"primal": {"rounds": 2}}, update=False)
