@@ -30,7 +30,7 @@ import numpy as np
 import audits
 import privacy
 import secfad as fad
-from audits.checking.verification import verify
+from audits.proofs.verification import verify
 
 SPEC = jax.ShapeDtypeStruct((3,), jnp.float32)
 MECHANISM = privacy.Gaussian(noise_multiplier=1.0, clip_norm=1.0)
