@@ -84,7 +84,7 @@ def _summed(step: Step, label: Label, position: int, aval: Any, name: str) -> La
         return Label(Place.SERVER, data_axes(rank), step.scope.depth)
     depth = max(label.depth, step.scope.depth) + 1
     number = step.checker.message("sum", step, name, aval, depth, position=position)
-    step.checker.summed(step, number, label.slots)
+    step.checker.summed(step, number, bool(label.slots))
     return Label(Place.SERVER, data_axes(rank), depth)
 
 
