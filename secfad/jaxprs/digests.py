@@ -194,6 +194,7 @@ def _primitive(primitive: Primitive) -> str:
     return f"{known}{primitive.name}@{getattr(primitive.impl, '__module__', '')}"
 
 
+@functools.lru_cache(maxsize=4096)
 def _aval(aval: Any) -> list:
     """Dtype, shape and whether the type is weak; of other types also what they are."""
     dtype = getattr(aval, "dtype", None)
