@@ -14,6 +14,7 @@ from audits.commands.projects import Project
 from audits.commands.requests import Answer, Request
 from audits.commands.targets import UnusableInput
 from audits.proofs.bundles import Bundle
+from audits.proofs.statements import answers_text
 from audits.reports.github import render_github
 from audits.reports.html import render_html
 from audits.reports.json import reports_to_dict, to_json
@@ -131,6 +132,11 @@ def _certify(
         outputs.write(f"{where}{error}")
         return UNUSABLE
     text = _rendered(reports, reviews, outputs.format, many)
+    if outputs.format == "text":
+        text = "\n\n".join(
+            _text(name, answer, reviews[name], accepted[name], many)
+            for name, answer in answers.items()
+        )
     if outputs.out is None:
         outputs.write(text)
     else:
@@ -207,8 +213,6 @@ def _rendered(
     """The reports of all programs in one of the formats."""
     if format == "sarif":
         return render_sarif(programs, reviews)
-    if format == "text":
-        return "\n\n".join(_text(name, programs[name], reviews[name], many) for name in programs)
     if format == "json":
         bodies = {name: reports_to_dict(reports) for name, reports in programs.items()}
         return to_json(bodies if many else next(iter(bodies.values())))
@@ -222,7 +226,11 @@ def _rendered(
     return render_html(together, "Certified programs" if many else Path(next(iter(programs))).name)
 
 
-def _text(name: str, reports: Mapping[str, Report], review: Review, many: bool) -> str:
+def _text(
+    name: str, answer: Answer, review: Review, accepted: tuple[Acceptance, ...], many: bool
+) -> str:
+    """Findings, then a verdict per mode and, if nothing is rejected, one per question."""
+    reports = answer.reports
     parts = [f"{name}\n{'=' * len(name)}", ""] if many else []
     parts.append(render_texts(reports))
     findings = [finding for report in reports.values() for finding in report.findings]
@@ -231,4 +239,6 @@ def _text(name: str, reports: Mapping[str, Report], review: Review, many: bool) 
     if review.known:
         one = len(review.known) == 1
         parts.append(f"{len(review.known)} finding{'' if one else 's'} known from the baseline.")
+    if answer.subject is not None and not answer.rejected:
+        parts += ["", answers_text(answer.certificate().with_acceptances(accepted))]
     return "\n".join(parts)

@@ -79,15 +79,18 @@ def _communication(certificate: Certificate) -> Answer:
             f"{_count(broadcasts, 'broadcast')} ({_count(down, 'byte')} to each client), "
             f"{_count(sums, 'sum')} ({_count(up, 'byte')} from each client)."
         )
-    again = certificate.clients.get("readdress")
-    sentences.append(
-        "A later contact needs the same clients as an earlier one, which keep up to "
-        f"{certificate.clients.get('residual_bytes')} bytes."
-        if again
-        else "No contact needs the clients of an earlier one."
-    )
+    sentences.append(_again(certificate))
     verdict = "Clients' values reach the server through sums over clients, and in no other way."
     return Answer("Communication", verdict, tuple(sentences))
+
+
+def _again(certificate: Certificate) -> str:
+    """Whether the same clients are needed again."""
+    kept = certificate.clients.get("residual_bytes")
+    if not certificate.clients.get("readdress"):
+        return "No contact needs the clients of an earlier one."
+    keeping = f", which keep up to {kept:,} bytes between" if kept else ""
+    return f"A later contact needs the same clients as an earlier one{keeping}."
 
 
 def _bounds(certificate: Certificate, setting: Setting | None) -> Answer:
@@ -148,8 +151,18 @@ def _derivative(certificate: Certificate) -> Answer:
     )
     sentences = [f"Arguments: {arguments}."]
     if others:
-        sentences.append(f"Not covered: {', '.join(others).replace(', its derivative', ',')}.")
-    return Answer("Derivative", f"Covered: {', '.join(covered)}.", tuple(sentences))
+        sentences.append(f"Not covered: {_joined(others)}.")
+    words = _joined(covered)
+    return Answer("Derivative", f"Covered: {words}.", tuple(sentences))
+
+
+def _joined(modes: list[str]) -> str:
+    """`its derivative in forward mode, in reverse mode`."""
+    first, *others = modes
+    short = [w.removeprefix("its derivative ") if "derivative" in first else w for w in others]
+    for k in range(1, len(short)):
+        short[k] = short[k].removeprefix("its derivative ")
+    return ", ".join([first, *short])
 
 
 def _reveals(certificate: Certificate) -> Answer:
