@@ -68,7 +68,7 @@ def certify(
     *specs: Any,
     modes: Sequence[str] = ("primal",),
     argnums: int | Sequence[int] | None = None,
-    public: Sequence[str] = (),
+    public: Sequence[Any] = (),
 ) -> Certificate:
     """Proves a program and states the proved claims.
 
@@ -83,7 +83,7 @@ def certify(
       modes: Modes of a computation: `"primal"`, `"forward"`, `"reverse"`, `"factored"`, `"mixed"`,
         `"blockwise"`.
       argnums: Server arguments of the derivative modes; all floating-point ones by default.
-      public: Digests of captured constants that are declared public.
+      public: Captured constants that anybody may know: arrays, trees of them, or digests.
 
     Raises:
       CertificationError: With the findings of every mode that failed.
@@ -113,7 +113,7 @@ def check_modes(
     *specs: Any,
     modes: Sequence[str] = ("primal",),
     argnums: int | Sequence[int] | None = None,
-    public: Sequence[str] = (),
+    public: Sequence[Any] = (),
 ) -> dict[str, tuple[Report, Program | None]]:
     """Checks a subject in each mode; the program is None if the mode does not exist.
 
@@ -191,7 +191,7 @@ def _checked(
     specs: Sequence[Any],
     mode: str,
     argnums: tuple[int, ...],
-    public: Sequence[str],
+    public: Sequence[Any],
 ) -> tuple[Report, Program | None]:
     subject = {"name": computation.name, "style": "native", "mode": mode, "profile": "secagg"}
     try:

@@ -269,7 +269,7 @@ def traced_program(program: Program) -> Traced:
 
 
 def check_program(
-    program: Program, *, profile: str = "secagg", mode: str = "primal", public: Sequence[str] = ()
+    program: Program, *, profile: str = "secagg", mode: str = "primal", public: Sequence[Any] = ()
 ) -> Report:
     """Checks a traced program: one mode of a computation, or a private program.
 
@@ -277,11 +277,11 @@ def check_program(
       program: The program in normal form.
       profile: `"secagg"`, or `"secagg+dp"` for a private program, whose noise the runtime adds.
       mode: Name of the mode in findings.
-      public: Digests of captured constants that are declared public.
+      public: Captured constants that anybody may know: arrays, trees of them, or digests.
     """
     style = dataclasses.replace(STYLES["native"], client_outputs=True)
     subject = {"name": program.name, "style": "native", "mode": mode, "profile": profile}
-    declared = Declared(frozenset(public), noised_when_run=True)
+    declared = Declared(frozenset(digests_of(public)), noised_when_run=True)
     findings, facts = examine(
         traced_program(program), style, mode="primal", profile=profile, declared=declared
     )

@@ -78,6 +78,12 @@ def verify(
         typer.echo(f"  {name:8s} {digest}  {checked}")
     for obligation in found.obligations:
         typer.echo(f"  on condition {obligation.rule}: {obligation.text}")
+    if found.mechanism:
+        stated = found.mechanism
+        typer.echo(
+            f"  stated mechanism: {stated['mechanism']}, clip norm {stated['clip_norm']}, noise "
+            f"multiplier {stated['noise_multiplier']}, for {found.purpose}"
+        )
     for acceptance in found.acceptances:
         typer.echo(f"  {acceptance}")
     typer.echo(f"  signed by {key}" if key else "  not signed, or not checked")

@@ -107,7 +107,10 @@ def _exit_code(error: Exception) -> int:
 
 @app.command()
 def modes(
-    target: Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="A computation in a file.")],
+    target: Annotated[
+        str,
+        typer.Argument(metavar=program_commands.TARGET, help="A computation in a file or module."),
+    ],
     argument: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Argument to differentiate with respect to; repeatable."),

@@ -127,8 +127,8 @@ class Request:
 
         Args:
           modes: Of the certificate.
-          mechanism: The record of its mechanism; empty without one.
-          purpose: Of its mechanism.
+          mechanism: The record of its mechanism, empty without one; for a request without its own.
+          purpose: Of that mechanism.
 
         Raises:
           UnusableInput: The program cannot be loaded.
@@ -143,12 +143,13 @@ class Request:
         if not isinstance(subject, Computation):
             return subject, programs_of(subject, modes=("primal",))
         argnums = self._argnums(tuple(subject.placements))
-        if not mechanism:
+        if self.mechanism is None and not mechanism:
             return subject, programs_of(subject, *specs, modes=tuple(modes), argnums=argnums)
         derived = self._derivative(subject, argnums)
-        private = privatize(
-            derived, *specs, mechanism=self.mechanism or of_record(mechanism), purpose=purpose
-        )
+        if self.mechanism is None:
+            private = privatize(derived, *specs, mechanism=of_record(mechanism), purpose=purpose)
+        else:
+            private = privatize(derived, *specs, mechanism=self.mechanism, purpose=self.purpose)
         return private, programs_of(private, modes=("primal",))
 
     def _of_computation(

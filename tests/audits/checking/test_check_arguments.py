@@ -99,6 +99,14 @@ def test_public_array_may_be_captured(public):
     assert audits.check(captures, args, public=others).kind == "reject"
 
 
+def test_certificate_of_a_program_with_a_public_array():
+    made = fad.computation(x=fad.CLIENTS)(captures)
+    spec = jax.ShapeDtypeStruct((3,), "float32")
+    with pytest.raises(audits.CertificationError, match="FAD005"):
+        audits.certify(made, spec)
+    assert audits.certify(made, spec, public=[TABLE]).digests
+
+
 def test_array_of_double_precision_is_public_as_captured():
     table = np.arange(3.0)  # captured as float32
     args = [audits.Arg("x", (3,), "float32", "clients")]

@@ -116,6 +116,21 @@ def test_rejected_program_gets_no_certificate_and_the_others_do(command, project
     assert sorted(p.stem for p in (folder / "c").iterdir()) == ["loss", "private", "twice"]
 
 
+def test_declared_mechanism_is_compared_with_that_of_a_certificate(command, project):
+    """What a table declares is believed, not what a certificate says of itself."""
+    folder = project(GOOD)
+    assert command("certify", "--all", "--certificate", "c")[0] == 0
+    assert command("verify", "c/loss.json", "--program", "private")[0] == 1
+    for old, new in (("1.2", "1.3"), ("0.5", "0.6"), ("1.2}", '1.2}\npurpose = "evaluation"')):
+        (folder / "pyproject.toml").write_text(GOOD.replace(old, new))
+        code, _, err = command("verify", "c/private.json", "--program", "private")
+        assert code == 1
+        assert "FAD006" in err
+    code, out, _ = command("verify", "c/private.json", "--program", "model.py:loss")
+    assert code == 0
+    assert "stated mechanism: gaussian, clip norm {'loss': 0.5}, noise multiplier 1.2" in out
+
+
 # Baselines.
 
 
