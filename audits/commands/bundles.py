@@ -30,6 +30,8 @@ def verify_bundle(text: bytes, key: Path | None) -> "Certificate":
         typer.echo(f"  {mode:8s} {digest}  proof checked")
     for obligation in found.obligations:
         typer.echo(f"  on condition {obligation.rule}: {obligation.text}")
+    for acceptance in found.acceptances:
+        typer.echo(f"  {acceptance}")
     typer.echo(f"  signature: {signature_of(bundle)}")
     return found
 

@@ -28,8 +28,10 @@ from privacy.certificates.keys import KeyMalformed, read_signing_key
 from privacy.certificates.statements import sign
 from privacy.errors import MechanismError
 from secagg.crypto.primitives import SigningKey
+from secfad.errors import TranslationError
 
 CERTIFIED, REJECTED, UNUSABLE = 0, 1, 2
+_UNUSABLE = (UnusableInput, KeyMalformed, MechanismError, TranslationError)
 FORMATS = ("text", "json", "sarif", "html", "github")
 
 
@@ -128,7 +130,7 @@ def _certify(
             write_baseline(outputs.baseline, reports)
         reviews = _reviews(reports, accepted, outputs.baseline)
         issued = {} if outputs.issues_nothing else _issued(answers, accepted, reviews, outputs)
-    except (UnusableInput, KeyMalformed, MechanismError, ImportError, OSError) as error:
+    except (*_UNUSABLE, ImportError, OSError) as error:
         outputs.write(f"{where}{error}")
         return UNUSABLE
     text = _rendered(reports, reviews, outputs.format, many)

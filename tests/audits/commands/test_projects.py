@@ -1,11 +1,14 @@
 """`secfad certify --all`, baselines and `secfad accept`: what a project declares, accepts and knows."""
 
+import dataclasses
 import json
 
 import pytest
 
+from audits.commands.baselines import counted, known_findings
 from audits.commands.projects import Project
 from audits.commands.targets import UnusableInput
+from audits.rules.findings import Facts, Report, finding
 from privacy.certificates.certificates import Certificate
 
 MODEL = """
@@ -164,6 +167,17 @@ def test_baseline_of_the_table_is_used(command, project):
     assert command("certify", "--all")[0] == 0
 
 
+def test_baseline_knows_a_line_as_often_as_it_was_there():
+    one = finding("FAD103", primitive="reduce_max", where="1")
+    two = dataclasses.replace(one, where="2")
+    before, after = (Report("reject", found, Facts()) for found in ((one,), (one, two)))
+    known = counted({"p": {"primal": before}})
+    assert known_findings({"p": {"primal": before}}, known) == {"p": {("primal", 0)}}
+    assert known_findings({"p": {"primal": after}}, known) == {"p": {("primal", 0)}}
+    assert known_findings({"q": {"primal": before}}, known) == {"q": frozenset()}
+    assert known_findings({"p": {"forward": before}}, known) == {"p": frozenset()}
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"program": "p"}]', '[{"count": "2"}]'])
 def test_damaged_baseline_is_exit_code_2(command, project, text):
     folder = project(GOOD)
@@ -198,6 +212,19 @@ def test_accepted_obligation_passes_and_is_in_the_certificate(command, project):
     assert "accepted by A. Doe" in out
 
 
+def test_bundle_says_who_accepted_what(command, project):
+    folder = project(GOOD)
+    reason = ("--reason", "clients <stay> online", "--by", "A. Doe", "--date", "2026-11-30")
+    assert command("accept", "FAD306", *reason)[0] == 0
+    assert command("certify", "--all", "--bundle", "b")[0] == 0
+    said = "FAD306 was accepted by A. Doe on 2026-11-30: clients <stay> online"
+    assert said in command("explain", "b/twice.secfad")[1]
+    assert "accepted by A. Doe" in command("verify", "b/twice.secfad")[1]
+    assert command("explain", "b/twice.secfad", "--html", "page.html")[0] == 0
+    assert "clients &lt;stay&gt; online" in (folder / "page.html").read_text()
+    assert "accepted by" not in command("explain", "b/loss.secfad")[1]
+
+
 def test_acceptance_is_one_of_a_program_and_of_its_words(command, project):
     folder = project(GOOD)
     assert command("accept", "FAD306", *ACCEPT, "--program", "twice")[0] == 0
@@ -217,8 +244,10 @@ def test_rejection_cannot_be_accepted(command, project):
     assert code == 1
     assert "leaky is rejected" in out
     assert not (folder / "secfad-acceptances.json").exists()
-    message = "server value `model` is used by clients without `federated_broadcast`"
-    forged = {"rule": "FAD102", "text": message, "reason": "x", "by": "y", "date": "2026-11-30"}
+    _, out, _ = command("certify", "model.py:leaky", "--format", "json")
+    (item,) = json.loads(out)["primal"]["findings"]
+    words = {"rule": item["rule"], "text": item["message"]}
+    forged = words | {"reason": "x", "by": "y", "date": "2026-11-30"}
     (folder / "secfad-acceptances.json").write_text(
         json.dumps([forged | {"program": "model.py:leaky"}])
     )

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+import secfad as fad
+from audits.commands import requests
 from audits.transfer.labels import constant_digest
 from privacy.certificates.certificates import Certificate
 
@@ -185,6 +187,25 @@ def test_array_program_is_certified_with_trees(command, model, target):
     assert (found.cohort.minimum, found.cohort.maximum) == (8, 8)
     assert set(found.digests) == {"primal", "reverse"}
     assert command("verify", file, "--program", f"model.py:{target}", *asked)[0] == 0
+
+
+def test_projection_with_other_sums_than_the_program_is_not_certified(command, model, monkeypatch):
+    """Two readings of one program must agree; here the second one reads another program."""
+    read = requests.project
+
+    def another(fn, args, *, style):
+        computation, specs = read(fn, args, style=style)
+        doubled = fad.computation(model=fad.SERVER, batch=fad.CLIENTS)(
+            lambda model, batch: (computation.fun(model, batch), fad.sum(batch["y"], name="more"))
+        )
+        return doubled, specs
+
+    monkeypatch.setattr(requests, "project", another)
+    asked = ("--style", "spmd", "--clients", "batch", "--mode", "primal")
+    code, out, err = command("certify", "model.py:per_client", *asked, "--certificate", "c.json")
+    assert code == 2
+    assert "Expected the sums of the program" in out + err
+    assert not (model / "c.json").exists()
 
 
 def test_array_program_is_privatized(command, model):
