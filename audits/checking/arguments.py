@@ -38,6 +38,11 @@ class Leaves:
     @classmethod
     def of(cls, fn: Callable, args: Sequence[Any]) -> "Leaves":
         """Flattens the arguments of a function; one of arrays only is left as it is."""
+        if not isinstance(args, Sequence):
+            raise ValueError(
+                f"Expected the arguments as a list, got a {type(args).__name__}. Write "
+                "audits.check(fn, [audits.Arg(name, shape, dtype, placement), ...])."
+            )
         flat, tree = jax.tree.flatten(list(args))
         counts = tuple(len(jax.tree.leaves(arg)) for arg in args)
         for arg in flat:

@@ -23,7 +23,7 @@ def certify(
         str | None, typer.Argument(metavar=TARGET, help="A computation in a file or module.")
     ] = None,
     all: Annotated[
-        bool, typer.Option("--all", help="Every program of [tool.secfad] in pyproject.toml.")
+        bool, typer.Option("--all", help="Every program of \\[tool.secfad] in pyproject.toml.")
     ] = False,
     mode: Annotated[
         list[str] | None,

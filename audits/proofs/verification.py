@@ -21,6 +21,7 @@ from audits.proofs.timing import Timing
 from audits.rules.assumptions import ASSUMPTIONS
 from privacy.certificates.certificates import Certificate
 from privacy.certificates.cohort_ranges import NONE_STATED, SMALLEST
+from privacy.checking import shown
 
 if TYPE_CHECKING:
     from secfad import Program
@@ -48,7 +49,13 @@ def verify(certificate: Certificate, program: "Program | str", mode: str = "prim
     Raises:
       VerificationError: At the first claim that does not hold.
     """
-    form = program if isinstance(program, str) else program.canonical
+    form = program if isinstance(program, str) else getattr(program, "canonical", None)
+    if not isinstance(certificate, Certificate) or not isinstance(form, str):
+        raise VerificationError(
+            f"Expected a certificate and a traced program, got {shown(certificate)} and "
+            f"{shown(program)}. Call audits.verify(certificate, private.program), or trace the "
+            "computation with secfad.trace; read a certificate with privacy.Certificate.from_json."
+        )
     try:
         _verify(certificate, form, mode)
     except _MALFORMED as error:

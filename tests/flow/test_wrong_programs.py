@@ -281,6 +281,27 @@ PRIVATE = {
         lambda made: audits.sign(made["program"], "k"),
         "Call audits.certify",
     ),
+    "verify for a computation": (
+        lambda made: audits.verify(made["certificate"], step),
+        r"got a Certificate and the function step. Call audits.verify\(certificate, private.prog",
+    ),
+    "verify in another order": (
+        lambda made: audits.verify(made["program"].program, made["certificate"]),
+        "got a Program and a Certificate. Call audits.verify",
+    ),
+    "verify a path": (
+        lambda made: audits.verify("certificate.json", made["program"].program),
+        "got the str 'certificate.json' .*privacy.Certificate.from_json",
+    ),
+    "verify for a private program": (
+        lambda made: audits.verify(made["certificate"], made["program"]),
+        r"a PrivateProgram. Call audits.verify\(certificate, private.program\)",
+    ),
+    "check on a shape": (
+        lambda made: audits.check(loss, ONE),
+        r"Write audits.check\(fn, \[audits.Arg",
+    ),
+    "check on shapes": (lambda made: audits.check(loss, [ONE, ONE]), "Write audits.Arg.tree"),
     "modes that are one word": (
         lambda made: audits.certify(loss, ONE, ONE, modes="forward"),
         r"got \['forward'\]. Write for example modes=",

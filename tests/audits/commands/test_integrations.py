@@ -104,6 +104,28 @@ def test_the_action_checks_every_target_and_ends_with_the_worst(project, targets
         assert annotated == (not target.endswith("absent"))
 
 
+def test_without_targets_the_action_checks_the_project(project):
+    (project / "bin" / "secfad").write_text(STUB)
+    said = certify(project, folder="out")[1]
+    sarif, github = said.splitlines()
+    assert sarif == ("secfad certify --all --format sarif --out out/all.sarif --certificate out")
+    assert github == "secfad certify --all --format github"
+
+
+@pytest.mark.slow
+def test_the_action_certifies_the_programs_of_a_project(project):
+    programs = (
+        f'[tool.secfad.programs.{name}]\ntarget = "model.py:{name}"\n' for name in ("loss", "leak")
+    )
+    (project / "pyproject.toml").write_text("".join(programs))
+    code, said, _ = certify(project)
+    assert code == 1, said
+    assert "::error file=model.py,line=12" in said
+    body = json.loads((project / "secfad-reports" / "all.sarif").read_text())
+    assert {result["ruleId"] for result in body["runs"][0]["results"]} == {"FAD102"}
+    assert [path.name for path in (project / "secfad-reports").glob("*.json")]
+
+
 def test_the_action_can_treat_obligations_as_rejections(project):
     (project / "bin" / "secfad").write_text(STUB)
     for value, expected in (("true", True), ("false", False)):
