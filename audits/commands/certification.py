@@ -215,6 +215,8 @@ def _rendered(
     """The reports of all programs in one of the formats."""
     if format == "sarif":
         return render_sarif(programs, reviews)
+    if format == "github":
+        return render_github(programs, reviews)
     if format == "json":
         bodies = {name: reports_to_dict(reports) for name, reports in programs.items()}
         return to_json(bodies if many else next(iter(bodies.values())))
@@ -223,8 +225,6 @@ def _rendered(
         for name, reports in programs.items()
         for mode, report in reports.items()
     }
-    if format == "github":
-        return render_github(together)
     return render_html(together, "Certified programs" if many else Path(next(iter(programs))).name)
 
 

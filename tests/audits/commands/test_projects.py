@@ -265,6 +265,21 @@ def test_accepted_obligation_is_suppressed_in_sarif(command, project):
     assert "A. Doe" in found["suppressions"][0]["justification"]
 
 
+def test_annotations_of_what_is_accepted_or_known_are_notices(command, project):
+    project(LEAKY)
+    asked = ("certify", "--all", "--format", "github")
+    _, before, _ = command(*asked)
+    assert "::error file=model.py" in before
+    assert "FAD306 same-cohort (twice%2C reverse)" in before
+    assert command("accept", "FAD306", *ACCEPT)[0] == 0
+    assert command(*asked, "--baseline", "known.json", "--update-baseline")[0] == 0
+    code, after, _ = command(*asked, "--baseline", "known.json")
+    assert code == 0
+    assert len(after.splitlines()) == len(before.splitlines())
+    assert all(line.startswith("::notice ") for line in after.splitlines())
+    assert "accepted by A. Doe" in after
+
+
 def test_second_acceptance_of_a_person_takes_the_place_of_the_first(command, project):
     folder = project(GOOD)
     for reason in ("first", "second"):

@@ -86,7 +86,9 @@ def test_files_of_the_repository_have_relative_references(reports):
         for place in result.get("locations", ())
     }
     assert "tests/audits/corpus_mixing.py" in uris
-    assert "file=tests/audits/corpus_mixing.py,line=" in render_github(reports, root=ROOT)
+    assert "file=tests/audits/corpus_mixing.py,line=" in render_github(
+        {"corpus": reports}, root=ROOT
+    )
 
 
 @pytest.mark.parametrize(
