@@ -25,11 +25,12 @@ from audits.transfer.labels import (
     MERGED_COPIES,
     Axis,
     Label,
+    as_numpy,
     constant_digest,
     of_constant,
     poison,
 )
-from audits.transfer.slots import marked, spread
+from audits.transfer.slots import marked
 from audits.transfer.styles import Style
 from secfad.inner import (
     ClosedJaxpr,
@@ -277,10 +278,7 @@ class Checker:
         ranked = [len(label.axes) for label in results] == ranks
         if not ranked or not axis.agrees(step, found, family, results):
             return step.refuse("FAD001")  # the rule has not understood the equation
-        if family not in _ENTERED:
-            results = marked(step, family, results)
-        elif family in ("scan", "cond", "while", "linear_solve"):
-            results = [spread(label) for label in results]
+        results = marked(step, family, results)
         return [self._below_control(label, step.scope) for label in results]
 
     def _unmerged(self, step: Step) -> bool:
@@ -301,7 +299,7 @@ class Checker:
         if isinstance(value, jax.Ref):
             self._report_constant("FAD004", scope, primitive="jax.Ref, captured")
             return poison(len(value.shape))
-        array = _as_numpy(value)
+        array = as_numpy(value)
         label = of_constant(array, np.ndim(value), self.public)
         if label is None:
             fields = {"shape": array.shape, "dtype": array.dtype, "digest": constant_digest(array)}
@@ -392,20 +390,9 @@ class Checker:
             self.residuals[(*step.scope.path, index)] = nbytes(aval.shape, aval.dtype)
 
 
-_GENERATORS = (
-    "Use keys of threefry2x32, rbg or unsafe_rbg as JAX defines them, and JAX's primitives"
-)
-# Their bodies mark their results themselves, or they pass operands on.
-_ENTERED = frozenset({"call", "custom_rule", "linear_solve", "scan", "while", "cond", "identity"})
+_GENERATORS = "Use keys of threefry2x32, rbg or unsafe_rbg of JAX, and JAX's primitives"
 # The primitives that may use an axis that merges clients with data.
 _MERGING = frozenset({"reshape", "transpose", "conv", "call", "custom_rule"})
-
-
-def _as_numpy(value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except TypeError:  # a typed PRNG key has no numpy form, but its words do
-        return np.asarray(jax.random.key_data(value))
 
 
 def _name(names: Mapping[Var, str], atom: Var | Literal) -> str:

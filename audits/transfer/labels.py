@@ -27,8 +27,9 @@ import dataclasses
 import enum
 import hashlib
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 CLIENT_AXIS, REPLICATED, POSITION, DATA = "c", "r", "i", "d"
@@ -131,6 +132,14 @@ def of_constant(array: np.ndarray, rank: int, declared: Collection[str]) -> Labe
     if array.dtype.names is not None or array.dtype.itemsize == 0 or uniform:
         return public(rank)
     return Label(Place.PUBLIC, data_axes(rank)) if constant_digest(array) in declared else None
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """A constant as an array; of a key, its words."""
+    try:
+        return np.asarray(value)
+    except TypeError:  # a typed PRNG key has no numpy form
+        return np.asarray(jax.random.key_data(value))
 
 
 def constant_digest(array: np.ndarray) -> str:

@@ -18,11 +18,17 @@ from audits.transfer.labels import POSITION, REPLICATED, Label, Place, all_drawn
 
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "eq_to", "lt_to", "le_to"})
 _SUMS = frozenset({"add", "add_any", "sub"})
-_REDUCTIONS = frozenset({"reduce_sum", "reduce_other"})
+# Their bodies mark their results themselves, or they pass operands on.
+_PASSING = frozenset({"call", "custom_rule", "identity"})
+_CONTROL = frozenset({"scan", "while", "cond", "linear_solve"})
 
 
 def marked(step, family: str, results: list[Label]) -> list[Label]:
     """The results of an equation, client-indexed if an operand is or if this equation makes them so."""
+    if family in _PASSING:
+        return results
+    if family in _CONTROL:
+        return [_spread(label) for label in results]
     chosen = _chooses(step, family, results)
     indicator = _indicates(step, family, chosen)
     padded = any(label.padded for label in step.inputs) or _pads(step, family)
@@ -37,7 +43,7 @@ def marked(step, family: str, results: list[Label]) -> list[Label]:
     return made
 
 
-def spread(label: Label) -> Label:
+def _spread(label: Label) -> Label:
     """A result of control flow: which of its axes a client indexed is not followed, nor what it drew."""
     axes = frozenset(range(len(label.axes))) if label.slots else frozenset()
     return _with(label, axes, label.indicator, label.padded, False)
@@ -73,7 +79,7 @@ def _kept(step, family: str, result: Label) -> frozenset[int]:
     if not marked:
         return frozenset()
     every = frozenset(range(len(result.axes)))
-    if family in ("elementwise", "identity"):
+    if family == "elementwise":
         same = all(len(label.axes) == len(result.axes) for label in marked)
         return frozenset().union(*(label.slots for label in marked)) if same else every
     moved = _moves(step, family)

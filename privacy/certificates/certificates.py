@@ -299,7 +299,7 @@ def malformed(
     got: str,
     *,
     where: str = "a certificate",
-    command: str = "secfad certify --format json",
+    command: str = "secfad certify --certificate FILE",
     error: type[CertificateMalformed] = CertificateMalformed,
 ) -> CertificateMalformed:
     """The error for a text of another form, and the command that makes the right one."""
@@ -378,8 +378,7 @@ def current_environment() -> dict[str, str]:
     }
 
 
-# Flags that change neither a number nor an order of additions on one device.
-_HARMLESS = ("--xla_force_host_platform_device_count", "--xla_dump_")
+_HARMLESS = ("--xla_force_host_platform_device_count", "--xla_dump_")  # change no number
 
 
 def _numeric_flags(flags: str) -> str:
