@@ -235,12 +235,13 @@ def _text(
     reports = answer.reports
     parts = [f"{name}\n{'=' * len(name)}", ""] if many else []
     parts.append(render_texts(reports))
-    findings = [finding for report in reports.values() for finding in report.findings]
-    said = (review.acceptance(finding) for finding in findings)
-    parts += dict.fromkeys(words for words in said if words is not None)
     if review.known:
         one = len(review.known) == 1
         parts.append(f"{len(review.known)} finding{'' if one else 's'} known from the baseline.")
-    if answer.subject is not None and not answer.rejected:
+    if answer.subject is None:
+        findings = [finding for report in reports.values() for finding in report.findings]
+        said = (review.acceptance(finding) for finding in findings)
+        parts += dict.fromkeys(words for words in said if words is not None)
+    elif not answer.rejected:
         parts += ["", answers_text(answer.certificate().with_acceptances(accepted))]
     return "\n".join(parts)
