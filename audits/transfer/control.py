@@ -83,7 +83,7 @@ def cond(step: Step) -> list[Label]:
         scope = step.inside(
             f"branch{position}",
             client_control=step.scope.client_control or by_client,
-            depth=step.scope.depth if by_client else depth,
+            depth=depth,
         )
         start = len(step.checker.events)
         results.append(step.checker.closed(branch, list(operands), step.names[1:], scope))

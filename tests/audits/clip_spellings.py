@@ -117,6 +117,15 @@ NAN = {
         lambda v: jnp.clip(jnp.sum(jnp.where(v != v, 0.0, v) * jnp.ones(3)), -1, 1),
         [V],
     ),
+    "infinite multiple": (lambda v: jnp.clip(guarded(ok(v), np.float32(np.inf) * v), -1, 1), [V]),
+    "norm with an upper limit": (
+        lambda v: guarded(ok(norm(v)), v / (lax.clamp(0.0, norm(v), 1.0) + 1e-6)),
+        [V],
+    ),
+    "tangent of an infinity": (
+        lambda v: jnp.tanh(jnp.where(norm(v) <= 1e-30, v / norm(v), secfad.clip(v, 1e-3))),
+        [V],
+    ),
 }
 
 # Functions that are bounded on the reals alone.
@@ -150,6 +159,11 @@ COMPLEX = {
         [V],
     ),
     "sign of a product": (lambda z: jnp.sign(real_parts(z)) * 2, [Z]),
+    "pole of tanh": (lambda v: jnp.tanh(secfad.clip(v, 1.0) * np.complex64(1.57j)), [V]),
+    "magnitude that overflows": (
+        lambda z: jnp.tanh(0.0 * abs(jnp.where(ok(z), z, jnp.zeros_like(z)))),
+        [Z],
+    ),
 }
 
 # Norms of values whose squares vanish, and short dtypes that lose part of a sum.
@@ -231,6 +245,12 @@ INTEGERS = {
         [INT],
     ),
     "truth": (lambda v: 10.0 * jnp.clip(guarded(ok(v), v), 0, 0.01).astype(bool), [V]),
+    "whole norm": (
+        lambda v: guarded(
+            ok(norm(v)), v / jnp.maximum(norm(v).astype(jnp.int32).astype(v.dtype), 1.0)
+        ),
+        [V],
+    ),
     "rounded factor": (lambda v: v * jnp.ceil(factor(norm(v))).astype(jnp.int32), [V]),
     "power": (lambda i: 1.0 / (jnp.clip(i, 0, 3) ** 2 * 64 * 1024 * 1024 * 16 + 1), [INT]),
     "shifted": (lambda i: (jnp.clip(i, 0, 3) << 30).astype(jnp.float32), [INT]),
@@ -283,6 +303,18 @@ CHOSEN = {
     "no limit": by_rows(lambda u, n: u * jnp.where(n > 0, 0.5 / n, 1.0)[:, None]),
     "another condition": by_rows(
         lambda u, n: u * jnp.where((n > 0.5)[:, None] & (u > 0), 0.5 / n[:, None], 1.0)
+    ),
+    "two conditions of which one is another's": (
+        lambda v, a: jnp.where((norm(v) <= 1) & (v > 0) & (norm(v) <= 1), v, secfad.clip(a, 1.0)),
+        [V, A],
+    ),
+    "entry by entry": (
+        lambda v, a: jnp.where(v > a, secfad.clip(v, 1.0), secfad.clip(a, 1.0)),
+        [V, A],
+    ),
+    "quotient by a range": (
+        lambda v, w: secfad.clip(v, 1.0) / jnp.clip(guarded(ok(w), w), 0.01, 2.0),
+        [V, W],
     ),
     "no guard": (lambda v: v * jnp.where(norm(v) > 0.5, 0.5 / norm(v), 1.0), [V]),
     "no guard, within": (lambda v: v * jnp.where(norm(v) <= 0.5, 1.0, 0.5 / norm(v)), [V]),
@@ -374,6 +406,26 @@ HONEST = {
         [V],
     ),
     "tree": (tree_clip, [A, B]),
+    "tree after a guard": (
+        lambda a, b: (lambda u, w: (u * factor(joint(u, w)), w * factor(joint(u, w))))(
+            *(guarded(ok(joint(a, b)), x) for x in (a, b))
+        ),
+        [A, B],
+    ),
+    "factor with limits": (
+        lambda v: guarded(ok(norm(v)), v * lax.clamp(0.0, 1.5 / jnp.maximum(norm(v), 1e-6), 1.0)),
+        [V],
+    ),
+    **{
+        f"{f.__name__} of finite entries": (
+            lambda v, f=f: jnp.clip(guarded(ok(v), f(v)), -1, 1),
+            [V],
+        )
+        for f in (
+            *(jnp.tanh, lax.erf, jax.nn.sigmoid, jnp.sin, jnp.cos),
+            *(jnp.sign, jnp.round, jnp.floor, jnp.ceil),
+        )
+    },
     "entries": (lambda v: jnp.clip(guarded(ok(v), v), -0.1, 0.1), [V]),
     "magnitudes of entries": (lambda v: jnp.clip(guarded(ok(v), abs(v)), 0, 1), [V]),
     "doubled entries": (lambda v: jnp.clip(guarded(ok(v), 2 * v), -1, 1), [V]),
@@ -388,4 +440,40 @@ HONEST = {
         lambda v: secfad.clip(v, 1.0).astype(jnp.complex64) * (0.5 + 0.5j),
         [V],
     ),
+}
+
+
+def clipped(v):
+    return secfad.clip(v, 1.0)
+
+
+# What follows a clip to one, and the largest bound that its rule may state: for every rule of norms.
+AFTER_A_CLIP = {
+    "neg": (lambda v: -clipped(v), 1.0),
+    "abs": (lambda v: abs(clipped(v)), 1.0),
+    "rev": (lambda v: clipped(v)[::-1], 1.0),
+    "copy": (lambda v: jnp.array(clipped(v), copy=True), 1.0),
+    "tanh": (lambda v: jnp.tanh(clipped(v)), 1.0),
+    "sin": (lambda v: jnp.sin(clipped(v)), 1.0),
+    "slice": (lambda v: clipped(v)[:2], 1.0),
+    "split": (lambda v: jnp.concatenate(jnp.split(clipped(v), [1])), 1.4143),
+    "add": (lambda v: clipped(v) + clipped(v**2), 2.0),
+    "sub": (lambda v: clipped(v) - clipped(v**2), 2.0),
+    "mul": (lambda v: clipped(v) * 0.5, 0.5),
+    "div": (lambda v: clipped(v) / 4.0, 0.25),
+    "select_n": (lambda v: jnp.where(v > 0, clipped(v), clipped(v**2)), 1.4143),
+    "select_n of one": (lambda v: jnp.where(v > 0, clipped(v), 0.0), 1.0),
+    "transpose": (lambda v: clipped(v.reshape(3, 1)).T, 1.0),
+    "broadcast_in_dim": (lambda v: clipped(v)[None], 1.0),
+    "squeeze": (lambda v: jnp.squeeze(clipped(v[None]), 0), 1.0),
+    "reshape": (lambda v: clipped(v).reshape(3, 1), 1.0),
+    "reduce_sum": (lambda v: jnp.sum(clipped(v)), 1.7321),
+    "round": (lambda v: jnp.round(8 * clipped(v)), 8 + 0.5 * 1.7321),
+    "floor": (lambda v: jnp.floor(8 * clipped(v)), 8 + 1.7321),
+    "ceil": (lambda v: jnp.ceil(8 * clipped(v)), 8 + 1.7321),
+    "concatenate": (lambda v: jnp.concatenate([clipped(v), clipped(v**2)]), 1.4143),
+    "stack": (lambda v: jnp.stack([clipped(v), clipped(v**2)]), 1.4143),
+    "pad": (lambda v: jnp.pad(clipped(v), 1), 1.0),
+    "convert_element_type": (lambda v: clipped(v).astype(jnp.bfloat16), 1.02),
+    "quotient by a range": (lambda v: clipped(v) / jnp.clip(jnp.nan_to_num(v[0]), 2, 3), 0.5),
 }

@@ -450,6 +450,42 @@ def gamma_of_the_noise_key(key, x):
 
 
 @case("FAD504", "key", "x")
+def gamma_of_a_child(key, x):
+    one, _ = R.split(key)
+    return tail(one, x), jax.lax.stop_gradient(R.gamma(one, 2.0))
+
+
+@case("FAD501", "key", "x")
+def noise_scaled_by_a_gamma_of_its_key(key, x):
+    return total(x) + R.gamma(key, 9.0) * normal(key)
+
+
+@case("FAD501", "urbg", "x")
+def mapped_splits_of_the_third_generator(urbg, x):
+    first, second = R.split(urbg)
+    one = jax.vmap(R.split)(jnp.stack([first, first]))
+    other = jax.vmap(R.split)(jnp.stack([first, second]))
+    return total(x) + normal(one[1, 0]), total(2 * x) + normal(other[1, 0])
+
+
+@case("FAD501", "key", "x")
+def one_key_of_a_table(key, x):
+    table = R.split(key, (2, 3))
+    at = [lax.iota("int32", 2)[1], lax.iota("int32", 2)[0]]
+    picked = lax.dynamic_slice(table, at[::-1], (1, 1)).reshape(())
+    return total(x) + normal(picked), total(2 * x) + normal(table[0, 1])
+
+
+@case("FAD501", "key", "x")
+def folds_of_a_number_minus_the_counter(key, x):
+    def step(c, i):
+        return c + total(x) + normal(R.fold_in(key, 20 - i)), None
+
+    last = jax.lax.fori_loop(20, 23, lambda i, c: step(c, i)[0], jnp.zeros(3))
+    return last, total(2 * x) + normal(R.fold_in(key, jnp.uint32(2**32 - 1)))
+
+
+@case("FAD504", "key", "x")
 def other_draw_of_a_fold_that_may_be_the_split(key, x):
     return tail(R.split(key)[1], x), R.uniform(R.fold_in(key, 1), (3,))
 

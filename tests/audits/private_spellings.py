@@ -152,6 +152,18 @@ def noisy_mean(key, v):
     return total + noise(key, total, Z * C / 100.0)
 
 
+@spelling("noise: on a step down")
+def on_a_step_down(key, v):
+    step = -fad.sum(fad.clip(v, C)).reshape(2, 2)
+    return step + noise(key, step)
+
+
+@spelling("noise: after a product with other numbers", "FAD406")
+def after_a_product(key, v):
+    total = fad.sum(fad.clip(v, C)) * jax.lax.iota("float32", 4)
+    return total + noise(key, total)
+
+
 @spelling("noise: then an optimizer")
 def optimised(key, v):
     total = fad.sum(fad.clip(v, C))

@@ -87,8 +87,9 @@ def guarded_norm(norm: Norm, test: Relation, side: bool) -> Norm | None:
     above = test.kind == "within" if not side else test.kind.startswith("outside")
     if not above or test.mixed or test.origin < 0 or test.origin != norm.divisor.origin:
         return None
-    if not test.amount.least > 0 or not _in_place(test):
+    if not _in_place(test):
         return None
+    # The test has an origin, so its limit is positive.
     limited = norm.amount.stretched(norm.divisor.gap / test.amount.least)
     return None if limited is None else Norm(norm.axes, limited)
 

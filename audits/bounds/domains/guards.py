@@ -7,7 +7,6 @@ every member of one of them along all its axes.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable
 
 from audits.bounds.domains.relations import relation_of
@@ -191,11 +190,9 @@ def _tests_all(related: Relation, members: Iterable[Member]) -> bool:
 
 def _without_nan(site: Site, fact: Fact, related: Relation) -> Fact:
     """A multiple of a finite value may overflow, but it is not NaN."""
-    value, factor = site.facts[2].multiple or (-1, None)
-    if factor is None or not 0 < factor.factor < math.inf:
-        return fact
+    value, _ = site.facts[2].multiple or (None, None)
     shape = site.shape(2)
-    if not any(covers(m, value, shape, site.shape(0)) for m in related.members):
+    if value is None or not any(covers(m, value, shape, site.shape(0)) for m in related.members):
         return fact
     return fact.replace(interval=fact.interval._replace(nan=False))
 

@@ -179,10 +179,12 @@ def add(x: Sequence[Interval], params: Any = None) -> Interval:
     """Sum of two."""
     a, b = x
     low, high = a.low + b.low, a.high + b.high
+    # Infinities of one sign do not cancel.
+    alike = (a.low >= 0 and b.low >= 0) or (a.high <= 0 and b.high <= 0)
     return Interval(
         -math.inf if math.isnan(low) else low,
         math.inf if math.isnan(high) else high,
-        a.nan or b.nan or (a.inf and b.inf),
+        a.nan or b.nan or (a.inf and b.inf and not alike),
         a.inf or b.inf,
     )
 

@@ -69,11 +69,9 @@ def _cast(index: Index, dtype: Any) -> Index | None:
 
 
 def converted(site: Site) -> Keys | None:
-    """Numbers in another dtype; words of keys only in their own."""
+    """Numbers in another dtype; words of keys are none."""
     keys = site.facts[0].keys
     kind = getattr(site.dtype, "kind", "")
-    if kind == "u" and site.dtype == getattr(site.equation.invars[0].aval, "dtype", None):
-        return keys
     if not keys.entries or kind not in "iu" or not isinstance(keys.entries[0], Index):
         return None
     made = tuple(_cast(e, site.dtype) for e in keys.entries)  # type: ignore[arg-type]

@@ -260,12 +260,10 @@ def _same(site: Site) -> Found:
 
 
 def _convert(site: Site) -> Found:
-    """Rounding to integers could break an inequality; a short dtype hides more."""
+    """A short dtype hides more; only floats have relations."""
     related = site.facts[0].relation
     if related is None or related.kind in FLAGS:
         return related
-    if not (is_float(site.dtype) and is_float(site.operand_dtype(0))):
-        return None
     smallest = tiny(site.dtype)
     if smallest <= tiny(site.operand_dtype(0)):
         return related

@@ -140,7 +140,7 @@ def _mul(site: Site) -> Norms:
             continue
         factor = factor_of(site.facts[other]) if site.shape(other) == () else None
         reach = site.facts[other].interval.magnitude
-        if factor is None or (math.isfinite(reach) and not factor.powers):
+        if factor is None or not factor.powers:
             factor = Amount(reach) if math.isfinite(reach) else site.facts[other].amount
         if factor is not None:
             scaled = [n._replace(amount=n.amount.times(factor)) for n in site.facts[index].norms]
@@ -181,7 +181,7 @@ def guarded_cases(site: Site) -> list[Fact]:
     """The operands of a `where`, with the bounds of quotients that its test keeps from zero."""
     test, *cases = site.facts
     related = test.relation
-    if len(cases) != 2 or not any(n.divisor for f in cases for n in f.norms):
+    if len(cases) != 2:
         return site.facts
     found = [test]
     for side, fact in enumerate(cases):
@@ -338,9 +338,7 @@ def _contracting(site: Site) -> Norms:
 
 
 def _convert(site: Site) -> Norms:
-    interval, before = site.facts[0].interval, site.operand_dtype(0)
-    if not (is_float(before) or is_complex(before) or is_whole(before)):
-        return ()  # true becomes one
+    interval = site.facts[0].interval
     if is_whole(site.dtype) and not interval.finite:
         return ()
     if is_unsigned(site.dtype) and interval.low < 0:

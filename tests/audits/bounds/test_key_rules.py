@@ -6,6 +6,7 @@ the result must be among those that the walk has behind it.
 """
 
 import collections
+import itertools
 import zlib
 
 import jax
@@ -16,7 +17,7 @@ from abstract_soundness import Refused, checked
 from jax import lax
 from rule_cases import bound, pick
 
-from audits.bounds.domains import key_rules
+from audits.bounds.domains import key_numbers, key_rules
 from audits.bounds.domains.key_rules import argument
 from audits.bounds.proving import Prover
 from audits.bounds.values.facts import Fact, everything
@@ -90,9 +91,15 @@ def _joined(function):
 
 
 def _pick_row(rng):
-    start = int(rng.integers(-1, 5))
-    rows = int(rng.integers(1, 3))
-    return lambda x: lax.dynamic_slice_in_dim(x, jnp.asarray(start), min(rows, x.shape[0]), 0)
+    start = int(rng.integers(-1, 4))
+    rows, kept = pick(rng, [1, 1, 2]), rng.random(size=3) < 0.5
+
+    def function(x):
+        sizes = [n if k else 1 for n, k in zip(x.shape[1:], kept)]
+        starts = [jnp.asarray(start), *[jnp.asarray(0)] * len(sizes)]
+        return lax.dynamic_slice(x, starts, (min(rows, x.shape[0]), *sizes))
+
+    return function
 
 
 def _gather(rng):
@@ -309,3 +316,13 @@ def test_names_of_keys_are_what_they_say(name, size):
     found, seen = fuzz(name, size)
     assert not found, "\n\n".join(found[:3])
     assert seen["named"] or name in SILENT, seen
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_sums_and_differences_of_numbers_contain_those_of_their_ends(sign):
+    spans = [Index(2, 2), Index(5, 5), Index(0, 3), Index(20, 22)]
+    for a, b in itertools.product(spans, repeat=2):
+        made = key_numbers._plus(a, b, sign, np.dtype("int32"))
+        ends = [x + sign * y for x in (a.low, a.high) for y in (b.low, b.high)]
+        assert made is None or (made.low <= min(ends) and max(ends) <= made.high), (a, b, made)
+        assert (made is not None) == (b.constant or (a.constant and sign == 1))

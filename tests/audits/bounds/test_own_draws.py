@@ -180,3 +180,52 @@ def test_a_mean_names_its_divisor():
     (found,) = [f for f in refused.findings if f.rule == "FAD406"]
     assert "the number of clients" in found.message
     assert "divided by the same number" in found.message
+
+
+# A normal draw, step by step; every other constant gives another distribution.
+
+
+def drawn_by_hand(
+    key, *, shift=9, one=0x3F800000, start=1.0, scale=2.0, move=-1.0, least=-1.0, root=2**0.5
+):
+    bits = jax.random.bits(key, (3,), "uint32")
+    mantissa = lax.shift_right_logical(bits, jnp.uint32(shift)) | jnp.uint32(one)
+    uniform = lax.bitcast_convert_type(mantissa, jnp.float32) - jnp.float32(start)
+    whole = jnp.maximum(uniform * jnp.float32(scale) + jnp.float32(move), jnp.float32(least))
+    return jnp.float32(root) * lax.erf_inv(whole)
+
+
+OTHER_CONSTANTS = [
+    {"shift": 10},
+    {"shift": 8},
+    {"one": 0x3F000000},
+    {"one": 0x3FC00000},
+    {"start": 1.5},
+    {"start": 0.5},
+    {"scale": 1.0},
+    {"scale": -2.0},
+    {"move": -0.5},
+    {"move": -1.5},
+    {"least": 0.0},
+]
+
+
+def stated_of(**constants):
+    report = audits.check(
+        lambda v, key: secfad.sum(secfad.clip(v, 1.0)) + drawn_by_hand(key, **constants),
+        [V, SERVER_KEY],
+        style="native",
+        profile="secagg+dp",
+        neighbouring="add_remove",
+    )
+    return report.kind, report.facts.noise_multipliers
+
+
+def test_normal_draw_by_hand_is_noise():
+    assert stated_of() == ("accept", pytest.approx((1.0,)))
+    assert stated_of(root=2.0) == ("accept", pytest.approx((2**0.5,)))
+
+
+@pytest.mark.parametrize("constants", OTHER_CONSTANTS, ids=str)
+def test_draw_of_another_distribution_is_not_noise(constants):
+    assert stated_of(**constants)[0] == "reject"

@@ -103,3 +103,26 @@ def test_a_negative_constant_bound_takes_nothing_from_another(bound):
 
     report = audits.check(program, [V], style="native", profile="secagg+dp")
     assert report.kind == "reject" or report.facts.sensitivity[0] >= 3.0
+
+
+H = Arg("v", (3,), "bfloat16", "clients")
+ROUNDED = {
+    "add": lambda u: u + u[::-1],
+    "sub": lambda u: u - u[::-1],
+    "mul": lambda u: u * u[::-1],
+    "div": lambda u: u / jnp.bfloat16(0.7),
+    "reduce_sum": lambda u: lax.reduce_sum(u, (0,)),
+    "convert_element_type": lambda u: F(u).astype(jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_rounding_of_a_short_dtype_is_said(name):
+    # The result is wide again, so that only the rounding before tells.
+    entries = lambda v: jnp.clip(jnp.where(jnp.isfinite(v), v, 0), -1, 1)
+    check = lambda client: audits.check(
+        lambda v: secfad.sum(F(client(entries(v)))), [H], style="native", profile="secagg+dp"
+    )
+    assert "FAD408" not in {f.rule for f in check(lambda u: u).findings}
+    report = check(ROUNDED[name])
+    assert "FAD408" in {f.rule for f in report.findings}

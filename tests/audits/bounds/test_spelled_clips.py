@@ -1,9 +1,10 @@
 """What is accepted keeps to its bound: spellings of clips, measured on hostile values."""
 
 import pytest
-from clip_spellings import HONEST, UNSOUND
+from clip_spellings import AFTER_A_CLIP, HONEST, UNSOUND, V
 from measured_clients import broken_bounds, checked
 
+NOT_GUARDED = {"optax", "optax in brain floats", "compared"}
 CASES = [(family, name) for family, table in UNSOUND.items() for name in table]
 
 
@@ -21,3 +22,15 @@ def test_usual_spellings_of_a_clip_are_accepted_and_keep_to_their_bound(name):
     accepted, broken = broken_bounds(client, args)
     assert accepted, checked(client, args).findings
     assert not broken
+    found = {f.rule for f in checked(client, args).findings}
+    assert ("FAD407" in found) == (name in NOT_GUARDED)
+
+
+@pytest.mark.parametrize("name", AFTER_A_CLIP)
+def test_what_follows_a_clip_has_a_tight_bound(name):
+    client, limit = AFTER_A_CLIP[name]
+    accepted, broken = broken_bounds(client, [V])
+    assert accepted, checked(client, [V]).findings
+    assert not broken
+    (bound,) = checked(client, [V]).facts.bounds
+    assert bound.amount.number <= limit * (1 + 1e-4)

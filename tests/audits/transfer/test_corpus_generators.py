@@ -10,6 +10,7 @@ from verdicts import judged
 import audits
 import privacy
 import secfad as fad
+from audits.transfer.registry import foreign_code
 from secfad._jax import KEY_GENERATORS, Primitive
 from secfad.errors import TracingError
 from secfad.jaxprs.origins import is_key_generator, is_known_dtype, is_known_type, is_registered
@@ -138,6 +139,17 @@ def test_dtype_that_calls_itself_a_key_is_refused():
         pass
 
     assert not is_known_dtype(Twin(THREEFRY))
+
+
+def test_dtype_that_calls_itself_a_key_is_refused_as_a_parameter():
+    class Twin(type(SPY_DTYPE)):
+        pass
+
+    (equation,) = jax.make_jaxpr(lambda v: v.astype(jnp.int32))(1.0).eqns
+    assert foreign_code(equation) == ""
+    for dtype in (SPY_DTYPE, Twin(THREEFRY)):
+        foreign = equation.replace(params=equation.params | {"new_dtype": dtype})
+        assert foreign_code(foreign).startswith("the dtype")
 
 
 def named_like_sine():
