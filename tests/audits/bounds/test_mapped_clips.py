@@ -68,3 +68,33 @@ def test_rows_are_clipped_as_they_are_alone():
     slope = lambda f: jax.grad(lambda x: jnp.sum(f(x) ** 3))(jnp.asarray(rows[0]))
     single = jnp.stack([jax.grad(lambda v: jnp.sum(clip(v) ** 3))(v) for v in jnp.asarray(rows[0])])
     np.testing.assert_allclose(slope(jax.vmap(clip)), single, rtol=1e-5)
+
+
+def _row_clip(x):
+    return x / jnp.maximum(1.0, jnp.sqrt(jnp.sum(x**2, axis=1, keepdims=True)))
+
+
+def _finite(x):
+    return jnp.where(jnp.isfinite(x), x, 0.0)
+
+
+PRODUCTS = {
+    "guarded": (lambda x: _row_clip(_finite(x)), ""),
+    "not guarded": (_row_clip, "FAD407"),
+    "finite": (_finite, "FAD401"),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_sum_of_products_over_clients_has_the_product_of_the_bounds(name):
+    client, rule = PRODUCTS[name]
+    report = audits.check(
+        lambda x: jnp.einsum("nd,ne->de", client(x), client(x)),
+        [X],
+        style="stacked",
+        profile="secagg+dp",
+    )
+    # A sum inside a product is worth a hint, FAD112.
+    assert {f.rule for f in report.findings} == {"FAD112"} | ({rule} if rule else set())
+    if not rule:
+        assert report.facts.sensitivity == pytest.approx((1.0,))

@@ -31,6 +31,8 @@ FLOATS = {
     "round": lambda c: jnp.round(c),
     "floor": lambda c: jnp.floor(c),
     "small and back": lambda c: (c * 1e-30) * 1e-30 * 1e30 * 1e30,
+    "branch": lambda c: lax.cond(c > 5, lambda: c, lambda: 1e-3 * c),
+    "other branch": lambda c: lax.cond(c > 5, lambda: 1e-3 * c, lambda: c),
     "complex": lambda c: jnp.real(c.astype(jnp.complex64) * 1j),
 }
 INTEGERS = {
@@ -80,6 +82,7 @@ def test_integers_have_no_magnitude_that_arithmetic_keeps(name):
         lambda c: jnp.broadcast_to(c, (3,)),
         lambda c: abs(c),
         lambda c: (c * c) / c,
+        lambda c: lax.cond(c > 5, lambda: 2.0 * c, lambda: -2.0 * c),
     ],
 )
 def test_products_of_wide_floats_keep_the_magnitude(change):
@@ -126,3 +129,13 @@ def test_rounding_of_a_short_dtype_is_said(name):
     assert "FAD408" not in {f.rule for f in check(lambda u: u).findings}
     report = check(ROUNDED[name])
     assert "FAD408" in {f.rule for f in report.findings}
+
+
+def test_magnitude_of_a_finite_complex_number_may_be_infinite():
+    z = Arg("z", (), "complex64", "server")
+    assert np.isinf(abs(jnp.complex64(3e38 + 3e38j)))
+    client = lambda z, v: secfad.clip(v, 1.0) * jnp.tanh(0 * abs(secfad.broadcast(z)))
+    report = audits.check(
+        lambda z, v: secfad.sum(client(z, v)), [z, V], style="native", profile="secagg+dp"
+    )
+    assert "FAD407" in {f.rule for f in report.findings}
