@@ -111,5 +111,7 @@ def _parts(value: Any) -> Iterator[Any]:
     for kind in type(value).__mro__:
         slots = kind.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
-            yield getattr(value, name, None)
+            # Python 3.11.2 lists this one among the slots and refuses to read it.
+            if name != "__weakref__":
+                yield getattr(value, name, None)
     yield from jax.tree.leaves(value)
