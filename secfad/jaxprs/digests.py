@@ -194,16 +194,27 @@ def _primitive(primitive: Primitive) -> str:
     return f"{known}{primitive.name}@{getattr(primitive.impl, '__module__', '')}"
 
 
-@functools.lru_cache(maxsize=4096)
 def _aval(aval: Any) -> list:
     """Dtype, shape and whether the type is weak; of other types also what they are."""
     dtype = getattr(aval, "dtype", None)
+    if type(aval) is ShapedArray and isinstance(dtype, np.dtype):
+        return _plain_aval(aval)
+    # Never from a cache, which compares: the dtype of another generator can be equal to JAX's.
     if dtype is not None and not is_known_dtype(dtype):
         raise TracingError(_foreign_generator(dtype))
-    weak = int(getattr(aval, "weak_type", False))
-    shape = [d if type(d) is int else str(d) for d in getattr(aval, "shape", ())]
-    words = [str(getattr(aval, "dtype", aval)), shape, weak]
+    words = _aval_words(aval, dtype)
     return words if type(aval) is ShapedArray else [*words, type(aval).__qualname__]
+
+
+@functools.lru_cache(maxsize=4096)
+def _plain_aval(aval: ShapedArray) -> list:
+    return _aval_words(aval, aval.dtype)
+
+
+def _aval_words(aval: Any, dtype: Any) -> list:
+    shape = [d if type(d) is int else str(d) for d in getattr(aval, "shape", ())]
+    words = str(aval if dtype is None else dtype)
+    return [words, shape, int(getattr(aval, "weak_type", False))]
 
 
 def _foreign_generator(what: Any) -> str:

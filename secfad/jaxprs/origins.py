@@ -92,10 +92,19 @@ _UNNAMED = frozenset(value for value in vars(types).values() if isinstance(value
 _MAKERS = frozenset({"builtins", "jax", "jaxlib", "ml_dtypes", "numpy", "secfad", "typing"})
 
 
-@functools.cache
+# By identity, each with its class: a metaclass decides what a class is equal to.
+_known_types: dict[int, tuple[type, bool]] = {}
+
+
 def is_known_type(kind: type) -> bool:
     """Whether a class is the one that its module and name say, in JAX, NumPy, Python or here."""
-    if kind in _UNNAMED:
+    if id(kind) not in _known_types:
+        _known_types[id(kind)] = kind, _is_known_type(kind)
+    return _known_types[id(kind)][1]
+
+
+def _is_known_type(kind: type) -> bool:
+    if any(kind is known for known in _UNNAMED):
         return True
     if issubclass(kind, np.dtype):  # one class for each dtype; numbers of ml_dtypes have theirs too
         return is_known_type(kind.type)

@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.random import define_prng_impl, threefry_prng_impl
 
 import secfad as fad
 from secfad.errors import TracingError
+from secfad.jaxprs import digests
+from secfad.jaxprs.origins import is_known_type
 
 ROW = jax.ShapeDtypeStruct((3,), jnp.float32)
 
@@ -157,3 +160,50 @@ def test_the_digest_is_of_what_runs():
     forged = dataclasses.replace(honest, placed=other.placed)
     assert forged.digest == other.digest
     assert str(forged.jaxpr) == str(other.placed.closed)
+
+
+class Twin:
+    """A function that is equal to another one and does something else."""
+
+    def __init__(self, real):
+        self.real = real
+
+    def __call__(self, key, width, shape):
+        return jnp.zeros(shape, f"uint{width}")
+
+    def __eq__(self, other):
+        return True
+
+    def __hash__(self):
+        return hash(self.real)
+
+
+def test_a_generator_that_is_equal_to_a_known_one_is_another():
+    known = jax.eval_shape(lambda: jax.random.key(0)).dtype
+    parts = {name: getattr(threefry_prng_impl, name) for name in ("seed", "split", "fold_in")}
+    spec = define_prng_impl(
+        key_shape=(2,), name="threefry2x32", tag="fry",
+        random_bits=Twin(threefry_prng_impl.random_bits), **parts,
+    )  # fmt: skip
+    array = type(program(jnp.sin, jax.ShapeDtypeStruct((), "float32")).jaxpr.jaxpr.invars[0].aval)
+    honest, other = (array((), type(known)(impl)) for impl in (known._impl, spec._impl))
+    assert honest == other
+    assert hash(honest) == hash(other)
+    assert digests._aval(honest)[0] == "key<fry>"
+    with pytest.raises(TracingError, match="another one"):
+        digests._aval(other)
+
+
+class Equal(type):
+    """A metaclass whose classes are equal to `int`."""
+
+    def __eq__(cls, other):
+        return True
+
+    def __hash__(cls):
+        return hash(int)
+
+
+def test_a_class_that_is_equal_to_a_known_one_is_another():
+    assert is_known_type(int)
+    assert not is_known_type(Equal("Other", (), {}))
