@@ -107,7 +107,7 @@ def _is_known_type(kind: type) -> bool:
     if any(kind is known for known in _UNNAMED):
         return True
     if issubclass(kind, np.dtype):  # one class for each dtype; numbers of ml_dtypes have theirs too
-        return is_known_type(kind.type)
+        return kind.type is not None and is_known_type(kind.type)
     if kind.__module__.split(".")[0] not in _MAKERS:
         return False
     found: Any = sys.modules.get(kind.__module__)
