@@ -52,7 +52,9 @@ def clipped(sent: Sent) -> ClippedSum | None:
         return None
     index = clip.outputs.index(operand)
     kind, text = items(clip.params["norms"])[index]
-    unit, dtype = float(text) if kind == "float" else math.nan, body.aval(operand).dtype
+    unit, dtype = float(text), body.aval(operand).dtype
+    if kind != "float" or not 0 < unit < math.inf:
+        return None  # the unit of a clip is positive; one below zero would state a smaller norm
     norm = abs(float(bound.number)) * unit
     return ClippedSum(sent.equation.label, sent.count, clip, index, norm, unit, dtype)
 

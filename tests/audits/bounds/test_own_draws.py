@@ -229,3 +229,23 @@ def test_normal_draw_by_hand_is_noise():
 @pytest.mark.parametrize("constants", OTHER_CONSTANTS, ids=str)
 def test_draw_of_another_distribution_is_not_noise(constants):
     assert stated_of(**constants)[0] == "reject"
+
+
+OPEN_KEY = Arg("open", (), "key<fry>", "server")
+UNKNOWN = {
+    "a sum": lambda total, open: total,
+    "a sum times a draw": lambda total, open: total * jax.random.uniform(open, (3,)),
+    "a sum plus a draw of no kind": lambda total, open: total + jax.random.uniform(open, (3,)),
+    "a sum over a draw": lambda total, open: total / (1 + jax.random.uniform(open, (3,))),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_noise_of_an_unknown_kind_is_named_whatever_was_drawn_before(name):
+    def program(open, key, v):
+        total = UNKNOWN[name](secfad.sum(secfad.clip(v, 1.0)), open)
+        return total + jax.random.laplace(key, (3,))
+
+    report = audits.check(program, [OPEN_KEY, SERVER_KEY, V], profile="secagg+dp")
+    assert report.kind == "reject"
+    assert "FAD406" in {f.rule for f in report.findings}

@@ -112,7 +112,7 @@ def random_rows(seed):
     """A client function that clips the rows or columns of a matrix, with a few faults at most."""
     plan = np.random.default_rng([seed, 3])
     pick = lambda choices: choices[int(plan.integers(len(choices)))]
-    axis, c, kind = int(plan.integers(2)), pick((0.01, 1.0, 30.0)), int(plan.integers(7))
+    axis, c, kind = int(plan.integers(2)), pick((0.01, 1.0, 30.0)), int(plan.integers(9))
     faults = set(plan.choice(8, size=int(plan.integers(3)), replace=False))
     fault = lambda k, sound, choices: pick(choices) if k in faults else sound
     same = lambda x: x
@@ -137,6 +137,8 @@ def random_rows(seed):
             lambda: jnp.where(tested <= limit, u, after(u * (c / divisor))),
             lambda: jnp.where(tested > limit, c / divisor, other),
             lambda: u * jnp.minimum(1.0, c / jnp.maximum(divisor, 1e-6)),
+            lambda: u * jnp.where(tested**2 > limit**2, c * lax.rsqrt(divisor**2), other),
+            lambda: u * jnp.where(tested > limit, c * lax.rsqrt(divisor**2), other),
         )[kind]()
         made = after(made)
         return made if before else jnp.where(every(v), made, 0.0)

@@ -1,17 +1,14 @@
 """A bundle is checked without its source, says what holds, and no damaged one is believed."""
 
-import json
 import random
 
 import jax
 import jax.numpy as jnp
 import pytest
-from usual_rounds import ROUNDS
+from damaged_bundles import KEY, NAMES, damaged
 
-import audits
 import privacy
 import secfad as fad
-from audits.certifying import check_modes, issue
 from audits.proofs.bundles import Bundle, is_bundle
 from audits.proofs.pages import page
 from audits.proofs.statements import Setting, answers, explain_text
@@ -19,37 +16,6 @@ from audits.proofs.verification import VerificationError
 from privacy.certificates.acceptances import Acceptance
 from privacy.certificates.certificates import CertificateError
 from secagg.crypto.primitives import SigningKey
-
-KEY = SigningKey(bytes(range(32)))
-MECHANISM = privacy.Gaussian(noise_multiplier=1.0, clip_norm=0.5)
-
-
-def bundle_of(subject, *specs, modes=("primal",), key=None):
-    results = check_modes(subject, *specs, modes=modes)
-    issued = issue(subject, results)
-    made = issued if key is None else audits.sign(issued, key)
-    return Bundle.of(made, {m: p for m, (_, p) in results.items()}, issued="2026-12-01")
-
-
-def private(name):
-    round_, specs = ROUNDS[name]
-    return privacy.privatize(round_, *specs, mechanism=MECHANISM)
-
-
-@pytest.fixture(scope="module")
-def bundles():
-    average, specs = ROUNDS["average"]
-    histogram = ROUNDS["histogram_of_labels"]
-    return {
-        "plain": bundle_of(average, *specs, modes=("primal", "forward", "reverse", "mixed")),
-        "signed": bundle_of(average, *specs, key=KEY),
-        "loops": bundle_of(private("newton_by_hand")),
-        "slots": bundle_of(histogram[0], *histogram[1]),
-        "tree": bundle_of(private("low_rank_adapters")),
-    }
-
-
-NAMES = ["plain", "signed", "loops", "slots", "tree"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -134,65 +100,6 @@ def test_the_page_escapes_and_needs_no_network(bundles, name):
 
 
 # Damage.
-
-
-def damaged(text, rng):
-    """A bundle with one value, character or piece changed."""
-    if rng.random() < 0.3:
-        at = rng.randrange(len(text))
-        piece = rng.choice(["", "9", "-1", "null", '"', "]", "1e999", "K", "S", "C", "B"])
-        return text[:at] + piece + text[at + rng.randrange(3) :]
-    found = json.loads(text)
-    if rng.random() < 0.5:
-        mode = rng.choice(list(found["programs"]))
-        form = json.loads(found["programs"][mode])
-        _change(form, rng)
-        found["programs"][mode] = json.dumps(form, separators=(",", ":"))
-    else:
-        _change(found["certificate"], rng)
-    return json.dumps(found)
-
-
-def _change(form, rng):
-    """Changes one value somewhere inside."""
-    while True:
-        keys = list(form) if isinstance(form, dict) else list(range(len(form)))
-        if not keys:
-            return
-        key = rng.choice(keys)
-        if isinstance(form[key], dict | list) and form[key] and rng.random() < 0.9:
-            form = form[key]
-            continue
-        kind = rng.randrange(4)
-        if kind == 0 and isinstance(form, dict):
-            del form[key]
-        elif kind == 1:
-            form[key] = rng.choice(VALUES)
-        elif kind == 2 and isinstance(form, list):
-            form.insert(key, form[rng.choice(keys)])
-        else:
-            form[key] = form[rng.choice(keys)]
-        return
-
-
-VALUES = [
-    None,
-    True,
-    0,
-    1,
-    -1,
-    2**70,
-    1.5,
-    float("inf"),
-    "",
-    "C",
-    "S",
-    "KKKK",
-    [],
-    {},
-    [[]],
-    "federated_sum",
-]
 
 
 def said(certificate):
