@@ -12,7 +12,7 @@ Sources: docs/ledger-slots.md, section 4; docs/decisions/0033-own-checkpoints.md
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,9 @@ class CheckpointFile:
                 raise Damaged("another format")
             written, _ = header.pop("tree"), header.pop("dtypes")
             found = Checkpoint(state=stored, **header)
+            types = {f.name: f.type for f in fields(found) if f.name != "state"}
+            if any(type(getattr(found, name)) is not kind for name, kind in types.items()):
+                raise Damaged("fields of other types")
         except (Damaged, KeyError, TypeError) as error:
             raise ResumeRefused(
                 f"Expected a checkpoint in {self.path}, got a file that cannot be read ({error}). "

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from privacy import Budget, Ledger
+from privacy.arrays import write_tree
 from privacy.errors import MechanismError, ResumeRefused, StorageFailed
 from privacy.training.checkpoints import Checkpoint, CheckpointFile
 
@@ -92,3 +93,12 @@ def test_the_checkpoint_benchmark_runs(tmp_path, capsys):
     result = bench.main(["--numbers", "10", "--saves", "1", "--folder", str(tmp_path)])
     assert result["own"]["files"] == 1
     assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.parametrize("change", [{"round": "7"}, {"stopped": None}, {"clients": 1}, {"more": 0}])
+def test_a_header_of_another_form_is_refused_also_with_its_digest(file, ledger, change):
+    header = {"format": 4} | vars(Checkpoint("run", 7, None, ledger.head)) | change
+    header.pop("state")
+    write_tree(file.path, header, STATE)
+    with pytest.raises(ResumeRefused, match="cannot be read"):
+        file.read(like=STATE, ledger=ledger, run_id="run")
