@@ -107,7 +107,7 @@ def _unknown(site: Site, line: Callable[[], str]) -> NoiseSite | None:
     for index, other in ((0, 1), (1, 0)):
         drawn, value = site.facts[index], site.facts[other]
         server = site.labels[other].place == Place.SERVER
-        if server and drawn.keys.drawn and value.raw and not value.keys.drawn:
+        if server and drawn.keys.drawn and value.raw:
             noise = drawn.noise or Noise(Amount(0.0), -1, False)
             return NoiseSite(value.linear, noise, False, line(), known=False)
     return None
