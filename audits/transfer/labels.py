@@ -188,7 +188,7 @@ def join(a: Label, b: Label) -> Label:
         max(a.depth, b.depth),
         max(a.phase, b.phase),
         a.slots | b.slots,
-        all(label.indicator for label in (a, b) if label.slots),
+        bool(a.slots | b.slots) and all(label.indicator for label in (a, b) if label.slots),
         a.padded or b.padded,
         all_drawn((a, b)),
         a.poisoned or b.poisoned,
