@@ -9,6 +9,7 @@ a title
   delta  2.0
 """
 
+import abc
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -69,12 +70,12 @@ class Card:
         return "<table>" + "".join(f"<tr>{row}</tr>" for row in (head, *body)) + "</table>"
 
 
-class Shown:
+class Shown(abc.ABC):
     """An object that shows its card."""
 
+    @abc.abstractmethod
     def card(self, /) -> Card:
         """What the object shows of itself."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return str(self.card())

@@ -1,7 +1,8 @@
 """What a bundle says, in plain sentences, each under the question that it answers.
 
-An auditor reads them as text or as a page (`pages`). Nothing is said that the verifier has not confirmed,
-apart from what its signer vouches for, which is marked.
+An auditor reads them as text or as a page (`pages`). Communication, bounds and derivative are what the
+verifier has confirmed. Noise, purpose, further obligations and who accepted them are *stated*: every run
+compares noise and purpose with its mechanism, and a signature vouches for the rest.
 """
 
 import dataclasses
@@ -36,7 +37,8 @@ class Setting:
 
     Attributes:
       steps: How often the program runs, each time on its own cohort.
-      sampling_rate: Poisson rate of the cohorts, which stay secret; 1 for everyone.
+      sampling_rate: Poisson rate of the cohorts, which stay secret; 1 for everyone. Another number has
+        no epsilon, and the answer says why.
       delta: Of epsilon.
     """
 
@@ -100,18 +102,20 @@ def _bounds(certificate: Certificate, setting: Setting | None) -> Answer:
                       ("No contribution is bounded and no noise is added.",))  # fmt: skip
     record = certificate.mechanism
     verdict = "One client moves each sum by at most the stated norm, whatever its data are."
-    adds = _ADDED.get(str(record.get("noise")), "A run adds")
+    if not record:
+        return Answer("Bounds", verdict, ("No noise is stated, so this is not a privacy claim.",))
     joint = " together, in units of their norms" if record.get("joint") else ""
     sentences = [
         f"Sums of a round are clipped{joint} (clip norms: {_numbers(record.get('clip_norm'))}).",
-        f"{adds} {str(record.get('mechanism')).capitalize()} noise "
-        f"of noise multiplier {_numbers(record.get('noise_multiplier'))}, for {certificate.purpose}.",
+        f"Stated, and compared by every run: {_ADDED[str(record['noise'])]} "
+        f"{str(record.get('mechanism')).capitalize()} noise of noise multiplier "
+        f"{_numbers(record.get('noise_multiplier'))}, for {certificate.purpose}.",
     ]
     sentences += _epsilons(certificate, setting or Setting())
     return Answer("Bounds", verdict, tuple(sentences))
 
 
-_ADDED = {"central": "The server of a run adds", "distributed": "The clients of a run add"}
+_ADDED = {"central": "the server adds", "distributed": "the clients add"}
 
 
 def _epsilons(certificate: Certificate, setting: Setting) -> list[str]:
@@ -124,7 +128,7 @@ def _epsilons(certificate: Certificate, setting: Setting) -> list[str]:
     )
     event: dict[str, Any] = {"type": "gaussian", "noise_multiplier": multiplier}
     event = {"type": "self_composed", "event": event, "count": releases}
-    if setting.sampling_rate < 1:
+    if setting.sampling_rate != 1:
         event = {"type": "poisson", "q": setting.sampling_rate, "event": event}
     try:
         price = epsilon(
@@ -168,7 +172,7 @@ def _joined(modes: list[str]) -> str:
 def _reveals(certificate: Certificate) -> Answer:
     """Sums in which single clients can stand out."""
     named = [o.text for o in certificate.obligations if o.rule == "FAD602"]
-    if certificate.profile == "secagg+dp":
+    if certificate.mechanism:
         verdict = "Noise hides single clients in every sum, as far as its epsilon says."
     elif named:
         verdict = "Single clients can stand out in some sums."

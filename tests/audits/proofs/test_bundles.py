@@ -1,5 +1,6 @@
 """A bundle is checked without its source, says what holds, and no damaged one is believed."""
 
+import dataclasses
 import random
 
 import jax
@@ -64,8 +65,6 @@ def test_answers_are_given_to_every_question(bundles):
 
 
 def test_who_accepted_what_is_said(bundles):
-    import dataclasses
-
     bundle = bundles["slots"]
     [obligation] = [o for o in bundle.certificate.obligations if o.rule == "FAD602"][:1]
     accepted = Acceptance(
@@ -90,8 +89,6 @@ def test_the_stated_epsilon_is_that_of_the_schedule(bundles):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_escapes_and_needs_no_network(bundles, name):
-    import dataclasses
-
     evil = dataclasses.replace(bundles[name].certificate, subject="<script>alert(1)</script>")
     text = page(dataclasses.replace(bundles[name], certificate=evil))
     assert "<script" not in text
@@ -135,3 +132,17 @@ def test_damaged_bundles_are_refused_or_say_nothing_else(bundles, count):
         explain_text(found)
         page(found)
     assert believed < count / 2
+
+
+def test_bounds_without_noise_are_no_privacy_claim(bundles):
+    certificate = dataclasses.replace(bundles["loops"].certificate, mechanism={})
+    found = {a.question: a for a in answers(certificate)}
+    assert "not a privacy claim" in found["Bounds"].sentences[0]
+    assert "Noise" not in found["Reveals"].verdict
+
+
+@pytest.mark.parametrize(
+    "setting", [Setting(sampling_rate=2.0), Setting(steps=0), Setting(delta=0)]
+)
+def test_a_setting_without_a_price_is_said(bundles, setting):
+    assert "No epsilon:" in explain_text(bundles["loops"], setting)
