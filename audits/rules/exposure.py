@@ -73,7 +73,9 @@ EXPOSURE = (
         "slot-pattern",
         CAVEAT,
         "contribution to sum {sum} is written at a client-held index; single contributors are visible",
-        why="If only one client writes to an entry, the sum reveals its value.",
+        why="If only one client writes to an entry, the sum reveals its value. A shuffle by a random "
+        "key of the client's own is not named: keys of clients are taken to be random. Entries can "
+        "be placed in more ways than a rule finds, so no finding is no promise.",
         example="fad.sum(jnp.zeros(10).at[category].add(1.0))",
         remedy="Add differential privacy, or suppress small counts",
     ),
